@@ -1,0 +1,142 @@
+"""Names of the classes, scores of an image, and which classes of an image to explain.
+
+Letters: B images, K classes, P explained (image, class) pairs.
+"""
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cam_ops.errors import UsageError
+
+ScoreKind = Literal["softmax", "sigmoid"]
+NUM_TOP = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassList:
+    """The classes of a network, in the order of its logits.
+
+    `ids_of` maps every word by which a class may be called (its number, its name, each column of a CSV list) to the
+    classes so called: more than one where a word is ambiguous.
+    """
+
+    names: tuple[str, ...]
+    ids_of: dict[str, tuple[int, ...]] = field(repr=False)
+
+    def find(self, word: str) -> int | None:
+        """Return the class that `word` means, None if unknown; raise UsageError if it means several."""
+        ids = self.ids_of.get(word.strip(), ())
+        if len(ids) > 1:
+            raise UsageError(f"the label {word!r} means classes {list(ids)}; use the class number instead")
+        return ids[0] if ids else None
+
+
+def class_list(rows: list[tuple[str, ...]], names: list[str]) -> ClassList:
+    """Build a ClassList from each class's display name and all words for it."""
+    ids_of: dict[str, list[int]] = {}
+    for class_id, words in enumerate(rows):
+        for word in dict.fromkeys((str(class_id), names[class_id], *words)):
+            ids_of.setdefault(word, []).append(class_id)
+    return ClassList(names=tuple(names), ids_of={word: tuple(ids) for word, ids in ids_of.items()})
+
+
+def numbered_classes(num_classes: int) -> ClassList:
+    """Return classes that have no names but their numbers."""
+    return class_list([()] * num_classes, [str(i) for i in range(num_classes)])
+
+
+def read_class_names(path: Path) -> ClassList:
+    """Read a class list: .txt (a name a line), .json (a list, or an object from number to name) or .csv.
+
+    A CSV has a header; its column `class_id` or `id` orders the rows (file order without it), its column `name` or else
+    its last column is the display name, and every column may be used to name a class in labels.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        rows = _parse_class_rows(text, path.suffix.lower())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"cannot read class names from {path}: {error}") from None
+    if not rows:
+        raise UsageError(f"expected at least one class name in {path}, found none")
+    return class_list(rows, [words[-1] for words in rows])
+
+
+def _parse_class_rows(text: str, suffix: str) -> list[tuple[str, ...]]:
+    if suffix == ".json":
+        document = json.loads(text)
+        values = [document[str(i)] for i in range(len(document))] if isinstance(document, dict) else document
+        return [tuple(map(str, value)) if isinstance(value, list) else (str(value),) for value in values]
+    if suffix == ".csv":
+        records = list(csv.DictReader(text.splitlines()))
+        columns = list(records[0]) if records else []
+        order = next((name for name in ("class_id", "id") if name in columns), None)
+        if order:
+            records.sort(key=lambda record: int(record[order]))
+            if [int(record[order]) for record in records] != list(range(len(records))):
+                raise ValueError(f"column {order} must hold 0..{len(records) - 1}, each once")
+        last = "name" if "name" in columns else columns[-1] if columns else ""
+        return [tuple(r[c].strip() for c in columns if c != last) + (r[last].strip(),) for r in records]
+    return [(line.strip(),) for line in text.splitlines() if line.strip()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassChoice:
+    """Which classes of an image get a map: its label, its `top` best, those scoring above a bound; any union."""
+
+    label: bool = False
+    top: int = 0
+    above: float | None = None
+
+
+def parse_class_choice(text: str) -> ClassChoice:
+    """Parse `label`, `top1`, `topk:5`, `above:0.2` or terms joined with +, as in `label+top1`."""
+    label, top, above = False, 0, None
+    for term in text.split("+"):
+        name, _, value = term.strip().partition(":")
+        try:
+            if name == "label" and not value:
+                label = True
+            elif name == "top1" and not value:
+                top = max(top, 1)
+            elif name == "topk" and int(value) > 0:
+                top = max(top, int(value))
+            elif name == "above" and 0 <= float(value) < 1:
+                above = float(value)
+            else:
+                raise ValueError
+        except ValueError:
+            raise UsageError(
+                f"--classes expects label, top1, topk:N, above:P or a union such as label+top1, got {text!r}"
+            ) from None
+    return ClassChoice(label=label, top=top, above=above)
+
+
+def class_scores(logits_BK: Tensor, kind: ScoreKind) -> Tensor:
+    """Return the probability of each class, float32 (B, K): over all classes together, or of each by itself."""
+    return logits_BK.softmax(1) if kind == "softmax" else logits_BK.sigmoid()
+
+
+def choose_classes(scores_BK: Tensor, labels_B: Tensor, choice: ClassChoice) -> tuple[Tensor, Tensor]:
+    """Return the pairs to explain: image index and class, both int64 (P,), by image and then by falling score.
+
+    `labels_B` is int64 with -1 for an image without a label, which adds no pair for `label`.
+    """
+    wanted_BK = torch.zeros_like(scores_BK, dtype=torch.bool)
+    if choice.top:
+        top = min(choice.top, scores_BK.shape[1])
+        wanted_BK.scatter_(1, scores_BK.topk(top).indices, True)
+    if choice.above is not None:
+        wanted_BK |= scores_BK > choice.above
+    if choice.label:
+        has_label_B = labels_B >= 0
+        wanted_BK[has_label_B.nonzero().flatten(), labels_B[has_label_B]] = True
+    image_P, class_P = wanted_BK.nonzero(as_tuple=True)
+    by_score = scores_BK[image_P, class_P].argsort(descending=True, stable=True)
+    order = by_score[image_P[by_score].argsort(stable=True)]
+    return image_P[order], class_P[order]

@@ -1,0 +1,254 @@
+"""Build a classifier, load its weights without running code from the file, and name it by a digest of its content."""
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cam_ops.classes import ClassList, class_list, numbered_classes, read_class_names
+from cam_ops.errors import MachineError, UsageError
+from cam_ops.images import Interpolation, Preprocessing, Resize
+
+Triple = tuple[float, float, float]
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
+INCEPTIONS = ("googlenet", "inception_v3")  # torchvision's own weights for them expect TensorFlow's input scaling
+PREFIXES = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which network labels the images, and what its input looks like."""
+
+    model: str
+    """A torchvision classifier by name (resnet50), or package.module:factory, a function without arguments that returns
+    a network with its weights in place."""
+    weights: str | None = None
+    """For a torchvision name: a state_dict FILE (.pth, .safetensors), DEFAULT (torchvision's own, may download) or
+    random (seeded, for benchmarks); DEFAULT if not given."""
+    class_names: str | None = None
+    """FILE with the class names in the order of the logits: .txt, .json or .csv."""
+    mean: Triple | None = None
+    """Channel means for RGB scaled to 0..1; a torchvision name takes them from its default weights."""
+    std: Triple | None = None
+    """Channel standard deviations, like --mean."""
+    image_size: int | None = None
+    """Side of the network's square input in pixels; a torchvision name takes it from its default weights, else 224."""
+    resize: Resize = "warp"
+    """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and not 8 <= self.image_size <= 4096:
+            raise UsageError(f"--image-size expects 8 to 4096 pixels, got {self.image_size}")
+        if self.std is not None and not all(s > 0 for s in self.std):
+            raise UsageError(f"--std expects three numbers above 0, got {self.std}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classifier:
+    """A network in eval mode, float32, on the CPU, with all that is known about it."""
+
+    network: nn.Module
+    name: str
+    digest: str  # sha256 over the factory's path and the sorted state_dict: names, dtypes, shapes, bytes
+    preprocessing: Preprocessing
+    classes: ClassList | None  # None where neither the user nor the weights name them
+
+
+def load_classifier(config: ModelConfig) -> Classifier:
+    """Build the network that `config` names and load its weights.
+
+    Raises UsageError for an unknown name, a weights file that does not fit or needs code to load, and a factory without
+    --mean and --std; MachineError for weights that cannot be found or downloaded.
+    """
+    if ":" in config.model:
+        path, network, categories = config.model, _call_factory(config), None
+        preprocessing = _preprocessing(config, config.mean, config.std, 224, "bilinear", 224 / 256)
+    else:
+        path = f"torchvision.models:{config.model}"
+        network, categories, preset = _torchvision_network(config)
+        side, resized = preset.crop_size[0], preset.resize_size[0]
+        preprocessing = _preprocessing(
+            config, tuple(preset.mean), tuple(preset.std), side, preset.interpolation.value, side / resized
+        )
+    network.eval().requires_grad_(False)
+    classes = read_class_names(Path(config.class_names)) if config.class_names else None
+    if classes is None and categories:
+        classes = class_list([(name,) for name in categories], categories)
+    return Classifier(
+        network=network,
+        name=config.model,
+        digest=model_digest(path, network.state_dict()),
+        preprocessing=preprocessing,
+        classes=classes,
+    )
+
+
+def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
+    """Return the names of the network's `num_classes` classes; raise UsageError if the list is of another length."""
+    if classifier.classes is None:
+        return numbered_classes(num_classes)
+    if len(classifier.classes.names) != num_classes:
+        raise UsageError(
+            f"the network {classifier.name} has {num_classes} classes, "
+            f"the class list names {len(classifier.classes.names)}; give --class-names with one entry a class"
+        )
+    return classifier.classes
+
+
+def model_digest(path: str, state: dict[str, Tensor]) -> str:
+    """Return the sha256 of the factory's import path and of the state_dict's sorted names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256(path.encode())
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors or torch-saved state_dict, also inside a checkpoint; no code in the file can run.
+
+    Prefixes that DataParallel and torch.compile put before every name are removed.
+    """
+    if not path.is_file():
+        raise MachineError(f"expected a weights file at {path}, there is none; check --weights")
+    try:
+        if path.suffix == ".safetensors":
+            loaded: Any = safetensors.torch.load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
+        raise UsageError(f"cannot read the weights file {path}: {error}") from None
+    except Exception as error:  # torch raises pickle.UnpicklingError and more for what it declines to run
+        raise UsageError(
+            f"{path} is not a plain state_dict: loading it would run code from the file, which is refused "
+            f"({str(error).splitlines()[0]}); save it with torch.save(network.state_dict(), ...) or as .safetensors"
+        ) from None
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise UsageError(f"expected a state_dict (names to tensors) in {path}, found {type(loaded).__name__}")
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in loaded):
+            loaded = {name.removeprefix(prefix): tensor for name, tensor in loaded.items()}
+    return loaded
+
+
+def import_factory(path: str) -> Callable[[], nn.Module]:
+    """Import ``package.module:factory``."""
+    module_name, _, function_name = path.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"--model {path}: cannot import the factory: {error}") from None
+    return factory  # type: ignore[no-any-return]
+
+
+def _call_factory(config: ModelConfig) -> nn.Module:
+    if config.weights is not None:
+        raise UsageError(f"--weights does not go with the factory {config.model}: it puts its own weights in place")
+    if config.mean is None or config.std is None:
+        raise UsageError(f"the factory {config.model} needs --mean and --std, three numbers each for RGB in 0..1")
+    network = import_factory(config.model)()
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"expected {config.model} to return a torch.nn.Module, got {type(network).__name__}")
+    return network.float().cpu()
+
+
+def _torchvision_network(config: ModelConfig) -> tuple[nn.Module, list[str] | None, Any]:
+    """Return the network, its category names where its weights have them, and its evaluation transform."""
+    name, weights = config.model, config.weights or "DEFAULT"
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UsageError(
+            f"--model {name!r} is no torchvision classifier; expected one of {', '.join(known)}, "
+            "or package.module:factory"
+        )
+    default = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    preset = default.transforms()
+    if weights == "random":
+        return _seeded_network(name), None, preset
+    if weights != "DEFAULT":
+        return _network_from_file(name, Path(weights)), None, preset
+    network = _seeded_network(name)
+    try:
+        state = default.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError) as error:
+        raise MachineError(
+            f"cannot download the default weights of {name} from {default.url} ({error}); "
+            "give --weights FILE, or --weights random to measure speed only"
+        ) from None
+    network.load_state_dict(state)
+    if name in INCEPTIONS:
+        network.transform_input = True
+    return network, default.meta["categories"], preset
+
+
+def _seeded_network(name: str, **arguments: Any) -> nn.Module:
+    if name in INCEPTIONS:
+        arguments["init_weights"] = True  # they warn without it
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
+    return network
+
+
+def _network_from_file(name: str, path: Path) -> nn.Module:
+    state = load_state_dict(path)
+    network = _seeded_network(name)
+    num_classes = _num_classes_in(state, network.state_dict())
+    if num_classes is not None:
+        network = _seeded_network(name, num_classes=num_classes)
+    expected = network.state_dict()
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    misshapen = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in sorted(expected.keys() & state.keys())
+        if state[key].shape != expected[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        raise UsageError(
+            f"{path} does not fit {name}: missing {_some(missing)}; unexpected {_some(unexpected)}; "
+            f"of another shape {_some(misshapen)}; is --model the network that was trained?"
+        )
+    network.load_state_dict(state)
+    return network
+
+
+def _num_classes_in(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int | None:
+    """Return the number of classes of `state` where it differs from 1000: the first axis of the head's parameters."""
+    for key, tensor in expected.items():
+        found = state.get(key)
+        if found is not None and found.shape != tensor.shape and tensor.shape[0] == 1000:
+            if found.shape[1:] == tensor.shape[1:]:
+                return int(found.shape[0])
+    return None
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return shown or "nothing"
+
+
+def _preprocessing(
+    config: ModelConfig, mean: Any, std: Any, side: int, interpolation: Interpolation, crop_fraction: float
+) -> Preprocessing:
+    return Preprocessing(
+        image_size=config.image_size or side,
+        mean=config.mean or mean,
+        std=config.std or std,
+        interpolation=interpolation,
+        resize=config.resize,
+        crop_fraction=crop_fraction,
+    )

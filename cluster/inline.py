@@ -1,0 +1,30 @@
+"""Run shards in this process, without Ray: one replica."""
+
+import os
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from cam_ops.models import ModelConfig
+from cluster.request import Device
+from cluster.worker import CamWorker, ShardReport
+
+
+class InlineExecutor:
+    """This process as the only replica."""
+
+    def __init__(self) -> None:
+        self.num_gpus = torch.cuda.device_count()
+        self.num_cpus = os.cpu_count() or 1
+
+    def run(
+        self, out: str, model: ModelConfig, fingerprint: str, device: Device, num_replicas: int, shards: Iterable[int]
+    ) -> Iterator[ShardReport]:
+        """Yield one report per shard, in order."""
+        assert num_replicas == 1
+        worker = CamWorker(out, model, fingerprint)
+        for shard in shards:
+            yield worker.run_shard(shard)
+
+    def close(self) -> None:
+        """Nothing to end."""

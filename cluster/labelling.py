@@ -1,0 +1,283 @@
+"""The main job: plan once, run what is missing, add up.
+
+`label` may be called again after any crash: what is committed stays, what is not is done.
+"""
+
+import json
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tyro.conf
+
+from cam_ops.boxes import BoxConfig
+from cam_ops.classes import ClassList, ScoreKind, parse_class_choice
+from cam_ops.errors import MachineError, StorageError, UsageError
+from cam_ops.heads import find_head
+from cam_ops.maps import MapConfig
+from cam_ops.models import Classifier, ModelConfig, classes_for, load_classifier
+from cam_ops.tables import SCHEMA_VERSION
+from cluster.inline import InlineExecutor
+from cluster.labels import find_labels, labels_digest
+from cluster.plan import auto_batch_size, auto_shard_size, write_plan
+from cluster.console import say
+from cluster.progress import Progress
+from cluster.request import Device, Precision, Request, Run, publish_run, read_run, refuse_another
+from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir, shard_name
+from cluster.sources import folder_address, list_folder
+
+LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelConfig:
+    """Turn a folder of images into detection pseudo-labels: heat maps and boxes, as Parquet."""
+
+    images: str
+    """Folder of pictures, searched recursively: jpg, jpeg, png, webp, bmp, tif, tiff."""
+    out: str
+    """Run directory to create, or to resume."""
+    labels: str = "none"
+    """`none`, `folder` (the first directory level names the class), or a CSV FILE with columns image_id and label."""
+    limit: int | None = None
+    """Only the first N images of the sorted listing."""
+    model: tyro.conf.OmitArgPrefixes[ModelConfig]
+    classes: str | None = None
+    """Which classes get a map: label, top1, topk:N, above:P, or a union such as label+top1. By default `label` where
+    there are labels, else top1."""
+    scores: ScoreKind = "softmax"
+    """How logits become scores: over all classes together, or each by itself for multi-label heads."""
+    maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()
+    boxes: tyro.conf.OmitArgPrefixes[BoxConfig] = BoxConfig()
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """`auto` takes GPUs where the cluster has any; what it chose, and why, is said and stored."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the forward pass; maps and boxes are always computed in fp32 and fp64. `auto` is fp32."""
+    batch_size: int | None = None
+    """Images per forward pass; by default 16 on CPU, 64 on CUDA, fewer for a small job."""
+    replicas: int | None = None
+    """Model replicas; by default one per GPU, or one per CPU core where there is no GPU."""
+    shard_size: int | None = None
+    """Images per shard; by default 512, fewer for a small job. Fixed when the plan is made."""
+    executor: Literal["ray", "inline"] = "ray"
+    """`ray` runs actors; `inline` runs the same worker in this process."""
+    ray_address: str | None = None
+    """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
+    max_error_rate: float = 0.02
+    """Fraction of images that may be bad before the finished job exits with 3."""
+    overwrite: bool = False
+    """Remove another request's run in --out first."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "batch_size", "replicas", "shard_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} expects a number of at least 1, got {value}")
+        if not 0 <= self.max_error_rate <= 1:
+            raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
+        if self.executor == "inline" and (self.replicas or 1) > 1:
+            raise UsageError("--executor inline is one replica; use --executor ray for more")
+        choice = parse_class_choice(self.wanted_classes)
+        if choice.label and self.labels == "none":
+            raise UsageError(f"--classes {self.classes} needs labels; give --labels folder or --labels FILE.csv")
+
+    @property
+    def wanted_classes(self) -> str:
+        """--classes, or its default."""
+        return self.classes or ("top1" if self.labels == "none" else "label")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What a run holds, as in summary.json."""
+
+    images: int
+    statuses: dict[str, int]
+    maps: int
+    boxes: int
+
+    @property
+    def errors(self) -> int:
+        """Images that are not ok."""
+        return self.images - self.statuses.get("ok", 0)
+
+
+def label(config: LabelConfig) -> Totals:
+    """Do what is missing of the run in `config.out`, planning it first if it is new; return its totals."""
+    run_dir = open_run_dir(config.out)
+    config = replace(config, images=folder_address(config.images))
+    run = None if config.overwrite else read_run(run_dir)
+    described = _describe_model(config)
+    if run:
+        refuse_another(run_dir, run.request, _request(config, described, _settled(config, run.request)))
+        pending = _pending(run_dir, run)
+        say(f"resuming {run_dir.root}: {run.plan.num_shards - len(pending)} of {run.plan.num_shards} shards are committed")
+        if not pending:
+            return _finish(run_dir, run)
+    elif not config.overwrite and any(run_dir.shards(table) for table in TABLES):
+        raise StorageError(f"{run_dir.root} holds shards but no run.json; use --overwrite to replace them, or another --out")
+    with closing(_executor(config)) as executor:
+        num_replicas, device = _resources(config, executor, run.request.device if run else None)
+        if not run:
+            run = _plan(config, run_dir, described, num_replicas, device)
+            pending = _pending(run_dir, run)
+        run_dir.sweep_scratch()
+        progress = Progress(
+            num_images=run.plan.num_images,
+            num_shards=run.plan.num_shards,
+            done_images=min(run.plan.num_images, (run.plan.num_shards - len(pending)) * run.plan.shard_size),
+            done_shards=run.plan.num_shards - len(pending),
+        )
+        fingerprint = run.request.fingerprint()
+        for report in executor.run(run_dir.root, config.model, fingerprint, device, num_replicas, pending):
+            progress.add(report)
+    return _finish(run_dir, run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Described:
+    """What the driver needs to know of the model; the network itself is dropped."""
+
+    name: str
+    digest: str
+    classes: ClassList
+    grid: tuple[int, int]
+    preprocessing: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compute:
+    """The settings that `auto` stands for, resolved when the plan is made."""
+
+    device: Device
+    precision: Precision
+    batch_size: int
+
+
+def _describe_model(config: LabelConfig) -> _Described:
+    classifier: Classifier = load_classifier(config.model)
+    head = find_head(classifier.network, classifier.preprocessing.image_size)
+    return _Described(
+        name=classifier.name,
+        digest=classifier.digest,
+        classes=classes_for(classifier, head.num_classes),
+        grid=head.grid,
+        preprocessing=classifier.preprocessing,
+    )
+
+
+def _settled(config: LabelConfig, before: Request) -> _Compute:
+    """Resolve `auto` as the run in place did; what the user names explicitly stays."""
+    return _Compute(
+        device=before.device if config.device == "auto" else config.device,
+        precision=before.precision if config.precision == "auto" else config.precision,
+        batch_size=config.batch_size or before.batch_size,
+    )
+
+
+def _request(config: LabelConfig, described: _Described, compute: _Compute) -> Request:
+    return Request(
+        schema_version=SCHEMA_VERSION,
+        images=config.images,
+        limit=config.limit,
+        labels=labels_digest(config.labels),
+        model=described.name,
+        model_digest=described.digest,
+        class_names_digest=sha256(json.dumps(described.classes.names).encode()).hexdigest(),
+        classes=config.wanted_classes,
+        scores=config.scores,
+        method="cam",
+        preprocessing=described.preprocessing,
+        maps=config.maps,
+        boxes=config.boxes,
+        device=compute.device,
+        precision=compute.precision,
+        batch_size=compute.batch_size,
+        shard_size=config.shard_size,
+    )
+
+
+def _executor(config: LabelConfig) -> Any:
+    if config.executor == "inline":
+        return InlineExecutor()
+    from cluster.pool import RayExecutor  # ray takes a second to import, inline does without
+
+    return RayExecutor(config.ray_address)
+
+
+def _resources(config: LabelConfig, executor: Any, settled: Device | None) -> tuple[int, Device]:
+    """Return how many replicas to start, and on what. Raises MachineError where the cluster lacks what was asked for."""
+    if config.device != "auto":
+        device: Device = config.device
+    elif settled:
+        device = settled
+    else:
+        device = "cuda" if executor.num_gpus else "cpu"
+        say(f"device: {device}, because there are {executor.num_gpus} GPU(s)")
+    available, unit = (executor.num_gpus, "GPU") if device == "cuda" else (executor.num_cpus, "CPU")
+    if not available:
+        raise MachineError(f"the run needs {device}, the cluster has no {unit}; add a node that has one, or change --device")
+    if config.executor == "inline":
+        return 1, device
+    num_replicas = config.replicas or available
+    if num_replicas > available:
+        raise MachineError(
+            f"asked for {num_replicas} replicas with 1 {unit} each, the cluster has {available}; use --replicas {available}"
+        )
+    return num_replicas, device
+
+
+def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_replicas: int, device: Device) -> Run:
+    """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
+    listing = list_folder(config.images, config.limit)
+    labels = find_labels(listing["image_id"], config.labels, described.classes, say)
+    compute = _Compute(
+        device=device,
+        precision="fp32" if config.precision == "auto" else config.precision,
+        batch_size=config.batch_size or auto_batch_size(len(listing), LARGEST_BATCH[device]),
+    )
+    request = _request(config, described, compute)
+    run_dir.clear()
+    shard_size = config.shard_size or auto_shard_size(len(listing), num_replicas, compute.batch_size)
+    plan = write_plan(run_dir, listing, labels, shard_size)
+    run = Run(request=request, plan=plan, class_names=described.classes.names, grid=described.grid)
+    publish_run(run_dir, run, asdict(config))
+    say(
+        f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}; {device}, "
+        f"{compute.precision}, batches of {compute.batch_size}, {num_replicas} replica(s)"
+    )
+    return run
+
+
+def _pending(run_dir: RunDir, run: Run) -> list[int]:
+    return sorted(set(range(run.plan.num_shards)) - run_dir.shards("images"))
+
+
+def count_rows(run_dir: RunDir, shards: list[int]) -> Totals:
+    """Add up the committed shards, from two columns of their images files and the footers of the others."""
+    statuses: dict[str, int] = {}
+    maps = boxes = 0
+    for shard in shards:
+        path = run_dir.path(shard_name("images", shard))
+        try:
+            table = pq.read_table(path, columns=["status", "num_maps", "num_boxes"])
+        except (OSError, ValueError) as error:
+            raise StorageError(f"cannot read {path}: {error}; run `verify` on the run directory") from None
+        for entry in pc.value_counts(table["status"]).to_pylist():
+            statuses[entry["values"]] = statuses.get(entry["values"], 0) + entry["counts"]
+        maps += pc.sum(table["num_maps"]).as_py()
+        boxes += pc.sum(table["num_boxes"]).as_py()
+    return Totals(images=sum(statuses.values()), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
+
+
+def _finish(run_dir: RunDir, run: Run) -> Totals:
+    """Write summary.json unless it is there, and return what it says."""
+    totals = count_rows(run_dir, list(range(run.plan.num_shards)))
+    document = {"fingerprint": run.request.fingerprint(), **asdict(totals)}
+    content = json.dumps(document, indent=1).encode()
+    if run_dir.read(SUMMARY) != content:
+        run_dir.publish(SUMMARY, content)
+    return totals

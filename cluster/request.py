@@ -1,0 +1,158 @@
+"""What a run was asked to do: the immutable run.json, its fingerprint, and the refusal to mix two requests.
+
+Everything that can change a bit of the tables stands in `Request`; its sha256 is the fingerprint that every file carries.
+Workers take their settings from run.json alone.
+"""
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+from cam_ops.boxes import BoxConfig
+from cam_ops.classes import ScoreKind
+from cam_ops.errors import RefusedError, StorageError
+from cam_ops.images import Preprocessing
+from cam_ops.maps import MapConfig
+from cam_ops.tables import COORDINATES, SCHEMA_VERSION
+from cluster.plan import Plan
+from cluster.rundir import RUN, RunDir
+
+Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+MAX_RUN_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The request; two runs with equal requests on one kind of device have equal tables."""
+
+    schema_version: str
+    images: str  # absolute address of the source
+    limit: int | None
+    labels: str  # none, folder, or the digest of the CSV file
+    model: str
+    model_digest: str
+    class_names_digest: str
+    classes: str  # as --classes
+    scores: ScoreKind
+    method: str
+    preprocessing: Preprocessing
+    maps: MapConfig
+    boxes: BoxConfig
+    device: Device
+    precision: Precision
+    batch_size: int
+    shard_size: int | None  # as asked; None lets the plan choose
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the request as canonical JSON."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The content of run.json."""
+
+    request: Request
+    plan: Plan
+    class_names: tuple[str, ...]
+    grid: tuple[int, int]  # h, w of the raw maps
+
+    def document(self, table: str) -> dict[str, Any]:
+        """Return the JSON document that each file of `table` carries."""
+        request = self.request
+        return {
+            "schema_version": request.schema_version,
+            "table": table,
+            "fingerprint": request.fingerprint(),
+            "model": request.model,
+            "model_digest": request.model_digest,
+            "method": request.method,
+            "map_recipe": asdict(request.maps),
+            "box_recipe": asdict(request.boxes),
+            "input_size": request.preprocessing.image_size,
+            "coordinates": COORDINATES,
+        }
+
+
+def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> None:
+    """Write run.json: from here on the run exists. `config` is the command's configuration, kept for the reader."""
+    packages = ("camray", "ray", "torch", "torchvision", "numpy", "opencv-python", "pyarrow")
+    document = {
+        "fingerprint": run.request.fingerprint(),
+        "request": asdict(run.request),
+        "plan": asdict(run.plan),
+        "grid": run.grid,
+        "class_names": run.class_names,
+        "config": config,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+    run_dir.publish(RUN, json.dumps(document, indent=1).encode())
+
+
+def read_run(run_dir: RunDir) -> Run | None:
+    """Read run.json; None where there is none. Raises StorageError for a file that camray did not write."""
+    content = run_dir.read(RUN)
+    if content is None:
+        return None
+    try:
+        if len(content) > MAX_RUN_BYTES:
+            raise ValueError(f"{len(content)} bytes")
+        document = json.loads(content)
+        run = Run(
+            request=_request(document["request"]),
+            plan=Plan(**document["plan"]),
+            class_names=tuple(document["class_names"]),
+            grid=(int(document["grid"][0]), int(document["grid"][1])),
+        )
+        if run.request.fingerprint() != document["fingerprint"]:
+            raise ValueError("its fingerprint does not fit its request")
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise StorageError(f"{run_dir.path(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {error}") from None
+    return run
+
+
+def existing_run(run_dir: RunDir) -> Run:
+    """Read run.json of a run that must exist; raises StorageError where there is none."""
+    run = read_run(run_dir)
+    if run is None:
+        raise StorageError(f"expected a run directory at {run_dir.root}, it holds no {RUN}; check the path")
+    return run
+
+
+def refuse_another(run_dir: RunDir, existing: Request, asked: Request) -> None:
+    """Raise RefusedError naming the fields that differ and the cheapest way out, unless the requests are equal."""
+    before, after = _flat(asdict(existing)), _flat(asdict(asked))
+    different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    if different:
+        changes = "; ".join(f"{key} was {_short(before.get(key))}, now {_short(after.get(key))}" for key in different)
+        raise RefusedError(
+            f"{run_dir.root} holds another request ({changes}); give the same flags to resume it, "
+            "another --out to keep both, or --overwrite to replace it"
+        )
+
+
+def _request(fields: dict[str, Any]) -> Request:
+    shape = fields["preprocessing"]
+    preprocessing = Preprocessing(**{**shape, "mean": tuple(shape["mean"]), "std": tuple(shape["std"])})
+    maps, boxes = MapConfig(**fields["maps"]), BoxConfig(**fields["boxes"])
+    return Request(**{**fields, "preprocessing": preprocessing, "maps": maps, "boxes": boxes})
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:12] + "..."

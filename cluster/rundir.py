@@ -1,0 +1,112 @@
+"""A run directory: names of its files, and the only way in which a file gets there.
+
+A file appears whole or not at all: it is written to scratch on the same file system, synced, and renamed. Nothing here
+ever deletes a published file, but for `clear`, which `--overwrite` calls.
+"""
+
+import errno
+import os
+import re
+import socket
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from cam_ops.errors import StorageError, UsageError
+
+TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
+RUN, SUMMARY, SCRATCH = "run.json", "summary.json", ".scratch"
+SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
+SCRATCH_AGE_S = 24 * 3600.0
+
+
+def shard_name(table: str, shard: int) -> str:
+    """Return the name of a shard's file, below the run directory."""
+    return f"{table}/shard-{shard:07d}.parquet"
+
+
+def plan_name(part: int) -> str:
+    """Return the name of a part of the plan, below the run directory."""
+    return f"plan/part-{part:05d}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """A local run directory; `root` is an absolute path."""
+
+    root: str
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file of the run."""
+        return Path(self.root, name)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, None where there is no such file."""
+        try:
+            return self.path(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot read {self.path(name)}: {error.strerror}") from None
+
+    def publish(self, name: str, content: bytes) -> None:
+        """Put a whole file in place, durably, replacing what bears its name. Raises StorageError."""
+        target = self.path(name)
+        scratch = self.path(f"{SCRATCH}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch.parent.mkdir(exist_ok=True)
+            try:
+                with scratch.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(scratch, target)
+            finally:
+                scratch.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+        except OSError as error:
+            cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check --out and its permissions"
+            raise StorageError(f"cannot write {target}: {error.strerror}; {cure}, then run the same command again") from None
+
+    def shards(self, table: str) -> set[int]:
+        """Return the numbers of the shards that have a file in `table`."""
+        try:
+            names = os.listdir(self.path(table))
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        except OSError as error:
+            raise StorageError(f"cannot list {self.path(table)}: {error.strerror}") from None
+        return {int(match[1]) for name in names if (match := SHARD_FILE.fullmatch(name))}
+
+    def clear(self) -> None:
+        """Remove a run: first run.json, so that a crash in between cannot mix two runs, then its files."""
+        for name in (RUN, SUMMARY):
+            self.path(name).unlink(missing_ok=True)
+        for table in reversed(TABLES):
+            for shard in self.shards(table):
+                self.path(shard_name(table, shard)).unlink(missing_ok=True)
+        for part in self.path("plan").glob("part-*.parquet"):
+            part.unlink(missing_ok=True)
+
+    def sweep_scratch(self) -> None:
+        """Remove what dead attempts left in scratch more than a day ago."""
+        for path in self.path(SCRATCH).glob("*"):
+            if path.stat().st_mtime < time.time() - SCRATCH_AGE_S:
+                path.unlink(missing_ok=True)
+
+
+def open_run_dir(text: str) -> RunDir:
+    """Return the run directory at a local path."""
+    if "://" in text:
+        raise UsageError(f"expected a local path for the run directory, got {text}: this address kind is not supported")
+    return RunDir(os.path.abspath(os.path.expanduser(text)))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

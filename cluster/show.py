@@ -1,0 +1,90 @@
+"""Draw one image of a run: its heat maps and boxes over the picture."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cam_ops.arrays import F32, U8
+from cam_ops.errors import StorageError, UsageError
+from cam_ops.images import BadImage, decode
+from cam_ops.maps import enlarge_and_normalise
+from cam_ops.overlays import COLOURS, blog_panels, draw_box, overlay
+from cluster import parquet
+from cluster.plan import find_image
+from cluster.request import Run, existing_run
+from cluster.rundir import RunDir, shard_name
+from cluster.sources import read_image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """What a run says of one image."""
+
+    image: dict[str, Any]  # its row of the images table
+    heatmaps: list[dict[str, Any]]
+    boxes: list[dict[str, Any]]
+
+
+def read_labelled(run_dir: RunDir, run: Run, image_id: str) -> Labelled:
+    """Return the rows of one image; raises UsageError if it was not planned, StorageError if it is not done yet."""
+    place = find_image(run_dir, run.plan, image_id)
+    if place is None:
+        raise UsageError(f"{image_id!r} is no image of {run_dir.root}; ids are paths below {run.request.images}")
+    shard, row = place
+    tables = {}
+    for table in ("images", "heatmaps", "boxes"):
+        name = shard_name(table, shard)
+        content = run_dir.read(name)
+        if content is None:
+            raise StorageError(f"shard {shard} of {image_id!r} is not committed; run the same `label` command again")
+        decoded = parquet.decode(content, name)
+        tables[table] = decoded.filter(np.equal(decoded["row"].to_numpy(), row)).to_pylist()
+    return Labelled(image=tables["images"][0], heatmaps=tables["heatmaps"], boxes=tables["boxes"])
+
+
+def read_picture(labelled: Labelled) -> U8:
+    """Decode the picture behind a row, RGB (H, W, 3); raises StorageError where it cannot be."""
+    image = labelled.image
+    try:
+        return decode(read_image(image["uri"], image["offset"], image["size"]))
+    except BadImage as bad:
+        raise StorageError(f"cannot draw {image['image_id']!r}, it is {bad.status}: {bad}") from None
+
+
+def draw(run: Run, labelled: Labelled) -> U8:
+    """Return one panel per explained class, side by side, RGB; the picture alone if it has no map.
+
+    A panel is the picture under its normalised heat map with the boxes of that class, each with class, score and rank; in
+    runs of the `blog` recipe it is the seed post's three pictures.
+    """
+    picture_HWC = read_picture(labelled)
+    panels = list(_panels(run, labelled, picture_HWC))
+    return np.concatenate(panels, axis=1) if panels else picture_HWC
+
+
+def _panels(run: Run, labelled: Labelled, picture_HWC: U8) -> Iterator[U8]:
+    for heatmap in labelled.heatmaps:
+        raw_hw: F32 = np.array(heatmap["heatmap"], np.float32).reshape(run.grid)
+        if run.request.maps.recipe == "blog":
+            yield blog_panels(raw_hw, picture_HWC, run.request.preprocessing.image_size)
+            continue
+        _, map_SS = enlarge_and_normalise(raw_hw, run.request.preprocessing.image_size, run.request.maps)
+        panel_HWC = overlay(picture_HWC, map_SS, _corners(heatmap))
+        boxes = [box for box in labelled.boxes if box["class_id"] == heatmap["class_id"]]
+        for box in sorted(boxes, key=lambda box: -box["rank"]):
+            caption = f"{box['class_name']} {box['score']:.2f}" + (f" #{box['rank']}" if len(boxes) > 1 else "")
+            colour = COLOURS[box["rank"] % len(COLOURS)]
+            panel_HWC = draw_box(panel_HWC, _corners(box), caption, colour)
+        yield panel_HWC
+
+
+def _corners(row: dict[str, Any]) -> F32:
+    return np.array([row[name] for name in ("x0", "y0", "x1", "y1")], np.float32)
+
+
+def draw_image(run_dir: RunDir, image_id: str) -> U8:
+    """Draw one image of a run, see `draw`."""
+    run = existing_run(run_dir)
+    return draw(run, read_labelled(run_dir, run, image_id))

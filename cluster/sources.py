@@ -1,0 +1,98 @@
+"""List a source of images once, and read one image's bytes later, possibly on another machine.
+
+A listing is an Arrow table with the schema `cam_ops.tables.LISTING`, sorted by `image_id`, each id once. Further kinds of
+source add a function that returns such a table; `read_image` stays the only way to the bytes.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pyarrow as pa
+
+from cam_ops.errors import StorageError, UsageError
+from cam_ops.images import BadImage
+from cam_ops.tables import LISTING
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def folder_address(text: str) -> str:
+    """Return the absolute path of an image folder given as a path or a file:// URI."""
+    if text.startswith("file://"):
+        text = os.fsdecode(unquote_to_bytes(text.removeprefix("file://")))
+    elif "://" in text:
+        raise UsageError(f"--images expects a folder, got {text}: this address kind is not supported")
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def check_folder(address: str) -> None:
+    """Raise StorageError unless the folder at `address` can be listed from here."""
+    try:
+        os.scandir(address).close()
+    except OSError as error:
+        raise StorageError(
+            f"cannot list the image folder {address} on {os.uname().nodename}: {error.strerror}; "
+            "check --images, and that every node sees it"
+        ) from None
+
+
+def list_folder(address: str, limit: int | None) -> pa.Table:
+    """List the pictures below a folder by their suffix, sorted by id: the path below the folder, with `/`.
+
+    Bytes of a name that are not UTF-8 appear in the id as ``\\xNN``. Directories behind symbolic links are not entered.
+    Raises StorageError if the folder cannot be listed or holds no picture.
+    """
+    check_folder(address)
+    found = sorted(_walk(address, ""))[:limit]
+    if not found:
+        raise StorageError(f"expected pictures ({', '.join(SUFFIXES)}) below {address}, found none; check --images")
+    ids, paths, sizes = zip(*found, strict=True)
+    uris = [Path(path).as_uri() for path in paths]
+    return pa.table([ids, uris, [0] * len(ids), sizes], schema=LISTING)
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, str, int]]:
+    """Yield id, path and size of each picture below `folder`, in no particular order."""
+    pending = [(folder, prefix)]
+    while pending:
+        folder, prefix = pending.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            raise StorageError(f"cannot list {folder}: {error.strerror}; nothing was planned") from None
+        for entry in entries:
+            image_id = prefix + os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+            if entry.is_dir(follow_symlinks=False):
+                pending.append((entry.path, image_id + "/"))
+            elif entry.name.lower().endswith(SUFFIXES) and not entry.is_dir():
+                yield image_id, entry.path, _size(entry)
+
+
+def _size(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a broken link: its row will say `missing`
+        return 0
+
+
+def read_image(uri: str, offset: int, size: int) -> bytes:
+    """Return `size` bytes of `uri` from `offset` on, fewer where it ends earlier.
+
+    Raises BadImage (``missing``, ``unreadable``) where the file itself is the reason, StorageError where the storage is.
+    """
+    path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise BadImage("unreadable", "not a regular file")
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadImage("missing", str(error.strerror)) from None
+    except PermissionError as error:
+        raise BadImage("unreadable", str(error.strerror)) from None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}; the shard is left for the next run") from None

@@ -1,0 +1,110 @@
+"""Prove a run whole from its files: every planned image exactly once, tables that belong together, boxes inside images."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from cam_ops.arrays import Bools
+from cam_ops.errors import StorageError
+from cam_ops.tables import BOXES, IMAGES, heatmaps_schema
+from cluster.labelling import Totals
+from cluster.parquet import decode, document_of
+from cluster.plan import plan_digest, read_shard
+from cluster.request import Run, existing_run
+from cluster.rundir import SUMMARY, TABLES, RunDir, shard_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is wrong with a run, one sentence each; nothing if it is whole."""
+
+    problems: list[str]
+    totals: Totals
+
+
+def verify(run_dir: RunDir) -> Verdict:
+    """Check every file of the run against its plan; raises StorageError where there is no run at all."""
+    run = existing_run(run_dir)
+    problems: list[str] = []
+    if plan_digest(run_dir, run.plan) != run.plan.digest:
+        problems.append("the plan's files are not those that run.json was written for")
+    committed = run_dir.shards("images")
+    planned = set(range(run.plan.num_shards))
+    if planned - committed:
+        missing = len(planned - committed)
+        problems.append(f"{missing} of {len(planned)} shards are not committed; run the same `label` command again")
+    for table in TABLES:
+        if foreign := run_dir.shards(table) - planned:
+            problems.append(f"{table}/ holds {len(foreign)} shard(s) that were never planned, such as {min(foreign)}")
+    statuses: Counter[str] = Counter()
+    maps = boxes = 0
+    for shard in sorted(planned & committed):
+        try:
+            tables = {table: _read_table(run_dir, run, table, shard) for table in TABLES}
+            problems += [f"shard {shard}: {problem}" for problem in _shard_problems(run_dir, tables, shard)]
+        except StorageError as error:
+            problems.append(f"shard {shard}: {error}")
+            continue
+        statuses.update(tables["images"]["status"].to_pylist())
+        maps += len(tables["heatmaps"])
+        boxes += len(tables["boxes"])
+    if committed >= planned and run_dir.read(SUMMARY) is None:
+        problems.append(f"{SUMMARY} is missing; run the same `label` command again")
+    totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
+    return Verdict(problems=problems, totals=totals)
+
+
+def _read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
+    """Read one file and check that it is a table of this run."""
+    name = shard_name(table, shard)
+    content = run_dir.read(name)
+    if content is None:
+        raise StorageError(f"{name} is missing, though its images are committed")
+    decoded = decode(content, name)
+    if document_of(decoded.schema).get("fingerprint") != run.request.fingerprint():
+        raise StorageError(f"{name} belongs to another request")
+    expected = {"heatmaps": heatmaps_schema(run.grid), "boxes": BOXES, "images": IMAGES}[table]
+    if not decoded.schema.equals(expected):
+        raise StorageError(f"{name} has not the columns of a {table} table")
+    return decoded
+
+
+def _shard_problems(run_dir: RunDir, tables: dict[str, pa.Table], shard: int) -> list[str]:
+    images, heatmaps, boxes = tables["images"], tables["heatmaps"], tables["boxes"]
+    planned = read_shard(run_dir, shard)
+    for column in ("image_id", "shard", "row", "uri", "label"):
+        if not images[column].combine_chunks().equals(planned[column].combine_chunks()):
+            return [f"column {column} of its images is not the plan's"]
+    problems = []
+    ok = np.array([status == "ok" for status in images["status"].to_pylist()])
+    for name, table, count in (("maps", heatmaps, "num_maps"), ("boxes", boxes, "num_boxes")):
+        rows = table["row"].to_numpy()
+        if len(rows) and not (0 <= rows.min() and rows.max() < len(images)):
+            return [f"its {name} name rows that the shard has not"]
+        if not np.array_equal(np.bincount(rows, minlength=len(images)), images[count].to_numpy()):
+            problems.append(f"{count} does not count its {name}")
+        if not images["image_id"].take(pa.array(rows)).equals(table["image_id"]):
+            problems.append(f"its {name} and its images disagree on image_id")
+        if not ok[rows].all():
+            problems.append(f"it has {name} of images that are not ok")
+    heat = heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy()
+    if not np.isfinite(heat).all():
+        problems.append("a map holds a number that is not finite")
+    pairs = set(zip(heatmaps["row"].to_pylist(), heatmaps["class_id"].to_pylist(), strict=True))
+    if len(pairs) != len(heatmaps):
+        problems.append("an image has two maps of one class")
+    if not set(zip(boxes["row"].to_pylist(), boxes["class_id"].to_pylist(), strict=True)) <= pairs:
+        problems.append("a box has no map")
+    if num_outside := int((~_inside(boxes, images)).sum()):
+        problems.append(f"{num_outside} box(es) are empty or reach outside their image")
+    return problems
+
+
+def _inside(boxes: pa.Table, images: pa.Table) -> Bools:
+    rows = boxes["row"].to_numpy()
+    width, height = images["width"].to_numpy()[rows], images["height"].to_numpy()[rows]
+    x0, y0, x1, y1 = (boxes[name].to_numpy() for name in ("x0", "y0", "x1", "y1"))
+    inside: Bools = (0 <= x0) & (x0 < x1) & (x1 <= width) & (0 <= y0) & (y0 < y1) & (y1 <= height)
+    return inside

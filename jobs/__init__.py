@@ -1,0 +1,1 @@
+"""Commands: flags become a config dataclass, one call, an exit code."""

@@ -1,0 +1,59 @@
+"""`python -m jobs COMMAND`: run one command; its exit code says how it ended, its last line of stdout says it to machines."""
+
+import importlib
+import os
+import sys
+import time
+
+from cam_ops.errors import CamrayError, UsageError
+from cluster.console import say
+from jobs.command import Outcome, result_line
+
+COMMANDS = {
+    "label": "turn a folder of images into heat maps and boxes; resumes by default",
+    "verify": "prove a run whole: every planned image exactly once, files readable, boxes inside their image",
+    "status": "progress of a run, from its files alone",
+    "show": "draw one image with its heat maps and boxes",
+    "demo": "the whole chain on real photos, in under two minutes",
+}
+
+
+def main() -> None:
+    """Entry point of `python -m jobs` and of the console script `camray`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command that `arguments` name; return its exit code."""
+    command = arguments[0] if arguments else ""
+    if command in ("", "-h", "--help"):
+        print(_usage())
+        return 0 if command else 2
+    start_s = time.monotonic()
+    try:
+        outcome = _run_command(command, arguments[1:])
+    except CamrayError as error:
+        say(f"error: {error}")
+        outcome = Outcome(status=error.status, exit_code=error.exit_code, error=str(error))
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on where this one stopped")
+        outcome = Outcome(status="interrupted", exit_code=130)
+    print(result_line(command, outcome, time.monotonic() - start_s), flush=True)
+    return outcome.exit_code
+
+
+def _run_command(command: str, arguments: list[str]) -> Outcome:
+    if command not in COMMANDS:
+        raise UsageError(f"{command!r} is no command; expected one of {', '.join(COMMANDS)}")
+    sys.path.insert(0, os.getcwd())  # a user's factory lies beside where the command is typed, for `camray` too
+    outcome: Outcome = importlib.import_module(f"jobs.{command}").run(arguments)
+    return outcome
+
+
+def _usage() -> str:
+    lines = [f"  {name:8} {purpose}" for name, purpose in COMMANDS.items()]
+    return "usage: python -m jobs COMMAND [flags], or camray COMMAND [flags]; COMMAND --help lists its flags\n\n" + "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

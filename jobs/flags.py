@@ -1,0 +1,62 @@
+"""Flags to config dataclass. `--config FILE.yaml` and `--recipe blog` stand for flags before the user's own; the last wins."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+import yaml
+
+from cam_ops.errors import UsageError
+
+Config = TypeVar("Config")
+
+RECIPES = {
+    "default": [],
+    "blog": "--image-size 128 --mean 0 0 0 --std 1 1 1 --classes top1 --normalise minmax --threshold 0.2".split(),
+}
+
+
+def parse(config: type[Config], arguments: list[str], command: str) -> Config:
+    """Parse a command's flags. Raises UsageError with tyro's own message, SystemExit(0) for --help."""
+    arguments, from_file = _take_config_file(arguments)
+    arguments = from_file + arguments
+    arguments = RECIPES.get(_last_value(arguments, "--recipe") or "default", []) + arguments
+    try:
+        return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise UsageError(f"see the message above, or python -m jobs {command} --help") from None
+
+
+def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split off `--config FILE`; return the other arguments, and the file's entries as flags."""
+    if "--config" not in arguments:
+        return arguments, []
+    at = arguments.index("--config")
+    if at + 1 == len(arguments):
+        raise UsageError("--config expects a YAML file")
+    path = Path(arguments[at + 1])
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read --config {path}: {error}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"expected flags and their values in {path}, as in `threshold: 0.2`")
+    flags = [word for name, value in document.items() for word in _as_flags(str(name), value)]
+    return arguments[:at] + arguments[at + 2 :], flags
+
+
+def _as_flags(name: str, value: Any) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + flag[2:]]
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    return [flag, str(value)]
+
+
+def _last_value(arguments: list[str], flag: str) -> str | None:
+    values = [arguments[i + 1] for i, word in enumerate(arguments[:-1]) if word == flag]
+    values += [word.partition("=")[2] for word in arguments if word.startswith(flag + "=")]
+    return values[-1] if values else None

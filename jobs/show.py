@@ -1,0 +1,56 @@
+"""`show`: one image with its heat maps and boxes, as PNG."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+import tyro.conf
+
+from cam_ops.errors import StorageError
+from cluster.rundir import open_run_dir
+from cluster.show import draw_image
+from jobs.command import Outcome
+from jobs.flags import parse
+
+MAX_NAME_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShowConfig:
+    """Draw one image of a run: the picture under its heat map, with boxes, class and score."""
+
+    out: tyro.conf.Positional[str]
+    """Run directory."""
+    image_id: tyro.conf.Positional[str]
+    """Image id: the path below --images."""
+    to: str | None = None
+    """PNG file to write; by default OUT/show/ID.png."""
+
+
+def run(arguments: list[str]) -> Outcome:
+    """Write the PNG and print its path."""
+    config = parse(ShowConfig, arguments, "show")
+    run_dir = open_run_dir(config.out)
+    picture_HWC = draw_image(run_dir, config.image_id)
+    encoded = cv2.imencode(".png", picture_HWC[..., ::-1])[1].tobytes()
+    if config.to is None:
+        name = f"show/{safe_name(config.image_id)}.png"
+        run_dir.publish(name, encoded)
+        print(run_dir.path(name))
+        return Outcome(images=1, ok=1, out=config.out)
+    try:
+        Path(config.to).write_bytes(encoded)
+    except OSError as error:
+        raise StorageError(f"cannot write {config.to}: {error.strerror}; check --to") from None
+    print(config.to)
+    return Outcome(images=1, ok=1, out=config.out)
+
+
+def safe_name(image_id: str) -> str:
+    """Return a file name for an image id: no separators, no more than a file system takes, one name per id."""
+    name = quote(image_id, safe=" ").lstrip(".")
+    if name == image_id or len(name) <= MAX_NAME_BYTES:
+        return name
+    return name[:MAX_NAME_BYTES] + "-" + hashlib.sha256(image_id.encode()).hexdigest()[:16]

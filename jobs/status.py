@@ -1,0 +1,43 @@
+"""`status`: progress of a run from its files alone."""
+
+from dataclasses import dataclass
+
+import tyro.conf
+
+from cluster.labelling import count_rows
+from cluster.request import existing_run
+from cluster.rundir import open_run_dir
+from jobs.command import Outcome
+from jobs.flags import parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusConfig:
+    """Say how far a run is, from its files alone, without Ray."""
+
+    out: tyro.conf.Positional[str]
+    """Run directory."""
+
+
+def run(arguments: list[str]) -> Outcome:
+    """Print shards, images and boxes so far; status is `running` until every shard is committed."""
+    config = parse(StatusConfig, arguments, "status")
+    run_dir = open_run_dir(config.out)
+    state = existing_run(run_dir)
+    committed = sorted(run_dir.shards("images") & set(range(state.plan.num_shards)))
+    totals = count_rows(run_dir, committed)
+    num_shards, num_images = state.plan.num_shards, state.plan.num_images
+    print(f"model   {state.request.model}, {state.request.device}, {state.request.precision}")
+    print(f"shards  {len(committed)} of {num_shards} committed")
+    print(f"images  {totals.images} of {num_images} ({100 * totals.images / num_images:.1f} %)")
+    for status, count in totals.statuses.items():
+        print(f"        {count} {status}")
+    print(f"maps    {totals.maps}\nboxes   {totals.boxes}")
+    return Outcome(
+        status="done" if len(committed) == num_shards else "incomplete",
+        images=totals.images,
+        ok=totals.statuses.get("ok", 0),
+        errors=totals.errors,
+        boxes=totals.boxes,
+        out=config.out,
+    )

@@ -1,0 +1,39 @@
+"""`verify`: prove a run whole."""
+
+from dataclasses import dataclass
+
+import tyro.conf
+
+from cluster.rundir import open_run_dir
+from cluster.verify import verify
+from jobs.command import Outcome
+from jobs.flags import parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyConfig:
+    """Prove a run whole: every planned image exactly once, files readable, boxes inside their image."""
+
+    out: tyro.conf.Positional[str]
+    """Run directory."""
+
+
+def run(arguments: list[str]) -> Outcome:
+    """Check every file; exit code 3 with one line per problem if the run is not whole."""
+    config = parse(VerifyConfig, arguments, "verify")
+    verdict = verify(open_run_dir(config.out))
+    for problem in verdict.problems:
+        print(f"not whole: {problem}")
+    totals = verdict.totals
+    if not verdict.problems:
+        print(f"{config.out} is whole: {totals.images} images exactly once, {totals.maps} maps, {totals.boxes} boxes")
+    return Outcome(
+        status="not_whole" if verdict.problems else "done",
+        exit_code=3 if verdict.problems else 0,
+        images=totals.images,
+        ok=totals.statuses.get("ok", 0),
+        errors=totals.errors,
+        boxes=totals.boxes,
+        out=config.out,
+        error=verdict.problems[0] if verdict.problems else None,
+    )
