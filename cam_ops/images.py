@@ -6,6 +6,7 @@ Rectangles are float32 ``(x0, y0, x1, y1)``, half-open, in pixels of the picture
 """
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,8 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MiB of RGB
-PILLOW_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+PILLOW_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, ArithmeticError, EOFError, struct.error)
 
 
 class BadImage(Exception):
@@ -60,7 +62,7 @@ def _header_size(encoded: bytes) -> tuple[int, int]:
             return picture.size
     except Image.DecompressionBombError as error:
         raise BadImage("too_large", str(error)) from None
-    except Exception as error:  # a hostile header may raise anything from Pillow's parsers
+    except PILLOW_ERRORS as error:
         raise BadImage("undecodable", f"no JPEG, PNG, WebP, BMP or TIFF header: {error}") from None
 
 
@@ -69,7 +71,7 @@ def _why_not_decoded(encoded: bytes) -> BadImage:
     try:
         with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as picture:
             picture.load()
-    except Exception as error:  # any failure of the second opinion is the reason that the row shows
+    except PILLOW_ERRORS as error:
         cut = "truncated" in str(error) or "unexpected end" in str(error).lower() or _riff_is_cut(encoded)
         return BadImage("truncated" if cut else "undecodable", f"{type(error).__name__}: {error}")
     return BadImage("undecodable", "OpenCV cannot decode it")

@@ -1,0 +1,107 @@
+"""`demo`: label eight real photographs on Ray actors, verify the run, compare with boxes drawn by eye, draw one sheet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+
+from cam_ops.arrays import F32, U8
+from cam_ops.errors import StorageError
+from cam_ops.models import ModelConfig
+from cam_ops.overlays import contact_sheet, draw_box
+from cluster.console import say
+from cluster.interrupts import raise_on_sigterm
+from cluster.labelling import LabelConfig, label
+from cluster.request import existing_run
+from cluster.rundir import open_run_dir
+from cluster.show import draw, read_labelled
+from cluster.verify import verify
+from jobs.command import Outcome
+from jobs.demo_model import MEAN, STD
+from jobs.demo_photos import PHOTOS, Photo, copy_photos
+from jobs.flags import parse
+
+COLUMNS, CELL_WIDTH, CELL_HEIGHT = 4, 320, 250
+WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig:
+    """Run the whole chain on real photos that pip brings: label, verify, compare, draw."""
+
+    out: str = "camray-demo"
+    """Folder for the photos, the run directory and the contact sheet."""
+
+
+def run(arguments: list[str]) -> Outcome:
+    """Exit code 3 if the run is not whole."""
+    raise_on_sigterm()
+    config = parse(DemoConfig, arguments, "demo")
+    folder = Path(config.out).absolute()
+    totals = label(_label_config(folder))
+    run_dir = open_run_dir(str(folder / "run"))
+    verdict = verify(run_dir)
+    panels = [_compare(run_dir, photo) for photo in PHOTOS]
+    sheet_HWC = contact_sheet(panels, COLUMNS, CELL_WIDTH, CELL_HEIGHT)
+    sheet = folder / "contact-sheet.png"
+    cv2.imwrite(str(sheet), sheet_HWC[..., ::-1])
+    print(f"\nverify         {'; '.join(verdict.problems) or 'whole: every image exactly once'}")
+    print(f"contact sheet  {sheet}  (yellow: ours, white: by eye)")
+    print(f"tables         {run_dir.root}/images, boxes, heatmaps  (Parquet)")
+    print(f"one picture    python -m jobs show {run_dir.root} coffee.png")
+    print(f"ask DuckDB     {duckdb_line(run_dir.root)}")
+    return Outcome(
+        status="not_whole" if verdict.problems else "done",
+        exit_code=3 if verdict.problems else 0,
+        images=totals.images,
+        ok=totals.statuses.get("ok", 0),
+        errors=totals.errors,
+        boxes=totals.boxes,
+        out=str(folder),
+    )
+
+
+def duckdb_line(root: str) -> str:
+    """Return a shell command that queries the boxes with DuckDB's Python package."""
+    query = f"SELECT image_id, class_name, score, x0, y0, x1, y1 FROM '{root}/boxes/*.parquet' ORDER BY score DESC"
+    return f'python -c "import duckdb; duckdb.sql(\\"{query}\\").show()"'
+
+
+def _label_config(folder: Path) -> LabelConfig:
+    """Put photos, labels and class names in place, and say how to label them."""
+    try:
+        copy_photos(folder / "photos")
+        names = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
+        (folder / "classes.txt").write_text("\n".join(names) + "\n")
+        lines = [f"{photo.file},{photo.class_name}" for photo in PHOTOS]
+        (folder / "labels.csv").write_text("image_id,label\n" + "\n".join(lines) + "\n")
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+    model = ModelConfig(
+        model="jobs.demo_model:efficientnet_lite0", class_names=str(folder / "classes.txt"), mean=MEAN, std=STD
+    )
+    say(f"labelling {len(PHOTOS)} photographs that scikit-image and scikit-learn ship, with EfficientNet-Lite0")
+    return LabelConfig(
+        images=str(folder / "photos"),
+        out=str(folder / "run"),
+        labels=str(folder / "labels.csv"),
+        model=model,
+        overwrite=True,
+    )
+
+
+def _compare(run_dir: Any, photo: Photo) -> U8:
+    """Print how the best box of a photo agrees with the box by eye; return its picture with both."""
+    run = existing_run(run_dir)
+    labelled = read_labelled(run_dir, run, photo.file)
+    by_eye_4: F32 = np.array(photo.box, np.float32)
+    overlap = 0.0
+    if labelled.boxes:
+        ours_4 = np.array([labelled.boxes[0][name] for name in ("x0", "y0", "x1", "y1")], np.float32)
+        overlap = float(torchvision.ops.box_iou(torch.from_numpy(ours_4)[None], torch.from_numpy(by_eye_4)[None]))
+    print(f"{photo.file:20} {photo.class_name:14} IoU with the box by eye {overlap:.2f}")
+    return draw_box(draw(run, labelled), by_eye_4, "", WHITE)
