@@ -97,7 +97,8 @@ def _to_original(regions_N4: I64, rectangle: F32, width: int, height: int, side:
     x0, y0, x1, y1 = rectangle.astype(np.float64)
     scale = np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0]) / side
     boxes_N4 = regions_N4 * scale + np.array([x0, y0, x0, y0])
-    return np.clip(boxes_N4, 0, [width, height, width, height]).astype(np.float32)
+    clipped: F32 = np.clip(boxes_N4, 0, [width, height, width, height]).astype(np.float32)
+    return clipped
 
 
 def _energy_shares(raw_SS: F64, regions_N4: I64) -> F32:

@@ -15,16 +15,13 @@ def class_activation_maps(features_BCHW: Tensor, head: Head, image_P: Tensor, cl
     No bias, no ReLU, no scaling. `image_P` indexes the batch and `class_P` the classes, both int64; P = 0 gives an
     empty tensor. Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", equation 2.
     """
-    num_pairs = image_P.shape[0]
-    channels, height, width = features_BCHW.shape[1:]
+    height, width = features_BCHW.shape[2:]
     weight_P1C = head.weight_KC[class_P][:, None]
     features_PCN = features_BCHW.flatten(2)[image_P]
-    return torch.bmm(weight_P1C, features_PCN).reshape(num_pairs, height, width)
+    return torch.bmm(weight_P1C, features_PCN).reshape(-1, height, width)
 
 
-def completeness_residuals(
-    cams_PHW: Tensor, logits_BK: Tensor, head: Head, image_P: Tensor, class_P: Tensor
-) -> Tensor:
+def completeness_residuals(cams_PHW: Tensor, logits_BK: Tensor, head: Head, image_P: Tensor, class_P: Tensor) -> Tensor:
     """Return |mean(M_c) + b_c - y_c| / max |y| for each pair, shape (P,): 0 where the map explains its score fully."""
     explained_P = cams_PHW.mean((1, 2)) + head.bias_K[class_P]
     return (explained_P - logits_BK[image_P, class_P]).abs() / logits_BK.abs().amax(1)[image_P]

@@ -81,7 +81,7 @@ def _parse_class_rows(text: str, suffix: str) -> list[tuple[str, ...]]:
             if [int(record[order]) for record in records] != list(range(len(records))):
                 raise ValueError(f"column {order} must hold 0..{len(records) - 1}, each once")
         last = "name" if "name" in columns else columns[-1] if columns else ""
-        return [tuple(r[c].strip() for c in columns if c != last) + (r[last].strip(),) for r in records]
+        return [(*(r[c].strip() for c in columns if c != last), r[last].strip()) for r in records]
     return [(line.strip(),) for line in text.splitlines() if line.strip()]
 
 

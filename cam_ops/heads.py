@@ -47,9 +47,7 @@ class _WatchPools(TorchFunctionMode):
         self.on_pool = on_pool
         self.num_pools = 0
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         returned = func(*args, **kwargs)
         features_BCHW = _averaged_tensor(func, args, kwargs, returned)
@@ -183,13 +181,13 @@ def _read_affine_head(
 
 
 def _jacobian(network: nn.Module, image_1CHW: Tensor, pool_index: int, pooled_1C: Tensor) -> Tensor:
-    """d logits / d pooled, shape (K, C): exactly the rows of a linear layer's weight."""
+    """Return d logits / d pooled, shape (K, C): exactly the rows of a linear layer's weight."""
     leaf = pooled_1C.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits_1K = _run_with_pooled(network, image_1CHW, pool_index, leaf)
     identity_KK = torch.eye(logits_1K.shape[1], device=logits_1K.device)
     rows = [
         torch.autograd.grad(logits_1K, leaf, chunk[:, None], retain_graph=True, is_grads_batched=True)[0].flatten(1)
-        for chunk in identity_KK.split(1024)
+        for chunk in torch.split(identity_KK, 1024)
     ]
     return torch.cat(rows).float()

@@ -53,7 +53,7 @@ def decode(encoded: bytes) -> U8:
         raise BadImage("undecodable", str(error).strip()) from None
     if image_HWC is None:
         raise _why_not_decoded(encoded)
-    return image_HWC
+    return np.asarray(image_HWC, np.uint8)
 
 
 def _header_size(encoded: bytes) -> tuple[int, int]:
@@ -124,9 +124,7 @@ def fit(image_HWC: U8, config: Preprocessing) -> tuple[U8, F32]:
 
 def _resample(image_HWC: U8, height: int, width: int, interpolation: Interpolation) -> U8:
     image_1CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).permute(2, 0, 1)[None]
-    resized_1CHW = torch.nn.functional.interpolate(
-        image_1CHW, size=(height, width), mode=interpolation, antialias=True
-    )
+    resized_1CHW = torch.nn.functional.interpolate(image_1CHW, size=(height, width), mode=interpolation, antialias=True)
     resized: U8 = resized_1CHW[0].permute(1, 2, 0).numpy()
     return resized
 

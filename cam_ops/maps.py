@@ -29,7 +29,7 @@ class MapConfig:
     def __post_init__(self) -> None:
         name, _, percentile = self.normalise.partition(":")
         try:
-            known = name in ("minmax", "max") and not percentile or name == "ivr" and 0 <= float(percentile) < 100
+            known = (name in ("minmax", "max") and not percentile) or (name == "ivr" and 0 <= float(percentile) < 100)
         except ValueError:
             known = False
         if not known:
@@ -43,14 +43,18 @@ def enlarge_and_normalise(raw_hw: F32, side: int, config: MapConfig) -> tuple[F6
     NaN, or has nothing positive for `max`. Bicubic enlargement before normalisation is wsolevaluation's order (Choe et
     al. 2020); the `blog` recipe scales first and enlarges bilinearly, in float32, as the post does.
     """
-    raw_hw = np.where(np.isfinite(raw_hw).all(), raw_hw, np.float32(0))
+    if not np.isfinite(raw_hw).all():
+        raw_hw = np.zeros_like(raw_hw)
     if config.recipe == "blog":
-        enlarged_SS = cv2.resize(raw_hw, (side, side), interpolation=cv2.INTER_LINEAR)
-        small_hw = normalise(raw_hw, config.normalise).astype(np.float32)
-        scaled_SS = cv2.resize(small_hw, (side, side), interpolation=cv2.INTER_LINEAR)
-        return enlarged_SS.astype(np.float64), scaled_SS.astype(np.float64)
-    enlarged_SS = cv2.resize(raw_hw.astype(np.float64), (side, side), interpolation=cv2.INTER_CUBIC)
+        small_hw = normalise(raw_hw, config.normalise)
+        return _enlarge(raw_hw, side, cv2.INTER_LINEAR), _enlarge(small_hw, side, cv2.INTER_LINEAR)
+    enlarged_SS = _enlarge(raw_hw.astype(np.float64), side, cv2.INTER_CUBIC)
     return enlarged_SS, normalise(enlarged_SS, config.normalise)
+
+
+def _enlarge(map_hw: F32 | F64, side: int, interpolation: int) -> F64:
+    """Resize in the map's own precision."""
+    return np.asarray(cv2.resize(map_hw, (side, side), interpolation=interpolation), np.float64)
 
 
 def normalise(cam_HW: Floats, how: str) -> Floats:

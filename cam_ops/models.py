@@ -111,7 +111,7 @@ def model_digest(path: str, state: dict[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -129,7 +129,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
         raise UsageError(f"cannot read the weights file {path}: {error}") from None
-    except Exception as error:  # torch raises pickle.UnpicklingError and more for what it declines to run
+    except Exception as error:  # noqa: BLE001  torch raises pickle.UnpicklingError and more for what it declines to run
         raise UsageError(
             f"{path} is not a plain state_dict: loading it would run code from the file, which is refused "
             f"({str(error).splitlines()[0]}); save it with torch.save(network.state_dict(), ...) or as .safetensors"
@@ -142,7 +142,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in loaded):
             loaded = {name.removeprefix(prefix): tensor for name, tensor in loaded.items()}
-    return loaded
+    state: dict[str, Tensor] = loaded
+    return state
 
 
 def import_factory(path: str) -> Callable[[], nn.Module]:
@@ -175,7 +176,7 @@ def _torchvision_network(config: ModelConfig) -> tuple[nn.Module, list[str] | No
             f"--model {name!r} is no torchvision classifier; expected one of {', '.join(known)}, "
             "or package.module:factory"
         )
-    default = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    default = torchvision.models.get_model_weights(name).DEFAULT
     preset = default.transforms()
     if weights == "random":
         return _seeded_network(name), None, preset
@@ -191,7 +192,7 @@ def _torchvision_network(config: ModelConfig) -> tuple[nn.Module, list[str] | No
         ) from None
     network.load_state_dict(state)
     if name in INCEPTIONS:
-        network.transform_input = True
+        network.transform_input = True  # type: ignore[assignment]
     return network, default.meta["categories"], preset
 
 
@@ -230,9 +231,10 @@ def _num_classes_in(state: dict[str, Tensor], expected: dict[str, Tensor]) -> in
     """Return the number of classes of `state` where it differs from 1000: the first axis of the head's parameters."""
     for key, tensor in expected.items():
         found = state.get(key)
-        if found is not None and found.shape != tensor.shape and tensor.shape[0] == 1000:
-            if found.shape[1:] == tensor.shape[1:]:
-                return int(found.shape[0])
+        if found is None or found.shape == tensor.shape:
+            continue
+        if tensor.shape[0] == 1000 and found.shape[1:] == tensor.shape[1:]:
+            return int(found.shape[0])
     return None
 
 

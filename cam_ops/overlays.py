@@ -15,7 +15,7 @@ COLOURS = [(255, 221, 0), (0, 212, 255), (255, 105, 180), (118, 255, 3), (255, 1
 def heat_colours(map_HW: F32 | F64) -> U8:
     """Colour a map in 0..1 with JET, blue to red, RGB (H, W, 3)."""
     jet_HWC = cv2.applyColorMap((255 * map_HW).astype(np.uint8), cv2.COLORMAP_JET)
-    return jet_HWC[..., ::-1]
+    return np.asarray(jet_HWC[..., ::-1], np.uint8)
 
 
 def overlay(image_HWC: U8, map_SS: F64, rectangle: F32) -> U8:
@@ -37,7 +37,7 @@ def draw_box(image_HWC: U8, box_4: F32, caption: str, colour: tuple[int, int, in
     height, width = drawn_HWC.shape[:2]
     scale = max(height, width) / 900
     line = max(1, round(3 * scale))
-    x0, y0, x1, y1 = (int(round(float(v))) for v in box_4)
+    x0, y0, x1, y1 = (round(float(v)) for v in box_4)
     cv2.rectangle(drawn_HWC, (x0, y0), (x1 - 1, y1 - 1), colour, line)
     if not caption:
         return drawn_HWC
@@ -66,8 +66,8 @@ def blog_panels(raw_hw: F32, image_HWC: U8, side: int = 128) -> U8:
     As the post: min-max, bilinear enlargement to `side`, JET, overlay = 0.3 * heat map + 0.5 * picture.
     """
     small_hw = normalise(raw_hw, "minmax")
-    enlarged_SS = cv2.resize(small_hw, (side, side), interpolation=cv2.INTER_LINEAR)
-    blocks_SS = cv2.resize(small_hw, (side, side), interpolation=cv2.INTER_NEAREST)
+    enlarged_SS = np.asarray(cv2.resize(small_hw, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
+    blocks_SS = np.asarray(cv2.resize(small_hw, (side, side), interpolation=cv2.INTER_NEAREST), np.float32)
     heat_SS3 = heat_colours(enlarged_SS)
     mixed_SS3 = heat_SS3 * 0.3 + cv2.resize(image_HWC, (side, side)) * 0.5
     rounded_SS3 = np.rint(mixed_SS3).astype(np.uint8)  # cv2.imwrite rounds

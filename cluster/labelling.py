@@ -7,7 +7,7 @@ import json
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,19 +15,22 @@ import tyro.conf
 
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ClassList, ScoreKind, parse_class_choice
-from cam_ops.errors import MachineError, StorageError, UsageError
+from cam_ops.errors import MachineError, RefusedError, StorageError, UsageError
 from cam_ops.heads import find_head
 from cam_ops.maps import MapConfig
 from cam_ops.models import Classifier, ModelConfig, classes_for, load_classifier
 from cam_ops.tables import SCHEMA_VERSION
+from cluster.console import say
 from cluster.inline import InlineExecutor
 from cluster.labels import find_labels, labels_digest
 from cluster.plan import auto_batch_size, auto_shard_size, write_plan
-from cluster.console import say
 from cluster.progress import Progress
 from cluster.request import Device, Precision, Request, Run, publish_run, read_run, refuse_another
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir, shard_name
 from cluster.sources import folder_address, list_folder
+
+if TYPE_CHECKING:
+    from cluster.pool import RayExecutor
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
 
@@ -113,27 +116,21 @@ def label(config: LabelConfig) -> Totals:
     described = _describe_model(config)
     if run:
         refuse_another(run_dir, run.request, _request(config, described, _settled(config, run.request)))
-        pending = _pending(run_dir, run)
-        say(f"resuming {run_dir.root}: {run.plan.num_shards - len(pending)} of {run.plan.num_shards} shards are committed")
-        if not pending:
+        num_pending = len(_pending(run_dir, run))
+        say(f"resuming {run_dir.root}: {run.plan.num_shards - num_pending} of {run.plan.num_shards} shards committed")
+        if not num_pending:
             return _finish(run_dir, run)
     elif not config.overwrite and any(run_dir.shards(table) for table in TABLES):
-        raise StorageError(f"{run_dir.root} holds shards but no run.json; use --overwrite to replace them, or another --out")
+        raise RefusedError(
+            f"{run_dir.root} holds shards but no run.json that says what they are; use --overwrite to replace them, "
+            "or another --out"
+        )
     with closing(_executor(config)) as executor:
-        num_replicas, device = _resources(config, executor, run.request.device if run else None)
+        device = _device(config, executor, run.request if run else None)
+        num_replicas = _num_replicas(config, executor, device)
         if not run:
             run = _plan(config, run_dir, described, num_replicas, device)
-            pending = _pending(run_dir, run)
-        run_dir.sweep_scratch()
-        progress = Progress(
-            num_images=run.plan.num_images,
-            num_shards=run.plan.num_shards,
-            done_images=min(run.plan.num_images, (run.plan.num_shards - len(pending)) * run.plan.shard_size),
-            done_shards=run.plan.num_shards - len(pending),
-        )
-        fingerprint = run.request.fingerprint()
-        for report in executor.run(run_dir.root, config.model, fingerprint, device, num_replicas, pending):
-            progress.add(report)
+        _run_missing(config, run_dir, run, executor, num_replicas)
     return _finish(run_dir, run)
 
 
@@ -200,34 +197,36 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
     )
 
 
-def _executor(config: LabelConfig) -> Any:
+def _executor(config: LabelConfig) -> "InlineExecutor | RayExecutor":
     if config.executor == "inline":
         return InlineExecutor()
-    from cluster.pool import RayExecutor  # ray takes a second to import, inline does without
+    from cluster.pool import RayExecutor  # inline does without ray, which takes a second to import
 
     return RayExecutor(config.ray_address)
 
 
-def _resources(config: LabelConfig, executor: Any, settled: Device | None) -> tuple[int, Device]:
-    """Return how many replicas to start, and on what. Raises MachineError where the cluster lacks what was asked for."""
+def _device(config: LabelConfig, executor: "InlineExecutor | RayExecutor", before: Request | None) -> Device:
     if config.device != "auto":
-        device: Device = config.device
-    elif settled:
-        device = settled
-    else:
-        device = "cuda" if executor.num_gpus else "cpu"
-        say(f"device: {device}, because there are {executor.num_gpus} GPU(s)")
+        return config.device
+    if before:
+        return before.device
+    device: Device = "cuda" if executor.num_gpus else "cpu"
+    say(f"device: {device}, because there are {executor.num_gpus} GPU(s)")
+    return device
+
+
+def _num_replicas(config: LabelConfig, executor: "InlineExecutor | RayExecutor", device: Device) -> int:
+    """Return how many replicas to start. Raises MachineError where the cluster lacks what was asked for."""
     available, unit = (executor.num_gpus, "GPU") if device == "cuda" else (executor.num_cpus, "CPU")
     if not available:
-        raise MachineError(f"the run needs {device}, the cluster has no {unit}; add a node that has one, or change --device")
-    if config.executor == "inline":
-        return 1, device
-    num_replicas = config.replicas or available
+        raise MachineError(f"the run needs device {device}, there is no {unit}; add a node with one, or use --device")
+    num_replicas = 1 if config.executor == "inline" else config.replicas or available
     if num_replicas > available:
         raise MachineError(
-            f"asked for {num_replicas} replicas with 1 {unit} each, the cluster has {available}; use --replicas {available}"
+            f"asked for {num_replicas} replicas with 1 {unit} each, the cluster has {available} {unit}s; "
+            f"use --replicas {available}"
         )
-    return num_replicas, device
+    return num_replicas
 
 
 def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_replicas: int, device: Device) -> Run:
@@ -250,6 +249,26 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
         f"{compute.precision}, batches of {compute.batch_size}, {num_replicas} replica(s)"
     )
     return run
+
+
+def _run_missing(
+    config: LabelConfig, run_dir: RunDir, run: Run, executor: "InlineExecutor | RayExecutor", num_replicas: int
+) -> None:
+    """Run every shard that is not committed."""
+    run_dir.sweep_scratch()
+    pending = _pending(run_dir, run)
+    num_done = run.plan.num_shards - len(pending)
+    progress = Progress(
+        num_images=run.plan.num_images,
+        num_shards=run.plan.num_shards,
+        done_images=min(run.plan.num_images, num_done * run.plan.shard_size),
+        done_shards=num_done,
+    )
+    model = replace(config.model, class_names=None)  # the names stand in run.json
+    reports = executor.run(run_dir.root, model, run.request.fingerprint(), run.request.device, num_replicas, pending)
+    with closing(reports):
+        for report in reports:
+            progress.add(report)
 
 
 def _pending(run_dir: RunDir, run: Run) -> list[int]:

@@ -57,8 +57,9 @@ def _folder_labels(image_ids: pa.ChunkedArray, classes: ClassList, say: Callable
         say(f"labels: no folder bears a class name; the {len(folders)} folders are the classes in sorted order")
     elif unknown:
         raise UsageError(
-            f"--labels folder: {len(unknown)} of {len(folders)} folders match none of the {len(classes.names)} classes, "
-            f"for example {unknown[0]!r}; give --class-names with a column that holds the folders' names, or --labels FILE.csv"
+            f"--labels folder: {len(unknown)} of {len(folders)} folders match none of the {len(classes.names)} "
+            f"classes, for example {unknown[0]!r}; give --class-names with a column that holds the folders' names, "
+            "or --labels FILE.csv"
         )
     index = pc.index_in(first_level, value_set=pa.array(folders))
     return pc.take(pa.array(ids, pa.int32()), index.combine_chunks())
@@ -74,7 +75,9 @@ def _read_csv(path: Path, classes: ClassList) -> dict[str, int]:
             image_id, word = record["image_id"], record["label"] or ""
             class_id = classes.find(word)
             if class_id is None:
-                raise UsageError(f"{path} line {reader.line_num}: {word!r} is no class of the network, by number or name")
+                raise UsageError(
+                    f"{path} line {reader.line_num}: {word!r} is no class of the network, by number or name"
+                )
             if class_of.setdefault(image_id, class_id) != class_id:
                 raise UsageError(f"{path} line {reader.line_num}: {image_id!r} has two different labels")
     return class_of

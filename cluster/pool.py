@@ -1,7 +1,7 @@
 """Run shards on Ray actors: the only module that imports ray.
 
-Each actor holds one model replica for its whole life and at most `DEPTH` shards at a time; the driver moves shard numbers
-out and counts back, nothing else. Ray restarts nothing by itself: an actor that dies is replaced here and its shards go
+Each actor holds one model replica for its whole life and at most `DEPTH` shards at a time; the driver moves shard
+numbers out and counts back, nothing else. Ray restarts nothing by itself: an actor that dies is replaced here and its shards go
 back to the queue.
 """
 
@@ -17,8 +17,8 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from cam_ops.errors import CamrayError, MachineError
 from cam_ops.models import ModelConfig
-from cluster.interrupts import raise_on_sigterm
 from cluster.console import say
+from cluster.interrupts import raise_on_sigterm
 from cluster.request import Device
 from cluster.worker import CamWorker, ShardReport
 
@@ -52,13 +52,15 @@ class RayExecutor:
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
             raise MachineError(
                 f"cannot {'join the Ray cluster at ' + address if address else 'start Ray on this machine'}: "
-                f"{str(error).splitlines()[0]}; check the address, and set RAY_AUTH_MODE=token if the cluster asks for a token"
+                f"{str(error).splitlines()[0]}; check the address, and set RAY_AUTH_MODE=token if the cluster "
+                "asks for a token"
             ) from None
         raise_on_sigterm()  # ray.init puts its own handler in place
-        resources = ray.cluster_resources()
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.num_gpus, self.num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+        num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
         where = f"joined the Ray cluster at {address}" if address else "started a Ray of its own on this machine"
-        say(f"{where}: {len(ray.nodes())} node(s), {self.num_gpus} GPU(s), {self.num_cpus} CPU(s)")
+        say(f"{where}: {num_nodes} node(s), {self.num_gpus} GPU(s), {self.num_cpus} CPU(s)")
 
     def run(
         self, out: str, model: ModelConfig, fingerprint: str, device: Device, num_replicas: int, shards: Iterable[int]
@@ -67,7 +69,7 @@ class RayExecutor:
 
         Raises the worker's own CamrayError if a replica or a shard fails for a reason that a retry cannot mend.
         """
-        actor = ray.remote(_Replica).options(  # type: ignore[attr-defined]
+        actor = ray.remote(_Replica).options(
             num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_restarts=0, max_task_retries=0
         )
         pool = _Pool(actor, (out, model, fingerprint), deque(shards))

@@ -1,7 +1,7 @@
 """What a run was asked to do: the immutable run.json, its fingerprint, and the refusal to mix two requests.
 
-Everything that can change a bit of the tables stands in `Request`; its sha256 is the fingerprint that every file carries.
-Workers take their settings from run.json alone.
+Everything that can change a bit of the tables stands in `Request`; its sha256 is the fingerprint that every file
+carries. Workers take their settings from run.json alone.
 """
 
 import hashlib

@@ -67,8 +67,12 @@ class RunDir:
                 scratch.unlink(missing_ok=True)
             _sync_folder(target.parent)
         except OSError as error:
-            cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check --out and its permissions"
-            raise StorageError(f"cannot write {target}: {error.strerror}; {cure}, then run the same command again") from None
+            cure = (
+                "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check --out and its permissions"
+            )
+            raise StorageError(
+                f"cannot write {target}: {error.strerror}; {cure}, then run the same command again"
+            ) from None
 
     def shards(self, table: str) -> set[int]:
         """Return the numbers of the shards that have a file in `table`."""

@@ -56,8 +56,8 @@ def read_picture(labelled: Labelled) -> U8:
 def draw(run: Run, labelled: Labelled) -> U8:
     """Return one panel per explained class, side by side, RGB; the picture alone if it has no map.
 
-    A panel is the picture under its normalised heat map with the boxes of that class, each with class, score and rank; in
-    runs of the `blog` recipe it is the seed post's three pictures.
+    A panel is the picture under its normalised heat map with the boxes of that class, each with class, score and rank;
+    in runs of the `blog` recipe it is the seed post's three pictures.
     """
     picture_HWC = read_picture(labelled)
     panels = list(_panels(run, labelled, picture_HWC))

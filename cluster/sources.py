@@ -1,7 +1,7 @@
 """List a source of images once, and read one image's bytes later, possibly on another machine.
 
-A listing is an Arrow table with the schema `cam_ops.tables.LISTING`, sorted by `image_id`, each id once. Further kinds of
-source add a function that returns such a table; `read_image` stays the only way to the bytes.
+A listing is an Arrow table with the schema `cam_ops.tables.LISTING`, sorted by `image_id`, each id once. Further kinds
+of source add a function that returns such a table; `read_image` stays the only way to the bytes.
 """
 
 import os
@@ -81,7 +81,7 @@ def _size(entry: "os.DirEntry[str]") -> int:
 def read_image(uri: str, offset: int, size: int) -> bytes:
     """Return `size` bytes of `uri` from `offset` on, fewer where it ends earlier.
 
-    Raises BadImage (``missing``, ``unreadable``) where the file itself is the reason, StorageError where the storage is.
+    Raises BadImage (``missing``, ``unreadable``) where the file is the reason, StorageError where the storage is.
     """
     path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
     try:

@@ -1,4 +1,4 @@
-"""Prove a run whole from its files: every planned image exactly once, tables that belong together, boxes inside images."""
+"""Prove a run whole from its files: each planned image exactly once, tables that agree, boxes inside their images."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def _shard_problems(run_dir: RunDir, tables: dict[str, pa.Table], shard: int) ->
     ok = np.array([status == "ok" for status in images["status"].to_pylist()])
     for name, table, count in (("maps", heatmaps, "num_maps"), ("boxes", boxes, "num_boxes")):
         rows = table["row"].to_numpy()
-        if len(rows) and not (0 <= rows.min() and rows.max() < len(images)):
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(images)):
             return [f"its {name} name rows that the shard has not"]
         if not np.array_equal(np.bincount(rows, minlength=len(images)), images[count].to_numpy()):
             problems.append(f"{count} does not count its {name}")
@@ -106,5 +106,5 @@ def _inside(boxes: pa.Table, images: pa.Table) -> Bools:
     rows = boxes["row"].to_numpy()
     width, height = images["width"].to_numpy()[rows], images["height"].to_numpy()[rows]
     x0, y0, x1, y1 = (boxes[name].to_numpy() for name in ("x0", "y0", "x1", "y1"))
-    inside: Bools = (0 <= x0) & (x0 < x1) & (x1 <= width) & (0 <= y0) & (y0 < y1) & (y1 <= height)
+    inside: Bools = (x0 >= 0) & (x0 < x1) & (x1 <= width) & (y0 >= 0) & (y0 < y1) & (y1 <= height)
     return inside

@@ -1,7 +1,7 @@
 """One model replica: takes the number of a shard, publishes its three tables.
 
-A plain class that tests and the inline executor call directly; `cluster.pool` wraps it in a Ray actor. Settings come from
-run.json. Letters: B batch, S side of the network's input, h, w the grid, K classes, P explained (image, class) pairs.
+A plain class that tests and the inline executor call directly; `cluster.pool` wraps it in a Ray actor. Settings come
+from run.json. Letters: B batch, S side of the network's input, h, w the grid, K classes, P explained (image, class) pairs.
 """
 
 from collections import Counter
@@ -133,9 +133,7 @@ class CamWorker:
         input_SS3[:], picture.rectangle = fit(image_HWC, self.run.request.preprocessing)
         return picture
 
-    def _explain(
-        self, inputs_BSS3: U8, pictures: list[_Picture], labels: list[int | None], rows: _Rows
-    ) -> None:
+    def _explain(self, inputs_BSS3: U8, pictures: list[_Picture], labels: list[int | None], rows: _Rows) -> None:
         """Run the network once on the whole batch, map the wanted classes, box the maps, add the rows."""
         request = self.run.request
         with torch.inference_mode():

@@ -1,13 +1,15 @@
-"""`python -m jobs COMMAND`: run one command; its exit code says how it ended, its last line of stdout says it to machines."""
+"""`python -m jobs COMMAND`: run one command; exit code and last line of stdout say how it ended."""
 
 import importlib
 import os
 import sys
 import time
+import traceback
 
 from cam_ops.errors import CamrayError, UsageError
 from cluster.console import say
 from jobs.command import Outcome, result_line
+from jobs.flags import last_value
 
 COMMANDS = {
     "label": "turn a folder of images into heat maps and boxes; resumes by default",
@@ -29,15 +31,18 @@ def run(arguments: list[str]) -> int:
     if command in ("", "-h", "--help"):
         print(_usage())
         return 0 if command else 2
-    start_s = time.monotonic()
+    start_s, out = time.monotonic(), last_value(arguments, "--out")
     try:
         outcome = _run_command(command, arguments[1:])
     except CamrayError as error:
         say(f"error: {error}")
-        outcome = Outcome(status=error.status, exit_code=error.exit_code, error=str(error))
+        outcome = Outcome(status=error.status, exit_code=error.exit_code, out=out, error=str(error))
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where this one stopped")
-        outcome = Outcome(status="interrupted", exit_code=130)
+        outcome = Outcome(status="interrupted", exit_code=130, out=out)
+    except Exception as error:  # noqa: BLE001  the one place that turns the unforeseen into an exit code
+        traceback.print_exc()
+        outcome = Outcome(status="failed", exit_code=1, out=out, error=f"{type(error).__name__}: {error}")
     print(result_line(command, outcome, time.monotonic() - start_s), flush=True)
     return outcome.exit_code
 
@@ -52,7 +57,10 @@ def _run_command(command: str, arguments: list[str]) -> Outcome:
 
 def _usage() -> str:
     lines = [f"  {name:8} {purpose}" for name, purpose in COMMANDS.items()]
-    return "usage: python -m jobs COMMAND [flags], or camray COMMAND [flags]; COMMAND --help lists its flags\n\n" + "\n".join(lines)
+    return (
+        "usage: python -m jobs COMMAND [flags], or camray COMMAND [flags]; COMMAND --help lists its flags\n\n"
+        + "\n".join(lines)
+    )
 
 
 if __name__ == "__main__":

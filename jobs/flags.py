@@ -1,4 +1,4 @@
-"""Flags to config dataclass. `--config FILE.yaml` and `--recipe blog` stand for flags before the user's own; the last wins."""
+"""Flags to config dataclass. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,9 +10,12 @@ from cam_ops.errors import UsageError
 
 Config = TypeVar("Config")
 
-RECIPES = {
+RECIPES: dict[str, list[str]] = {
     "default": [],
-    "blog": "--image-size 128 --mean 0 0 0 --std 1 1 1 --classes top1 --normalise minmax --threshold 0.2".split(),
+    "blog": [
+        *("--image-size", "128", "--mean", "0", "0", "0", "--std", "1", "1", "1"),
+        *("--classes", "top1", "--normalise", "minmax", "--threshold", "0.2"),
+    ],
 }
 
 
@@ -20,7 +23,7 @@ def parse(config: type[Config], arguments: list[str], command: str) -> Config:
     """Parse a command's flags. Raises UsageError with tyro's own message, SystemExit(0) for --help."""
     arguments, from_file = _take_config_file(arguments)
     arguments = from_file + arguments
-    arguments = RECIPES.get(_last_value(arguments, "--recipe") or "default", []) + arguments
+    arguments = RECIPES.get(last_value(arguments, "--recipe") or "default", []) + arguments
     try:
         return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
     except SystemExit as end:
@@ -56,7 +59,8 @@ def _as_flags(name: str, value: Any) -> list[str]:
     return [flag, str(value)]
 
 
-def _last_value(arguments: list[str], flag: str) -> str | None:
+def last_value(arguments: list[str], flag: str) -> str | None:
+    """Return the value that a flag has last, None where it is not given."""
     values = [arguments[i + 1] for i, word in enumerate(arguments[:-1]) if word == flag]
     values += [word.partition("=")[2] for word in arguments if word.startswith(flag + "=")]
     return values[-1] if values else None

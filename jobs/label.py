@@ -1,6 +1,7 @@
 """`label`: the main job."""
 
 import os
+from dataclasses import replace
 
 from cam_ops.errors import UsageError
 from cluster.interrupts import raise_on_sigterm
@@ -17,6 +18,8 @@ def run(arguments: list[str]) -> Outcome:
     config = parse(LabelConfig, arguments, "label")
     if JOB_VARIABLE in os.environ:
         _refuse_relative(config)
+    else:
+        config = _with_absolute_weights(config)
     totals = label(config)
     rate = totals.errors / totals.images
     too_bad = rate > config.max_error_rate
@@ -40,6 +43,14 @@ def _refuse_relative(config: LabelConfig) -> None:
                 f"{flag} {path} is relative: inside a Ray job it would lie in Ray's temporary copy of the working "
                 "directory; give an absolute path that every node sees"
             )
+
+
+def _with_absolute_weights(config: LabelConfig) -> LabelConfig:
+    """Make --weights mean the same file in workers that have another working directory; in a Ray job they share it."""
+    weights = config.model.weights
+    if weights in (None, "DEFAULT", "random"):
+        return config
+    return replace(config, model=replace(config.model, weights=os.path.abspath(weights)))
 
 
 def _print_totals(out: str, statuses: dict[str, int], maps: int, boxes: int) -> None:
