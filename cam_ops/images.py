@@ -63,6 +63,8 @@ def _header_size(encoded: bytes) -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         raise BadImage("too_large", str(error)) from None
     except PILLOW_ERRORS as error:
+        if _riff_is_cut(encoded):  # Pillow opens a WebP file only if it is whole
+            raise BadImage("truncated", "the WebP file is shorter than its header says") from None
         raise BadImage("undecodable", f"no JPEG, PNG, WebP, BMP or TIFF header: {error}") from None
 
 
@@ -72,7 +74,7 @@ def _why_not_decoded(encoded: bytes) -> BadImage:
         with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as picture:
             picture.load()
     except PILLOW_ERRORS as error:
-        cut = "truncated" in str(error) or "unexpected end" in str(error).lower() or _riff_is_cut(encoded)
+        cut = "truncated" in str(error) or "unexpected end" in str(error).lower()
         return BadImage("truncated" if cut else "undecodable", f"{type(error).__name__}: {error}")
     return BadImage("undecodable", "OpenCV cannot decode it")
 

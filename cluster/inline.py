@@ -1,7 +1,7 @@
 """Run shards in this process, without Ray: one replica."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import torch
 
@@ -19,7 +19,7 @@ class InlineExecutor:
 
     def run(
         self, out: str, model: ModelConfig, fingerprint: str, device: Device, num_replicas: int, shards: Iterable[int]
-    ) -> Iterator[ShardReport]:
+    ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in order."""
         assert num_replicas == 1
         worker = CamWorker(out, model, fingerprint)

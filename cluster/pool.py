@@ -1,14 +1,14 @@
 """Run shards on Ray actors: the only module that imports ray.
 
 Each actor holds one model replica for its whole life and at most `DEPTH` shards at a time; the driver moves shard
-numbers out and counts back, nothing else. Ray restarts nothing by itself: an actor that dies is replaced here and its shards go
-back to the queue.
+numbers out and counts back, nothing else. Ray restarts nothing by itself: an actor that dies is replaced here and its
+shards go back to the queue.
 """
 
 import contextlib
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import ray
@@ -64,7 +64,7 @@ class RayExecutor:
 
     def run(
         self, out: str, model: ModelConfig, fingerprint: str, device: Device, num_replicas: int, shards: Iterable[int]
-    ) -> Iterator[ShardReport]:
+    ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in the order they finish.
 
         Raises the worker's own CamrayError if a replica or a shard fails for a reason that a retry cannot mend.

@@ -1,7 +1,7 @@
 """One model replica: takes the number of a shard, publishes its three tables.
 
 A plain class that tests and the inline executor call directly; `cluster.pool` wraps it in a Ray actor. Settings come
-from run.json. Letters: B batch, S side of the network's input, h, w the grid, K classes, P explained (image, class) pairs.
+from run.json. Letters: B batch, S side of the network's input, h, w the grid, K classes, P explained pairs.
 """
 
 from collections import Counter

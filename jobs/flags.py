@@ -1,4 +1,4 @@
-"""Flags to config dataclass. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
+"""Flags to a config. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
 
 from pathlib import Path
 from typing import Any, TypeVar

@@ -1,0 +1,106 @@
+"""Maps and boxes: values worked out by hand, and OpenCV and torch as independent oracles."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cam_ops.boxes import BoxConfig, boxes_from_heatmap, regions_above
+from cam_ops.errors import UsageError
+from cam_ops.maps import MapConfig, enlarge_and_normalise, normalise
+
+WHOLE = np.array([0, 0, 80, 40], np.float32)
+
+
+def boxes_of(raw_hw: object, *, side: int = 8, rectangle: np.ndarray = WHOLE, components: str = "largest", **maps: str):
+    raw_hw = np.array(raw_hw, np.float32)
+    box_config = BoxConfig(threshold=0.5, components=components)
+    return boxes_from_heatmap(raw_hw, rectangle, 80, 40, side, MapConfig(**maps), box_config)
+
+
+def test_one_pixel_blob_is_a_unit_box() -> None:
+    map_SS = np.zeros((8, 8))
+    map_SS[3, 5] = 1
+    regions_N4, sizes_N, peaks_N = regions_above(map_SS, 0.5)
+    assert (regions_N4.tolist(), sizes_N.tolist(), peaks_N.tolist()) == ([[5, 3, 6, 4]], [1], [1.0])
+
+
+def test_diagonal_neighbours_are_one_region_and_the_threshold_itself_is_inside() -> None:
+    map_SS = np.zeros((4, 4))
+    map_SS[0, 0], map_SS[1, 1], map_SS[3, 3] = 1.0, 0.5, 0.49
+    assert regions_above(map_SS, 0.5)[0].tolist() == [[0, 0, 2, 2]]
+
+
+def test_a_box_is_scaled_to_the_original_through_the_rectangle() -> None:
+    raw_88 = np.zeros((8, 8))
+    raw_88[2:4, 1:5] = 1
+    found = boxes_of(raw_88, normalise="max")
+    assert found.boxes_N4.tolist() == [[10, 10, 50, 20]]
+    assert found.area_fraction_N.tolist() == [pytest.approx(400 / 3200)]
+    assert found.peak_N.tolist() == [1]
+    assert found.energy_N.tolist() == [1]
+
+
+def test_padding_of_a_letterbox_belongs_to_no_box() -> None:
+    raw_88 = np.ones((8, 8))
+    raw_88[0] = 9  # the peak lies in the padding
+    found = boxes_of(raw_88, rectangle=np.array([0, -20, 80, 60], np.float32), normalise="max")
+    assert found.boxes_N4.tolist() == [[0, 0, 80, 40]]
+
+
+def test_all_regions_rank_by_peak_then_area_then_position() -> None:
+    raw_88 = np.zeros((8, 8))
+    raw_88[0, 0] = 8
+    raw_88[0, 7] = 8
+    raw_88[4, 1:4] = 8
+    raw_88[7, 7] = 10
+    found = boxes_of(raw_88, components="all", normalise="max")
+    assert found.boxes_N4.tolist() == [[70, 35, 80, 40], [10, 20, 40, 25], [0, 0, 10, 5], [70, 0, 80, 5]]
+    np.testing.assert_allclose(found.peak_N, [1, 0.8, 0.8, 0.8])
+    np.testing.assert_allclose(found.energy_N, [10 / 50, 24 / 50, 8 / 50, 8 / 50], rtol=1e-6)
+
+
+def test_the_largest_region_has_the_most_pixels_even_if_another_peaks_higher() -> None:
+    raw_88 = np.zeros((8, 8))
+    raw_88[1:4, 1:4] = 6
+    raw_88[7, 7] = 10
+    assert boxes_of(raw_88, normalise="max").boxes_N4.tolist() == [[10, 5, 40, 20]]
+
+
+@pytest.mark.parametrize("how", ["minmax", "max", "ivr:50"])
+@pytest.mark.parametrize("raw", [np.zeros((7, 7)), np.full((7, 7), -3.0), np.full((7, 7), np.nan), np.zeros((1, 1))])
+def test_an_empty_or_constant_map_gives_no_box(raw: np.ndarray, how: str) -> None:
+    assert len(boxes_of(raw, normalise=how).boxes_N4) == 0
+
+
+def test_normalisers_by_hand() -> None:
+    map_22 = np.array([[-2.0, 0.0], [2.0, 6.0]])
+    assert normalise(map_22, "minmax").tolist() == [[0, 0.25], [0.5, 1]]
+    assert normalise(map_22, "max").tolist() == [[0, 0], [1 / 3, 1]]
+    assert normalise(map_22, "ivr:50").tolist() == [[0, 0], [0.2, 1]]  # the median is 1
+
+
+def test_enlargement_is_torch_s_bicubic_in_float64() -> None:
+    raw_hw = np.random.default_rng(0).normal(size=(7, 7)).astype(np.float32)
+    enlarged_SS, scaled_SS = enlarge_and_normalise(raw_hw, 224, MapConfig(normalise="minmax"))
+    torch_SS = torch.nn.functional.interpolate(
+        torch.from_numpy(raw_hw).double()[None, None], size=(224, 224), mode="bicubic", align_corners=False
+    )[0, 0].numpy()
+    np.testing.assert_allclose(enlarged_SS, torch_SS, atol=1e-12)
+    low, high = torch_SS.min(), torch_SS.max()
+    np.testing.assert_allclose(scaled_SS, (torch_SS - low) / (high - low), atol=1e-12)
+
+
+def test_the_blog_recipe_scales_before_a_bilinear_enlargement() -> None:
+    raw_hw = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)
+    cam = raw_hw - np.min(raw_hw)
+    cam = cam / np.max(cam)
+    expected_SS = cv2.resize(cam, (128, 128))
+    _, scaled_SS = enlarge_and_normalise(raw_hw, 128, MapConfig(recipe="blog", normalise="minmax"))
+    np.testing.assert_array_equal(scaled_SS, expected_SS)
+
+
+@pytest.mark.parametrize("text", ["mean", "ivr", "ivr:100", "ivr:x", "max:3"])
+def test_an_unknown_normaliser_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--normalise expects"):
+        MapConfig(normalise=text)

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from cam_ops.classes import choose_classes, class_list, class_scores, parse_class_choice, read_class_names
+from cam_ops.errors import UsageError
+from cluster.labels import find_labels
+
+NAMES = class_list([("n01", "cat"), ("n02", "crane"), ("n03", "crane")], ["cat", "crane", "crane"])
+SCORES = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+
+
+def pairs(choice: str, labels: list[int]) -> list[tuple[int, int]]:
+    image_P, class_P = choose_classes(SCORES, torch.tensor(labels), parse_class_choice(choice))
+    return list(zip(image_P.tolist(), class_P.tolist(), strict=True))
+
+
+def test_choices_by_hand() -> None:
+    assert pairs("top1", [-1, -1]) == [(0, 0), (1, 2)]
+    assert pairs("topk:2", [-1, -1])[:2] == [(0, 0), (0, 1)]
+    assert pairs("topk:9", [-1, -1])[:3] == [(0, 0), (0, 1), (0, 2)]
+    assert pairs("label", [1, -1]) == [(0, 1)]
+    assert pairs("label+top1", [2, 2]) == [(0, 0), (0, 2), (1, 2)]
+    assert pairs("above:0.25", [-1, -1]) == [(0, 0), (0, 1), (1, 2)]
+    assert pairs("above:0.9", [-1, -1]) == []
+
+
+@pytest.mark.parametrize("text", ["", "top2", "topk", "topk:0", "topk:x", "above:1", "above", "label:3", "top1,label"])
+def test_an_unknown_choice_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--classes expects"):
+        parse_class_choice(text)
+
+
+def test_scores() -> None:
+    logits = torch.tensor([[0.0, 0.0]])
+    assert class_scores(logits, "softmax").tolist() == [[0.5, 0.5]]
+    assert class_scores(torch.tensor([[0.0, 0.0, 0.0]]), "sigmoid").tolist() == [[0.5, 0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "cat\ndog\n"),
+        ("a.json", '["cat", "dog"]'),
+        ("b.json", '{"1": ["n2", "dog"], "0": ["n1", "cat"]}'),
+        ("a.csv", "class_id,wnid,name\n1,n2,dog\n0,n1,cat\n"),
+        ("b.csv", "name,wnid\ncat,n1\ndog,n2\n"),
+    ],
+)
+def test_class_names_from_each_kind_of_file(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    classes = read_class_names(tmp_path / name)
+    assert classes.names == ("cat", "dog")
+    assert (classes.find("dog"), classes.find("1"), classes.find("bird")) == (1, 1, None)
+    if "n2" in text:
+        assert classes.find("n2") == 1
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.json", "{"), ("a.csv", "id,name\n7,cat\n"), ("a.txt", "")])
+def test_a_broken_class_list_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match="class name"):
+        read_class_names(tmp_path / name)
+
+
+def labels_of(ids: list[str], spec: str, classes: object = NAMES) -> list[int | None]:
+    return find_labels(pa.chunked_array([ids]), spec, classes, lambda sentence: None).to_pylist()
+
+
+def test_folders_match_any_column_and_pictures_at_the_root_have_no_label() -> None:
+    assert labels_of(["n03/a.jpg", "cat/x/b.jpg", "c.jpg", "1/d.jpg"], "folder") == [2, 0, None, 1]
+
+
+def test_folders_that_bear_no_class_name_count_in_sorted_order_only_if_there_are_as_many() -> None:
+    assert labels_of(["z/1.jpg", "x/1.jpg", "y/1.jpg"], "folder") == [2, 0, 1]
+    with pytest.raises(UsageError, match="2 of 2 folders match none of the 3 classes, for example 'x'"):
+        labels_of(["y/1.jpg", "x/1.jpg"], "folder")
+    with pytest.raises(UsageError, match="1 of 3 folders match none"):
+        labels_of(["cat/1.jpg", "n02/1.jpg", "x/1.jpg"], "folder")
+    with pytest.raises(UsageError, match="'crane' means classes"):
+        labels_of(["crane/1.jpg"], "folder")
+
+
+def test_labels_from_a_csv_file(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("image_id,label\na.jpg,cat\nb.jpg,2\nelsewhere.jpg,1\n")
+    assert labels_of(["a.jpg", "b.jpg", "c.jpg"], str(path)) == [0, 2, None]
+    for text, reason in (
+        ("id,label\na.jpg,1\n", "columns image_id and label"),
+        ("image_id,label\na.jpg,bird\n", "line 2: 'bird' is no class"),
+        ("image_id,label\na.jpg,1\na.jpg,2\n", "two different labels"),
+        ("image_id,label\nx.jpg,1\n", "no image_id"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=reason):
+            labels_of(["a.jpg"], str(path))
