@@ -7,7 +7,7 @@ import json
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,8 +17,9 @@ from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ClassList, ScoreKind, parse_class_choice
 from cam_ops.errors import MachineError, RefusedError, StorageError, UsageError
 from cam_ops.heads import find_head
+from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
-from cam_ops.models import Classifier, ModelConfig, classes_for, load_classifier
+from cam_ops.models import ModelConfig, classes_for, load_classifier
 from cam_ops.tables import SCHEMA_VERSION
 from cluster.console import say
 from cluster.inline import InlineExecutor
@@ -113,7 +114,7 @@ def label(config: LabelConfig) -> Totals:
     run_dir = open_run_dir(config.out)
     config = replace(config, images=folder_address(config.images))
     run = None if config.overwrite else read_run(run_dir)
-    described = _describe_model(config)
+    described = _describe(config)
     if run:
         refuse_another(run_dir, run.request, _request(config, described, _settled(config, run.request)))
         num_pending = len(_pending(run_dir, run))
@@ -136,13 +137,15 @@ def label(config: LabelConfig) -> Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Described:
-    """What the driver needs to know of the model; the network itself is dropped."""
+    """What the driver needs to know of the labels and the model; the network itself is dropped."""
+
+    labels: str  # digest
 
     name: str
     digest: str
     classes: ClassList
     grid: tuple[int, int]
-    preprocessing: Any
+    preprocessing: Preprocessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +157,12 @@ class _Compute:
     batch_size: int
 
 
-def _describe_model(config: LabelConfig) -> _Described:
-    classifier: Classifier = load_classifier(config.model)
+def _describe(config: LabelConfig) -> _Described:
+    labels = labels_digest(config.labels)
+    classifier = load_classifier(config.model)
     head = find_head(classifier.network, classifier.preprocessing.image_size)
     return _Described(
+        labels=labels,
         name=classifier.name,
         digest=classifier.digest,
         classes=classes_for(classifier, head.num_classes),
@@ -180,7 +185,7 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
         schema_version=SCHEMA_VERSION,
         images=config.images,
         limit=config.limit,
-        labels=labels_digest(config.labels),
+        labels=described.labels,
         model=described.name,
         model_digest=described.digest,
         class_names_digest=sha256(json.dumps(described.classes.names).encode()).hexdigest(),

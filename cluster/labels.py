@@ -31,7 +31,10 @@ def find_labels(image_ids: pa.ChunkedArray, spec: str, classes: ClassList, say: 
         return pa.nulls(len(image_ids), pa.int32())
     if spec == "folder":
         return _folder_labels(image_ids, classes, say)
-    class_of = _read_csv(Path(spec), classes)
+    try:
+        class_of = _read_csv(Path(spec), classes)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read {spec} as a CSV file: {error}") from None
     labels = [class_of.get(image_id) for image_id in image_ids.to_pylist()]
     num_labelled = sum(label is not None for label in labels)
     if not num_labelled:

@@ -7,6 +7,7 @@ shards go back to the queue.
 
 import contextlib
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ from cluster.worker import CamWorker, ShardReport
 DEPTH = 2
 MAX_SHARD_DEATHS = 3  # of the actor that works on it
 MAX_FAILED_STARTS = 3  # in a row, before any actor has ever started
+CONNECT_TIMEOUT_S = 10.0
 OWN_STORE_BYTES = 100 * 2**20  # of a Ray of our own: no image travels through it
 
 
@@ -46,6 +48,7 @@ class RayExecutor:
         address = address or os.environ.get("RAY_ADDRESS")
         try:
             if address:
+                _connect(address)
                 ray.init(address=address)
             else:
                 ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES)
@@ -83,6 +86,13 @@ class RayExecutor:
     def close(self) -> None:
         """Leave the cluster; end it if it is our own."""
         ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Raise OSError unless something listens at host:port; ray.init itself would wait for minutes and then abort."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
 
 
 class _Pool:

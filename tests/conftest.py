@@ -4,13 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+
+from jobs.__main__ import run
 
 ROOT = Path(__file__).parent.parent
 LITE0 = [
@@ -20,22 +26,45 @@ LITE0 = [
 
 
 class Command:
-    """A finished `python -m jobs ...`: exit code, output, and the document of its last line."""
+    """A finished command: exit code, output, and the document of its last line.
 
-    def __init__(self, *arguments: object, env: dict[str, str] | None = None, cwd: Path = ROOT, timeout_s: float = 300):
-        finished = subprocess.run(
-            [sys.executable, "-m", "jobs", *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
-        self.code, self.out, self.err = finished.returncode, finished.stdout, finished.stderr
-        last = self.out.splitlines()[-1] if self.out else ""
-        assert last.startswith("CAMRAY_RESULT "), (self.out, self.err)
-        self.result = json.loads(last.removeprefix("CAMRAY_RESULT "))
+    Runs what `python -m jobs` runs, in this process; as a process of its own with `process`, an `env` or a `cwd`.
+    """
+
+    def __init__(self, *arguments: object, process: bool = False, env: dict[str, str] | None = None, cwd: Path = ROOT):
+        words = [str(argument) for argument in arguments]
+        if process or env or cwd != ROOT:
+            self.code, self.out, self.err = _as_process(words, env or {}, cwd)
+        else:
+            with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+                self.code = run(words)
+            self.out, self.err = out.getvalue(), err.getvalue()
+        self.result = result_of(self.out, self.err)
         assert self.result["exit_code"] == self.code
+
+
+def _as_process(words: list[str], env: dict[str, str], cwd: Path) -> tuple[int, str, str]:
+    finished = subprocess.run(
+        [sys.executable, "-m", "jobs", *words],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return finished.returncode, finished.stdout, finished.stderr
+
+
+def result_of(out: str, err: str = "") -> dict[str, Any]:
+    """Return the document of a command's last line."""
+    last = out.splitlines()[-1] if out else ""
+    assert last.startswith("CAMRAY_RESULT "), (out, err)
+    return json.loads(last.removeprefix("CAMRAY_RESULT "))
+
+
+def table_rows(out: Path, table: str) -> list[dict[str, Any]]:
+    """Return a table of a run, by image."""
+    return ds.dataset(out / table).to_table().sort_by([("image_id", "ascending")]).to_pylist()
 
 
 @pytest.fixture(scope="session")

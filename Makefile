@@ -1,0 +1,29 @@
+# `make demo` and `make test` are all that a newcomer needs; both make .venv on their first call.
+PYTHON ?= python3.11
+PIP = .venv/bin/pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test clean
+
+demo: .venv/demo.stamp
+	.venv/bin/python -m jobs demo
+
+test: .venv/test.stamp
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/pytest
+
+clean:
+	rm -rf .venv camray-demo
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+.venv/test.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[demo,dev,bench]'
+	touch $@ .venv/demo.stamp

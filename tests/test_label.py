@@ -1,0 +1,284 @@
+"""`label`, `verify`, `status` and `show` by the command line, on small pictures, without Ray."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import ROOT, Command, result_of, table_rows
+
+TWO = ["--model", "tests.conftest:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
+
+
+def label(pictures: Path, out: Path, *more: object) -> Command:
+    return Command("label", "--images", pictures, "--out", out, "--executor", "inline", *TWO, *more)
+
+
+def test_a_job_and_what_it_says(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = label(pictures, out)
+    assert done.code == 0
+    assert {key: done.result[key] for key in ("command", "status", "images", "ok", "errors", "boxes")} == {
+        "command": "label",
+        "status": "done",
+        "images": 12,
+        "ok": 12,
+        "errors": 0,
+        "boxes": 12,
+    }
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(".scratch", "boxes", "heatmaps", "images", "plan", "run.json", "summary.json")
+    ]
+    assert json.loads((out / "summary.json").read_text())["statuses"] == {"ok": 12}
+    images = table_rows(out, "images")
+    assert [image["image_id"] for image in images] == [
+        f"{folder}/{i:02d}.png" for folder, start in (("discs", 1), ("rings", 0)) for i in range(start, 12, 2)
+    ]
+    assert all((image["width"], image["height"]) == (64, 48) for image in images)
+    run = json.loads((out / "run.json").read_text())
+    fingerprints = {
+        json.loads(pq.read_schema(path).metadata[b"camray"])["fingerprint"] for path in out.glob("[bhi]*/*.parquet")
+    }
+    assert fingerprints == {run["fingerprint"]}
+    assert Command("verify", out).code == 0
+    assert Command("status", out).result["images"] == 12
+
+
+def test_maps_and_boxes_are_those_of_an_independent_computation(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--classes", "topk:2", "--normalise", "minmax", "--threshold", 0.6)
+    heatmaps = table_rows(out, "heatmaps")
+    assert len(heatmaps) == 24
+    boxes = {(box["image_id"], box["class_id"]): box for box in table_rows(out, "boxes")}
+    for heatmap in heatmaps:
+        with Image.open(pictures / heatmap["image_id"]) as picture:
+            small = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        small = torch.nn.functional.interpolate(small, size=(32, 32), mode="bilinear", antialias=True)[0].numpy() / 255
+        cam = small[0] if heatmap["class_id"] == 0 else 2 * small[0] - small[1]
+        np.testing.assert_allclose(np.array(heatmap["heatmap"]).reshape(32, 32), cam, atol=1e-6)
+        bias = 0.5 if heatmap["class_id"] == 0 else 0
+        assert heatmap["logit"] == pytest.approx(cam.mean() + bias, abs=1e-6)
+        cam = (cam - cam.min()) / (cam.max() - cam.min())
+        _, _, stats, _ = cv2.connectedComponentsWithStats((cam >= 0.6).astype(np.uint8))
+        x, y, width, height, _ = stats[1 + stats[1:, 4].argmax()]
+        box = boxes[heatmap["image_id"], heatmap["class_id"]]
+        expected = [x * 2, y * 1.5, (x + width) * 2, (y + height) * 1.5]
+        assert [box[name] for name in ("x0", "y0", "x1", "y1")] == expected
+
+
+def test_a_rerun_does_no_work_and_a_partial_run_does_what_is_missing(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--shard-size", 2)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.is_file()}
+    assert label(pictures, out, "--shard-size", 2).code == 0
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.is_file()}
+    content = (out / "images" / "shard-0000002.parquet").read_bytes()
+    (out / "images" / "shard-0000002.parquet").unlink()
+    incomplete = Command("verify", out)
+    assert incomplete.code == 3
+    assert "1 of 6 shards are not committed" in incomplete.result["error"]
+    assert Command("status", out).result["status"] == "incomplete"
+    again = label(pictures, out, "--shard-size", 2)
+    assert "5 of 6 shards committed" in again.err
+    assert (out / "images" / "shard-0000002.parquet").read_bytes() == content
+    changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
+    assert {path.name for path in changed} == {"shard-0000002.parquet"}
+
+
+def test_another_request_is_refused_and_overwrite_replaces_it(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    label(pictures, out)
+    refused = label(pictures, out, "--threshold", 0.7)
+    assert refused.code == 4
+    assert "boxes.threshold was 0.2, now 0.7" in refused.result["error"]
+    assert refused.result["status"] == "refused"
+    assert label(pictures, out, "--threshold", 0.7, "--overwrite").code == 0
+    assert {round(box["threshold"], 3) for box in table_rows(out, "boxes")} == {0.7}
+    (out / "run.json").unlink()
+    assert label(pictures, out).code == 4
+
+
+def test_more_bad_images_than_allowed_exit_3_and_every_image_keeps_its_row(pictures: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    assert label(pictures, good).code == 0
+    (pictures / "discs" / "01.png").write_bytes((pictures / "discs" / "01.png").read_bytes()[:2000])
+    (pictures / "rings" / "02.png").write_bytes(b"")
+    (pictures / "rings" / "04.png").write_text("a picture of a ring")
+    out = tmp_path / "run"
+    bad = label(pictures, out)
+    assert (bad.code, bad.result["images"], bad.result["errors"]) == (3, 12, 3)
+    statuses = {image["image_id"]: image["status"] for image in table_rows(out, "images") if image["status"] != "ok"}
+    assert statuses == {"discs/01.png": "truncated", "rings/02.png": "empty", "rings/04.png": "undecodable"}
+    neighbours = [box for box in table_rows(good, "boxes") if box["image_id"] not in statuses]
+    assert table_rows(out, "boxes") == neighbours
+    assert label(pictures, out, "--max-error-rate", 0.25).code == 0
+    assert Command("verify", out).code == 0
+
+
+def test_a_file_that_vanishes_after_the_plan_is_missing(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--shard-size", 2)
+    shutil.rmtree(out / "images")
+    (pictures / "discs" / "03.png").unlink()
+    label(pictures, out, "--shard-size", 2)
+    assert [image["image_id"] for image in table_rows(out, "images") if image["status"] == "missing"] == [
+        "discs/03.png"
+    ]
+
+
+def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image_id,label\ndiscs/01.png,1\n")
+    done = label(pictures, tmp_path / "run", "--labels", labels)
+    assert (done.code, done.result["ok"]) == (0, 12)
+    assert [(h["image_id"], h["class_id"]) for h in table_rows(tmp_path / "run", "heatmaps")] == [("discs/01.png", 1)]
+    assert {box["class_source"] for box in table_rows(tmp_path / "run", "boxes")} == {"label"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "says"),
+    [
+        (["--threshold", "1.5"], 2, "--threshold must lie strictly between 0 and 1"),
+        (["--colour", "red"], 2, "see the message above"),
+        (["--classes", "label"], 2, "needs labels"),
+        (["--labels", "nowhere.csv"], 2, "cannot read nowhere.csv"),
+        (["--images", "/nowhere"], 5, "cannot list the image folder /nowhere"),
+        (["--images", "s3://bucket/x"], 2, "not supported"),
+        (["--out", "/proc/run"], 5, "cannot write /proc/run"),
+        (["--device", "cuda"], 6, "there is no GPU"),
+        (["--replicas", "2"], 2, "inline is one replica"),
+        (["--model", "vgg11", "--weights", "random", "--image-size", "64"], 2, "never averages"),
+        (["--config", "nowhere.yaml"], 2, "cannot read --config"),
+    ],
+)
+def test_what_cannot_be_done_has_its_exit_code_and_one_sentence(
+    pictures: Path, tmp_path: Path, flags: list[str], code: int, says: str
+) -> None:
+    failed = label(pictures, tmp_path / "run", *flags)
+    assert failed.code == code
+    assert says in failed.result["error"]
+    assert "Traceback" not in failed.err
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_relative_paths_inside_a_ray_job_are_refused(pictures: Path) -> None:
+    job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    refused = Command("label", "--images", pictures, "--out", "run", *TWO, env=job)
+    assert refused.code == 2
+    assert "--out run is relative" in refused.result["error"]
+
+
+def test_flags_from_a_file_give_way_to_flags(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "flags.yaml").write_text("threshold: 0.6\nmean: [0, 0, 0]\ncomponents: all\noverwrite: false\n")
+    out = tmp_path / "run"
+    assert label(pictures, out, "--config", tmp_path / "flags.yaml", "--components", "largest").code == 0
+    boxes = json.loads((out / "run.json").read_text())["request"]["boxes"]
+    assert boxes == {"threshold": 0.6, "components": "largest"}
+
+
+def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "run", tmp_path / "other"
+    label(pictures, out, "--shard-size", 4)
+    label(pictures, other, "--shard-size", 4, "--threshold", 0.4)
+    shard = Path("shard-0000001.parquet")
+    table = pq.read_table(out / "boxes" / shard)
+    grown = table.set_column(
+        table.schema.get_field_index("x1"), table.schema.field("x1"), pa.array([999.0] * 4, pa.float32())
+    )
+    damages = {
+        "is not a whole Parquet file": lambda: (out / "boxes" / shard).write_bytes(b"PAR1junkPAR1"),
+        "belongs to another request": lambda: shutil.copy(other / "boxes" / shard, out / "boxes"),
+        "is missing, though its images are committed": (out / "heatmaps" / shard).unlink,
+        "num_boxes does not count its boxes": lambda: pq.write_table(table.slice(1), out / "boxes" / shard),
+        "4 box(es) are empty or reach outside": lambda: pq.write_table(grown, out / "boxes" / shard),
+        "never planned, such as 7": lambda: shutil.copy(out / "boxes" / shard, out / "boxes" / "shard-0000007.parquet"),
+        "plan's files are not those": lambda: (out / "plan" / "part-00000.parquet").write_bytes(
+            (other / "run.json").read_bytes()
+        ),
+    }
+    assert Command("verify", out).code == 0
+    for reason, damage in damages.items():
+        whole = tmp_path / "whole"
+        shutil.copytree(out, whole)
+        damage()
+        verdict = Command("verify", out)
+        assert (verdict.code, reason in verdict.out) == (3, True), (reason, verdict.out, verdict.err)
+        shutil.rmtree(out)
+        whole.rename(out)
+
+
+def test_show_draws_heat_and_box_into_its_own_folder(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--threshold", 0.6)
+    shown = Command("show", out, "discs/01.png")
+    assert shown.code == 0
+    drawn = cv2.imread(shown.out.splitlines()[0])
+    assert drawn.shape == (48, 64, 3)
+    assert Path(shown.out.splitlines()[0]).parent == out / "show"
+    assert Command("show", out, "discs/01.png", "--to", tmp_path / "one.png").code == 0
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "one.png")), drawn)
+    unknown = Command("show", out, "../../etc/passwd")
+    assert (unknown.code, "is no image of" in unknown.result["error"]) == (2, True)
+    nowhere = Command("show", tmp_path, "a.png")
+    assert (nowhere.code, "holds no run.json" in nowhere.result["error"]) == (5, True)
+
+
+def test_the_blog_recipe_draws_the_post_s_three_pictures(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ["--model", "resnet18", "--weights", "random", "--recipe", "blog", "--executor", "inline"]
+    assert Command("label", "--images", pictures, "--out", out, *flags).code == 0
+    request = json.loads((out / "run.json").read_text())["request"]
+    assert request["preprocessing"]["image_size"] == 128
+    assert (request["preprocessing"]["mean"], request["preprocessing"]["std"]) == ([0, 0, 0], [1, 1, 1])
+    Command("show", out, "rings/02.png", "--to", tmp_path / "blog.png")
+    panels = cv2.imread(str(tmp_path / "blog.png"))
+    assert panels.shape == (128, 3 * 128, 3)
+    cam = np.array(
+        next(h["heatmap"] for h in table_rows(out, "heatmaps") if h["image_id"] == "rings/02.png"), np.float32
+    )
+    cam = cam.reshape(4, 4) - np.min(cam)  # from here on, the post's own lines
+    cam = cam / np.max(cam)
+    resized_cam = cv2.resize(cam, (128, 128))
+    heatmap = cv2.applyColorMap(np.uint8(255 * resized_cam), cv2.COLORMAP_JET)
+    img = cv2.resize(cv2.imread(str(pictures / "rings" / "02.png")), (128, 128))
+    cv2.imwrite(str(tmp_path / "cam.png"), heatmap * 0.3 + img * 0.5)
+    np.testing.assert_array_equal(panels[:, 128:256], heatmap)
+    np.testing.assert_array_equal(panels[:, 256:], cv2.imread(str(tmp_path / "cam.png")))
+
+
+def test_a_factory_beside_the_user_is_found(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from tests.conftest import two_channels as net\n")
+    flags = ["--model", "mine:net", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--executor", "inline"]
+    env = {"PYTHONPATH": str(ROOT)}
+    assert Command("label", "--images", pictures, "--out", "out", *flags, cwd=tmp_path, env=env).code == 0
+
+
+def test_sigterm_exits_130_and_the_same_command_finishes(pictures: Path, tmp_path: Path) -> None:
+    for i in range(300):
+        shutil.copy(pictures / "discs" / "01.png", pictures / f"copy-{i}.png")
+    out = tmp_path / "run"
+    flags = [*map(str, TWO), "--shard-size", "2", "--batch-size", "1", "--executor", "inline"]
+    command = [sys.executable, "-m", "jobs", "label", "--images", str(pictures), "--out", str(out), *flags]
+    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ)
+    deadline_s = time.monotonic() + 60
+    while not list(out.glob("images/*")) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGTERM)
+    stdout, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert result_of(stdout)["status"] == "interrupted"
+    assert 0 < len(list(out.glob("images/*"))) < 156
+    assert label(pictures, out, "--shard-size", 2, "--batch-size", 1).code == 0
+    assert Command("verify", out).result["images"] == 312

@@ -1,0 +1,122 @@
+"""Plan, run directory and tables: what lies on disk, read back by other libraries."""
+
+import errno
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cam_ops.errors import StorageError
+from cam_ops.tables import heatmaps_schema, with_metadata
+from cluster.parquet import decode, document_of, encode
+from cluster.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
+from cluster.rundir import RunDir
+from cluster.sources import list_folder, read_image
+
+
+def listing_of(num_images: int) -> pa.Table:
+    ids = [f"{i:05d}.jpg" for i in range(num_images)]
+    sizes = pa.array([7] * num_images, pa.int64())
+    return pa.table({"image_id": ids, "uri": [f"file:///{i}" for i in ids], "offset": sizes, "size": sizes})
+
+
+def test_every_image_is_planned_once_and_shards_read_back_in_order(tmp_path: Path) -> None:
+    run_dir = RunDir(str(tmp_path))
+    plan = write_plan(run_dir, listing_of(2503), pa.nulls(2503, pa.int32()), shard_size=2)
+    assert (plan.num_images, plan.num_shards) == (2503, 1252)
+    assert sorted(path.name for path in (tmp_path / "plan").iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
+    rows = [row for shard in range(1252) for row in read_shard(run_dir, shard).to_pylist()]
+    assert [row["image_id"] for row in rows] == [f"{i:05d}.jpg" for i in range(2503)]
+    assert all((row["shard"], row["row"]) == divmod(i, 2) for i, row in enumerate(rows))
+    assert find_image(run_dir, plan, "02502.jpg") == (1251, 0)
+    assert find_image(run_dir, plan, "nothing.jpg") is None
+    assert plan_digest(run_dir, plan) == plan.digest
+    (tmp_path / "plan" / "part-00001.parquet").unlink()
+    assert plan_digest(run_dir, plan) != plan.digest
+
+
+def test_small_jobs_have_small_shards_in_whole_batches() -> None:
+    assert auto_batch_size(500, 16) == 16
+    assert auto_shard_size(500, 2, 16) == auto_shard_size(500, 1, 16) == 16
+    assert auto_shard_size(10_000_000, 64, 64) == 512
+    assert auto_shard_size(64 * 4 * 64, 64, 64) == 64  # four shards for each of 64 replicas
+    assert (auto_batch_size(8, 16), auto_shard_size(8, 2, 1)) == (1, 1)
+
+
+def test_publishing_replaces_whole_files_and_leaves_no_scratch(tmp_path: Path) -> None:
+    run_dir = RunDir(str(tmp_path))
+    run_dir.publish("images/shard-0000003.parquet", b"one")
+    run_dir.publish("images/shard-0000003.parquet", b"two")
+    (tmp_path / "images" / "shard-0000004.parquet.tmp").touch()
+    assert run_dir.read("images/shard-0000003.parquet") == b"two"
+    assert run_dir.shards("images") == {3}
+    assert list((tmp_path / ".scratch").iterdir()) == []
+
+
+def test_a_full_disk_is_a_storage_error_and_publishes_nothing(tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        run_dir = RunDir(str(tmp_path))
+        with pytest.raises(StorageError, match=os.strerror(errno.ENOSPC)):
+            run_dir.publish("images/shard-0000000.parquet", b"x" * 200_000)
+        assert run_dir.shards("images") == set()
+        assert list((tmp_path / ".scratch").iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_listing_has_pictures_in_any_case_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a/z.Jpeg", "a/y.tiff", "n.txt", "a/q.webp", "spa ce#1.png", "deep/er/x.bmp"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "broken.png").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"bytes")
+    listing = list_folder(str(tmp_path), None)
+    expected = ["\\xff.png", "a/q.webp", "a/y.tiff", "a/z.Jpeg", "b.JPG", "broken.png", "deep/er/x.bmp", "spa ce#1.png"]
+    assert listing["image_id"].to_pylist() == expected
+    rows = {row["image_id"]: row for row in listing.to_pylist()}
+    for name, content in (("spa ce#1.png", b"spa ce#1.png"), ("\\xff.png", b"bytes")):
+        assert read_image(rows[name]["uri"], 0, rows[name]["size"]) == content
+    assert read_image(rows["b.JPG"]["uri"], 2, 3) == b"JPG"
+    assert len(list_folder(str(tmp_path), 3)) == 3
+    with pytest.raises(StorageError, match="found none"):
+        list_folder(str(tmp_path / "folder.jpg"), None)
+    with pytest.raises(StorageError, match="cannot list"):
+        list_folder(str(tmp_path / "nowhere"), None)
+
+
+def test_heat_maps_are_read_by_pyarrow_duckdb_and_pandas(tmp_path: Path) -> None:
+    grid = (2, 3)
+    raw = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    schema = with_metadata(heatmaps_schema(grid), {"table": "heatmaps"})
+    columns = {field.name: pa.array(["a", "b"] if pa.types.is_string(field.type) else [0, 1]) for field in schema}
+    columns["heatmap"] = pa.FixedShapeTensorArray.from_numpy_ndarray(raw)
+    table = pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
+    path = tmp_path / "shard.parquet"
+    path.write_bytes(encode(table))
+    read = decode(path.read_bytes(), "shard")
+    np.testing.assert_array_equal(read["heatmap"].combine_chunks().to_numpy_ndarray(), raw)
+    assert document_of(read.schema) == {"table": "heatmaps"}
+    features = json.loads(read.schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["heatmap"] == {"shape": [2, 3], "dtype": "float32", "_type": "Array2D"}
+    found = duckdb.sql(f"SELECT heatmap FROM '{path}'").fetchall()
+    np.testing.assert_array_equal(np.array(found).reshape(2, 2, 3), raw)
+    np.testing.assert_array_equal(np.stack(pd.read_parquet(path)["heatmap"]).reshape(2, 2, 3), raw)
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    assert (column.compression, column.has_column_index, column.has_dictionary_page) == ("ZSTD", True, True)
+
+
+def test_a_file_that_is_no_parquet_is_named() -> None:
+    with pytest.raises(StorageError, match=r"boxes/shard-0000001\.parquet is not a whole Parquet file"):
+        decode(b"PAR1 and then nothing", "boxes/shard-0000001.parquet")

@@ -1,0 +1,83 @@
+"""Every command that the README shows is parsed by the real parser; its DuckDB line runs; its file map is true."""
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import cv2
+import pytest
+
+from cluster.labelling import LabelConfig
+from jobs.__main__ import COMMANDS
+from jobs.demo import DemoConfig
+from jobs.flags import parse
+from jobs.show import ShowConfig
+from jobs.status import StatusConfig
+from jobs.verify import VerifyConfig
+from tests.conftest import ROOT, Command
+
+README = (ROOT / "README.md").read_text()
+CONFIGS = {
+    "label": LabelConfig,
+    "verify": VerifyConfig,
+    "status": StatusConfig,
+    "show": ShowConfig,
+    "demo": DemoConfig,
+}
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Return the words after `python -m jobs` or `camray` of each command in the code blocks."""
+    blocks = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    lines = re.findall(r"(?:python -m jobs|^camray) (.+)$", blocks, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_the_readme_shows_each_command() -> None:
+    assert {words[0] for words in commands_of(README)} == set(COMMANDS) == set(CONFIGS)
+
+
+@pytest.mark.parametrize("words", commands_of(README), ids=" ".join)
+def test_a_command_of_the_readme_is_parsed(words: list[str]) -> None:
+    assert isinstance(parse(CONFIGS[words[0]], words[1:], words[0]), CONFIGS[words[0]])
+
+
+def test_the_first_screen_is_two_make_targets_that_exist() -> None:
+    targets = re.findall(r"^make (\w+)$", README, re.MULTILINE)
+    assert targets == ["demo", "test"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+def test_the_file_map_names_every_module_and_no_other() -> None:
+    mapped = set(re.findall(r"^\| `((?:jobs|cluster|cam_ops)/\w+\.py)`", README, re.MULTILINE))
+    modules = {str(p.relative_to(ROOT)) for d in ("jobs", "cluster", "cam_ops") for p in (ROOT / d).glob("*.py")}
+    assert mapped == {module for module in modules if not module.endswith("__init__.py")}
+
+
+def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(LabelConfig, ["--help"], "label")
+    shown = capsys.readouterr().out
+    nested = {"model", "maps", "boxes"}
+    names = {field.name for field in fields(LabelConfig)} - nested
+    assert all(f"--{name.replace('_', '-')}" in shown for name in names)
+    assert "Fraction of the map's own peak" in " ".join(shown.replace("│", " ").split())
+
+
+def test_the_demo_labels_verifies_compares_and_draws(tmp_path: Path) -> None:
+    demo = Command("demo", "--out", tmp_path / "demo", process=True)
+    assert (demo.code, demo.result["images"], demo.result["ok"]) == (0, 8, 8)
+    overlaps = {line.split()[0]: float(line.split()[-1]) for line in demo.out.splitlines() if "IoU with" in line}
+    assert len(overlaps) == 8
+    assert sum(overlap >= 0.5 for overlap in overlaps.values()) >= 4
+    assert "whole: every image exactly once" in demo.out
+    sheet = cv2.imread(str(tmp_path / "demo" / "contact-sheet.png"))
+    assert sheet.shape == (500, 1280, 3)
+    line = next(line for line in demo.out.splitlines() if line.startswith("ask DuckDB")).removeprefix("ask DuckDB")
+    asked = subprocess.run(shlex.split(line.replace("python", sys.executable, 1)), capture_output=True, text=True)
+    assert (asked.returncode, "espresso" in asked.stdout) == (0, True)
