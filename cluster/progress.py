@@ -11,14 +11,18 @@ TERMINAL_INTERVAL_S = 0.5
 
 
 class Progress:
-    """Counts shard reports; `done_images` and `done_shards` were committed by earlier runs."""
+    """Counts shard reports; `done_images` and `done_shards` were committed by earlier runs.
+
+    The rate is that after the first report: loading a model does not count.
+    """
 
     def __init__(self, *, num_images: int, num_shards: int, done_images: int, done_shards: int) -> None:
         self.num_images, self.num_shards = num_images, num_shards
         self.done_images, self.done_shards = done_images, done_shards
         self.bad_images = 0
-        self.start_s = self.shown_s = time.monotonic()
-        self.start_images = done_images
+        self.shown_s = time.monotonic()
+        self.first_s: float | None = None
+        self.first_images = 0
         self.terminal = sys.stderr.isatty()
 
     def add(self, report: ShardReport) -> None:
@@ -27,6 +31,8 @@ class Progress:
         self.done_images += num_images
         self.done_shards += 1
         self.bad_images += num_images - report.statuses.get("ok", 0)
+        if self.first_s is None:
+            self.first_s, self.first_images = time.monotonic(), self.done_images
         interval_s = TERMINAL_INTERVAL_S if self.terminal else LOG_INTERVAL_S
         finished = self.done_shards == self.num_shards
         if finished or time.monotonic() - self.shown_s >= interval_s:
@@ -34,12 +40,13 @@ class Progress:
             self._show(last=finished)
 
     def _show(self, *, last: bool) -> None:
-        rate = (self.done_images - self.start_images) / max(time.monotonic() - self.start_s, 1e-9)
-        left_s = (self.num_images - self.done_images) / rate if rate else float("inf")
+        assert self.first_s is not None
+        rate = (self.done_images - self.first_images) / max(time.monotonic() - self.first_s, 1e-9)
+        eta = _duration((self.num_images - self.done_images) / rate) if rate else "unknown"
         line = (
             f"{self.done_images}/{self.num_images} images ({100 * self.done_images / self.num_images:.0f} %), "
             f"{self.done_shards}/{self.num_shards} shards, {rate:.1f} images/s, {self.bad_images} bad, "
-            f"ETA {_duration(left_s)}"
+            f"ETA {eta}"
         )
         if self.terminal:
             print(f"\r\033[Kcamray: {line}", end="\n" if last else "", file=sys.stderr, flush=True)
@@ -48,8 +55,6 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "unknown"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
