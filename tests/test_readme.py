@@ -20,6 +20,7 @@ from jobs.verify import VerifyConfig
 from tests.conftest import ROOT, Command
 
 README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
 CONFIGS = {
     "label": LabelConfig,
     "verify": VerifyConfig,
@@ -36,20 +37,22 @@ def commands_of(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-def test_the_readme_shows_each_command() -> None:
-    assert {words[0] for words in commands_of(README)} == set(COMMANDS) == set(CONFIGS)
+def test_readme_and_makefile_show_each_command() -> None:
+    shown = {words[0] for words in commands_of(README)} | set(re.findall(r"-m jobs (\w+)", MAKEFILE))
+    assert shown == set(COMMANDS) == set(CONFIGS)
 
 
 @pytest.mark.parametrize("words", commands_of(README), ids=" ".join)
-def test_a_command_of_the_readme_is_parsed(words: list[str]) -> None:
+def test_a_command_of_the_readme_is_parsed(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("job.yaml").write_text("\n".join(re.findall(r"`(\w+: [^`]+)`", README)))
     assert isinstance(parse(CONFIGS[words[0]], words[1:], words[0]), CONFIGS[words[0]])
 
 
 def test_the_first_screen_is_two_make_targets_that_exist() -> None:
     targets = re.findall(r"^make (\w+)$", README, re.MULTILINE)
     assert targets == ["demo", "test"]
-    makefile = (ROOT / "Makefile").read_text()
-    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    assert all(re.search(rf"^{target}:", MAKEFILE, re.MULTILINE) for target in targets)
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
 
 
