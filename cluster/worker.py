@@ -86,7 +86,7 @@ class CamWorker:
         self.device = torch.device(request.device)
         network = classifier.network.to(self.device)
         self.head: Head = find_head(network, request.preprocessing.image_size)
-        self.network = network.to(DTYPES[request.precision], memory_format=torch.channels_last)
+        self.network = network.to(DTYPES[request.precision]).to(memory_format=torch.channels_last)
         self.choice = parse_class_choice(request.classes)
         self.checked = False
         self.mean_C11 = torch.tensor(request.preprocessing.mean, device=self.device)[:, None, None]
