@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tyro.conf
 
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ClassList, ScoreKind, parse_class_choice
-from cam_ops.errors import MachineError, RefusedError, StorageError, UsageError
+from cam_ops.errors import MachineError, RefusedError, UsageError
 from cam_ops.heads import find_head
 from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
@@ -27,8 +25,9 @@ from cluster.labels import find_labels, labels_digest
 from cluster.plan import auto_batch_size, auto_shard_size, write_plan
 from cluster.progress import Progress
 from cluster.request import Device, Precision, Request, Run, publish_run, read_run, refuse_another
-from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir, shard_name
+from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
 from cluster.sources import folder_address, list_folder
+from cluster.totals import Totals, count_rows
 
 if TYPE_CHECKING:
     from cluster.pool import RayExecutor
@@ -92,21 +91,6 @@ class LabelConfig:
     def wanted_classes(self) -> str:
         """--classes, or its default."""
         return self.classes or ("top1" if self.labels == "none" else "label")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """What a run holds, as in summary.json."""
-
-    images: int
-    statuses: dict[str, int]
-    maps: int
-    boxes: int
-
-    @property
-    def errors(self) -> int:
-        """Images that are not ok."""
-        return self.images - self.statuses.get("ok", 0)
 
 
 def label(config: LabelConfig) -> Totals:
@@ -278,23 +262,6 @@ def _run_missing(
 
 def _pending(run_dir: RunDir, run: Run) -> list[int]:
     return sorted(set(range(run.plan.num_shards)) - run_dir.shards("images"))
-
-
-def count_rows(run_dir: RunDir, shards: list[int]) -> Totals:
-    """Add up the committed shards, from two columns of their images files and the footers of the others."""
-    statuses: dict[str, int] = {}
-    maps = boxes = 0
-    for shard in shards:
-        path = run_dir.path(shard_name("images", shard))
-        try:
-            table = pq.read_table(path, columns=["status", "num_maps", "num_boxes"])
-        except (OSError, ValueError) as error:
-            raise StorageError(f"cannot read {path}: {error}; run `verify` on the run directory") from None
-        for entry in pc.value_counts(table["status"]).to_pylist():
-            statuses[entry["values"]] = statuses.get(entry["values"], 0) + entry["counts"]
-        maps += pc.sum(table["num_maps"]).as_py()
-        boxes += pc.sum(table["num_boxes"]).as_py()
-    return Totals(images=sum(statuses.values()), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
 
 
 def _finish(run_dir: RunDir, run: Run) -> Totals:

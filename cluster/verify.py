@@ -9,11 +9,11 @@ import pyarrow as pa
 from cam_ops.arrays import Bools
 from cam_ops.errors import StorageError
 from cam_ops.tables import BOXES, IMAGES, heatmaps_schema
-from cluster.labelling import Totals
 from cluster.parquet import decode, document_of
 from cluster.plan import plan_digest, read_shard
 from cluster.request import Run, existing_run
 from cluster.rundir import SUMMARY, TABLES, RunDir, shard_name
+from cluster.totals import Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

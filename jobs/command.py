@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from cluster.totals import Totals
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -16,6 +18,22 @@ class Outcome:
     boxes: int = 0
     out: str | None = None
     error: str | None = None
+
+
+def outcome_of(
+    totals: Totals, out: str, *, status: str = "done", exit_code: int = 0, error: str | None = None
+) -> Outcome:
+    """Return the outcome of a command on a run that holds `totals`."""
+    return Outcome(
+        status=status,
+        exit_code=exit_code,
+        images=totals.images,
+        ok=totals.statuses.get("ok", 0),
+        errors=totals.errors,
+        boxes=totals.boxes,
+        out=out,
+        error=error,
+    )
 
 
 def result_line(command: str, outcome: Outcome, seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,10 +16,10 @@ from cluster.console import say
 from cluster.interrupts import raise_on_sigterm
 from cluster.labelling import LabelConfig, label
 from cluster.request import existing_run
-from cluster.rundir import open_run_dir
+from cluster.rundir import RunDir, open_run_dir
 from cluster.show import draw, read_labelled
 from cluster.verify import verify
-from jobs.command import Outcome
+from jobs.command import Outcome, outcome_of
 from jobs.demo_model import MEAN, STD
 from jobs.demo_photos import PHOTOS, Photo, copy_photos
 from jobs.flags import parse
@@ -54,14 +53,11 @@ def run(arguments: list[str]) -> Outcome:
     print(f"tables         {run_dir.root}/images, boxes, heatmaps  (Parquet)")
     print(f"one picture    python -m jobs show {run_dir.root} coffee.png")
     print(f"ask DuckDB     {duckdb_line(run_dir.root)}")
-    return Outcome(
+    return outcome_of(
+        totals,
+        str(folder),
         status="not_whole" if verdict.problems else "done",
         exit_code=3 if verdict.problems else 0,
-        images=totals.images,
-        ok=totals.statuses.get("ok", 0),
-        errors=totals.errors,
-        boxes=totals.boxes,
-        out=str(folder),
     )
 
 
@@ -95,7 +91,7 @@ def _label_config(folder: Path) -> LabelConfig:
     )
 
 
-def _compare(run_dir: Any, photo: Photo) -> U8:
+def _compare(run_dir: RunDir, photo: Photo) -> U8:
     """Print how the best box of a photo agrees with the box by eye; return its picture with both."""
     run = existing_run(run_dir)
     labelled = read_labelled(run_dir, run, photo.file)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from cam_ops.errors import UsageError
 from cluster.interrupts import raise_on_sigterm
 from cluster.labelling import LabelConfig, label
-from jobs.command import Outcome
+from jobs.command import Outcome, outcome_of
 from jobs.flags import parse
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of `ray job submit`
@@ -24,14 +24,11 @@ def run(arguments: list[str]) -> Outcome:
     rate = totals.errors / totals.images
     too_bad = rate > config.max_error_rate
     _print_totals(config.out, totals.statuses, totals.maps, totals.boxes)
-    return Outcome(
+    return outcome_of(
+        totals,
+        config.out,
         status="too_many_bad_images" if too_bad else "done",
         exit_code=3 if too_bad else 0,
-        images=totals.images,
-        ok=totals.statuses.get("ok", 0),
-        errors=totals.errors,
-        boxes=totals.boxes,
-        out=config.out,
         error=f"{rate:.1%} of the images are bad, --max-error-rate is {config.max_error_rate:.1%}" if too_bad else None,
     )
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import tyro.conf
 
-from cluster.labelling import count_rows
 from cluster.request import existing_run
 from cluster.rundir import open_run_dir
-from jobs.command import Outcome
+from cluster.totals import count_rows
+from jobs.command import Outcome, outcome_of
 from jobs.flags import parse
 
 
@@ -33,11 +33,8 @@ def run(arguments: list[str]) -> Outcome:
     for status, count in totals.statuses.items():
         print(f"        {count} {status}")
     print(f"maps    {totals.maps}\nboxes   {totals.boxes}")
-    return Outcome(
+    return outcome_of(
+        totals,
+        config.out,
         status="done" if len(committed) == num_shards else "incomplete",
-        images=totals.images,
-        ok=totals.statuses.get("ok", 0),
-        errors=totals.errors,
-        boxes=totals.boxes,
-        out=config.out,
     )

@@ -6,7 +6,7 @@ import tyro.conf
 
 from cluster.rundir import open_run_dir
 from cluster.verify import verify
-from jobs.command import Outcome
+from jobs.command import Outcome, outcome_of
 from jobs.flags import parse
 
 
@@ -27,13 +27,10 @@ def run(arguments: list[str]) -> Outcome:
     totals = verdict.totals
     if not verdict.problems:
         print(f"{config.out} is whole: {totals.images} images exactly once, {totals.maps} maps, {totals.boxes} boxes")
-    return Outcome(
+    return outcome_of(
+        totals,
+        config.out,
         status="not_whole" if verdict.problems else "done",
         exit_code=3 if verdict.problems else 0,
-        images=totals.images,
-        ok=totals.statuses.get("ok", 0),
-        errors=totals.errors,
-        boxes=totals.boxes,
-        out=config.out,
         error=verdict.problems[0] if verdict.problems else None,
     )

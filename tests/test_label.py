@@ -282,3 +282,14 @@ def test_sigterm_exits_130_and_the_same_command_finishes(pictures: Path, tmp_pat
     assert 0 < len(list(out.glob("images/*"))) < 156
     assert label(pictures, out, "--shard-size", 2, "--batch-size", 1).code == 0
     assert Command("verify", out).result["images"] == 312
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_gives_the_maps_of_the_cpu(pictures: Path, tmp_path: Path) -> None:
+    flags = ["--model", "resnet18", "--weights", "random", "--image-size", 64, "--executor", "inline"]
+    for device in ("cpu", "cuda"):
+        out = tmp_path / device
+        assert Command("label", "--images", pictures, "--out", out, *flags, "--device", device).code == 0
+    maps = [np.array([h["heatmap"] for h in table_rows(tmp_path / device, "heatmaps")]) for device in ("cpu", "cuda")]
+    np.testing.assert_allclose(maps[1], maps[0], rtol=1e-2, atol=1e-3 * np.abs(maps[0]).max())
