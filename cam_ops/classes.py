@@ -41,8 +41,10 @@ def class_list(rows: list[tuple[str, ...]], names: list[str]) -> ClassList:
     """Build a ClassList from each class's display name and all words for it."""
     ids_of: dict[str, list[int]] = {}
     for class_id, words in enumerate(rows):
-        for word in dict.fromkeys((str(class_id), names[class_id], *words)):
+        for word in dict.fromkeys((names[class_id], *words)):
             ids_of.setdefault(word, []).append(class_id)
+    for class_id in range(len(rows)):
+        ids_of.setdefault(str(class_id), [class_id])  # a list whose names are numbers means those
     return ClassList(names=tuple(names), ids_of={word: tuple(ids) for word, ids in ids_of.items()})
 
 
@@ -60,7 +62,9 @@ def read_class_names(path: Path) -> ClassList:
     try:
         text = path.read_text("utf-8-sig")
         rows = _parse_class_rows(text, path.suffix.lower())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not all(words and all(words) for words in rows):
+            raise ValueError("a class has no name, or an empty one")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise UsageError(f"cannot read class names from {path}: {error}") from None
     if not rows:
         raise UsageError(f"expected at least one class name in {path}, found none")
@@ -71,10 +75,17 @@ def _parse_class_rows(text: str, suffix: str) -> list[tuple[str, ...]]:
     if suffix == ".json":
         document = json.loads(text)
         values = [document[str(i)] for i in range(len(document))] if isinstance(document, dict) else document
-        return [tuple(map(str, value)) if isinstance(value, list) else (str(value),) for value in values]
+        if not isinstance(values, list):
+            raise ValueError("a list, or an object from number to name, is expected")
+        rows = [tuple(value) if isinstance(value, list) else (value,) for value in values]
+        if not all(isinstance(word, str) for words in rows for word in words):
+            raise ValueError("names must be texts")
+        return rows
     if suffix == ".csv":
         records = list(csv.DictReader(text.splitlines()))
         columns = list(records[0]) if records else []
+        if any(None in record or None in record.values() for record in records):
+            raise ValueError("a row has more or fewer cells than the header")
         order = next((name for name in ("class_id", "id") if name in columns), None)
         if order:
             records.sort(key=lambda record: int(record[order]))

@@ -8,6 +8,7 @@ is affine, and reads W and b off it. Letters: B batch, C channels, H, W grid, K 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -98,23 +99,31 @@ def find_head(network: nn.Module, image_size: int) -> Head:
     Costs a few forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason
     if the logits are not an affine function of one global spatial average.
     """
-    device = next(network.parameters()).device
+    device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
     generator = torch.Generator().manual_seed(0)
     images_BCHW = torch.randn(3, 3, image_size, image_size, generator=generator).to(device)
     pools: list[tuple[Tensor, Tensor]] = []
 
     def record(index: int, features_BCHW: Tensor, pooled: Tensor) -> Tensor:
-        pools.append((features_BCHW, pooled))
+        pools.append((features_BCHW, pooled.clone()))
         return pooled
 
-    with torch.no_grad(), _WatchPools(record):
-        logits_BK = network(images_BCHW)
+    try:
+        with torch.no_grad(), _WatchPools(record):
+            logits_BK = network(images_BCHW)
+    except Exception as error:
+        raise UsageError(
+            f"the network cannot take RGB pictures of {image_size}x{image_size} pixels "
+            f"({type(error).__name__}: {error}); check --image-size and --model"
+        ) from error
     if not isinstance(logits_BK, Tensor) or logits_BK.ndim != 2:
         raise UsageError(
             f"expected the network to return logits of shape (batch, classes), it returned "
             f"{tuple(logits_BK.shape) if isinstance(logits_BK, Tensor) else type(logits_BK).__name__}; "
             "wrap it in a module whose forward returns only the logits"
         )
+    if not logits_BK.isfinite().all():
+        raise UsageError("the network's logits on noise are not finite; are its weights whole?")
     if not pools:
         raise UsageError(
             "the network never averages a feature map over its whole grid, so it has no class activation map; "

@@ -6,6 +6,7 @@ Rectangles are float32 ``(x0, y0, x1, y1)``, half-open, in pixels of the picture
 """
 
 import io
+import re
 import struct
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,9 @@ MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MiB of RGB
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 PILLOW_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, ArithmeticError, EOFError, struct.error)
+
+
+_ADDRESS = re.compile(r" object at 0x[0-9a-f]+")  # the tables hold nothing that changes from run to run
 
 
 class BadImage(Exception):
@@ -65,7 +69,9 @@ def _header_size(encoded: bytes) -> tuple[int, int]:
     except PILLOW_ERRORS as error:
         if _riff_is_cut(encoded):  # Pillow opens a WebP file only if it is whole
             raise BadImage("truncated", "the WebP file is shorter than its header says") from None
-        raise BadImage("undecodable", f"no JPEG, PNG, WebP, BMP or TIFF header: {error}") from None
+        raise BadImage(
+            "undecodable", f"no header of a JPEG, PNG, WebP, BMP or TIFF file ({type(error).__name__})"
+        ) from None
 
 
 def _why_not_decoded(encoded: bytes) -> BadImage:
@@ -75,7 +81,9 @@ def _why_not_decoded(encoded: bytes) -> BadImage:
             picture.load()
     except PILLOW_ERRORS as error:
         cut = "truncated" in str(error) or "unexpected end" in str(error).lower()
-        return BadImage("truncated" if cut else "undecodable", f"{type(error).__name__}: {error}")
+        return BadImage(
+            "truncated" if cut else "undecodable", f"{type(error).__name__}: {_ADDRESS.sub('', str(error))}"
+        )
     return BadImage("undecodable", "OpenCV cannot decode it")
 
 

@@ -43,7 +43,7 @@ def enlarge_and_normalise(raw_hw: F32, side: int, config: MapConfig) -> tuple[F6
     NaN, or has nothing positive for `max`. Bicubic enlargement before normalisation is wsolevaluation's order (Choe et
     al. 2020); the `blog` recipe scales first and enlarges bilinearly, in float32, as the post does.
     """
-    if not np.isfinite(raw_hw).all():
+    if not np.isfinite(raw_hw).all() or raw_hw.min() == raw_hw.max():
         raw_hw = np.zeros_like(raw_hw)
     if config.recipe == "blog":
         small_hw = normalise(raw_hw, config.normalise)

@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib
+import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,10 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from cam_ops.classes import ClassList, class_list, numbered_classes, read_class_names
-from cam_ops.errors import MachineError, UsageError
+from cam_ops.errors import CamrayError, MachineError, UsageError
 from cam_ops.images import Interpolation, Preprocessing, Resize
 
 Triple = tuple[float, float, float]
@@ -47,6 +50,8 @@ class ModelConfig:
     """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
 
     def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in (*(self.mean or ()), *(self.std or ()))):
+            raise UsageError(f"--mean and --std expect finite numbers, got {self.mean} and {self.std}")
         if self.image_size is not None and not 8 <= self.image_size <= 4096:
             raise UsageError(f"--image-size expects 8 to 4096 pixels, got {self.image_size}")
         if self.std is not None and not all(s > 0 for s in self.std):
@@ -123,7 +128,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MachineError(f"expected a weights file at {path}, there is none; check --weights")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             loaded: Any = safetensors.torch.load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -134,16 +139,21 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} is not a plain state_dict: loading it would run code from the file, which is refused "
             f"({str(error).splitlines()[0]}); save it with torch.save(network.state_dict(), ...) or as .safetensors"
         ) from None
-    for wrapper in WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise UsageError(f"expected a state_dict (names to tensors) in {path}, found {type(loaded).__name__}")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in loaded):
-            loaded = {name.removeprefix(prefix): tensor for name, tensor in loaded.items()}
+    while isinstance(loaded, dict) and (inner := next((w for w in WRAPPERS if isinstance(loaded.get(w), dict)), None)):
+        loaded = loaded[inner]
+    if not isinstance(loaded, dict) or not loaded or not all(map(_is_parameter, loaded.items())):
+        raise UsageError(f"expected a state_dict (names to dense real tensors) in {path}, found something else")
     state: dict[str, Tensor] = loaded
+    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
+
+
+def _is_parameter(entry: tuple[Any, Any]) -> bool:
+    name, tensor = entry
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        return False
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()
 
 
 def import_factory(path: str) -> Callable[[], nn.Module]:
@@ -151,8 +161,8 @@ def import_factory(path: str) -> Callable[[], nn.Module]:
     module_name, _, function_name = path.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"--model {path}: cannot import the factory: {error}") from None
+    except Exception as error:
+        raise UsageError(f"--model {path}: cannot import the factory: {type(error).__name__}: {error}") from error
     return factory  # type: ignore[no-any-return]
 
 
@@ -161,9 +171,19 @@ def _call_factory(config: ModelConfig) -> nn.Module:
         raise UsageError(f"--weights does not go with the factory {config.model}: it puts its own weights in place")
     if config.mean is None or config.std is None:
         raise UsageError(f"the factory {config.model} needs --mean and --std, three numbers each for RGB in 0..1")
-    network = import_factory(config.model)()
-    if not isinstance(network, nn.Module):
-        raise UsageError(f"expected {config.model} to return a torch.nn.Module, got {type(network).__name__}")
+    factory = import_factory(config.model)
+    try:
+        network = factory()
+    except CamrayError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's function may fail in any way
+        raise UsageError(f"the factory {config.model} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        raise UsageError(f"expected {config.model} to return a plain torch.nn.Module, got {type(network).__name__}")
+    if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+        raise UsageError(
+            f"the network of {config.model} has lazy parameters without a shape; run it once in the factory"
+        )
     return network.float().cpu()
 
 
@@ -185,9 +205,9 @@ def _torchvision_network(config: ModelConfig) -> tuple[nn.Module, list[str] | No
     network = _seeded_network(name)
     try:
         state = default.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError) as error:
+    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise MachineError(
-            f"cannot download the default weights of {name} from {default.url} ({error}); "
+            f"cannot download or read the default weights of {name} from {default.url} ({error}); "
             "give --weights FILE, or --weights random to measure speed only"
         ) from None
     network.load_state_dict(state)

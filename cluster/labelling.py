@@ -22,12 +22,12 @@ from cam_ops.tables import SCHEMA_VERSION
 from cluster.console import say
 from cluster.inline import InlineExecutor
 from cluster.labels import find_labels, labels_digest
-from cluster.plan import auto_batch_size, auto_shard_size, write_plan
+from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
 from cluster.progress import Progress
-from cluster.request import Device, Precision, Request, Run, publish_run, read_run, refuse_another
+from cluster.request import Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
 from cluster.sources import folder_address, list_folder
-from cluster.totals import Totals, count_rows
+from cluster.totals import Totals, count_rows, summary_of
 
 if TYPE_CHECKING:
     from cluster.pool import RayExecutor
@@ -220,7 +220,7 @@ def _num_replicas(config: LabelConfig, executor: "InlineExecutor | RayExecutor",
 
 def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_replicas: int, device: Device) -> Run:
     """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
-    listing = list_folder(config.images, config.limit)
+    listing = list_folder(config.images, config.limit, skip=run_dir.root)
     labels = find_labels(listing["image_id"], config.labels, described.classes, say)
     compute = _Compute(
         device=device,
@@ -228,11 +228,15 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
         batch_size=config.batch_size or auto_batch_size(len(listing), LARGEST_BATCH[device]),
     )
     request = _request(config, described, compute)
-    run_dir.clear()
+    if config.overwrite:
+        run_dir.clear()
     shard_size = config.shard_size or auto_shard_size(len(listing), num_replicas, compute.batch_size)
     plan = write_plan(run_dir, listing, labels, shard_size)
     run = Run(request=request, plan=plan, class_names=described.classes.names, grid=described.grid)
-    publish_run(run_dir, run, asdict(config))
+    if not publish_run(run_dir, run, asdict(config)):
+        return _run_of_another_driver(run_dir, request)
+    if plan_digest(run_dir, plan) != plan.digest:  # a driver that lost the race for run.json wrote its plan over ours
+        write_plan(run_dir, listing, labels, shard_size)
     say(
         f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}; {device}, "
         f"{compute.precision}, batches of {compute.batch_size}, {num_replicas} replica(s)"
@@ -246,12 +250,12 @@ def _run_missing(
     """Run every shard that is not committed."""
     run_dir.sweep_scratch()
     pending = _pending(run_dir, run)
-    num_done = run.plan.num_shards - len(pending)
+    size, num_images = run.plan.shard_size, run.plan.num_images
     progress = Progress(
-        num_images=run.plan.num_images,
+        num_images=num_images,
         num_shards=run.plan.num_shards,
-        done_images=min(run.plan.num_images, num_done * run.plan.shard_size),
-        done_shards=num_done,
+        done_images=num_images - sum(min(size, num_images - shard * size) for shard in pending),
+        done_shards=run.plan.num_shards - len(pending),
     )
     model = replace(config.model, class_names=None)  # the names stand in run.json
     reports = executor.run(run_dir.root, model, run.request.fingerprint(), run.request.device, num_replicas, pending)
@@ -260,15 +264,21 @@ def _run_missing(
             progress.add(report)
 
 
+def _run_of_another_driver(run_dir: RunDir, request: Request) -> Run:
+    """Join the run that another driver has begun here in the meantime, or refuse it."""
+    run = existing_run(run_dir)
+    refuse_another(run_dir, run.request, request)
+    return run
+
+
 def _pending(run_dir: RunDir, run: Run) -> list[int]:
     return sorted(set(range(run.plan.num_shards)) - run_dir.shards("images"))
 
 
 def _finish(run_dir: RunDir, run: Run) -> Totals:
     """Write summary.json unless it is there, and return what it says."""
-    totals = count_rows(run_dir, list(range(run.plan.num_shards)))
-    document = {"fingerprint": run.request.fingerprint(), **asdict(totals)}
-    content = json.dumps(document, indent=1).encode()
+    totals = count_rows(run_dir, run.request.fingerprint(), list(range(run.plan.num_shards)))
+    content = summary_of(run.request.fingerprint(), totals)
     if run_dir.read(SUMMARY) != content:
         run_dir.publish(SUMMARY, content)
     return totals

@@ -76,6 +76,8 @@ def _read_csv(path: Path, classes: ClassList) -> dict[str, int]:
             raise UsageError(f"expected the columns image_id and label in {path}, found {reader.fieldnames}")
         for record in reader:
             image_id, word = record["image_id"], record["label"] or ""
+            if not word.strip():
+                continue
             class_id = classes.find(word)
             if class_id is None:
                 raise UsageError(

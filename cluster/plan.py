@@ -6,6 +6,7 @@ Shard s holds `shard_size` consecutive rows of the sorted listing, the last shar
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -59,10 +60,12 @@ def write_plan(run_dir: RunDir, listing: pa.Table, labels: pa.Array, shard_size:
     table = table.cast(PLAN)
     per_part = SHARDS_PER_PART * shard_size
     digest = hashlib.sha256()
-    for part, start in enumerate(range(0, len(table), per_part)):
+    starts = range(0, len(table), per_part)
+    for part, start in enumerate(starts):
         content = encode(table.slice(start, per_part), row_group_size=shard_size)
         digest.update(content)
         run_dir.publish(plan_name(part), content)
+    run_dir.remove_plan_from(len(starts))
     return Plan(
         num_images=len(table),
         num_shards=-(-len(table) // shard_size),
@@ -74,26 +77,29 @@ def write_plan(run_dir: RunDir, listing: pa.Table, labels: pa.Array, shard_size:
 def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
     """Return the rows of one shard, schema `cam_ops.tables.PLAN`."""
     part, row_group = divmod(shard, SHARDS_PER_PART)
-    return open_part(run_dir, part).read_row_group(row_group)
-
-
-def open_part(run_dir: RunDir, part: int) -> pq.ParquetFile:
-    """Open one part of the plan; raises StorageError where it is missing or broken."""
     path = run_dir.path(plan_name(part))
     try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read the plan {path}: {error}") from None
+        with pq.ParquetFile(path) as opened:
+            return opened.read_row_group(row_group)
+    except (OSError, IndexError, pa.ArrowException) as error:
+        raise _broken_plan(path, error) from None
 
 
 def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | None:
     """Return the shard and row of an image, None if it was not planned. Row group statistics narrow the search."""
     for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
         path = run_dir.path(plan_name(part))
-        found = pq.read_table(path, columns=["shard", "row"], filters=pc.field("image_id") == image_id)
+        try:
+            found = pq.read_table(path, columns=["shard", "row"], filters=pc.field("image_id") == image_id)
+        except (OSError, pa.ArrowException) as error:
+            raise _broken_plan(path, error) from None
         if len(found):
             return found["shard"][0].as_py(), found["row"][0].as_py()
     return None
+
+
+def _broken_plan(path: Path, error: Exception) -> StorageError:
+    return StorageError(f"cannot read the plan {path}: {error}; see `verify`, a damaged plan needs a new run")
 
 
 def plan_digest(run_dir: RunDir, plan: Plan) -> str:

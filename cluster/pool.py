@@ -25,7 +25,7 @@ from cluster.worker import CamWorker, ShardReport
 
 DEPTH = 2
 MAX_SHARD_DEATHS = 3  # of the actor that works on it
-MAX_FAILED_STARTS = 3  # in a row, before any actor has ever started
+MAX_FAILED_STARTS = 3  # in a row
 CONNECT_TIMEOUT_S = 10.0
 OWN_STORE_BYTES = 100 * 2**20  # of a Ray of our own: no image travels through it
 
@@ -128,7 +128,7 @@ class _Pool:
                     raise failure.cause from None
                 del self.calls[ref]
                 if shard is None:
-                    self.failed_starts = -(2**31)  # one replica works: the request itself is sound
+                    self.failed_starts = 0
                     continue
                 self._give_shard(worker)
                 yield report
@@ -150,9 +150,10 @@ class _Pool:
         for ref, _ in lost:
             del self.calls[ref]
         shards = [shard for _, shard in lost if shard is not None]
+        self.queue.extendleft(reversed(shards))
         if any(shard is None for _, shard in lost):
             self.failed_starts += 1
-            if self.failed_starts >= MAX_FAILED_STARTS:
+            if self.failed_starts >= MAX_FAILED_STARTS and not self.calls:
                 raise MachineError(f"{self.failed_starts} replicas died while loading their model, the last: {reason}")
         elif shards:
             self.deaths[shards[0]] += 1
@@ -161,5 +162,7 @@ class _Pool:
         say(f"a replica died, {len(shards)} shard(s) go back to the queue: {reason.splitlines()[0]}")
         with contextlib.suppress(RayError):
             ray.kill(worker)  # it may only have been out of reach
-        self.queue.extendleft(reversed(shards))
+        if self.failed_starts >= MAX_FAILED_STARTS:
+            say(f"it is not replaced: {self.failed_starts} died in a row while loading their model; the others go on")
+            return
         self.add_worker()

@@ -79,8 +79,11 @@ class Run:
         }
 
 
-def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> None:
-    """Write run.json: from here on the run exists. `config` is the command's configuration, kept for the reader."""
+def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> bool:
+    """Write run.json: from here on the run exists. `config` is the command's configuration, kept for the reader.
+
+    Returns False, and writes nothing, where another driver has written one in the meantime.
+    """
     packages = ("camray", "ray", "torch", "torchvision", "numpy", "opencv-python", "pyarrow")
     document = {
         "fingerprint": run.request.fingerprint(),
@@ -91,7 +94,7 @@ def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> None:
         "config": config,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
-    run_dir.publish(RUN, json.dumps(document, indent=1).encode())
+    return run_dir.publish_new(RUN, json.dumps(document, indent=1).encode())
 
 
 def read_run(run_dir: RunDir) -> Run | None:

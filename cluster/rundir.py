@@ -4,12 +4,14 @@ A file appears whole or not at all: it is written to scratch on the same file sy
 ever deletes a published file, but for `clear`, which `--overwrite` calls.
 """
 
+import contextlib
 import errno
 import os
 import re
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +54,17 @@ class RunDir:
 
     def publish(self, name: str, content: bytes) -> None:
         """Put a whole file in place, durably, replacing what bears its name. Raises StorageError."""
+        self._place(name, content, os.replace)
+
+    def publish_new(self, name: str, content: bytes) -> bool:
+        """Put a whole file in place unless one bears its name already; return whether it was put there."""
+        try:
+            self._place(name, content, os.link)
+        except FileExistsError:
+            return False
+        return True
+
+    def _place(self, name: str, content: bytes, put: Callable[[Path, Path], None]) -> None:
         target = self.path(name)
         scratch = self.path(f"{SCRATCH}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
         try:
@@ -62,11 +75,14 @@ class RunDir:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(scratch, target)
+                put(scratch, target)
             finally:
-                scratch.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it may be gone, or never have been made: the first error counts
+                    scratch.unlink()
             _sync_folder(target.parent)
         except OSError as error:
+            if error.errno == errno.EEXIST and put is os.link and self.path(name).is_file():
+                raise
             cure = (
                 "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check --out and its permissions"
             )
@@ -86,23 +102,38 @@ class RunDir:
 
     def clear(self) -> None:
         """Remove a run: first run.json, so that a crash in between cannot mix two runs, then its files."""
-        for name in (RUN, SUMMARY):
-            self.path(name).unlink(missing_ok=True)
-        for table in reversed(TABLES):
-            for shard in self.shards(table):
-                self.path(shard_name(table, shard)).unlink(missing_ok=True)
-        for part in self.path("plan").glob("part-*.parquet"):
-            part.unlink(missing_ok=True)
+        shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in self.shards(table)]
+        for name in (RUN, SUMMARY, *shards):
+            self.remove(name)
+        self.remove_plan_from(0)
+
+    def remove_plan_from(self, part: int) -> None:
+        """Remove the parts of a plan from number `part` on."""
+        while self.path(plan_name(part)).is_file():
+            self.remove(plan_name(part))
+            part += 1
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there. Raises StorageError."""
+        try:
+            self.path(name).unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise StorageError(f"cannot remove {self.path(name)}: {error.strerror}") from None
 
     def sweep_scratch(self) -> None:
         """Remove what dead attempts left in scratch more than a day ago."""
         for path in self.path(SCRATCH).glob("*"):
-            if path.stat().st_mtime < time.time() - SCRATCH_AGE_S:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another driver may sweep too; a leftover does no harm
+                if path.stat().st_mtime < time.time() - SCRATCH_AGE_S:
+                    path.unlink()
 
 
 def open_run_dir(text: str) -> RunDir:
     """Return the run directory at a local path."""
+    if not text:
+        raise UsageError("expected a local path for the run directory, got an empty text")
     if "://" in text:
         raise UsageError(f"expected a local path for the run directory, got {text}: this address kind is not supported")
     return RunDir(os.path.abspath(os.path.expanduser(text)))

@@ -38,7 +38,8 @@ def read_labelled(run_dir: RunDir, run: Run, image_id: str) -> Labelled:
         name = shard_name(table, shard)
         content = run_dir.read(name)
         if content is None:
-            raise StorageError(f"shard {shard} of {image_id!r} is not committed; run the same `label` command again")
+            cure = "run the same `label` command again" if table == "images" else "see `verify`"
+            raise StorageError(f"{name}, which holds {image_id!r}, is missing; {cure}")
         decoded = parquet.decode(content, name)
         tables[table] = decoded.filter(np.equal(decoded["row"].to_numpy(), row)).to_pylist()
     return Labelled(image=tables["images"][0], heatmaps=tables["heatmaps"], boxes=tables["boxes"])

@@ -4,6 +4,7 @@ A listing is an Arrow table with the schema `cam_ops.tables.LISTING`, sorted by 
 of source add a function that returns such a table; `read_image` stays the only way to the bytes.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 def folder_address(text: str) -> str:
     """Return the absolute path of an image folder given as a path or a file:// URI."""
+    if not text:
+        raise UsageError("--images expects a folder, got an empty text")
     if text.startswith("file://"):
         text = os.fsdecode(unquote_to_bytes(text.removeprefix("file://")))
     elif "://" in text:
@@ -39,14 +42,14 @@ def check_folder(address: str) -> None:
         ) from None
 
 
-def list_folder(address: str, limit: int | None) -> pa.Table:
+def list_folder(address: str, limit: int | None, skip: str = "") -> pa.Table:
     """List the pictures below a folder by their suffix, sorted by id: the path below the folder, with `/`.
 
-    Bytes of a name that are not UTF-8 appear in the id as ``\\xNN``. Directories behind symbolic links are not entered.
-    Raises StorageError if the folder cannot be listed or holds no picture.
+    Directories behind symbolic links are not entered, nor is the directory `skip`, an absolute path. Raises
+    StorageError if the folder cannot be listed or holds no picture.
     """
     check_folder(address)
-    found = sorted(_walk(address, ""))[:limit]
+    found = sorted(_walk(address, skip))[:limit]
     if not found:
         raise StorageError(f"expected pictures ({', '.join(SUFFIXES)}) below {address}, found none; check --images")
     ids, paths, sizes = zip(*found, strict=True)
@@ -54,9 +57,17 @@ def list_folder(address: str, limit: int | None) -> pa.Table:
     return pa.table([ids, uris, [0] * len(ids), sizes], schema=LISTING)
 
 
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, str, int]]:
+def image_id_of(path: str) -> str:
+    """Return the id of a file by its path below the source: bytes that are not UTF-8 appear as ``\\xNN``.
+
+    A backslash that is part of a name is doubled, so that no two files share an id.
+    """
+    return os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def _walk(folder: str, skip: str) -> Iterator[tuple[str, str, int]]:
     """Yield id, path and size of each picture below `folder`, in no particular order."""
-    pending = [(folder, prefix)]
+    pending, prefix = [(folder, "")], ""
     while pending:
         folder, prefix = pending.pop()
         try:
@@ -64,10 +75,11 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, str, int]]:
         except OSError as error:
             raise StorageError(f"cannot list {folder}: {error.strerror}; nothing was planned") from None
         for entry in entries:
-            image_id = prefix + os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+            image_id = prefix + image_id_of(entry.name)
             if entry.is_dir(follow_symlinks=False):
-                pending.append((entry.path, image_id + "/"))
-            elif entry.name.lower().endswith(SUFFIXES) and not entry.is_dir():
+                if entry.path != skip:
+                    pending.append((entry.path, image_id + "/"))
+            elif entry.name.lower().endswith(SUFFIXES) and not os.path.isdir(entry.path):
                 yield image_id, entry.path, _size(entry)
 
 
@@ -92,7 +104,7 @@ def read_image(uri: str, offset: int, size: int) -> bytes:
             return file.read(size)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadImage("missing", str(error.strerror)) from None
-    except PermissionError as error:
-        raise BadImage("unreadable", str(error.strerror)) from None
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG):
+            raise BadImage("unreadable", str(error.strerror)) from None
         raise StorageError(f"cannot read {path}: {error.strerror}; the shard is left for the next run") from None

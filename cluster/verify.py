@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cam_ops.arrays import Bools
 from cam_ops.errors import StorageError
@@ -13,7 +14,7 @@ from cluster.parquet import decode, document_of
 from cluster.plan import plan_digest, read_shard
 from cluster.request import Run, existing_run
 from cluster.rundir import SUMMARY, TABLES, RunDir, shard_name
-from cluster.totals import Totals
+from cluster.totals import Totals, summary_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +41,24 @@ def verify(run_dir: RunDir) -> Verdict:
             problems.append(f"{table}/ holds {len(foreign)} shard(s) that were never planned, such as {min(foreign)}")
     statuses: Counter[str] = Counter()
     maps = boxes = 0
+    last_id: str | None = None
     for shard in sorted(planned & committed):
         try:
             tables = {table: _read_table(run_dir, run, table, shard) for table in TABLES}
-            problems += [f"shard {shard}: {problem}" for problem in _shard_problems(run_dir, tables, shard)]
+            problems += [f"shard {shard}: {problem}" for problem in _shard_problems(run_dir, run, tables, shard)]
+            first_id = tables["images"]["image_id"][0].as_py()
+            if last_id is not None and first_id <= last_id:
+                problems.append(f"shard {shard}: its first image_id {first_id!r} does not follow the shard before it")
+            last_id = tables["images"]["image_id"][-1].as_py()
         except StorageError as error:
             problems.append(f"shard {shard}: {error}")
             continue
         statuses.update(tables["images"]["status"].to_pylist())
         maps += len(tables["heatmaps"])
         boxes += len(tables["boxes"])
-    if committed >= planned and run_dir.read(SUMMARY) is None:
-        problems.append(f"{SUMMARY} is missing; run the same `label` command again")
     totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
+    if committed >= planned and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
+        problems.append(f"{SUMMARY} is missing or does not add up; run the same `label` command again")
     return Verdict(problems=problems, totals=totals)
 
 
@@ -71,13 +77,19 @@ def _read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
     return decoded
 
 
-def _shard_problems(run_dir: RunDir, tables: dict[str, pa.Table], shard: int) -> list[str]:
+def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shard: int) -> list[str]:
     images, heatmaps, boxes = tables["images"], tables["heatmaps"], tables["boxes"]
     planned = read_shard(run_dir, shard)
     for column in ("image_id", "shard", "row", "uri", "label"):
         if not images[column].combine_chunks().equals(planned[column].combine_chunks()):
             return [f"column {column} of its images is not the plan's"]
     problems = []
+    ids = images["image_id"].combine_chunks()
+    if not pc.all(pc.less(ids[:-1], ids[1:])).as_py():
+        problems.append("its image_ids are not in order, each once")
+    name_of = dict(enumerate(run.class_names))
+    if boxes["class_name"].to_pylist() != [name_of.get(class_id) for class_id in boxes["class_id"].to_pylist()]:
+        problems.append("its boxes have class names that are not the run's")
     ok = np.array([status == "ok" for status in images["status"].to_pylist()])
     for name, table, count in (("maps", heatmaps, "num_maps"), ("boxes", boxes, "num_boxes")):
         rows = table["row"].to_numpy()

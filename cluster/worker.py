@@ -25,7 +25,7 @@ from cam_ops.tables import BOXES, IMAGES, heatmaps_schema, with_metadata
 from cluster.parquet import encode
 from cluster.plan import read_shard
 from cluster.request import Precision, existing_run
-from cluster.rundir import TABLES, open_run_dir, shard_name
+from cluster.rundir import RUN, TABLES, open_run_dir, shard_name
 from cluster.sources import check_folder, read_image
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -76,13 +76,17 @@ class CamWorker:
         request = self.run.request
         if request.fingerprint() != fingerprint:
             raise StorageError(f"this node sees another run at {out}; a local --out must be shared by all nodes")
+        self.run_json = self.run_dir.read(RUN)
         check_folder(request.images)
         cv2.setNumThreads(0)
         if request.device == "cpu":
             torch.set_num_threads(1)
         classifier = load_classifier(model)
         if classifier.digest != request.model_digest:
-            raise StorageError(f"the weights of {model.model} on this node are not those of the run; check --weights")
+            raise StorageError(
+                f"the weights of {model.model} are not those of the run; check that --weights is the same file on "
+                "every node, and that a factory gives the same weights on each call"
+            )
         self.device = torch.device(request.device)
         network = classifier.network.to(self.device)
         self.head: Head = find_head(network, request.preprocessing.image_size)
@@ -99,7 +103,10 @@ class CamWorker:
         batch_size = self.run.request.batch_size
         for start in range(0, len(planned), batch_size):
             self._label_batch(planned[start : start + batch_size], rows)
-        for table, content in self._tables(rows).items():
+        tables = self._tables(rows)
+        if self.run_dir.read(RUN) != self.run_json:
+            raise StorageError(f"{self.run_dir.root} now holds another run; this one ends and publishes nothing more")
+        for table, content in tables.items():
             self.run_dir.publish(shard_name(table, shard), content)
         return ShardReport(
             shard=shard,

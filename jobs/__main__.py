@@ -1,6 +1,7 @@
 """`python -m jobs COMMAND`: run one command; exit code and last line of stdout say how it ended."""
 
 import importlib
+import io
 import os
 import sys
 import time
@@ -22,6 +23,9 @@ COMMANDS = {
 
 def main() -> None:
     """Entry point of `python -m jobs` and of the console script `camray`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are not UTF-8
     sys.exit(run(sys.argv[1:]))
 
 
@@ -31,7 +35,7 @@ def run(arguments: list[str]) -> int:
     if command in ("", "-h", "--help"):
         print(_usage())
         return 0 if command else 2
-    start_s, out = time.monotonic(), last_value(arguments, "--out")
+    start_s, out = time.monotonic(), _out_of(arguments)
     try:
         outcome = _run_command(command, arguments[1:])
     except CamrayError as error:
@@ -53,6 +57,12 @@ def _run_command(command: str, arguments: list[str]) -> Outcome:
     sys.path.insert(0, os.getcwd())  # a user's factory lies beside where the command is typed, for `camray` too
     outcome: Outcome = importlib.import_module(f"jobs.{command}").run(arguments)
     return outcome
+
+
+def _out_of(arguments: list[str]) -> str | None:
+    """Return the run directory that the arguments name, by flag or as the first word after the command."""
+    positional = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") else None
+    return last_value(arguments, "--out") or positional
 
 
 def _usage() -> str:

@@ -34,6 +34,7 @@ def parse(config: type[Config], arguments: list[str], command: str) -> Config:
 
 def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Split off `--config FILE`; return the other arguments, and the file's entries as flags."""
+    arguments = [part for word in arguments for part in _split(word, "--config")]
     if "--config" not in arguments:
         return arguments, []
     at = arguments.index("--config")
@@ -42,12 +43,18 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:
     path = Path(arguments[at + 1])
     try:
         document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read --config {path}: {error}") from None
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or {"help", "h", "config"} & document.keys():
         raise UsageError(f"expected flags and their values in {path}, as in `threshold: 0.2`")
     flags = [word for name, value in document.items() for word in _as_flags(str(name), value)]
     return arguments[:at] + arguments[at + 2 :], flags
+
+
+def _split(word: str, flag: str) -> list[str]:
+    """Return `--flag=value` as two words, any other word as it is."""
+    name, equals, value = word.partition("=")
+    return [flag, value] if name == flag and equals else [word]
 
 
 def _as_flags(name: str, value: Any) -> list[str]:
@@ -61,6 +68,6 @@ def _as_flags(name: str, value: Any) -> list[str]:
 
 def last_value(arguments: list[str], flag: str) -> str | None:
     """Return the value that a flag has last, None where it is not given."""
-    values = [arguments[i + 1] for i, word in enumerate(arguments[:-1]) if word == flag]
-    values += [word.partition("=")[2] for word in arguments if word.startswith(flag + "=")]
+    words = [part for word in arguments for part in _split(word, flag)]
+    values = [words[i + 1] for i, word in enumerate(words[:-1]) if word == flag]
     return values[-1] if values else None

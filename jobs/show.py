@@ -1,6 +1,7 @@
 """`show`: one image with its heat maps and boxes, as PNG."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -33,10 +34,11 @@ def run(arguments: list[str]) -> Outcome:
     """Write the PNG and print its path."""
     config = parse(ShowConfig, arguments, "show")
     run_dir = open_run_dir(config.out)
-    picture_HWC = draw_image(run_dir, config.image_id)
+    image_id = os.fsencode(config.image_id).decode("utf-8", "backslashreplace")  # as the listing writes such names
+    picture_HWC = draw_image(run_dir, image_id)
     encoded = cv2.imencode(".png", picture_HWC[..., ::-1])[1].tobytes()
     if config.to is None:
-        name = f"show/{safe_name(config.image_id)}.png"
+        name = f"show/{safe_name(image_id)}.png"
         run_dir.publish(name, encoded)
         print(run_dir.path(name))
         return Outcome(images=1, ok=1, out=config.out)
@@ -50,7 +52,9 @@ def run(arguments: list[str]) -> Outcome:
 
 def safe_name(image_id: str) -> str:
     """Return a file name for an image id: no separators, no more than a file system takes, one name per id."""
-    name = quote(image_id, safe=" ").lstrip(".")
-    if name == image_id or len(name) <= MAX_NAME_BYTES:
+    name = quote(image_id, safe=" ")
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    if len(name) <= MAX_NAME_BYTES:
         return name
     return name[:MAX_NAME_BYTES] + "-" + hashlib.sha256(image_id.encode()).hexdigest()[:16]

@@ -20,12 +20,12 @@ class StatusConfig:
 
 
 def run(arguments: list[str]) -> Outcome:
-    """Print shards, images and boxes so far; status is `running` until every shard is committed."""
+    """Print shards, images and boxes so far; status is `incomplete` until every shard is committed."""
     config = parse(StatusConfig, arguments, "status")
     run_dir = open_run_dir(config.out)
     state = existing_run(run_dir)
     committed = sorted(run_dir.shards("images") & set(range(state.plan.num_shards)))
-    totals = count_rows(run_dir, committed)
+    totals = count_rows(run_dir, state.request.fingerprint(), committed)
     num_shards, num_images = state.plan.num_shards, state.plan.num_images
     print(f"model   {state.request.model}, {state.request.device}, {state.request.precision}")
     print(f"shards  {len(committed)} of {num_shards} committed")

@@ -68,7 +68,9 @@ def test_the_largest_region_has_the_most_pixels_even_if_another_peaks_higher() -
 
 
 @pytest.mark.parametrize("how", ["minmax", "max", "ivr:50"])
-@pytest.mark.parametrize("raw", [np.zeros((7, 7)), np.full((7, 7), -3.0), np.full((7, 7), np.nan), np.zeros((1, 1))])
+@pytest.mark.parametrize(
+    "raw", [np.zeros((7, 7)), np.full((7, 7), 3.0), np.full((7, 7), -3.0), np.full((7, 7), np.nan), np.zeros((1, 1))]
+)
 def test_an_empty_or_constant_map_gives_no_box(raw: np.ndarray, how: str) -> None:
     assert len(boxes_of(raw, normalise=how).boxes_N4) == 0
 

@@ -58,11 +58,30 @@ def test_class_names_from_each_kind_of_file(tmp_path: Path, name: str, text: str
         assert classes.find("n2") == 1
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.json", "{"), ("a.csv", "id,name\n7,cat\n"), ("a.txt", "")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", "{"),
+        ("a.json", "[" * 100_000),
+        ("a.json", '"abc"'),
+        ("a.json", "[null]"),
+        ("a.json", "[[]]"),
+        ("a.csv", "id,name\n7,cat\n"),
+        ("a.csv", "id,name\n0\n"),
+        ("a.csv", "id,name\n0,cat,dog\n"),
+        ("a.csv", "id,name\n0,\n"),
+        ("a.txt", ""),
+    ],
+)
 def test_a_broken_class_list_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match="class name"):
         read_class_names(tmp_path / name)
+
+
+def test_names_that_are_numbers_mean_those() -> None:
+    classes = class_list([("1",), ("2",)], ["1", "2"])
+    assert (classes.find("1"), classes.find("2"), classes.find("0")) == (0, 1, 0)
 
 
 def labels_of(ids: list[str], spec: str, classes: object = NAMES) -> list[int | None]:
@@ -85,7 +104,7 @@ def test_folders_that_bear_no_class_name_count_in_sorted_order_only_if_there_are
 
 def test_labels_from_a_csv_file(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text("image_id,label\na.jpg,cat\nb.jpg,2\nelsewhere.jpg,1\n")
+    path.write_text("image_id,label\na.jpg,cat\nb.jpg,2\nc.jpg,\nelsewhere.jpg,1\n")
     assert labels_of(["a.jpg", "b.jpg", "c.jpg"], str(path)) == [0, 2, None]
     for text, reason in (
         ("id,label\na.jpg,1\n", "columns image_id and label"),

@@ -152,6 +152,7 @@ class Skips(nn.Module):
         (lambda: network_of("convnext_tiny"), "not affine"),
         (Skips, "other paths"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "logits of shape"),
+        (lambda: nn.Conv2d(1, 4, 3), "cannot take RGB pictures of 224x224"),
     ],
 )
 def test_a_network_without_an_exact_map_is_refused_with_the_reason(network: object, reason: str) -> None:

@@ -17,6 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cam_ops.errors import StorageError
+from cam_ops.models import ModelConfig
+from cluster.request import existing_run
+from cluster.rundir import RunDir
+from cluster.worker import CamWorker
+from jobs.show import safe_name
 from tests.conftest import ROOT, Command, result_of, table_rows
 
 TWO = ["--model", "tests.conftest:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
@@ -118,6 +124,9 @@ def test_more_bad_images_than_allowed_exit_3_and_every_image_keeps_its_row(pictu
     (pictures / "rings" / "04.png").write_text("a picture of a ring")
     out = tmp_path / "run"
     bad = label(pictures, out)
+    assert label(pictures, tmp_path / "again").code == 3
+    for path in out.glob("[bhi]*/*.parquet"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(out)).read_bytes()
     assert (bad.code, bad.result["images"], bad.result["errors"]) == (3, 12, 3)
     statuses = {image["image_id"]: image["status"] for image in table_rows(out, "images") if image["status"] != "ok"}
     assert statuses == {"discs/01.png": "truncated", "rings/02.png": "empty", "rings/04.png": "undecodable"}
@@ -157,6 +166,11 @@ def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: P
         (["--images", "/nowhere"], 5, "cannot list the image folder /nowhere"),
         (["--images", "s3://bucket/x"], 2, "not supported"),
         (["--out", "/proc/run"], 5, "cannot write /proc/run"),
+        (["--out", "/dev/null"], 5, "cannot write /dev/null"),
+        (["--out", "/dev/null", "--overwrite"], 5, "cannot write /dev/null"),
+        (["--out", ""], 2, "got an empty text"),
+        (["--images="], 2, "got an empty text"),
+        (["--mean", "nan", "0", "0"], 2, "expect finite numbers"),
         (["--device", "cuda"], 6, "there is no GPU"),
         (["--replicas", "2"], 2, "inline is one replica"),
         (["--model", "vgg11", "--weights", "random", "--image-size", "64"], 2, "never averages"),
@@ -188,6 +202,12 @@ def test_flags_from_a_file_give_way_to_flags(pictures: Path, tmp_path: Path) -> 
     assert boxes == {"threshold": 0.6, "components": "largest"}
 
 
+def scramble(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[10:50] = b"x" * 40
+    path.write_bytes(content)
+
+
 def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "run", tmp_path / "other"
     label(pictures, out, "--shard-size", 4)
@@ -197,6 +217,8 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
     grown = table.set_column(
         table.schema.get_field_index("x1"), table.schema.field("x1"), pa.array([999.0] * 4, pa.float32())
     )
+    names = pa.array(["bogus"] * 4)
+    renamed = table.set_column(table.schema.get_field_index("class_name"), table.schema.field("class_name"), names)
     damages = {
         "is not a whole Parquet file": lambda: (out / "boxes" / shard).write_bytes(b"PAR1junkPAR1"),
         "belongs to another request": lambda: shutil.copy(other / "boxes" / shard, out / "boxes"),
@@ -204,6 +226,9 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
         "num_boxes does not count its boxes": lambda: pq.write_table(table.slice(1), out / "boxes" / shard),
         "4 box(es) are empty or reach outside": lambda: pq.write_table(grown, out / "boxes" / shard),
         "never planned, such as 7": lambda: shutil.copy(out / "boxes" / shard, out / "boxes" / "shard-0000007.parquet"),
+        "cannot read the plan": lambda: scramble(out / "plan" / "part-00000.parquet"),
+        "class names that are not the run's": lambda: pq.write_table(renamed, out / "boxes" / shard),
+        "does not add up": lambda: (out / "summary.json").write_text("{}"),
         "plan's files are not those": lambda: (out / "plan" / "part-00000.parquet").write_bytes(
             (other / "run.json").read_bytes()
         ),
@@ -256,6 +281,44 @@ def test_the_blog_recipe_draws_the_post_s_three_pictures(pictures: Path, tmp_pat
     cv2.imwrite(str(tmp_path / "cam.png"), heatmap * 0.3 + img * 0.5)
     np.testing.assert_array_equal(panels[:, 128:256], heatmap)
     np.testing.assert_array_equal(panels[:, 256:], cv2.imread(str(tmp_path / "cam.png")))
+
+
+def test_two_requests_at_once_on_one_out_do_not_mix(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["label", "--images", str(pictures), "--out", str(out), "--executor", "inline", *map(str, TWO)]
+    drivers = [
+        subprocess.Popen([sys.executable, "-m", "jobs", *words, "--threshold", t], cwd=ROOT, stdout=subprocess.DEVNULL)
+        for t in ("0.3", "0.6")
+    ]
+    assert sorted(driver.wait(60) for driver in drivers) == [0, 4]
+    assert Command("verify", out).code == 0
+
+
+def test_a_run_that_is_replaced_under_a_driver_is_left_alone(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--shard-size", 2)
+    run = existing_run(RunDir(str(out)))
+    model = ModelConfig(model="tests.conftest:two_channels", mean=(0, 0, 0), std=(1, 1, 1), image_size=32)
+    worker = CamWorker(str(out), model, run.request.fingerprint())
+    label(pictures, out, "--threshold", 0.6, "--overwrite")
+    before = {path: path.read_bytes() for path in out.rglob("*.parquet")}
+    with pytest.raises(StorageError, match="now holds another run"):
+        worker.run_shard(0)
+    assert before == {path: path.read_bytes() for path in out.rglob("*.parquet")}
+
+
+def test_show_has_one_file_name_per_id() -> None:
+    ids = (".a.jpg", "a.jpg", "a/b.jpg", "a%2Fb.jpg", "x" * 255, "x" * 254, "../../etc/passwd")
+    names = {safe_name(image_id) for image_id in ids}
+    assert len(names) == 7
+    assert all(len(name) < 200 and "/" not in name and not name.startswith(".") for name in names)
+
+
+def test_progress_counts_the_short_last_shard(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--shard-size", 5)
+    (out / "images" / "shard-0000000.parquet").unlink()
+    assert "12/12 images (100 %), 3/3 shards" in label(pictures, out, "--shard-size", 5).err
 
 
 def test_a_factory_beside_the_user_is_found(pictures: Path, tmp_path: Path) -> None:

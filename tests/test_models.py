@@ -28,12 +28,13 @@ def test_every_form_of_the_same_weights_is_the_same_network(tmp_path: Path, ten_
         "plain.pth": ten_classes,
         "wrapped.pth": {"epoch": 3, "state_dict": ten_classes},
         "parallel.pth": {"module." + name: tensor for name, tensor in ten_classes.items()},
+        "compiled.pth": {"model": {"state_dict": {"_orig_mod.module." + n: t for n, t in ten_classes.items()}}},
     }
     for name, content in forms.items():
         torch.save(content, tmp_path / name)
-    safetensors.torch.save_file(ten_classes, tmp_path / "plain.safetensors")
+    safetensors.torch.save_file(ten_classes, tmp_path / "plain.SafeTensors")
     digests = set()
-    for name in (*forms, "plain.safetensors"):
+    for name in (*forms, "plain.SafeTensors"):
         classifier = load_classifier(ModelConfig(model="resnet18", weights=str(tmp_path / name)))
         assert classifier.network.fc.out_features == 10
         assert torch.equal(classifier.network.fc.weight, ten_classes["fc.weight"])
@@ -65,6 +66,14 @@ def test_weights_that_do_not_fit_name_their_keys(tmp_path: Path, ten_classes: di
     torch.save(ten_classes, tmp_path / "b.pth")
     with pytest.raises(UsageError, match=r"does not fit resnet50: missing .* and \d+ more"):
         loaded(tmp_path / "b.pth", "resnet50")
+    for content in (
+        {1: torch.zeros(1)},
+        {"a": torch.zeros(1, device="meta")},
+        {"a": torch.zeros(1, dtype=torch.cfloat)},
+    ):
+        torch.save(content, tmp_path / "e.pth")
+        with pytest.raises(UsageError, match="expected a state_dict"):
+            loaded(tmp_path / "e.pth")
     (tmp_path / "c.safetensors").write_bytes(b"\xff" * 40)
     with pytest.raises(UsageError, match="cannot read the weights file"):
         loaded(tmp_path / "c.safetensors")
@@ -105,7 +114,10 @@ def test_the_digest_is_what_design_says() -> None:
         (ModelConfig(model="tests.conftest:two_channels"), "needs --mean and --std"),
         (ModelConfig(model="tests.nowhere:net", mean=(0, 0, 0), std=(1, 1, 1)), "cannot import"),
         (ModelConfig(model="tests.conftest:nothing", mean=(0, 0, 0), std=(1, 1, 1)), "cannot import"),
-        (ModelConfig(model="pathlib:Path", mean=(0, 0, 0), std=(1, 1, 1)), "to return a torch.nn.Module"),
+        (ModelConfig(model="pathlib:Path", mean=(0, 0, 0), std=(1, 1, 1)), "to return a plain torch.nn.Module"),
+        (ModelConfig(model="os:abort_", mean=(0, 0, 0), std=(1, 1, 1)), "cannot import"),
+        (ModelConfig(model="sys:exit", mean=(0, 0, 0), std=(1, 1, 1)), "failed: SystemExit"),
+        (ModelConfig(model="torch.nn:Linear", mean=(0, 0, 0), std=(1, 1, 1)), "failed: TypeError"),
         (ModelConfig(model="a:b", weights="x.pth", mean=(0, 0, 0), std=(1, 1, 1)), "--weights does not go with"),
     ],
 )

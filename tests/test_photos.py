@@ -144,7 +144,7 @@ def wait_for_shards(out: Path, number: int) -> None:
 
 def start_label(data: Path, photos: Path, out: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "jobs", "label", "--images", str(photos), "--out", str(out), *flags(data)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_killed_driver_loses_nothing(data: Path, photos: Path, labelled: Path, tmp_path: Path) -> None:
@@ -165,15 +165,24 @@ def test_a_killed_driver_loses_nothing(data: Path, photos: Path, labelled: Path,
     assert contents(out) == contents(labelled)
 
 
+def replica_of(driver_pid: int) -> int:
+    """Return the process of a replica among the driver's descendants."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    processes = [line.split(None, 2) for line in listed.splitlines()]
+    family = {driver_pid}
+    while grown := {int(pid) for pid, parent, _ in processes if int(parent) in family} - family:
+        family |= grown
+    return next(int(pid) for pid, _, words in processes if int(pid) in family and words.startswith("ray::_Replica"))
+
+
 def test_a_killed_actor_is_replaced(data: Path, photos: Path, labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     driver = start_label(data, photos, out)
     wait_for_shards(out, 3)
-    actors = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout.splitlines()
-    replicas = [int(line.split()[0]) for line in actors if "ray::_Replica" in line]
-    assert replicas
-    os.kill(replicas[0], signal.SIGKILL)
-    result = result_of(driver.communicate(timeout=300)[0])
+    os.kill(replica_of(driver.pid), signal.SIGKILL)
+    stdout, stderr = driver.communicate(timeout=300)
+    result = result_of(stdout)
+    assert stderr.count("a replica died") == 1
     assert (driver.returncode, result["images"]) == (0, 505)
     assert contents(out) == contents(labelled)
 

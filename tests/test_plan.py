@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cam_ops.errors import StorageError
+from cam_ops.images import BadImage
 from cam_ops.tables import heatmaps_schema, with_metadata
 from cluster.parquet import decode, document_of, encode
 from cluster.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
@@ -82,13 +83,23 @@ def test_a_listing_has_pictures_in_any_case_and_nothing_else(tmp_path: Path) -> 
     (tmp_path / "broken.png").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to(tmp_path)
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"bytes")
-    listing = list_folder(str(tmp_path), None)
-    expected = ["\\xff.png", "a/q.webp", "a/y.tiff", "a/z.Jpeg", "b.JPG", "broken.png", "deep/er/x.bmp", "spa ce#1.png"]
-    assert listing["image_id"].to_pylist() == expected
+    (tmp_path / r"\xff.png").write_bytes(b"backslash")
+    (tmp_path / "self.png").symlink_to("self.png")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ours.png").touch()
+    listing = list_folder(str(tmp_path), None, skip=str(tmp_path / "run"))
+    assert listing["image_id"].to_pylist() == [
+        *(r"\\xff.png", r"\xff.png", "a/q.webp", "a/y.tiff", "a/z.Jpeg", "b.JPG", "broken.png", "deep/er/x.bmp"),
+        *("self.png", "spa ce#1.png"),
+    ]
     rows = {row["image_id"]: row for row in listing.to_pylist()}
-    for name, content in (("spa ce#1.png", b"spa ce#1.png"), ("\\xff.png", b"bytes")):
+    for name, content in (("spa ce#1.png", b"spa ce#1.png"), (r"\xff.png", b"bytes"), (r"\\xff.png", b"backslash")):
         assert read_image(rows[name]["uri"], 0, rows[name]["size"]) == content
     assert read_image(rows["b.JPG"]["uri"], 2, 3) == b"JPG"
+    for name, status in (("self.png", "unreadable"), ("broken.png", "missing")):
+        with pytest.raises(BadImage) as caught:
+            read_image(rows[name]["uri"], 0, 1)
+        assert caught.value.status == status
     assert len(list_folder(str(tmp_path), 3)) == 3
     with pytest.raises(StorageError, match="found none"):
         list_folder(str(tmp_path / "folder.jpg"), None)

@@ -1,0 +1,38 @@
+"""Factories of networks that kill the Ray worker they run in; anywhere else they behave."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tests.conftest import TwoChannels
+
+
+def in_ray_worker() -> bool:
+    return "default_worker" in sys.argv[0]
+
+
+class DiesOnWhite(TwoChannels):
+    """Dies when it sees a picture that is white at its first pixel."""
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        if in_ray_worker() and bool((images_BCHW[:, :, 0, 0] == 1).all(1).any()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(images_BCHW)
+
+
+def dies_on_white() -> nn.Module:
+    return DiesOnWhite()
+
+
+def starts_once() -> nn.Module:
+    """The first worker starts and dies on white; every later one dies while it loads."""
+    if in_ray_worker():
+        marker = Path(os.environ["CAMRAY_TEST_MARKER"])
+        if marker.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        marker.touch()
+    return DiesOnWhite()
