@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cluster.pool import RayExecutor
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
+_UNIT: dict[Device, str] = {"cpu": "CPU", "cuda": "GPU"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,7 @@ def _device(config: LabelConfig, executor: "InlineExecutor | RayExecutor", befor
 
 def _num_replicas(config: LabelConfig, executor: "InlineExecutor | RayExecutor", device: Device) -> int:
     """Return how many replicas to start. Raises MachineError where the cluster lacks what was asked for."""
-    available, unit = (executor.num_gpus, "GPU") if device == "cuda" else (executor.num_cpus, "CPU")
+    available, unit = executor.num_gpus if device == "cuda" else executor.num_cpus, _UNIT[device]
     if not available:
         raise MachineError(f"the run needs device {device}, there is no {unit}; add a node with one, or use --device")
     num_replicas = 1 if config.executor == "inline" else config.replicas or available
@@ -237,9 +238,11 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
         return _run_of_another_driver(run_dir, request)
     if plan_digest(run_dir, plan) != plan.digest:  # a driver that lost the race for run.json wrote its plan over ours
         write_plan(run_dir, listing, labels, shard_size)
+    say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
     say(
-        f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}; {device}, "
-        f"{compute.precision}, batches of {compute.batch_size}, {num_replicas} replica(s)"
+        f"precision {compute.precision} ({_why(config.precision != 'auto', 'auto is fp32')}), batches of "
+        f"{compute.batch_size} ({_why(config.batch_size, f'auto is {LARGEST_BATCH[device]} on {device}, less if few')}), "
+        f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {_UNIT[device]}')})"
     )
     return run
 
@@ -262,6 +265,10 @@ def _run_missing(
     with closing(reports):
         for report in reports:
             progress.add(report)
+
+
+def _why(asked: object, reason: str) -> str:
+    return "as asked" if asked else reason
 
 
 def _run_of_another_driver(run_dir: RunDir, request: Request) -> Run:

@@ -1,5 +1,7 @@
 """`demo`: label eight real photographs on Ray actors, verify, compare with boxes drawn by eye, draw one sheet."""
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from jobs.demo_photos import PHOTOS, Photo, copy_photos
 from jobs.flags import parse
 
 COLUMNS, CELL_WIDTH, CELL_HEIGHT = 4, 320, 250
+PYTHON = os.path.relpath(sys.executable)  # so that the printed lines work as they are
 WHITE = (255, 255, 255)
 
 
@@ -51,7 +54,7 @@ def run(arguments: list[str]) -> Outcome:
     print(f"\nverify         {'; '.join(verdict.problems) or 'whole: every image exactly once'}")
     print(f"contact sheet  {sheet}  (yellow: ours, white: by eye)")
     print(f"tables         {run_dir.root}/images, boxes, heatmaps  (Parquet)")
-    print(f"one picture    python -m jobs show {run_dir.root} coffee.png")
+    print(f"one picture    {PYTHON} -m jobs show {run_dir.root} coffee.png")
     print(f"ask DuckDB     {duckdb_line(run_dir.root)}")
     return outcome_of(
         totals,
@@ -65,7 +68,7 @@ def duckdb_line(root: str) -> str:
     """Return a shell command that queries the boxes with DuckDB's Python package."""
     columns = "image_id, class_name, score, x0, y0, x1, y1"
     query = f"SELECT {columns} FROM '{root}/boxes/*.parquet' ORDER BY score DESC"  # noqa: S608  to be read and typed
-    return f'python -c "import duckdb; duckdb.sql(\\"{query}\\").show()"'
+    return f'{PYTHON} -c "import duckdb; duckdb.sql(\\"{query}\\").show()"'
 
 
 def _label_config(folder: Path) -> LabelConfig:

@@ -197,7 +197,10 @@ def test_relative_paths_inside_a_ray_job_are_refused(pictures: Path) -> None:
 def test_flags_from_a_file_give_way_to_flags(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "flags.yaml").write_text("threshold: 0.6\nmean: [0, 0, 0]\ncomponents: all\noverwrite: false\n")
     out = tmp_path / "run"
-    assert label(pictures, out, "--shard-size", 1, "--config", tmp_path / "flags.yaml", "--components", "largest").code == 0
+    assert (
+        label(pictures, out, "--shard-size", 1, "--config", tmp_path / "flags.yaml", "--components", "largest").code
+        == 0
+    )
     boxes = json.loads((out / "run.json").read_text())["request"]["boxes"]
     assert boxes == {"threshold": 0.6, "components": "largest"}
     assert Command("verify", out).code == 0  # shards of one image

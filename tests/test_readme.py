@@ -82,5 +82,5 @@ def test_the_demo_labels_verifies_compares_and_draws(tmp_path: Path) -> None:
     sheet = cv2.imread(str(tmp_path / "demo" / "contact-sheet.png"))
     assert sheet.shape == (500, 1280, 3)
     line = next(line for line in demo.out.splitlines() if line.startswith("ask DuckDB")).removeprefix("ask DuckDB")
-    asked = subprocess.run(shlex.split(line.replace("python", sys.executable, 1)), capture_output=True, text=True)
+    asked = subprocess.run(shlex.split(line), cwd=ROOT, capture_output=True, text=True)
     assert (asked.returncode, "espresso" in asked.stdout) == (0, True)
