@@ -239,9 +239,10 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
     if plan_digest(run_dir, plan) != plan.digest:  # a driver that lost the race for run.json wrote its plan over ours
         write_plan(run_dir, listing, labels, shard_size)
     say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
+    auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
     say(
         f"precision {compute.precision} ({_why(config.precision != 'auto', 'auto is fp32')}), batches of "
-        f"{compute.batch_size} ({_why(config.batch_size, f'auto is {LARGEST_BATCH[device]} on {device}, less if few')}), "
+        f"{compute.batch_size} ({_why(config.batch_size, auto_batch)}), "
         f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {_UNIT[device]}')})"
     )
     return run
