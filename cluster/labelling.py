@@ -17,6 +17,7 @@ from cam_ops.errors import MachineError, RefusedError, UsageError
 from cam_ops.heads import find_head
 from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
+from cam_ops.methods import Method
 from cam_ops.models import ModelConfig, classes_for, load_classifier
 from cam_ops.tables import SCHEMA_VERSION
 from cluster.console import say
@@ -52,6 +53,9 @@ class LabelConfig:
     classes: str | None = None
     """Which classes get a map: label, top1, topk:N, above:P, or a union such as label+top1. By default `label` where
     there are labels, else top1."""
+    method: Method = "cam"
+    """How features become a map; all work on the head's affine weights, without a backward pass. eigencam and pc1 are
+    the same for every class."""
     scores: ScoreKind = "softmax"
     """How logits become scores: over all classes together, or each by itself for multi-label heads."""
     maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()
@@ -176,7 +180,7 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
         class_names_digest=sha256(json.dumps(described.classes.names).encode()).hexdigest(),
         classes=config.wanted_classes,
         scores=config.scores,
-        method="cam",
+        method=config.method,
         preprocessing=described.preprocessing,
         maps=config.maps,
         boxes=config.boxes,

@@ -16,6 +16,7 @@ from cam_ops.classes import ScoreKind
 from cam_ops.errors import RefusedError, StorageError
 from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
+from cam_ops.methods import Method
 from cam_ops.tables import COORDINATES, SCHEMA_VERSION
 from cluster.plan import Plan
 from cluster.rundir import RUN, RunDir
@@ -39,7 +40,7 @@ class Request:
     class_names_digest: str
     classes: str  # as --classes
     scores: ScoreKind
-    method: str
+    method: Method
     preprocessing: Preprocessing
     maps: MapConfig
     boxes: BoxConfig

@@ -15,11 +15,11 @@ import torch
 
 from cam_ops.arrays import F32, I64, U8
 from cam_ops.boxes import boxes_from_heatmap
-from cam_ops.cams import class_activation_maps, completeness_residuals
 from cam_ops.classes import NUM_TOP, choose_classes, class_scores, parse_class_choice
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.heads import Head, find_head, forward_with_features
 from cam_ops.images import BadImage, decode, fit
+from cam_ops.methods import completeness_residuals, explain
 from cam_ops.models import ModelConfig, load_classifier
 from cam_ops.tables import BOXES, IMAGES, heatmaps_schema, with_metadata
 from cluster.parquet import encode
@@ -154,8 +154,9 @@ class CamWorker:
             num = len(pictures)
             image_P, class_P = choose_classes(scores_BK[:num], labels_B, self.choice)
             image_P, class_P = image_P[usable_B[image_P]], class_P[usable_B[image_P]]
-            cams_PHW = class_activation_maps(features_BCHW, self.head, image_P, class_P)
-            residual_P = completeness_residuals(cams_PHW, logits_BK, self.head, image_P, class_P)
+            pairs = (features_BCHW, logits_BK, self.head, image_P, class_P)
+            cams_PHW = explain(request.method, *pairs)
+            residual_P = completeness_residuals(*pairs)
             maps = _Maps(
                 image_P=image_P.cpu().numpy(),
                 class_P=class_P.cpu().numpy(),
@@ -208,7 +209,7 @@ class CamWorker:
                 "heatmap": maps.cams_PHW[p],
                 "score": maps.score_P[p],
                 "logit": maps.logit_P[p],
-                "residual": maps.residual_P[p],
+                "residual": maps.residual_P[p] if run.request.method == "cam" else None,
             },
         )
         from_label = self.choice.label and row["label"] == class_id

@@ -7,13 +7,19 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from cam_ops.cams import class_activation_maps, completeness_residuals
 from cam_ops.errors import UsageError
-from cam_ops.heads import find_head, forward_with_features
+from cam_ops.heads import Head, find_head, forward_with_features
+from cam_ops.methods import completeness_residuals, explain
 from tests.conftest import TwoChannels
 
 RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 OTHERS = ["resnext50_32x4d", "densenet121", "mobilenet_v2", "mnasnet0_5", "efficientnet_b0", "shufflenet_v2_x0_5"]
+
+
+def class_activation_maps(
+    features: torch.Tensor, head: Head, image: torch.Tensor, classes: torch.Tensor
+) -> torch.Tensor:
+    return explain("cam", features, torch.ones(len(features), head.num_classes), head, image, classes)
 
 
 def network_of(name: str) -> nn.Module:
@@ -42,8 +48,11 @@ def test_the_head_is_the_last_linear_layer_and_maps_add_up_to_logits(name: str) 
         features_BCHW, logits_BK = forward_with_features(network, torch.randn(2, 3, 64, 64), head.pool_index)
     assert features_BCHW.shape[2:] == head.grid == (2, 2)
     image_P, class_P = torch.tensor([0, 0, 1]), torch.tensor([3, 999, 3])
-    cams_PHW = class_activation_maps(features_BCHW, head, image_P, class_P)
-    assert completeness_residuals(cams_PHW, logits_BK, head, image_P, class_P).max() < 1e-5
+    cams_PHW = explain("cam", features_BCHW, logits_BK, head, image_P, class_P)
+    torch.testing.assert_close(
+        cams_PHW.mean((1, 2)) + head.bias_K[class_P], logits_BK[image_P, class_P], rtol=1e-4, atol=1e-5
+    )
+    assert completeness_residuals(features_BCHW, logits_BK, head, image_P, class_P).max() < 1e-5
 
 
 def test_two_channels_by_hand() -> None:
