@@ -3,13 +3,17 @@
 A network y = h(GAP(A)) with an affine h has an exact class activation map (Zhou et al. 2016, section 2):
 M_c = sum_k W_ck A_k, with mean_xy(M_c) + b_c = y_c. This module finds A by watching one dry run for global spatial
 averages, proves that the logits depend on the picture only through one of them (swap test), proves that the rest
-is affine, and reads W and b off it. Letters: B batch, C channels, H, W grid, K classes.
+is affine, and reads W and b off it.
+
+Where a layer norm lies between the average F and the affine rest (ConvNeXt), y_c = const + sum_k W_ck g_k (F_k - mean F)
+/ s(F) with s(F) = sqrt(var F + eps). Folding the gain g and the mean into W leaves an affine head on the features
+A / s(F), one number an image: that decomposition is as exact. Letters: B batch, C channels, H, W grid, K classes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +22,11 @@ from torch.overrides import TorchFunctionMode
 
 from cam_ops.errors import UsageError
 
-SWAP_TOLERANCE = 1e-4  # relative, float32
-AFFINE_TOLERANCE = 1e-4  # affine heads measure 1e-7 in float32, MobileNetV3 0.26, ConvNeXt 0.42
+SWAP_TOLERANCE = 1e-4  # of the difference between pictures, float32
+AFFINE_TOLERANCE = 1e-4  # affine heads measure 1e-7 in float32, MobileNetV3 and ConvNeXt 0.1 and more
+PROBE_SCALES = (1.0, 10.0)  # root mean square of the probes: near 0 a curved head looks straight
+
+Cut = Literal["pool", "norm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +37,7 @@ class Head:
     weight_KC: Tensor  # float32
     bias_K: Tensor  # float32
     grid: tuple[int, int]
+    norm_eps: float | None = None  # of the folded layer norm: the head is affine in A / sqrt(var F + eps)
 
     @property
     def num_classes(self) -> int:
@@ -37,25 +45,62 @@ class Head:
         return int(self.bias_K.shape[0])
 
 
-class _WatchPools(TorchFunctionMode):
-    """While entered, calls `on_pool(index, features_BCHW, pooled)` for each global spatial average.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """One call that a network could be cut at: a global spatial average, or a layer norm of one vector per image."""
 
-    What `on_pool` returns stands in for the average.
-    """
+    cut: Cut
+    index: int  # among the calls of its kind
+    given: Tensor  # (B, C, H, W) of an average, (B, C) of a norm
+    returned: Tensor
+    norm: "_Norm | None" = None
 
-    def __init__(self, on_pool: Callable[[int, Tensor, Tensor], Tensor]) -> None:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Norm:
+    """Gain, offset and epsilon of a layer norm."""
+
+    gain_C: Tensor | float
+    offset_C: Tensor | float
+    eps: float
+
+
+class _Watch(TorchFunctionMode):
+    """While entered, calls `on_call(seen)` at each possible cut; what that returns stands in for the call's result."""
+
+    def __init__(self, on_call: Callable[[_Seen], Tensor]) -> None:
         super().__init__()
-        self.on_pool = on_pool
-        self.num_pools = 0
+        self.on_call = on_call
+        self.counts: dict[Cut, int] = {"pool": 0, "norm": 0}
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         returned = func(*args, **kwargs)
         features_BCHW = _averaged_tensor(func, args, kwargs, returned)
-        if features_BCHW is None:
-            return returned
-        self.num_pools += 1
-        return self.on_pool(self.num_pools - 1, features_BCHW, returned)
+        if features_BCHW is not None:
+            return self._call(_Seen(cut="pool", index=self.counts["pool"], given=features_BCHW, returned=returned))
+        if func is functional.layer_norm:
+            given, norm = _layer_norm_of(*args, **kwargs)
+            if given.numel() == given.shape[0] * given.shape[-1]:
+                index = self.counts["norm"]
+                return self._call(_Seen(cut="norm", index=index, given=given.flatten(1), returned=returned, norm=norm))
+        return returned
+
+    def _call(self, seen: _Seen) -> Tensor:
+        self.counts[seen.cut] += 1
+        return self.on_call(seen)
+
+
+def _layer_norm_of(
+    given: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, _Norm]:
+    """Name the arguments of functional.layer_norm."""
+    gain, offset = 1.0 if weight is None else weight, 0.0 if bias is None else bias
+    return given, _Norm(gain_C=gain, offset_C=offset, eps=eps)
 
 
 def _averaged_tensor(
@@ -76,46 +121,68 @@ def _averaged_tensor(
     return None
 
 
-def forward_with_features(network: nn.Module, images_BCHW: Tensor, pool_index: int) -> tuple[Tensor, Tensor]:
-    """Run `network` once; return the features it averages, float32 (B, C, H, W), and its logits, float32 (B, K).
+def forward_with_features(network: nn.Module, images_BCHW: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+    """Run `network` once; return the features that `head` is affine in, float32 (B, C, H, W), and the logits (B, K).
 
     The features are a copy made at the moment of averaging: nothing that runs later can alter them.
     """
     kept: list[Tensor] = []
 
-    def keep(index: int, features_BCHW: Tensor, pooled: Tensor) -> Tensor:
-        if index == pool_index:
-            kept.append(features_BCHW.detach().to(torch.float32, copy=True))
-        return pooled
+    def keep(seen: _Seen) -> Tensor:
+        if (seen.cut, seen.index) == ("pool", head.pool_index):
+            kept.append(seen.given.detach().to(torch.float32, copy=True))
+        return seen.returned
 
-    with _WatchPools(keep):
+    with _Watch(keep):
         logits_BK = network(images_BCHW)
-    return kept[0], logits_BK.float()
+    features_BCHW = kept[0]
+    if head.norm_eps is not None:
+        variance_B = features_BCHW.mean((2, 3)).var(1, correction=0)
+        features_BCHW /= (variance_B + head.norm_eps).sqrt()[:, None, None, None]
+    return features_BCHW, logits_BK.float()
 
 
 def find_head(network: nn.Module, image_size: int) -> Head:
     """Find and prove the affine head of `network`, which is in eval mode, float32, on any device.
 
     Costs a few forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason
-    if the logits are not an affine function of one global spatial average.
+    if the logits are not an affine function of one global spatial average, or of its layer norm.
     """
     device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
     generator = torch.Generator().manual_seed(0)
     images_BCHW = torch.randn(3, 3, image_size, image_size, generator=generator).to(device)
-    pools: list[tuple[Tensor, Tensor]] = []
+    calls: list[_Seen] = []
 
-    def record(index: int, features_BCHW: Tensor, pooled: Tensor) -> Tensor:
-        pools.append((features_BCHW, pooled.clone()))
-        return pooled
+    def record(seen: _Seen) -> Tensor:
+        calls.append(replace(seen, given=seen.given.clone(), returned=seen.returned.clone()))
+        return seen.returned
 
     try:
-        with torch.no_grad(), _WatchPools(record):
+        with torch.no_grad(), _Watch(record):
             logits_BK = network(images_BCHW)
     except Exception as error:
         raise UsageError(
             f"the network cannot take RGB pictures of {image_size}x{image_size} pixels "
             f"({type(error).__name__}: {error}); check --image-size and --model"
         ) from error
+    _check_logits(logits_BK)
+    pools = [seen for seen in calls if seen.cut == "pool"]
+    if not pools:
+        raise UsageError(
+            "the network never averages a feature map over its whole grid, so it has no class activation map; "
+            "networks that end in global average pooling and a linear layer are supported"
+        )
+    for pool in reversed(pools):
+        if _logits_depend_only_on(network, images_BCHW, logits_BK, pool):
+            norms = [seen for seen in calls[calls.index(pool) :] if _is_norm_of(seen, pool)]
+            return _read_head(network, images_BCHW, pool, norms[0] if norms else None)
+    raise UsageError(
+        f"the network averages {len(pools)} feature map(s) over their whole grid, but its logits depend on the "
+        "picture through other paths too, so no map decomposes them"
+    )
+
+
+def _check_logits(logits_BK: Any) -> None:
     if not isinstance(logits_BK, Tensor) or logits_BK.ndim != 2:
         raise UsageError(
             f"expected the network to return logits of shape (batch, classes), it returned "
@@ -124,79 +191,80 @@ def find_head(network: nn.Module, image_size: int) -> Head:
         )
     if not logits_BK.isfinite().all():
         raise UsageError("the network's logits on noise are not finite; are its weights whole?")
-    if not pools:
-        raise UsageError(
-            "the network never averages a feature map over its whole grid, so it has no class activation map; "
-            "networks that end in global average pooling and a linear layer are supported"
-        )
-    for pool_index in reversed(range(len(pools))):
-        features_BCHW, pooled = pools[pool_index]
-        if _logits_depend_only_on(network, images_BCHW, logits_BK, pool_index, pooled):
-            return _read_affine_head(network, images_BCHW, pool_index, features_BCHW, pooled)
-    raise UsageError(
-        f"the network averages {len(pools)} feature map(s) over their whole grid, but its logits depend on the "
-        "picture through other paths too, so no map decomposes them"
-    )
 
 
-def _run_with_pooled(network: nn.Module, images_BCHW: Tensor, pool_index: int, substitute: Tensor) -> Tensor:
-    """Run `network` with its `pool_index`-th average replaced by `substitute`; return the logits."""
+def _is_norm_of(seen: _Seen, pool: _Seen) -> bool:
+    pooled_BC = pool.returned.flatten(1)
+    return seen.cut == "norm" and seen.given.shape == pooled_BC.shape and torch.equal(seen.given, pooled_BC)
 
-    def replace(index: int, features_BCHW: Tensor, pooled: Tensor) -> Tensor:
-        return substitute if index == pool_index else pooled
 
-    with _WatchPools(replace):
+def _run_cut(network: nn.Module, images_BCHW: Tensor, at: _Seen, substitute: Tensor) -> Tensor:
+    """Run `network` with the result of the call `at` replaced by `substitute`; return the logits."""
+
+    def put(seen: _Seen) -> Tensor:
+        return substitute if (seen.cut, seen.index) == (at.cut, at.index) else seen.returned
+
+    with _Watch(put):
         logits_BK: Tensor = network(images_BCHW)
     return logits_BK
 
 
-def _logits_depend_only_on(
-    network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, pool_index: int, pooled: Tensor
-) -> bool:
+def _logits_depend_only_on(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, pool: _Seen) -> bool:
     """Swap test: other pictures, but the pooled vectors of these; are the logits those of these?"""
     with torch.no_grad():
-        swapped_BK = _run_with_pooled(network, images_BCHW.roll(1, 0), pool_index, pooled)
-    return bool((swapped_BK - logits_BK).norm() <= SWAP_TOLERANCE * logits_BK.norm())
+        swapped_BK = _run_cut(network, images_BCHW.roll(1, 0), pool, pool.returned)
+    return bool((swapped_BK - logits_BK).norm() <= SWAP_TOLERANCE * (logits_BK - logits_BK.roll(1, 0)).norm())
 
 
-def _read_affine_head(
-    network: nn.Module, images_BCHW: Tensor, pool_index: int, features_BCHW: Tensor, pooled: Tensor
-) -> Head:
-    if pooled[0].numel() != features_BCHW.shape[1]:
-        raise UsageError(
-            f"expected one average per channel ({features_BCHW.shape[1]}), the network makes {pooled[0].numel()}"
+def _read_head(network: nn.Module, images_BCHW: Tensor, pool: _Seen, norm: _Seen | None) -> Head:
+    """Prove the head affine in the average, or else in the layer norm of the average, and read it off."""
+    channels, height, width = pool.given.shape[1:]
+    if pool.returned[0].numel() != channels:
+        raise UsageError(f"expected one average per channel ({channels}), the network makes {pool.returned[0].numel()}")
+    head = Head(pool_index=pool.index, weight_KC=torch.empty(0), bias_K=torch.empty(0), grid=(height, width))
+    curvature = _curvature(network, images_BCHW, pool)
+    if curvature < AFFINE_TOLERANCE:
+        weight_KC, bias_K = _read_affine(network, images_BCHW[:1], pool)
+        return replace(head, weight_KC=weight_KC, bias_K=bias_K)
+    if norm is not None and norm.norm is not None and _curvature(network, images_BCHW, norm) < AFFINE_TOLERANCE:
+        weight_KC, bias_K = _read_affine(network, images_BCHW[:1], norm)
+        gained_KC = weight_KC * norm.norm.gain_C
+        return replace(
+            head,
+            weight_KC=gained_KC - gained_KC.mean(1, keepdim=True),
+            bias_K=bias_K + (weight_KC * norm.norm.offset_C).sum(1),
+            norm_eps=norm.norm.eps,
         )
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.rand(2, *pooled.shape[1:], generator=generator).to(pooled) * 2
-    first, second = pooled[:2] * noise
-    probes = torch.stack([first, second, first + second])
-    with torch.no_grad():
-        first_K, second_K, sum_K = _run_with_pooled(network, images_BCHW, pool_index, probes)
-        bias_K = _run_with_pooled(network, images_BCHW[:1], pool_index, torch.zeros_like(pooled[:1]))[0]
-    curvature = (sum_K - first_K - second_K + bias_K).norm() / (first_K - bias_K).norm()
-    if not curvature < AFFINE_TOLERANCE:
-        raise UsageError(
-            "the network's head, from its pooled features to its logits, is not affine (relative curvature "
-            f"{curvature.item():.1e}, at most {AFFINE_TOLERANCE:.0e} expected): a class activation map would not "
-            "add up to the class score; use a network that ends in global average pooling and a linear layer"
-        )
-    weight_KC = _jacobian(network, images_BCHW[:1], pool_index, pooled[:1])
-    return Head(
-        pool_index=pool_index,
-        weight_KC=weight_KC,
-        bias_K=bias_K.detach().float(),
-        grid=(int(features_BCHW.shape[2]), int(features_BCHW.shape[3])),
+    raise UsageError(
+        "the network's head, from its pooled features to its logits, is not affine (relative curvature "
+        f"{curvature:.1e}, at most {AFFINE_TOLERANCE:.0e} expected): a class activation map would not "
+        "add up to the class score; use a network that ends in global average pooling and a linear layer"
     )
 
 
-def _jacobian(network: nn.Module, image_1CHW: Tensor, pool_index: int, pooled_1C: Tensor) -> Tensor:
-    """Return d logits / d pooled, shape (K, C): exactly the rows of a linear layer's weight."""
-    leaf = pooled_1C.detach().clone().requires_grad_()
+def _curvature(network: nn.Module, images_BCHW: Tensor, at: _Seen) -> float:
+    """Return |h(a + b) - h(a) - h(b) + h(0)| / |h(a) - h(0)| for random vectors a, b in place of a call, the largest."""
+    generator = torch.Generator().manual_seed(1)
+    largest = 0.0
+    for scale in PROBE_SCALES:
+        first, second = scale * torch.randn(2, *at.returned.shape[1:], generator=generator).to(at.returned)
+        probes = torch.stack([first, second, first + second])
+        with torch.no_grad():
+            first_K, second_K, sum_K = _run_cut(network, images_BCHW, at, probes)
+            zero_K = _run_cut(network, images_BCHW[:1], at, torch.zeros_like(probes[:1]))[0]
+        curvature = (sum_K - first_K - second_K + zero_K).norm() / (first_K - zero_K).norm()
+        largest = max(largest, float("inf") if curvature.isnan() else float(curvature))
+    return largest
+
+
+def _read_affine(network: nn.Module, image_1CHW: Tensor, at: _Seen) -> tuple[Tensor, Tensor]:
+    """Return W (K, C) and b (K,) of an affine head: its jacobian, exactly a linear layer's rows, and its value at 0."""
+    leaf = torch.zeros_like(at.returned[:1]).requires_grad_()
     with torch.enable_grad():
-        logits_1K = _run_with_pooled(network, image_1CHW, pool_index, leaf)
+        logits_1K = _run_cut(network, image_1CHW, at, leaf)
     identity_KK = torch.eye(logits_1K.shape[1], device=logits_1K.device)
     rows = [
         torch.autograd.grad(logits_1K, leaf, chunk[:, None], retain_graph=True, is_grads_batched=True)[0].flatten(1)
         for chunk in torch.split(identity_KK, 1024)
     ]
-    return torch.cat(rows).float()
+    return torch.cat(rows).float(), logits_1K[0].detach().float()

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from cam_ops.errors import UsageError
 from cam_ops.heads import Head
 
 Method = Literal[
@@ -129,6 +130,21 @@ METHODS: dict[Method, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "pc1": pc1,
 }
 assert set(METHODS) == set(get_args(Method))
+
+
+WITH_LAYER_NORM: tuple[Method, ...] = ("cam", "eigencam", "pc1")
+
+
+def check_method(method: Method, head: Head) -> None:
+    """Raise UsageError for a method that has no closed form on this head.
+
+    Through a layer norm the gradient is not W: its map sums to 0 whatever the picture shows.
+    """
+    if head.norm_eps is not None and method not in WITH_LAYER_NORM:
+        raise UsageError(
+            f"--method {method} has no closed form on a network with a layer norm after pooling; "
+            f"expected one of {', '.join(WITH_LAYER_NORM)}"
+        )
 
 
 def explain(

@@ -17,7 +17,7 @@ from cam_ops.errors import MachineError, RefusedError, UsageError
 from cam_ops.heads import find_head
 from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
-from cam_ops.methods import Method
+from cam_ops.methods import Method, check_method
 from cam_ops.models import ModelConfig, classes_for, load_classifier
 from cam_ops.tables import SCHEMA_VERSION
 from cluster.console import say
@@ -150,6 +150,7 @@ def _describe(config: LabelConfig) -> _Described:
     labels = labels_digest(config.labels)
     classifier = load_classifier(config.model)
     head = find_head(classifier.network, classifier.preprocessing.image_size)
+    check_method(config.method, head)
     return _Described(
         labels=labels,
         name=classifier.name,

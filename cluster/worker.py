@@ -146,7 +146,7 @@ class CamWorker:
         with torch.inference_mode():
             images_BCHW = torch.from_numpy(inputs_BSS3).to(self.device).permute(0, 3, 1, 2)
             images_BCHW = ((images_BCHW.float() / 255 - self.mean_C11) / self.std_C11).to(DTYPES[request.precision])
-            features_BCHW, logits_BK = forward_with_features(self.network, images_BCHW, self.head.pool_index)
+            features_BCHW, logits_BK = forward_with_features(self.network, images_BCHW, self.head)
             scores_BK = class_scores(logits_BK, request.scores)
             top = scores_BK.topk(min(NUM_TOP, scores_BK.shape[1]))
             labels_B = torch.tensor([-1 if label is None else label for label in labels], device=self.device)

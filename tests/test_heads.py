@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cam_ops.errors import UsageError
 from cam_ops.heads import Head, find_head, forward_with_features
-from cam_ops.methods import completeness_residuals, explain
+from cam_ops.methods import check_method, completeness_residuals, explain
 from tests.conftest import TwoChannels
 
 RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -45,7 +45,7 @@ def test_the_head_is_the_last_linear_layer_and_maps_add_up_to_logits(name: str) 
     assert torch.equal(head.weight_KC, linear.weight)
     torch.testing.assert_close(head.bias_K, linear.bias, rtol=0, atol=0)
     with torch.no_grad():
-        features_BCHW, logits_BK = forward_with_features(network, torch.randn(2, 3, 64, 64), head.pool_index)
+        features_BCHW, logits_BK = forward_with_features(network, torch.randn(2, 3, 64, 64), head)
     assert features_BCHW.shape[2:] == head.grid == (2, 2)
     image_P, class_P = torch.tensor([0, 0, 1]), torch.tensor([3, 999, 3])
     cams_PHW = explain("cam", features_BCHW, logits_BK, head, image_P, class_P)
@@ -55,11 +55,34 @@ def test_the_head_is_the_last_linear_layer_and_maps_add_up_to_logits(name: str) 
     assert completeness_residuals(features_BCHW, logits_BK, head, image_P, class_P).max() < 1e-5
 
 
+def test_a_layer_norm_after_pooling_is_folded() -> None:
+    network = network_of("convnext_tiny")
+    norm, linear = network.classifier[0], network.classifier[2]
+    norm.weight.data.uniform_(0.5, 1.5)
+    norm.bias.data.uniform_(-0.5, 0.5)
+    linear.bias.data.uniform_(-0.5, 0.5)
+    head = find_head(network, 96)
+    images = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        features_BCHW, logits_BK = forward_with_features(network, images, head)
+        raw_BCHW = network.features(images)
+    image_P, class_P = torch.tensor([0, 1, 1]), torch.tensor([3, 3, 999])
+    assert completeness_residuals(features_BCHW, logits_BK, head, image_P, class_P).max() < 1e-5
+    pooled_C = raw_BCHW[1].mean((1, 2))
+    centred_CHW = raw_BCHW[1] - raw_BCHW[1].mean(0)  # by hand: the norm's own arithmetic, cell by cell
+    weight_C = linear.weight[999] * norm.weight / (pooled_C.var(correction=0) + norm.eps).sqrt()
+    expected_hw = (weight_C[:, None, None] * centred_CHW).sum(0)
+    cam_hw = class_activation_maps(features_BCHW, head, image_P, class_P)[2]
+    torch.testing.assert_close(cam_hw, expected_hw, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="layer norm"):
+        check_method("gradcam", head)
+
+
 def test_two_channels_by_hand() -> None:
     network = TwoChannels().eval()
     head = find_head(network, 8)
     image_1CHW = torch.tensor([[[[1.0, 3.0]], [[2.0, 6.0]], [[9.0, 9.0]]]])
-    features_BCHW, logits_BK = forward_with_features(network, image_1CHW, head.pool_index)
+    features_BCHW, logits_BK = forward_with_features(network, image_1CHW, head)
     cams_PHW = class_activation_maps(features_BCHW, head, torch.tensor([0, 0]), torch.tensor([0, 1]))
     assert cams_PHW.tolist() == [[[1.0, 3.0]], [[0.0, 0.0]]]
     assert logits_BK.tolist() == [[2.5, 0.0]]
@@ -76,7 +99,7 @@ def test_the_map_is_the_formula_s_plain_loop() -> None:
     for k, weight in enumerate(weight_KC[predicted]):
         expected_hw += weight * blobs[0][0, k]
     head = find_head(network, 128)
-    features_BCHW, _ = forward_with_features(network, image_1CHW, head.pool_index)
+    features_BCHW, _ = forward_with_features(network, image_1CHW, head)
     cam_hw = class_activation_maps(features_BCHW, head, torch.tensor([0]), torch.tensor([predicted]))[0]
     np.testing.assert_allclose(cam_hw, expected_hw, rtol=1e-4, atol=1e-6)
 
@@ -84,7 +107,7 @@ def test_the_map_is_the_formula_s_plain_loop() -> None:
 def test_densenet_maps_the_activated_features_that_it_averages() -> None:
     network = network_of("densenet121")
     head = find_head(network, 64)
-    features_BCHW, _ = forward_with_features(network, torch.randn(1, 3, 64, 64), head.pool_index)
+    features_BCHW, _ = forward_with_features(network, torch.randn(1, 3, 64, 64), head)
     assert features_BCHW.min() == 0
 
 
@@ -115,7 +138,7 @@ def test_grad_cam_of_another_library_is_the_positive_part_of_the_map() -> None:
     network = network_of("resnet18")
     image_1CHW = torch.randn(1, 3, 96, 96)
     head = find_head(network, 96)
-    features_BCHW, _ = forward_with_features(network, image_1CHW, head.pool_index)
+    features_BCHW, _ = forward_with_features(network, image_1CHW, head)
     cam_hw = class_activation_maps(features_BCHW, head, torch.tensor([0]), torch.tensor([7]))[0].clamp(min=0)
     network.requires_grad_(True)
     with GradCAM(network, [network.layer4[-1]]) as library:
@@ -137,7 +160,7 @@ def test_torch_cam_gives_the_same_map() -> None:
         logits = network(image_1CHW)
         theirs_hw = extractor(5, logits, normalized=False)[0][0]
     head = find_head(network, 96)
-    features_BCHW, _ = forward_with_features(network, image_1CHW, head.pool_index)
+    features_BCHW, _ = forward_with_features(network, image_1CHW, head)
     ours_hw = class_activation_maps(features_BCHW, head, torch.tensor([0]), torch.tensor([5]))[0]
     torch.testing.assert_close(ours_hw, theirs_hw, rtol=1e-4, atol=1e-5)
 
@@ -158,7 +181,8 @@ class Skips(nn.Module):
     [
         (lambda: network_of("vgg11"), "never averages"),
         (lambda: network_of("mobilenet_v3_small"), "not affine"),
-        (lambda: network_of("convnext_tiny"), "not affine"),
+        (lambda: torchvision.models.mobilenet_v3_small(), "not affine"),  # its features are tiny before any training
+        (lambda: network_of("maxvit_t"), "not affine"),
         (Skips, "other paths"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "logits of shape"),
         (lambda: nn.Conv2d(1, 4, 3), "cannot take RGB pictures of 224x224"),

@@ -59,7 +59,7 @@ def resnet() -> tuple[nn.Module, Head, torch.Tensor, torch.Tensor, torch.Tensor]
     torch.manual_seed(1)
     image = torch.randn(1, 3, 96, 96)
     head = find_head(network, 96)
-    features, logits = forward_with_features(network, image, head.pool_index)
+    features, logits = forward_with_features(network, image, head)
     return network, head, image, features, logits
 
 
