@@ -5,9 +5,10 @@ M_c = sum_k W_ck A_k, with mean_xy(M_c) + b_c = y_c. This module finds A by watc
 averages, proves that the logits depend on the picture only through one of them (swap test), proves that the rest
 is affine, and reads W and b off it.
 
-Where a layer norm lies between the average F and the affine rest (ConvNeXt), y_c = const + sum_k W_ck g_k (F_k - mean F)
-/ s(F) with s(F) = sqrt(var F + eps). Folding the gain g and the mean into W leaves an affine head on the features
-A / s(F), one number an image: that decomposition is as exact. Letters: B batch, C channels, H, W grid, K classes.
+Where a layer norm lies between the average F and the affine rest (ConvNeXt),
+y_c = const + sum_k W_ck g_k (F_k - mean F) / s(F) with s(F) = sqrt(var F + eps). Folding the gain g and the mean into W
+leaves an affine head on the features A / s(F), one number an image: that decomposition is as exact.
+Letters: B batch, C channels, H, W grid, K classes.
 """
 
 from collections.abc import Callable
@@ -243,7 +244,7 @@ def _read_head(network: nn.Module, images_BCHW: Tensor, pool: _Seen, norm: _Seen
 
 
 def _curvature(network: nn.Module, images_BCHW: Tensor, at: _Seen) -> float:
-    """Return |h(a + b) - h(a) - h(b) + h(0)| / |h(a) - h(0)| for random vectors a, b in place of a call, the largest."""
+    """Return the largest |h(a + b) - h(a) - h(b) + h(0)| / |h(a) - h(0)| for random a, b in place of a call."""
     generator = torch.Generator().manual_seed(1)
     largest = 0.0
     for scale in PROBE_SCALES:

@@ -13,7 +13,7 @@ import tyro.conf
 
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ClassList, ScoreKind, parse_class_choice
-from cam_ops.errors import MachineError, RefusedError, UsageError
+from cam_ops.errors import MachineError, RefusedError, StorageError, UsageError
 from cam_ops.heads import find_head
 from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
@@ -290,6 +290,11 @@ def _pending(run_dir: RunDir, run: Run) -> list[int]:
 
 def _finish(run_dir: RunDir, run: Run) -> Totals:
     """Write summary.json unless it is there, and return what it says."""
+    if plan_digest(run_dir, run.plan) != run.plan.digest:
+        raise StorageError(
+            f"the plan in {run_dir.root} is not the one that run.json was written for: it is damaged, or another "
+            "driver wrote its own over it; begin again with --overwrite, or in another --out"
+        )
     totals = count_rows(run_dir, run.request.fingerprint(), list(range(run.plan.num_shards)))
     content = summary_of(run.request.fingerprint(), totals)
     if run_dir.read(SUMMARY) != content:

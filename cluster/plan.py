@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cam_ops.errors import StorageError
-from cam_ops.tables import PLAN
+from cam_ops.tables import PLAN, SCHEMA_VERSION, with_metadata
 from cluster.parquet import encode
 from cluster.rundir import RunDir, plan_name
 
 SHARDS_PER_PART = 1000
 MAX_SHARD_SIZE = 512
 SHARDS_PER_REPLICA = 4
+DOCUMENT = {"schema_version": SCHEMA_VERSION, "table": "plan"}
 MIN_REPLICAS = 8  # small jobs are cut as if for eight replicas, so that up to eight give the very same files
 
 
@@ -47,7 +48,11 @@ def auto_shard_size(num_images: int, num_replicas: int, batch_size: int) -> int:
 
 
 def write_plan(run_dir: RunDir, listing: pa.Table, labels: pa.Array, shard_size: int) -> Plan:
-    """Cut a listing into shards and publish the parts of the plan."""
+    """Cut a listing into shards and publish the parts of the plan.
+
+    Their bytes depend on listing, labels and shard size alone: two drivers that plan the same images at the same moment
+    replace each other's parts with equal ones, whatever else they were asked for.
+    """
     position = np.arange(len(listing))
     table = pa.table(
         {
@@ -57,7 +62,7 @@ def write_plan(run_dir: RunDir, listing: pa.Table, labels: pa.Array, shard_size:
             "label": labels,
         }
     ).select(PLAN.names)
-    table = table.cast(PLAN)
+    table = table.cast(with_metadata(PLAN, DOCUMENT))
     per_part = SHARDS_PER_PART * shard_size
     digest = hashlib.sha256()
     starts = range(0, len(table), per_part)

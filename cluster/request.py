@@ -53,6 +53,21 @@ class Request:
         """Return the sha256 of the request as canonical JSON."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    def document(self, table: str) -> dict[str, Any]:
+        """Return the JSON document that each file of `table` carries."""
+        return {
+            "schema_version": self.schema_version,
+            "table": table,
+            "fingerprint": self.fingerprint(),
+            "model": self.model,
+            "model_digest": self.model_digest,
+            "method": self.method,
+            "map_recipe": asdict(self.maps),
+            "box_recipe": asdict(self.boxes),
+            "input_size": self.preprocessing.image_size,
+            "coordinates": COORDINATES,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -62,22 +77,6 @@ class Run:
     plan: Plan
     class_names: tuple[str, ...]
     grid: tuple[int, int]  # h, w of the raw maps
-
-    def document(self, table: str) -> dict[str, Any]:
-        """Return the JSON document that each file of `table` carries."""
-        request = self.request
-        return {
-            "schema_version": request.schema_version,
-            "table": table,
-            "fingerprint": request.fingerprint(),
-            "model": request.model,
-            "model_digest": request.model_digest,
-            "method": request.method,
-            "map_recipe": asdict(request.maps),
-            "box_recipe": asdict(request.boxes),
-            "input_size": request.preprocessing.image_size,
-            "coordinates": COORDINATES,
-        }
 
 
 def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> bool:

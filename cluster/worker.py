@@ -4,6 +4,7 @@ A plain class that tests and the inline executor call directly; `cluster.pool` w
 from run.json. Letters: B batch, S side of the network's input, h, w the grid, K classes, P explained pairs.
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ from cam_ops.models import ModelConfig, load_classifier
 from cam_ops.tables import BOXES, IMAGES, heatmaps_schema, with_metadata
 from cluster.parquet import encode
 from cluster.plan import read_shard
-from cluster.request import Precision, existing_run
+from cluster.request import Precision, read_run
 from cluster.rundir import RUN, TABLES, open_run_dir, shard_name
 from cluster.sources import check_folder, read_image
 
@@ -72,10 +73,13 @@ class CamWorker:
         Raises UsageError, StorageError or MachineError with the reason that this machine cannot take part.
         """
         self.run_dir = open_run_dir(out)
-        self.run = existing_run(self.run_dir)
-        request = self.run.request
-        if request.fingerprint() != fingerprint:
-            raise StorageError(f"this node sees another run at {out}; a local --out must be shared by all nodes")
+        run = read_run(self.run_dir)
+        if run is None or run.request.fingerprint() != fingerprint:
+            raise StorageError(
+                f"the node {os.uname().nodename} does not see the run at {out}; "
+                "a local --out must be shared by all nodes"
+            )
+        self.run, request = run, run.request
         self.run_json = self.run_dir.read(RUN)
         check_folder(request.images)
         cv2.setNumThreads(0)
@@ -248,7 +252,9 @@ class CamWorker:
         schemas = {"heatmaps": schema, "boxes": BOXES, "images": IMAGES}
         return {
             name: encode(
-                pa.Table.from_pydict(columns[name], schema=with_metadata(schemas[name], self.run.document(name)))
+                pa.Table.from_pydict(
+                    columns[name], schema=with_metadata(schemas[name], self.run.request.document(name))
+                )
             )
             for name in TABLES
         }

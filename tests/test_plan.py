@@ -30,7 +30,7 @@ def listing_of(num_images: int) -> pa.Table:
 
 def test_every_image_is_planned_once_and_shards_read_back_in_order(tmp_path: Path) -> None:
     run_dir = RunDir(str(tmp_path))
-    plan = write_plan(run_dir, listing_of(2503), pa.nulls(2503, pa.int32()), shard_size=2)
+    plan = write_plan(run_dir, listing_of(2503), pa.nulls(2503, pa.int32()), 2)
     assert (plan.num_images, plan.num_shards) == (2503, 1252)
     assert sorted(path.name for path in (tmp_path / "plan").iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
     rows = [row for shard in range(1252) for row in read_shard(run_dir, shard).to_pylist()]
