@@ -7,7 +7,8 @@ import torch
 
 from cam_ops.models import ModelConfig
 from cluster.request import Device
-from cluster.worker import CamWorker, ShardReport
+from cluster.rows import ShardReport
+from cluster.worker import CamWorker
 
 
 class InlineExecutor:

@@ -13,7 +13,7 @@ import tyro.conf
 
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ClassList, ScoreKind, parse_class_choice
-from cam_ops.errors import MachineError, RefusedError, StorageError, UsageError
+from cam_ops.errors import RefusedError, StorageError, UsageError
 from cam_ops.heads import find_head
 from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
@@ -26,6 +26,7 @@ from cluster.labels import find_labels, labels_digest
 from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
 from cluster.progress import Progress
 from cluster.request import Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
+from cluster.resources import UNIT, DeviceChoice, ExecutorName, choose_device, choose_replicas, open_executor
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
 from cluster.sources import folder_address, list_folder
 from cluster.totals import Totals, count_rows, summary_of
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from cluster.pool import RayExecutor
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
-_UNIT: dict[Device, str] = {"cpu": "CPU", "cuda": "GPU"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class LabelConfig:
     """How logits become scores: over all classes together, or each by itself for multi-label heads."""
     maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()
     boxes: tyro.conf.OmitArgPrefixes[BoxConfig] = BoxConfig()
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: DeviceChoice = "auto"
     """`auto` takes GPUs where the cluster has any; what it chose, and why, is said and stored."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the forward pass; maps and boxes are always computed in fp32 and fp64. `auto` is fp32."""
@@ -70,7 +70,7 @@ class LabelConfig:
     """Model replicas; by default one per GPU, or one per CPU core where there is no GPU."""
     shard_size: int | None = None
     """Images per shard; by default 512, fewer for a small job. Fixed when the plan is made."""
-    executor: Literal["ray", "inline"] = "ray"
+    executor: ExecutorName = "ray"
     """`ray` runs actors; `inline` runs the same worker in this process."""
     ray_address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
@@ -115,9 +115,9 @@ def label(config: LabelConfig) -> Totals:
             f"{run_dir.root} holds shards but no run.json that says what they are; use --overwrite to replace them, "
             "or another --out"
         )
-    with closing(_executor(config)) as executor:
-        device = _device(config, executor, run.request if run else None)
-        num_replicas = _num_replicas(config, executor, device)
+    with closing(open_executor(config.executor, config.ray_address)) as executor:
+        device = choose_device(config.device, run.request.device if run else None, executor)
+        num_replicas = choose_replicas(config.replicas, device, executor)
         if not run:
             run = _plan(config, run_dir, described, num_replicas, device)
         _run_missing(config, run_dir, run, executor, num_replicas)
@@ -129,7 +129,6 @@ class _Described:
     """What the driver needs to know of the labels and the model; the network itself is dropped."""
 
     labels: str  # digest
-
     name: str
     digest: str
     classes: ClassList
@@ -192,38 +191,6 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
     )
 
 
-def _executor(config: LabelConfig) -> "InlineExecutor | RayExecutor":
-    if config.executor == "inline":
-        return InlineExecutor()
-    from cluster.pool import RayExecutor  # inline does without ray, which takes a second to import
-
-    return RayExecutor(config.ray_address)
-
-
-def _device(config: LabelConfig, executor: "InlineExecutor | RayExecutor", before: Request | None) -> Device:
-    if config.device != "auto":
-        return config.device
-    if before:
-        return before.device
-    device: Device = "cuda" if executor.num_gpus else "cpu"
-    say(f"device: {device}, because there are {executor.num_gpus} GPU(s)")
-    return device
-
-
-def _num_replicas(config: LabelConfig, executor: "InlineExecutor | RayExecutor", device: Device) -> int:
-    """Return how many replicas to start. Raises MachineError where the cluster lacks what was asked for."""
-    available, unit = executor.num_gpus if device == "cuda" else executor.num_cpus, _UNIT[device]
-    if not available:
-        raise MachineError(f"the run needs device {device}, there is no {unit}; add a node with one, or use --device")
-    num_replicas = 1 if config.executor == "inline" else config.replicas or available
-    if num_replicas > available:
-        raise MachineError(
-            f"asked for {num_replicas} replicas with 1 {unit} each, the cluster has {available} {unit}s; "
-            f"use --replicas {available}"
-        )
-    return num_replicas
-
-
 def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_replicas: int, device: Device) -> Run:
     """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
     listing = list_folder(config.images, config.limit, skip=run_dir.root)
@@ -248,7 +215,7 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
     say(
         f"precision {compute.precision} ({_why(config.precision != 'auto', 'auto is fp32')}), batches of "
         f"{compute.batch_size} ({_why(config.batch_size, auto_batch)}), "
-        f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {_UNIT[device]}')})"
+        f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {UNIT[device]}')})"
     )
     return run
 

@@ -21,7 +21,8 @@ from cam_ops.models import ModelConfig
 from cluster.console import say
 from cluster.interrupts import raise_on_sigterm
 from cluster.request import Device
-from cluster.worker import CamWorker, ShardReport
+from cluster.rows import ShardReport
+from cluster.worker import CamWorker
 
 DEPTH = 2
 MAX_SHARD_DEATHS = 3  # of the actor that works on it

@@ -1,0 +1,50 @@
+"""Where a run takes place: Ray or this process, which device, how many replicas."""
+
+from typing import TYPE_CHECKING, Literal
+
+from cam_ops.errors import MachineError
+from cluster.console import say
+from cluster.inline import InlineExecutor
+from cluster.request import Device
+
+if TYPE_CHECKING:
+    from cluster.pool import RayExecutor
+
+ExecutorName = Literal["ray", "inline"]
+DeviceChoice = Literal["auto", "cuda", "cpu"]
+
+UNIT: dict[Device, str] = {"cpu": "CPU", "cuda": "GPU"}
+
+
+def open_executor(name: ExecutorName, ray_address: str | None) -> "InlineExecutor | RayExecutor":
+    """Return what runs the shards; the caller closes it."""
+    if name == "inline":
+        return InlineExecutor()
+    from cluster.pool import RayExecutor  # inline does without ray, which takes a second to import
+
+    return RayExecutor(ray_address)
+
+
+def choose_device(asked: DeviceChoice, before: Device | None, executor: "InlineExecutor | RayExecutor") -> Device:
+    """Return the device asked for; for `auto` that of the run in place, or cuda where there are GPUs, which is said."""
+    if asked != "auto":
+        return asked
+    if before:
+        return before
+    device: Device = "cuda" if executor.num_gpus else "cpu"
+    say(f"device: {device}, because there are {executor.num_gpus} GPU(s)")
+    return device
+
+
+def choose_replicas(asked: int | None, device: Device, executor: "InlineExecutor | RayExecutor") -> int:
+    """Return how many replicas to start. Raises MachineError where the cluster lacks what was asked for."""
+    available, unit = executor.num_gpus if device == "cuda" else executor.num_cpus, UNIT[device]
+    if not available:
+        raise MachineError(f"the run needs device {device}, there is no {unit}; add a node with one, or use --device")
+    num_replicas = 1 if isinstance(executor, InlineExecutor) else asked or available
+    if num_replicas > available:
+        raise MachineError(
+            f"asked for {num_replicas} replicas with 1 {unit} each, the cluster has {available} {unit}s; "
+            f"use --replicas {available}"
+        )
+    return num_replicas
