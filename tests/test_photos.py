@@ -218,7 +218,8 @@ def free_port() -> int:
 def ray_head(folder: Path) -> Iterator[dict[str, str]]:
     """A head as `ray start --head` makes it, ended by its own process group; yields the environment of its clients."""
     port, dashboard = free_port(), free_port()
-    env = {**os.environ, "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_AUTH_MODE": "token"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs run the head's `python`
+    env = {**os.environ, "PATH": path, "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_AUTH_MODE": "token"}
     (folder / "token").write_text("0123456789abcdef0123456789abcdef")
     command = [
         *(shutil.which("ray", path=str(Path(sys.executable).parent)), "start", "--head", "--block"),
