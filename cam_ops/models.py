@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import math
 import pickle
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ Triple = tuple[float, float, float]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
 INCEPTIONS = ("googlenet", "inception_v3")  # torchvision's own weights for them expect TensorFlow's input scaling
+UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
+    *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, safetensors.SafetensorError),
+)
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
 
 
@@ -132,9 +137,9 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
             loaded: Any = safetensors.torch.load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"cannot read the weights file {path}: {error}") from None
-    except Exception as error:  # noqa: BLE001  torch raises pickle.UnpicklingError and more for what it declines to run
+    except pickle.UnpicklingError as error:
         raise UsageError(
             f"{path} is not a plain state_dict: loading it would run code from the file, which is refused "
             f"({str(error).splitlines()[0]}); save it with torch.save(network.state_dict(), ...) or as .safetensors"
