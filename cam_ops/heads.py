@@ -1,186 +1,104 @@
-"""Find, without naming layers, the tensor that a network averages and the affine head behind the average.
+"""Find, without naming layers, where a network is cut for maps, and prove what lies behind the cut.
 
 A network y = h(GAP(A)) with an affine h has an exact class activation map (Zhou et al. 2016, section 2):
 M_c = sum_k W_ck A_k, with mean_xy(M_c) + b_c = y_c. This module finds A by watching one dry run for global spatial
-averages, proves that the logits depend on the picture only through one of them (swap test), proves that the rest
-is affine, and reads W and b off it.
+averages, proves that the logits depend on the picture only through one of them (swap test), tries whether the rest is
+affine, and reads W and b off it. Kinds of heads:
 
-Where a layer norm lies between the average F and the affine rest (ConvNeXt),
-y_c = const + sum_k W_ck g_k (F_k - mean F) / s(F) with s(F) = sqrt(var F + eps). Folding the gain g and the mean into W
-leaves an affine head on the features A / s(F), one number an image: that decomposition is as exact.
+* `affine`: h is affine (linear layer, 1x1 convolution, batch norm, several of them averaged);
+* `score-map`: h is the identity: the network averages a map per class (SqueezeNet);
+* `norm-affine`: a layer norm lies between the average F and the affine rest (ConvNeXt): y_c = const +
+  sum_k W_ck g_k (F_k - mean F) / s(F) with s(F) = sqrt(var F + eps). Folding the gain g and the mean into W leaves an
+  affine head on the features A / s(F), one number an image: that decomposition is as exact;
+* `pooled`: h is anything else (MobileNetV3): gradient methods, for which h alone is differentiated;
+* `layer`: nothing is averaged (VGG, ViT with a class token), or the user names layers: gradient methods, for which the
+  network is differentiated from that layer on.
+
 Letters: B batch, C channels, H, W grid, K classes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from cam_ops.errors import UsageError
+from cam_ops.watch import Place, Seen, Watch, run_from, spatial_view
 
 SWAP_TOLERANCE = 1e-4  # of the difference between pictures, float32
 AFFINE_TOLERANCE = 1e-4  # affine heads measure 1e-7 in float32, MobileNetV3 and ConvNeXt 0.1 and more
+INVARIANCE_TOLERANCE = 1e-4  # a cell's sum_k g_k A_k, of its terms' length: 1e-6 before a layer norm, about 1 elsewhere
 PROBE_SCALES = (1.0, 10.0)  # root mean square of the probes: near 0 a curved head looks straight
+POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Identity, nn.Dropout)
 
-Cut = Literal["pool", "norm"]
+Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
+DECOMPOSABLE: tuple[Kind, ...] = ("affine", "score-map", "norm-affine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The affine head of a network, behind its `pool_index`-th global average."""
+    """Where a network is cut, and what is known of the part behind the cut.
 
-    pool_index: int
-    weight_KC: Tensor  # float32
-    bias_K: Tensor  # float32
-    grid: tuple[int, int]
+    `places` are one global average, or one or more named modules. `weight_KC` and `bias_K`, float32, stand for the
+    decomposable kinds only.
+    """
+
+    kind: Kind
+    places: tuple[Place, ...]
+    grid: tuple[int, int]  # of the maps: the finest of the places
+    num_channels: int  # of the last place
+    num_classes: int
+    weight_KC: Tensor | None = None
+    bias_K: Tensor | None = None
     norm_eps: float | None = None  # of the folded layer norm: the head is affine in A / sqrt(var F + eps)
 
     @property
-    def num_classes(self) -> int:
-        """K."""
-        return int(self.bias_K.shape[0])
+    def layers(self) -> tuple[str, ...]:
+        """Names of the modules that the network is cut at; empty where it is cut at its global average."""
+        return tuple(place.name for place in self.places if place.name)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return W (K, C) and b (K,) of a decomposable head."""
+        assert self.weight_KC is not None
+        assert self.bias_K is not None
+        return self.weight_KC, self.bias_K
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """One call that a network could be cut at: a global spatial average, or a layer norm of one vector per image."""
-
-    cut: Cut
-    index: int  # among the calls of its kind
-    given: Tensor  # (B, C, H, W) of an average, (B, C) of a norm
-    returned: Tensor
-    norm: "_Norm | None" = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Norm:
-    """Gain, offset and epsilon of a layer norm."""
-
-    gain_C: Tensor | float
-    offset_C: Tensor | float
-    eps: float
-
-
-class _Watch(TorchFunctionMode):
-    """While entered, calls `on_call(seen)` at each possible cut; what that returns stands in for the call's result."""
-
-    def __init__(self, on_call: Callable[[_Seen], Tensor]) -> None:
-        super().__init__()
-        self.on_call = on_call
-        self.counts: dict[Cut, int] = {"pool": 0, "norm": 0}
-
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        returned = func(*args, **kwargs)
-        features_BCHW = _averaged_tensor(func, args, kwargs, returned)
-        if features_BCHW is not None:
-            return self._call(_Seen(cut="pool", index=self.counts["pool"], given=features_BCHW, returned=returned))
-        if func is functional.layer_norm:
-            given, norm = _layer_norm_of(*args, **kwargs)
-            if given.numel() == given.shape[0] * given.shape[-1]:
-                index = self.counts["norm"]
-                return self._call(_Seen(cut="norm", index=index, given=given.flatten(1), returned=returned, norm=norm))
-        return returned
-
-    def _call(self, seen: _Seen) -> Tensor:
-        self.counts[seen.cut] += 1
-        return self.on_call(seen)
-
-
-def _layer_norm_of(
-    given: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> tuple[Tensor, _Norm]:
-    """Name the arguments of functional.layer_norm."""
-    gain, offset = 1.0 if weight is None else weight, 0.0 if bias is None else bias
-    return given, _Norm(gain_C=gain, offset_C=offset, eps=eps)
-
-
-def _averaged_tensor(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any
-) -> Tensor | None:
-    """Return what `func` averaged over its whole grid, as (B, C, H, W), or None if it did nothing of the kind."""
-    features = args[0] if args else kwargs.get("input")
-    if not isinstance(features, Tensor) or features.ndim != 4:
-        return None
-    if func in (functional.adaptive_avg_pool2d, functional.avg_pool2d, torch._C._nn.avg_pool2d):
-        return features if returned.shape[2:] == (1, 1) else None
-    if func in (torch.mean, Tensor.mean):
-        dims = args[1] if len(args) > 1 else kwargs.get("dim")
-        if isinstance(dims, (tuple, list)) and len(dims) == 2:
-            spatial = sorted(d % 4 for d in dims)
-            if 0 not in spatial:
-                return features.movedim(spatial, (2, 3))
-    return None
-
-
-def forward_with_features(network: nn.Module, images_BCHW: Tensor, head: Head) -> tuple[Tensor, Tensor]:
-    """Run `network` once; return the features that `head` is affine in, float32 (B, C, H, W), and the logits (B, K).
-
-    The features are a copy made at the moment of averaging: nothing that runs later can alter them.
-    """
-    kept: list[Tensor] = []
-
-    def keep(seen: _Seen) -> Tensor:
-        if (seen.cut, seen.index) == ("pool", head.pool_index):
-            kept.append(seen.given.detach().to(torch.float32, copy=True))
-        return seen.returned
-
-    with _Watch(keep):
-        logits_BK = network(images_BCHW)
-    features_BCHW = kept[0]
-    if head.norm_eps is not None:
-        variance_B = features_BCHW.mean((2, 3)).var(1, correction=0)
-        features_BCHW /= (variance_B + head.norm_eps).sqrt()[:, None, None, None]
-    return features_BCHW, logits_BK.float()
-
-
-def find_head(network: nn.Module, image_size: int) -> Head:
-    """Find and prove the affine head of `network`, which is in eval mode, float32, on any device.
+def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ()) -> Head:
+    """Find and prove the head of `network`, which is in eval mode, float32, on any device; `layers` name the cut.
 
     Costs a few forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason
-    if the logits are not an affine function of one global spatial average, or of its layer norm.
+    where the network cannot be cut.
     """
     device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
     generator = torch.Generator().manual_seed(0)
     images_BCHW = torch.randn(3, 3, image_size, image_size, generator=generator).to(device)
-    calls: list[_Seen] = []
+    calls: list[Seen] = []
 
-    def record(seen: _Seen) -> Tensor:
+    def record(seen: Seen) -> Tensor:
         calls.append(replace(seen, given=seen.given.clone(), returned=seen.returned.clone()))
         return seen.returned
 
     try:
-        with torch.no_grad(), _Watch(record):
+        with torch.no_grad(), Watch(network, record):
             logits_BK = network(images_BCHW)
     except Exception as error:
         raise UsageError(
             f"the network cannot take RGB pictures of {image_size}x{image_size} pixels "
-            f"({type(error).__name__}: {error}); check --image-size and --model"
+            f"({type(error).__name__}: {error}); check --image-size, --scales and --model"
         ) from error
     _check_logits(logits_BK)
-    pools = [seen for seen in calls if seen.cut == "pool"]
-    if not pools:
-        raise UsageError(
-            "the network never averages a feature map over its whole grid, so it has no class activation map; "
-            "networks that end in global average pooling and a linear layer are supported"
-        )
+    if layers:
+        return _cut_at_layers(network, images_BCHW, logits_BK, layers)
+    pools = [seen for seen in calls if seen.place.cut == "pool"]
     for pool in reversed(pools):
         if _logits_depend_only_on(network, images_BCHW, logits_BK, pool):
             norms = [seen for seen in calls[calls.index(pool) :] if _is_norm_of(seen, pool)]
-            return _read_head(network, images_BCHW, pool, norms[0] if norms else None)
-    raise UsageError(
-        f"the network averages {len(pools)} feature map(s) over their whole grid, but its logits depend on the "
-        "picture through other paths too, so no map decomposes them"
-    )
+            return _read_head(network, images_BCHW, logits_BK, pool, norms[0] if norms else None)
+    return _cut_at_last_layer(network, images_BCHW, logits_BK)
 
 
 def _check_logits(logits_BK: Any) -> None:
@@ -192,58 +110,70 @@ def _check_logits(logits_BK: Any) -> None:
         )
     if not logits_BK.isfinite().all():
         raise UsageError("the network's logits on noise are not finite; are its weights whole?")
+    if logits_BK.equal(logits_BK.roll(1, 0)):
+        raise UsageError("the network gives the same logits for different pictures; are its weights whole?")
 
 
-def _is_norm_of(seen: _Seen, pool: _Seen) -> bool:
+def _is_norm_of(seen: Seen, pool: Seen) -> bool:
     pooled_BC = pool.returned.flatten(1)
-    return seen.cut == "norm" and seen.given.shape == pooled_BC.shape and torch.equal(seen.given, pooled_BC)
+    return seen.place.cut == "norm" and seen.given.shape == pooled_BC.shape and torch.equal(seen.given, pooled_BC)
 
 
-def _run_cut(network: nn.Module, images_BCHW: Tensor, at: _Seen, substitute: Tensor) -> Tensor:
-    """Run `network` with the result of the call `at` replaced by `substitute`; return the logits."""
+def swap_test(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, place: Place) -> bool:
+    """Do the logits depend on the picture only through one call's result?"""
+    kept: list[Seen] = []
 
-    def put(seen: _Seen) -> Tensor:
-        return substitute if (seen.cut, seen.index) == (at.cut, at.index) else seen.returned
+    def keep(seen: Seen) -> Tensor:
+        if seen.place == place:
+            kept.append(replace(seen, returned=seen.returned.clone()))
+        return seen.returned
 
-    with _Watch(put):
-        logits_BK: Tensor = network(images_BCHW)
-    return logits_BK
+    with torch.no_grad(), Watch(network, keep, [place.name] if place.name else []):
+        network(images_BCHW)
+    return _logits_depend_only_on(network, images_BCHW, logits_BK, kept[0])
 
 
-def _logits_depend_only_on(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, pool: _Seen) -> bool:
-    """Swap test: other pictures, but the pooled vectors of these; are the logits those of these?"""
+def _logits_depend_only_on(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, seen: Seen) -> bool:
+    """Other pictures, but the pooled vectors of these; are the logits those of these?"""
     with torch.no_grad():
-        swapped_BK = _run_cut(network, images_BCHW.roll(1, 0), pool, pool.returned)
+        swapped_BK = run_from(network, images_BCHW.roll(1, 0), seen.place, seen.returned.clone())
     return bool((swapped_BK - logits_BK).norm() <= SWAP_TOLERANCE * (logits_BK - logits_BK.roll(1, 0)).norm())
 
 
-def _read_head(network: nn.Module, images_BCHW: Tensor, pool: _Seen, norm: _Seen | None) -> Head:
-    """Prove the head affine in the average, or else in the layer norm of the average, and read it off."""
+def _read_head(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, pool: Seen, norm: Seen | None) -> Head:
+    """Try whether the head is affine in the average, or in the layer norm of the average, and read it off."""
     channels, height, width = pool.given.shape[1:]
     if pool.returned[0].numel() != channels:
         raise UsageError(f"expected one average per channel ({channels}), the network makes {pool.returned[0].numel()}")
-    head = Head(pool_index=pool.index, weight_KC=torch.empty(0), bias_K=torch.empty(0), grid=(height, width))
-    curvature = _curvature(network, images_BCHW, pool)
-    if curvature < AFFINE_TOLERANCE:
+    head = Head(
+        kind="pooled",
+        places=(pool.place,),
+        grid=(height, width),
+        num_channels=channels,
+        num_classes=logits_BK.shape[1],
+    )
+    if _curvature(network, images_BCHW, pool) < AFFINE_TOLERANCE:
         weight_KC, bias_K = _read_affine(network, images_BCHW[:1], pool)
-        return replace(head, weight_KC=weight_KC, bias_K=bias_K)
+        is_identity = weight_KC.shape[0] == channels and not bias_K.any() and weight_KC.equal(_eye_like(weight_KC))
+        return replace(head, kind="score-map" if is_identity else "affine", weight_KC=weight_KC, bias_K=bias_K)
     if norm is not None and norm.norm is not None and _curvature(network, images_BCHW, norm) < AFFINE_TOLERANCE:
         weight_KC, bias_K = _read_affine(network, images_BCHW[:1], norm)
         gained_KC = weight_KC * norm.norm.gain_C
         return replace(
             head,
+            kind="norm-affine",
             weight_KC=gained_KC - gained_KC.mean(1, keepdim=True),
             bias_K=bias_K + (weight_KC * norm.norm.offset_C).sum(1),
             norm_eps=norm.norm.eps,
         )
-    raise UsageError(
-        "the network's head, from its pooled features to its logits, is not affine (relative curvature "
-        f"{curvature:.1e}, at most {AFFINE_TOLERANCE:.0e} expected): a class activation map would not "
-        "add up to the class score; use a network that ends in global average pooling and a linear layer"
-    )
+    return head
 
 
-def _curvature(network: nn.Module, images_BCHW: Tensor, at: _Seen) -> float:
+def _eye_like(weight_KC: Tensor) -> Tensor:
+    return torch.eye(weight_KC.shape[0], device=weight_KC.device)
+
+
+def _curvature(network: nn.Module, images_BCHW: Tensor, at: Seen) -> float:
     """Return the largest |h(a + b) - h(a) - h(b) + h(0)| / |h(a) - h(0)| for random a, b in place of a call."""
     generator = torch.Generator().manual_seed(1)
     largest = 0.0
@@ -251,21 +181,154 @@ def _curvature(network: nn.Module, images_BCHW: Tensor, at: _Seen) -> float:
         first, second = scale * torch.randn(2, *at.returned.shape[1:], generator=generator).to(at.returned)
         probes = torch.stack([first, second, first + second])
         with torch.no_grad():
-            first_K, second_K, sum_K = _run_cut(network, images_BCHW, at, probes)
-            zero_K = _run_cut(network, images_BCHW[:1], at, torch.zeros_like(probes[:1]))[0]
+            first_K, second_K, sum_K = run_from(network, images_BCHW, at.place, probes)
+            zero_K = run_from(network, images_BCHW[:1], at.place, torch.zeros_like(probes[:1]))[0]
         curvature = (sum_K - first_K - second_K + zero_K).norm() / (first_K - zero_K).norm()
         largest = max(largest, float("inf") if curvature.isnan() else float(curvature))
     return largest
 
 
-def _read_affine(network: nn.Module, image_1CHW: Tensor, at: _Seen) -> tuple[Tensor, Tensor]:
+def _read_affine(network: nn.Module, image_1CHW: Tensor, at: Seen) -> tuple[Tensor, Tensor]:
     """Return W (K, C) and b (K,) of an affine head: its jacobian, exactly a linear layer's rows, and its value at 0."""
     leaf = torch.zeros_like(at.returned[:1]).requires_grad_()
     with torch.enable_grad():
-        logits_1K = _run_cut(network, image_1CHW, at, leaf)
+        logits_1K = run_from(network, image_1CHW, at.place, leaf.clone())
     identity_KK = torch.eye(logits_1K.shape[1], device=logits_1K.device)
     rows = [
         torch.autograd.grad(logits_1K, leaf, chunk[:, None], retain_graph=True, is_grads_batched=True)[0].flatten(1)
         for chunk in torch.split(identity_KK, 1024)
     ]
     return torch.cat(rows).float(), logits_1K[0].detach().float()
+
+
+def _cut_at_layers(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, layers: tuple[str, ...]) -> Head:
+    """Cut at the last call of each named module."""
+    if len(set(layers)) < len(layers):
+        raise UsageError(f"--layer expects each layer once, got {' '.join(layers)}")
+    known = [name for name, _ in network.named_modules() if name]
+    for layer in layers:
+        if layer not in known:
+            close = get_close_matches(layer, known, 3) or known[-3:]
+            raise UsageError(f"--layer {layer}: the network has no such module; similar names are {', '.join(close)}")
+    found = _spatial_calls(network, images_BCHW, list(layers))
+    for layer in layers:
+        if layer not in found:
+            spatial_calls = _spatial_calls(network, images_BCHW, known)
+            accepted = [name for name, spatial in spatial_calls.items() if spatial.reached]
+            raise UsageError(f"--layer {layer} gives no spatial features; expected one of {_some(accepted)}")
+        if not found[layer].reached:
+            raise UsageError(
+                f"--layer {layer}: the logits do not depend on its cells, so every map there is 0; "
+                "name a layer before the last one that mixes cells"
+            )
+    spatial = [found[layer] for layer in layers]
+    return _layer_head(spatial, logits_BK)
+
+
+def _cut_at_last_layer(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor) -> Head:
+    """Cut at the last spatial activation that all of the logits pass through, before mere pooling."""
+    found = _spatial_calls(network, images_BCHW, [name for name, _ in network.named_modules() if name])
+    candidates = [spatial for spatial in found.values() if spatial.reached]
+    for spatial in sorted(candidates, key=lambda spatial: spatial.order, reverse=True):
+        if not spatial.is_pooling and _logits_depend_only_on(network, images_BCHW, logits_BK, spatial.seen):
+            return _layer_head([_behind_norm(spatial, candidates)], logits_BK)
+    if not candidates:
+        raise UsageError(
+            "the network has no spatial features that its logits depend on (grids of (B, C, H, W), (B, H, W, C) or "
+            "(B, tokens, C)), so there is nothing to map"
+        )
+    raise UsageError(
+        "the network neither averages one feature map nor passes through one spatial activation: its logits depend on "
+        f"the picture through several paths; name one with --layer: {_some([c.seen.place.name for c in candidates])}"
+    )
+
+
+def _behind_norm(cut: "_Spatial", candidates: "list[_Spatial]") -> "_Spatial":
+    """Return the first activation on the same grid, from the cut on, whose cells' lengths matter.
+
+    In a transformer a layer norm follows, whose result does not depend on a cell's length: sum_k g_k A_k would be 0 in
+    every cell, whatever the picture shows.
+    """
+    later = [other for other in candidates if other.order >= cut.order and other.grid == cut.grid]
+    return next((other for other in later if not other.is_invariant), cut)
+
+
+def _layer_head(spatial: "list[_Spatial]", logits_BK: Tensor) -> Head:
+    return Head(
+        kind="layer",
+        places=tuple(cut.seen.place for cut in spatial),
+        grid=max(cut.grid for cut in spatial),
+        num_channels=spatial[-1].num_channels,
+        num_classes=logits_BK.shape[1],
+    )
+
+
+def _some(names: list[str]) -> str:
+    """Name a few of the last modules."""
+    return ", ".join(names[-8:]) + (f" or {len(names) - 8} earlier ones" if len(names) > 8 else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spatial:
+    """The last call of a module whose output is a grid."""
+
+    seen: Seen
+    grid: tuple[int, int]
+    num_channels: int
+    order: int
+    reached: bool  # by the logits' gradient, in at least half of the cells
+    is_invariant: bool  # to the length of each cell's vector, as before a layer norm
+    is_pooling: bool
+
+
+def _spatial_calls(network: nn.Module, images_BCHW: Tensor, names: list[str]) -> dict[str, _Spatial]:
+    """Run the network once, with gradients; return the modules with spatial outputs, in order of their last call."""
+    kept: dict[str, tuple[Seen, Tensor]] = {}
+    pooled: set[int] = set()  # ids of tensors that a pooling module returned: its container may return the same
+
+    def keep(seen: Seen) -> Tensor:
+        name = seen.place.name
+        if not name or not seen.returned.requires_grad or spatial_view(seen.returned, len(images_BCHW)) is None:
+            return seen.returned
+        if isinstance(network.get_submodule(name), POOLING) or id(seen.returned) in pooled:
+            pooled.add(id(seen.returned))
+        output = seen.returned
+        kept.pop(name, None)  # so that the order is that of the last calls
+        kept[name] = replace(seen, returned=output.detach().clone()), output
+        passed_on = output.clone()  # what is done in place to this leaves `output` as it is
+        if id(output) in pooled:
+            pooled.add(id(passed_on))
+        alive.append(passed_on)
+        return passed_on
+
+    alive: list[Tensor] = []  # ids stay unique as long as their tensors live
+    leaf_BCHW = images_BCHW.clone().requires_grad_()
+    with torch.enable_grad(), Watch(network, keep, names):
+        logits_BK = network(leaf_BCHW)
+    direction_BK = torch.randn(logits_BK.shape, generator=torch.Generator().manual_seed(2)).to(logits_BK)
+    outputs = [output for _, output in kept.values()]
+    gradients = torch.autograd.grad(logits_BK, outputs, direction_BK, allow_unused=True) if outputs else ()
+    found: dict[str, _Spatial] = {}
+    for order, ((name, (seen, output)), gradient) in enumerate(zip(kept.items(), gradients, strict=True)):
+        view_BCHW = spatial_view(output, len(images_BCHW))
+        assert view_BCHW is not None
+        reached = is_invariant = False
+        if gradient is not None:
+            gradient_BCHW = spatial_view(gradient, len(images_BCHW))
+            assert gradient_BCHW is not None
+            reached = bool((gradient_BCHW != 0).any(1).flatten(1).float().mean(1).min() >= 0.5)
+            explained_BCHW = gradient_BCHW * view_BCHW
+            is_invariant = bool(explained_BCHW.sum(1).norm() < INVARIANCE_TOLERANCE * explained_BCHW.norm())
+        found[name] = _Spatial(
+            seen=seen,
+            grid=(view_BCHW.shape[2], view_BCHW.shape[3]),
+            num_channels=view_BCHW.shape[1],
+            order=order,
+            reached=reached,
+            is_invariant=is_invariant,
+            is_pooling=id(output) in pooled,
+        )
+    return found
+
+
+assert set(DECOMPOSABLE) < set(get_args(Kind))

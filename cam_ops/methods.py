@@ -1,12 +1,10 @@
-"""CAM methods on networks whose head is affine in the averaged features: closed forms, forward pass only.
+"""CAM methods: from features, and gradients where a method asks for them, to raw maps.
 
-There y_c = sum_k W_ck F_k + b_c with F_k = mean_xy A_k, so the gradient of y_c with respect to A_k is the constant
-W_ck / N on a grid of N cells, and every gradient method has a closed form. All functions take P explained (image,
-class) pairs:
+All functions take P explained (image, class) pairs:
 
-* `features_PCN`: A, the averaged features of the pair's image, its grid flattened;
-* `weight_PC`: W, the head's weights of the pair's class;
-* `logit_P`: y, the pair's class score;
+* `features_PCN`: A, the features of the pair's image at the cut, its grid flattened;
+* `gradient_PCX`: dy/dA of the pair's class score, X = N, or X = 1 where it is the same in all cells. Behind a global
+  average it always is; on an affine head it is W / N, and each formula becomes the closed form that its test states;
 
 and return raw, signed maps (P, N) before any final ReLU or scaling, float32. P = 0 gives an empty tensor.
 """
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cam_ops.errors import UsageError
-from cam_ops.heads import Head
+from cam_ops.heads import DECOMPOSABLE, Head
 
 Method = Literal[
     "cam",
@@ -29,65 +27,112 @@ Method = Literal[
     "layercam",
     "gradcam-elementwise",
     "nwc",
+    "bagcam",
+    "finercam",
     "ablationcam",
+    "smoothgradcam++",
+    "scorecam",
     "eigencam",
     "eigengradcam",
     "pc1",
+    "legrad",
 ]
 
 
-def cam(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
+def cam(features_PCN: Tensor, weight_PC: Tensor) -> Tensor:
     """sum_k W_ck A_k: Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", equation 2."""
-    return _weighted_sum(weight_PC, features_PCN)
+    return _weighted_sum(weight_PC[:, :, None], features_PCN)
 
 
-def gradcam(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
-    """sum_k mean_xy(dy/dA_k) A_k: Selvaraju et al. 2017, "Grad-CAM", equations 1 and 2 without the ReLU; CAM / N."""
-    return _weighted_sum(weight_PC, features_PCN) / features_PCN.shape[2]
+def gradcam(features_PCN: Tensor, gradient_PCX: Tensor) -> Tensor:
+    """sum_k mean_xy(dy/dA_k) A_k: Selvaraju et al. 2017, "Grad-CAM", equations 1 and 2 without the ReLU.
+
+    On an affine head CAM / N.
+    """
+    return _weighted_sum(gradient_PCX.mean(2, keepdim=True), features_PCN)
 
 
-def hirescam(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
-    """sum_k dy/dA_k * A_k: Draelos and Carin 2020, "Use HiResCAM instead of Grad-CAM"; CAM / N as well."""
-    return gradcam(features_PCN, weight_PC, logit_P)
+def hirescam(features_PCN: Tensor, gradient_PCX: Tensor) -> Tensor:
+    """sum_k dy/dA_k * A_k: Draelos and Carin 2020, "Use HiResCAM instead of Grad-CAM". On an affine head CAM / N."""
+    return _weighted_sum(gradient_PCX, features_PCN)
 
 
-def xgradcam(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
+def xgradcam(features_PCN: Tensor, gradient_PCX: Tensor) -> Tensor:
     """sum_k [sum_xy(dy/dA_k A_k) / sum_xy A_k] A_k: Fu et al. 2020, "Axiom-based Grad-CAM".
 
-    A channel whose sum is 0 contributes nothing.
+    A channel whose sum is 0 contributes nothing. On an affine head CAM / N.
     """
-    contributes_PC = features_PCN.sum(2) != 0
-    return gradcam(features_PCN, weight_PC * contributes_PC, logit_P)
+    total_PC = features_PCN.sum(2)
+    weight_PC = torch.where(total_PC != 0, (gradient_PCX * features_PCN).sum(2) / total_PC, 0)
+    return _weighted_sum(weight_PC[:, :, None], features_PCN)
 
 
-def gradcam_plus_plus(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
-    """sum_k [relu(W_ck) / (2 + W_ck F_k)] A_k: Chattopadhyay et al. 2018, "Grad-CAM++", equation 19."""
-    denominator_PC = 2 + weight_PC * features_PCN.mean(2)
-    return _weighted_sum(torch.where(weight_PC > 0, weight_PC / denominator_PC, 0), features_PCN)
+def gradcam_plus_plus(features_PCN: Tensor, gradient_PCX: Tensor) -> Tensor:
+    """sum_k w_k A_k with w_k = sum_xy alpha_k relu(g_k): Chattopadhyay et al. 2018, "Grad-CAM++", equation 19.
+
+    alpha_k = g_k^2 / (2 g_k^2 + g_k^3 sum_xy A_k), 0 where g_k is. On an affine head w_k = relu(W_ck) / (2 + W_ck F_k).
+    """
+    return smooth_gradcam_plus_plus(features_PCN, gradient_PCX, gradient_PCX**2, gradient_PCX**3)
 
 
-def layercam(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
-    """sum_k relu(dy/dA_k) A_k: Jiang et al. 2021, "LayerCAM", without the last ReLU; NWC / N."""
-    return nwc(features_PCN, weight_PC, logit_P) / features_PCN.shape[2]
+def smooth_gradcam_plus_plus(
+    features_PCN: Tensor, gradient_PCX: Tensor, squared_PCX: Tensor, cubed_PCX: Tensor
+) -> Tensor:
+    """Grad-CAM++ from means of g, g^2 and g^3 over noisy copies of the input: Omeiza et al. 2019, "Smooth Grad-CAM++".
+
+    alpha's numerator is the mean square, as in Grad-CAM++; the paper prints the first power. On an affine head noise
+    changes no gradient, so this is Grad-CAM++.
+    """
+    denominator_PCX = 2 * squared_PCX + cubed_PCX * features_PCN.sum(2, keepdim=True)
+    alpha_PCX = torch.where(denominator_PCX != 0, squared_PCX / denominator_PCX, 0)
+    weight_PC1 = (alpha_PCX * gradient_PCX.relu()).mean(2, keepdim=True) * features_PCN.shape[2]
+    return _weighted_sum(weight_PC1, features_PCN)
 
 
-def gradcam_elementwise(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
+def layercam(features_PCN: Tensor, gradient_PCX: Tensor) -> Tensor:
+    """sum_k relu(dy/dA_k) A_k: Jiang et al. 2021, "LayerCAM", without the last ReLU. On an affine head NWC / N."""
+    return _weighted_sum(gradient_PCX.relu(), features_PCN)
+
+
+def gradcam_elementwise(features_PCN: Tensor, gradient_PCX: Tensor) -> Tensor:
     """sum_k relu(dy/dA_k A_k): Pillai and Pirsiavash 2021, "Explainable Models with Consistent Interpretations"."""
-    return (weight_PC[:, :, None] * features_PCN).relu().sum(1) / features_PCN.shape[2]
+    return (gradient_PCX * features_PCN).relu().sum(1)
 
 
-def nwc(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
-    """sum_k relu(W_ck) A_k: negative weights clamped, Bae et al. 2020, "Rethinking Class Activation Mapping"."""
-    return _weighted_sum(weight_PC.relu(), features_PCN)
+def nwc(features_PCN: Tensor, gradient_PCX: Tensor) -> Tensor:
+    """sum_k relu(W_ck) A_k, negative weights clamped: Bae et al. 2020, "Rethinking Class Activation Mapping".
+
+    W_ck is N times the mean gradient: the head's weight where that is affine.
+    """
+    return _weighted_sum(gradient_PCX.mean(2, keepdim=True).relu(), features_PCN) * features_PCN.shape[2]
 
 
-def ablationcam(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
-    """sum_k [(y - y_without_k) / y] A_k: Ramaswamy and Ramaswamy 2020, "Ablation-CAM": the weight is W_ck F_k / y_c."""
-    drop_PC = weight_PC * features_PCN.mean(2) / logit_P[:, None]
-    return _weighted_sum(drop_PC, features_PCN)
+def bagcam(features_PCN: Tensor, gradient_PCX: Tensor) -> Tensor:
+    """sum_k relu((1 + mean_xy(g_k A_k)) g_k A_k): Zhu et al. 2022, "Bagging Regional Classification Activation Maps".
+
+    g is the gradient with guided ReLUs; before the last average, where no ReLU follows, the gradient itself.
+    """
+    explained_PCN = gradient_PCX * features_PCN
+    return ((1 + explained_PCN.mean(2, keepdim=True)) * explained_PCN).relu().sum(1)
 
 
-def eigencam(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
+def ablationcam(features_PCN: Tensor, drop_PC: Tensor) -> Tensor:
+    """sum_k [(y - y_without_k) / y] A_k: Ramaswamy and Ramaswamy 2020, "Ablation-CAM", equation 3.
+
+    `drop_PC` is the bracket; on an affine head it is W_ck F_k / y_c.
+    """
+    return _weighted_sum(drop_PC[:, :, None], features_PCN)
+
+
+def scorecam(features_PCN: Tensor, masked_score_PC: Tensor) -> Tensor:
+    """sum_k softmax_k(y of the picture masked by A_k) A_k: Wang et al. 2020, "Score-CAM", equations 7 to 9.
+
+    A mask is A_k enlarged and scaled to 0..1; the baseline's score cancels in the softmax.
+    """
+    return _weighted_sum(masked_score_PC.softmax(1)[:, :, None], features_PCN)
+
+
+def eigencam(features_PCN: Tensor) -> Tensor:
     """Projection on the first right singular vector of A: Muhammad and Yeasin 2020, "Eigen-CAM".
 
     The same for every class. The paper leaves the sign open; here the map sums to a positive number.
@@ -96,17 +141,17 @@ def eigencam(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor
     return projected_PN * _sign(projected_PN.sum(1))[:, None]
 
 
-def eigengradcam(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
+def eigengradcam(features_PCN: Tensor, gradient_PCX: Tensor) -> Tensor:
     """First principal component of dy/dA * A over the grid, centred, as in pytorch-grad-cam.
 
-    The sign, which that leaves open, is that with which the map correlates with the class activation map.
+    The sign, which that leaves open, is that with which the map correlates with HiResCAM's.
     """
-    explained_PCN = weight_PC[:, :, None] * features_PCN / features_PCN.shape[2]
+    explained_PCN = gradient_PCX * features_PCN
     projected_PN = _first_component(explained_PCN - explained_PCN.mean(2, keepdim=True))
     return projected_PN * _sign((projected_PN * explained_PCN.sum(1)).sum(1))[:, None]
 
 
-def pc1(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
+def pc1(features_PCN: Tensor) -> Tensor:
     """First principal component of A over the grid, centred: Yasuki and Taki 2024, "CAM Back Again".
 
     The same for every class. The sign is that with which the map correlates with the sum of the features over channels.
@@ -115,8 +160,8 @@ def pc1(features_PCN: Tensor, weight_PC: Tensor, logit_P: Tensor) -> Tensor:
     return projected_PN * _sign((projected_PN * features_PCN.sum(1)).sum(1))[:, None]
 
 
-METHODS: dict[Method, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "cam": cam,
+FROM_FEATURES: dict[Method, Callable[[Tensor], Tensor]] = {"eigencam": eigencam, "pc1": pc1}
+FROM_GRADIENTS: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
     "xgradcam": xgradcam,
@@ -124,52 +169,40 @@ METHODS: dict[Method, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "layercam": layercam,
     "gradcam-elementwise": gradcam_elementwise,
     "nwc": nwc,
-    "ablationcam": ablationcam,
-    "eigencam": eigencam,
+    "bagcam": bagcam,
+    "finercam": gradcam,  # of a class score less those of similar classes: Zhang et al. 2025, "Finer-CAM", equation 4
     "eigengradcam": eigengradcam,
-    "pc1": pc1,
 }
-assert set(METHODS) == set(get_args(Method))
+ATTENTION: tuple[Method, ...] = ("legrad",)
 
 
-WITH_LAYER_NORM: tuple[Method, ...] = ("cam", "eigencam", "pc1")
+def methods_for(head: Head) -> list[Method]:
+    """Return the methods that make sense behind this cut, but for those that look at attention."""
+    return [
+        method
+        for method in get_args(Method)
+        if method not in ATTENTION and (method != "cam" or head.kind in DECOMPOSABLE)
+    ]
 
 
 def check_method(method: Method, head: Head) -> None:
-    """Raise UsageError for a method that has no closed form on this head.
-
-    Through a layer norm the gradient is not W: its map sums to 0 whatever the picture shows.
-    """
-    if head.norm_eps is not None and method not in WITH_LAYER_NORM:
-        raise UsageError(
-            f"--method {method} has no closed form on a network with a layer norm after pooling; "
-            f"expected one of {', '.join(WITH_LAYER_NORM)}"
-        )
-
-
-def explain(
-    method: Method, features_BCHW: Tensor, logits_BK: Tensor, head: Head, image_P: Tensor, class_P: Tensor
-) -> Tensor:
-    """Return the raw map of each (image, class) pair by `method`, float32 (P, H, W)."""
-    height, width = features_BCHW.shape[2:]
-    maps_PN = METHODS[method](features_BCHW.flatten(2)[image_P], head.weight_KC[class_P], logits_BK[image_P, class_P])
-    return maps_PN.reshape(-1, height, width)
+    """Raise UsageError for a method that the head does not allow."""
+    if method in ATTENTION or method in methods_for(head):
+        return
+    why = {
+        "pooled": "its logits are not an affine function of the averaged features",
+        "layer": "the maps of a layer do not add up to the logits",
+    }[head.kind]
+    raise UsageError(
+        f"--method {method} does not exist for this network: {why}; expected one of {', '.join(methods_for(head))}"
+    )
 
 
-def completeness_residuals(
-    features_BCHW: Tensor, logits_BK: Tensor, head: Head, image_P: Tensor, class_P: Tensor
-) -> Tensor:
-    """Return |mean(M_c) + b_c - y_c| / max |y| of each pair's class activation map M_c, shape (P,).
-
-    It is 0 where the features and the head explain the score fully, whatever the method.
-    """
-    mean_P = explain("cam", features_BCHW, logits_BK, head, image_P, class_P).mean((1, 2))
-    explained_P = mean_P + head.bias_K[class_P]
-    return (explained_P - logits_BK[image_P, class_P]).abs() / logits_BK.abs().amax(1)[image_P]
-
-
-def _weighted_sum(weight_PC: Tensor, features_PCN: Tensor) -> Tensor:
-    return torch.bmm(weight_PC[:, None], features_PCN)[:, 0]
+def _weighted_sum(weight_PCX: Tensor, features_PCN: Tensor) -> Tensor:
+    """Return sum_k weight_k A_k, (P, N), for weights of each cell or of each channel."""
+    if weight_PCX.shape[2] == 1:
+        return torch.bmm(weight_PCX.mT, features_PCN)[:, 0]
+    return (weight_PCX * features_PCN).sum(1)
 
 
 def _first_component(features_PCN: Tensor) -> Tensor:

@@ -227,6 +227,9 @@ def _seeded_network(name: str, **arguments: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network: nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
+        for module in network.modules():
+            if isinstance(module, nn.Linear) and not module.weight.any():  # vision transformers' heads begin at 0
+                nn.init.trunc_normal_(module.weight, std=0.02)
     return network
 
 

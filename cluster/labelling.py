@@ -14,12 +14,12 @@ import tyro.conf
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ClassList, ScoreKind, parse_class_choice
 from cam_ops.errors import RefusedError, StorageError, UsageError
-from cam_ops.heads import find_head
+from cam_ops.heads import Head
 from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
-from cam_ops.methods import Method, check_method
 from cam_ops.models import ModelConfig, classes_for, load_classifier
 from cam_ops.tables import SCHEMA_VERSION
+from cam_ops.views import ExplainConfig, Mapper
 from cluster.console import say
 from cluster.inline import InlineExecutor
 from cluster.labels import find_labels, labels_digest
@@ -53,9 +53,7 @@ class LabelConfig:
     classes: str | None = None
     """Which classes get a map: label, top1, topk:N, above:P, or a union such as label+top1. By default `label` where
     there are labels, else top1."""
-    method: Method = "cam"
-    """How features become a map; all work on the head's affine weights, without a backward pass. eigencam and pc1 are
-    the same for every class."""
+    explain: tyro.conf.OmitArgPrefixes[ExplainConfig] = ExplainConfig()
     scores: ScoreKind = "softmax"
     """How logits become scores: over all classes together, or each by itself for multi-label heads."""
     maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()
@@ -132,6 +130,7 @@ class _Described:
     name: str
     digest: str
     classes: ClassList
+    head: Head
     grid: tuple[int, int]
     preprocessing: Preprocessing
 
@@ -148,14 +147,14 @@ class _Compute:
 def _describe(config: LabelConfig) -> _Described:
     labels = labels_digest(config.labels)
     classifier = load_classifier(config.model)
-    head = find_head(classifier.network, classifier.preprocessing.image_size)
-    check_method(config.method, head)
+    mapper = Mapper(classifier.network, config.explain, classifier.preprocessing.image_size)
     return _Described(
         labels=labels,
         name=classifier.name,
         digest=classifier.digest,
-        classes=classes_for(classifier, head.num_classes),
-        grid=head.grid,
+        classes=classes_for(classifier, mapper.head.num_classes),
+        head=mapper.head,
+        grid=mapper.grid,
         preprocessing=classifier.preprocessing,
     )
 
@@ -180,7 +179,9 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
         class_names_digest=sha256(json.dumps(described.classes.names).encode()).hexdigest(),
         classes=config.wanted_classes,
         scores=config.scores,
-        method=config.method,
+        explain=config.explain,
+        head=described.head.kind,
+        cut=described.head.layers,
         preprocessing=described.preprocessing,
         maps=config.maps,
         boxes=config.boxes,
@@ -210,6 +211,7 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
         return _run_of_another_driver(run_dir, request)
     if plan_digest(run_dir, plan) != plan.digest:  # a driver that lost the race for run.json wrote its plan over ours
         write_plan(run_dir, listing, labels, shard_size)
+    say(_said_of(described, config.explain))
     say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
     auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
     say(
@@ -218,6 +220,16 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
         f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {UNIT[device]}')})"
     )
     return run
+
+
+def _said_of(described: _Described, explain: ExplainConfig) -> str:
+    """Say what is mapped, and how."""
+    where = f"at {', '.join(described.head.layers)}" if described.head.layers else "of what the network averages"
+    views = len(explain.scales) * (1 + explain.flip)
+    return (
+        f"maps: {explain.method} {where}, head {described.head.kind}, grid "
+        f"{described.grid[0]}x{described.grid[1]}{f', mean of {views} views' if views > 1 else ''}"
+    )
 
 
 def _run_missing(

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import RefusedError, StorageError
+from cam_ops.heads import Kind
 from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
-from cam_ops.methods import Method
 from cam_ops.tables import COORDINATES, SCHEMA_VERSION
+from cam_ops.views import ExplainConfig
 from cluster.plan import Plan
 from cluster.rundir import RUN, RunDir
 
@@ -40,7 +41,9 @@ class Request:
     class_names_digest: str
     classes: str  # as --classes
     scores: ScoreKind
-    method: Method
+    explain: ExplainConfig
+    head: Kind  # what the network's head was found to be
+    cut: tuple[str, ...]  # the layers that were mapped; empty: what the network averages
     preprocessing: Preprocessing
     maps: MapConfig
     boxes: BoxConfig
@@ -61,7 +64,11 @@ class Request:
             "fingerprint": self.fingerprint(),
             "model": self.model,
             "model_digest": self.model_digest,
-            "method": self.method,
+            "method": self.explain.method,
+            "head": self.head,
+            "layers": self.cut,
+            "scales": self.explain.scales,
+            "flip": self.explain.flip,
             "map_recipe": asdict(self.maps),
             "box_recipe": asdict(self.boxes),
             "input_size": self.preprocessing.image_size,
@@ -140,10 +147,16 @@ def refuse_another(run_dir: RunDir, existing: Request, asked: Request) -> None:
 
 
 def _request(fields: dict[str, Any]) -> Request:
-    shape = fields["preprocessing"]
-    preprocessing = Preprocessing(**{**shape, "mean": tuple(shape["mean"]), "std": tuple(shape["std"])})
-    maps, boxes = MapConfig(**fields["maps"]), BoxConfig(**fields["boxes"])
-    return Request(**{**fields, "preprocessing": preprocessing, "maps": maps, "boxes": boxes})
+    shape, explain = fields["preprocessing"], fields["explain"]
+    lists = {name: tuple(explain[name]) for name in ("layer", "scales")}
+    nested = {
+        "preprocessing": Preprocessing(**{**shape, "mean": tuple(shape["mean"]), "std": tuple(shape["std"])}),
+        "explain": ExplainConfig(**{**explain, **lists}),
+        "cut": tuple(fields["cut"]),
+        "maps": MapConfig(**fields["maps"]),
+        "boxes": BoxConfig(**fields["boxes"]),
+    }
+    return Request(**{**fields, **nested})
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -46,7 +46,7 @@ class RawMap:
     raw_hw: F32
     score: float
     logit: float
-    residual: float
+    residual: float | None
 
 
 class ShardRows:
@@ -118,10 +118,10 @@ class ShardRows:
             explained,
             _corners(picture.rectangle),
             {
-                "method": request.method,
+                "method": request.explain.method,
                 "heatmap": raw.raw_hw,
                 "logit": raw.logit,
-                "residual": raw.residual if request.method == "cam" else None,
+                "residual": raw.residual,
             },
         )
         from_label = self.labels_are_mapped and picture.row["label"] == raw.class_id

@@ -5,19 +5,21 @@ from run.json. Letters: B batch, S side of the network's input, h, w the grid, K
 """
 
 import os
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
-from cam_ops.arrays import F32, U8
+from cam_ops.arrays import U8
 from cam_ops.classes import NUM_TOP, choose_classes, class_scores, parse_class_choice
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.heads import Head, find_head, forward_with_features
 from cam_ops.images import BadImage, decode, fit
-from cam_ops.methods import completeness_residuals, explain
 from cam_ops.models import ModelConfig, load_classifier
+from cam_ops.views import Mapper
 from cluster.plan import read_shard
 from cluster.request import Precision, read_run
 from cluster.rows import Picture, RawMap, ShardReport, ShardRows
@@ -57,8 +59,9 @@ class CamWorker:
             )
         self.device = torch.device(request.device)
         network = classifier.network.to(self.device)
-        self.head: Head = find_head(network, request.preprocessing.image_size)
-        self.network = network.to(DTYPES[request.precision]).to(memory_format=torch.channels_last)
+        self.mapper = Mapper(network, request.explain, request.preprocessing.image_size)
+        self.mapper.to(DTYPES[request.precision])
+        self.input = replace(request.preprocessing, image_size=self.mapper.side)
         self.choice = parse_class_choice(request.classes)
         self.checked = False
         self.mean_C11 = torch.tensor(request.preprocessing.mean, device=self.device)[:, None, None]
@@ -80,9 +83,8 @@ class CamWorker:
 
     def _label_batch(self, planned: list[dict[str, Any]], rows: ShardRows) -> None:
         """Label up to a batch of images; an image keeps its place in the batch whatever becomes of its neighbours."""
-        request = self.run.request
-        side = request.preprocessing.image_size
-        inputs_BSS3 = np.zeros((request.batch_size, side, side, 3), np.uint8)
+        side = self.mapper.side
+        inputs_BSS3 = np.zeros((self.run.request.batch_size, side, side, 3), np.uint8)
         pictures = [self._load(row, inputs_BSS3[i]) for i, row in enumerate(planned)]
         if any(picture.status == "ok" for picture in pictures):
             self._explain(inputs_BSS3, pictures, rows)
@@ -99,35 +101,29 @@ class CamWorker:
             picture.status, picture.error = bad.status, str(bad)
             return picture
         picture.height, picture.width = image_HWC.shape[:2]
-        input_SS3[:], picture.rectangle = fit(image_HWC, self.run.request.preprocessing)
+        input_SS3[:], picture.rectangle = fit(image_HWC, self.input)
         return picture
 
     def _explain(self, inputs_BSS3: U8, pictures: list[Picture], rows: ShardRows) -> None:
-        """Run the network once on the whole batch, map the wanted classes, add images, maps and boxes."""
-        request = self.run.request
-        labels = [-1 if picture.row["label"] is None else picture.row["label"] for picture in pictures]
-        with torch.inference_mode():
-            images_BCHW = torch.from_numpy(inputs_BSS3).to(self.device).permute(0, 3, 1, 2)
-            images_BCHW = ((images_BCHW.float() / 255 - self.mean_C11) / self.std_C11).to(DTYPES[request.precision])
-            features_BCHW, logits_BK = forward_with_features(self.network, images_BCHW, self.head)
-            scores_BK = class_scores(logits_BK, request.scores)
-            top = scores_BK.topk(min(NUM_TOP, scores_BK.shape[1]))
-            usable_B = torch.tensor([picture.status == "ok" for picture in pictures], device=self.device)
-            labels_B = torch.tensor(labels, device=self.device)
-            image_P, class_P = choose_classes(scores_BK[: len(pictures)], labels_B, self.choice)
-            image_P, class_P = image_P[usable_B[image_P]], class_P[usable_B[image_P]]
-            pairs = (features_BCHW, logits_BK, self.head, image_P, class_P)
-            residual_P = completeness_residuals(*pairs).cpu().numpy()
-            columns = zip(
-                image_P.tolist(),
-                class_P.tolist(),
-                explain(request.method, *pairs).cpu().numpy(),
-                scores_BK[image_P, class_P].tolist(),
-                logits_BK[image_P, class_P].tolist(),
-                residual_P,
-                strict=True,
-            )
-        self._check_first_batch(residual_P)
+        """Run the network on the whole batch, map the wanted classes, add images, maps and boxes."""
+        images_BCSS = torch.from_numpy(inputs_BSS3).to(self.device).permute(0, 3, 1, 2)
+        images_BCSS = (images_BCSS.float() / 255 - self.mean_C11) / self.std_C11
+        explained = self.mapper.explain(images_BCSS, partial(self._choose, pictures))
+        scores_BK = class_scores(explained.logits_BK, self.run.request.scores)
+        top = scores_BK.topk(min(NUM_TOP, scores_BK.shape[1]))
+        image_P, class_P = explained.image_P, explained.class_P
+        residuals = [None] * len(image_P) if explained.residual_P is None else explained.residual_P.tolist()
+        self._check_first_batch(residuals)
+        is_sum = self.run.request.explain.method == "cam"  # the maps themselves add up
+        columns = zip(
+            image_P.tolist(),
+            class_P.tolist(),
+            explained.maps_PHW.cpu().numpy(),
+            scores_BK[image_P, class_P].tolist(),
+            explained.logits_BK[image_P, class_P].tolist(),
+            residuals if is_sum else [None] * len(residuals),
+            strict=True,
+        )
         maps: list[list[RawMap]] = [[] for _ in pictures]
         for image, class_id, raw_hw, score, logit, residual in columns:
             raw = RawMap(class_id=class_id, raw_hw=raw_hw, score=score, logit=logit, residual=residual)
@@ -139,12 +135,21 @@ class CamWorker:
             else:
                 rows.add_image(picture, [], [], [])
 
-    def _check_first_batch(self, residual_P: F32) -> None:
-        """Refuse a network whose maps do not add up to its logits."""
+    def _choose(self, pictures: list[Picture], logits_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the (image, class) pairs to explain, of the pictures that could be read."""
+        labels = [-1 if picture.row["label"] is None else picture.row["label"] for picture in pictures]
+        usable_B = torch.tensor([picture.status == "ok" for picture in pictures], device=self.device)
+        scores_BK = class_scores(logits_BK, self.run.request.scores)[: len(pictures)]
+        image_P, class_P = choose_classes(scores_BK, torch.tensor(labels, device=self.device), self.choice)
+        return image_P[usable_B[image_P]], class_P[usable_B[image_P]]
+
+    def _check_first_batch(self, residuals: list[float] | list[None]) -> None:
+        """Refuse a network whose maps should add up to its logits and do not."""
+        known = [residual for residual in residuals if residual is not None]
         limit = RESIDUAL_LIMIT[self.run.request.precision]
-        if not self.checked and len(residual_P) and not residual_P.max() <= limit:
+        if not self.checked and not all(residual <= limit for residual in known):
             raise UsageError(
                 f"the maps of {self.run.request.model} do not add up to its logits: the residual of the first batch is "
-                f"{residual_P.max():.1e}, at most {limit:.0e} expected; the network does more than average and multiply"
+                f"{max(known):.1e}, at most {limit:.0e} expected; the network does more than average and multiply"
             )
-        self.checked = self.checked or len(residual_P) > 0
+        self.checked = self.checked or len(residuals) > 0

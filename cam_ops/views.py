@@ -1,0 +1,148 @@
+"""Map a batch: find where the network is cut, run it on each view of the pictures, average the views' maps.
+
+A view is a picture at a scale, mirrored or not. The first view, unmirrored at the first scale, decides which classes
+are explained, and with which logits; the others only add their maps, each flipped back and laid on the finest grid.
+
+Letters: B batch, S side of the largest view, K classes, P explained (image, class) pairs, H, W the maps' grid.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cam_ops.attention import find_blocks
+from cam_ops.errors import UsageError
+from cam_ops.explain import Explainer, completeness_residuals, mean_on_finest_grid
+from cam_ops.heads import Head, find_head
+from cam_ops.methods import ATTENTION, Method, check_method
+
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainConfig:
+    """How features become a map."""
+
+    method: Method = "cam"
+    """How features become a map. On an affine head all but scorecam need the forward pass only; elsewhere what lies
+    behind the cut is differentiated, once for all classes. eigencam and pc1 are the same for every class; scorecam runs
+    the network once per channel; legrad is for vision transformers."""
+    layer: tuple[str, ...] = ()
+    """Names of modules to map instead of what the network averages, as in model.named_modules(), for gradient methods;
+    the maps of several are fused: the mean of each divided by its peak."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sides of the input in units of --image-size; maps are averaged over them, the first decides scores and classes.
+    """
+    flip: bool = False
+    """Also average with the maps of the mirrored picture."""
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(math.isfinite(scale) and 0.1 <= scale <= 10 for scale in self.scales):
+            raise UsageError(f"--scales expects numbers from 0.1 to 10, got {' '.join(map(str, self.scales))}")
+        if len(set(self.scales)) < len(self.scales):
+            raise UsageError(f"--scales expects each scale once, got {' '.join(map(str, self.scales))}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    side: int
+    flipped: bool
+    explainer: Explainer
+
+    def of(self, images_BCSS: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return this view of the largest pictures."""
+        if images_BCSS.shape[2] != self.side:
+            images_BCSS = functional.interpolate(
+                images_BCSS, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True
+            )
+        if self.flipped:
+            images_BCSS = images_BCSS.flip(3)
+        return images_BCSS.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """The maps of a batch."""
+
+    logits_BK: Tensor  # of the first view, float32
+    image_P: Tensor
+    class_P: Tensor
+    maps_PHW: Tensor  # float32, raw, signed
+    residual_P: Tensor | None  # the largest of the views; None where the head has no decomposition
+
+
+class Mapper:
+    """A network with all that is needed to map pictures with it.
+
+    Attributes: `head` of the first view, `grid` (h, w) of the maps, `side` of the pictures that it takes, in pixels.
+    """
+
+    def __init__(self, network: nn.Module, config: ExplainConfig, image_size: int) -> None:
+        """Find the network's head on the side of each scale; it is in eval mode, float32, its parameters frozen.
+
+        Raises UsageError where the network, its method or its layers do not go together.
+        """
+        self.network = network
+        self.dtype = torch.float32
+        self.views: list[_View] = []
+        for scale in config.scales:
+            side = self._side(image_size, scale)
+            explainer = self._explainer(config, side)
+            self.views += [
+                _View(side=side, flipped=flipped, explainer=explainer) for flipped in (False, True)[: 1 + config.flip]
+            ]
+        self.head: Head = self.views[0].explainer.head
+        self.grid = max(view.explainer.grid for view in self.views)
+        self.side = max(view.side for view in self.views)
+
+    def _side(self, image_size: int, scale: float) -> int:
+        """Return the side of a scale, in whole cells of the first view's grid, so that all grids cover the picture."""
+        side = round(image_size * scale)
+        if self.views:
+            first = self.views[0]
+            cell, rest = divmod(first.side, first.explainer.grid[0])
+            side = side if rest else max(1, round(side / cell)) * cell
+        if not 8 <= side <= MAX_SIDE:
+            raise UsageError(f"--scales {scale} makes inputs of {side} pixels, expected 8 to {MAX_SIDE}")
+        return side
+
+    def _explainer(self, config: ExplainConfig, side: int) -> Explainer:
+        head = find_head(self.network, side, config.layer)
+        check_method(config.method, head)
+        blocks = find_blocks(self.network, side) if config.method in ATTENTION else None
+        return Explainer(network=self.network, head=head, method=config.method, blocks=blocks)
+
+    def to(self, dtype: torch.dtype) -> None:
+        """Run the network in `dtype`, channels last, from now on; maps are computed in float32 all the same."""
+        self.dtype = dtype
+        self.network.to(dtype).to(memory_format=torch.channels_last)
+
+    def explain(self, images_BCSS: Tensor, choose: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Explained:
+        """Map the (image, class) pairs that `choose(logits_BK)` returns; pictures are float32, normalised."""
+        image_P: Any = None
+        class_P: Any = None
+        maps: list[Tensor] = []
+        residuals: list[Tensor] = []
+        logits_BK: Any = None
+        for view in self.views:
+            with torch.no_grad():
+                passed = view.explainer.run(view.of(images_BCSS, self.dtype))
+                if not maps:
+                    logits_BK = passed.logits_BK
+                    image_P, class_P = choose(logits_BK)
+                maps_PHW = view.explainer.maps(passed, image_P, class_P)
+                residual_P = completeness_residuals(passed, view.explainer.head, image_P, class_P)
+            maps.append(maps_PHW.flip(2) if view.flipped else maps_PHW)
+            residuals += [] if residual_P is None else [residual_P]
+        return Explained(
+            logits_BK=logits_BK,
+            image_P=image_P,
+            class_P=class_P,
+            maps_PHW=mean_on_finest_grid(maps),
+            residual_P=torch.stack(residuals).amax(0) if residuals else None,
+        )

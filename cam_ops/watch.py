@@ -1,0 +1,176 @@
+"""Watch one forward pass of a network: global spatial averages, layer norms of one vector, outputs of named modules.
+
+Averages and norms are seen by a `TorchFunctionMode`, so that it does not matter whether the network calls a module, a
+function or a tensor's method. What the watcher's callback returns stands in for the call's result: so a network is cut
+at a call, its features are read, or others put in their place.
+
+Letters: B batch, C channels, H, W grid, T tokens.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from math import isqrt
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+MAX_PREFIX = 8  # class, distillation and register tokens before the grid's
+
+Cut = Literal["pool", "norm", "module"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One call in a forward pass: the `index`-th of its kind, or of the module `name`."""
+
+    cut: Cut
+    index: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Norm:
+    """Gain, offset and epsilon of a layer norm."""
+
+    gain_C: Tensor | float
+    offset_C: Tensor | float
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A call and its tensors."""
+
+    place: Place
+    given: Tensor  # (B, C, H, W) of an average, (B, C) of a norm, the result itself of a module
+    returned: Tensor
+    norm: Norm | None = None
+
+
+class Watch(TorchFunctionMode):
+    """While entered, calls `on_call(seen)` at each average and norm, and at each call of `modules` (names)."""
+
+    def __init__(self, network: nn.Module, on_call: Callable[[Seen], Tensor], modules: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.network = network
+        self.on_call = on_call
+        self.modules = tuple(modules)
+        self.counts: dict[tuple[Cut, str], int] = {}
+        self.partial: tuple[Tensor, Tensor] | None = None
+        self.hooks = ExitStack()
+
+    def __enter__(self) -> Self:
+        for name in self.modules:
+            handle = self.network.get_submodule(name).register_forward_hook(partial(self._hook, name))
+            self.hooks.callback(handle.remove)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self.hooks.close()
+        self.partial = None
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        returned = func(*args, **kwargs)
+        averaged_BCHW = self._averaged(func, args, kwargs, returned)
+        if averaged_BCHW is not None:
+            return self._call("pool", averaged_BCHW, returned)
+        if func is functional.layer_norm:
+            given, norm = _layer_norm_of(*args, **kwargs)
+            if given.numel() == given.shape[0] * given.shape[-1]:
+                return self._call("norm", given.flatten(1), returned, norm)
+        return returned
+
+    def _hook(self, name: str, module: nn.Module, given: Any, returned: Any) -> Any:
+        return self._call("module", returned, returned, name=name) if isinstance(returned, Tensor) else returned
+
+    def _call(self, cut: Cut, given: Tensor, returned: Tensor, norm: Norm | None = None, name: str = "") -> Tensor:
+        index = self.counts.get((cut, name), 0)
+        self.counts[cut, name] = index + 1
+        return self.on_call(Seen(place=Place(cut, index, name), given=given, returned=returned, norm=norm))
+
+    def _averaged(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any
+    ) -> Tensor | None:
+        """Return what a call averaged over its whole grid, as (B, C, H, W), or None if it did nothing of the kind."""
+        features = args[0] if args else kwargs.get("input")
+        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+            return None
+        if func in (functional.adaptive_avg_pool2d, functional.avg_pool2d, torch._C._nn.avg_pool2d):
+            return features if features.ndim == 4 and returned.shape[2:] == (1, 1) else None
+        if func in (functional.adaptive_avg_pool1d, torch.adaptive_avg_pool1d):
+            return _square(features) if returned.shape[-1] == 1 else None
+        if func not in (torch.mean, Tensor.mean):
+            return None
+        dims = args[1] if len(args) > 1 else kwargs.get("dim")
+        dims = (dims,) if isinstance(dims, int) else dims
+        if not isinstance(dims, (tuple, list)):
+            return None
+        spatial = sorted(dim % features.ndim for dim in dims)
+        if 0 in spatial or len(spatial) > 2:
+            return None
+        if features.ndim == 4 and len(spatial) == 2:
+            return features.movedim(spatial, (2, 3))
+        if features.ndim == 4 and spatial == [3] and returned.ndim == 3:
+            self.partial = returned, features  # one axis of (B, C, H, W), perhaps the other follows
+        elif features.ndim == 3 and len(spatial) == 1:
+            if self.partial is not None and features is self.partial[0] and spatial == [2]:
+                return self.partial[1]
+            return _square(features.movedim(spatial[0], 2))
+        return None
+
+
+def _square(tokens_BCT: Tensor) -> Tensor | None:
+    """Return (B, C, T) as a square grid (B, C, H, W), None if T is no square."""
+    side = isqrt(tokens_BCT.shape[2])
+    return tokens_BCT.reshape(*tokens_BCT.shape[:2], side, side) if side * side == tokens_BCT.shape[2] else None
+
+
+def spatial_view(output: Tensor, batch: int) -> Tensor | None:
+    """Return a module's output as (B, C, H, W), None where it is not spatial.
+
+    Knows (B, C, H, W), (B, H, W, C) and tokens (B, T, C) with T = some prefix tokens and a square grid. Networks here
+    get square pictures, so that a grid is square: that tells the layouts apart.
+    """
+    if not output.is_floating_point() or output.shape[0] != batch:
+        return None
+    grid_BCHW: Tensor | None = None
+    if output.ndim == 4 and output.shape[2] == output.shape[3]:
+        grid_BCHW = output
+    elif output.ndim == 4 and output.shape[1] == output.shape[2]:
+        grid_BCHW = output.permute(0, 3, 1, 2)
+    elif output.ndim == 3:
+        prefix = output.shape[1] - isqrt(output.shape[1]) ** 2
+        if prefix <= MAX_PREFIX:
+            grid_BCHW = _square(output[:, prefix:].transpose(1, 2))
+    return grid_BCHW if grid_BCHW is not None and grid_BCHW.shape[2] > 1 else None
+
+
+def _layer_norm_of(
+    given: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Norm]:
+    """Name the arguments of functional.layer_norm."""
+    gain, offset = 1.0 if weight is None else weight, 0.0 if bias is None else bias
+    return given, Norm(gain_C=gain, offset_C=offset, eps=eps)
+
+
+def run_from(network: nn.Module, images_BCHW: Tensor, place: Place, substitute: Tensor) -> Tensor:
+    """Run `network` with the result of one call replaced; return the logits. The batch may be that of `substitute`."""
+
+    def put(seen: Seen) -> Tensor:
+        return substitute if seen.place == place else seen.returned
+
+    with Watch(network, put, [place.name] if place.name else []):
+        logits_BK: Tensor = network(images_BCHW)
+    return logits_BK
