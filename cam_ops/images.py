@@ -23,6 +23,8 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MiB of RGB
+STL10_SIDE = 96
+STL10_BYTES = 3 * STL10_SIDE * STL10_SIDE
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 PILLOW_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, ArithmeticError, EOFError, struct.error)
 
@@ -58,6 +60,18 @@ def decode(encoded: bytes) -> U8:
     if image_HWC is None:
         raise _why_not_decoded(encoded)
     return np.asarray(image_HWC, np.uint8)
+
+
+def decode_stl10(raw: bytes) -> U8:
+    """Return one picture of STL10's binary files as RGB, shape (96, 96, 3).
+
+    Its `STL10_BYTES` bytes are the red, green and blue planes, each column by column
+    (https://cs.stanford.edu/~acoates/stl10). Raises BadImage with status ``truncated`` where there are fewer.
+    """
+    if len(raw) < STL10_BYTES:
+        raise BadImage("truncated", f"{len(raw)} of the {STL10_BYTES} bytes of an STL10 picture are left")
+    planes_CWH = np.frombuffer(raw, np.uint8).reshape(3, STL10_SIDE, STL10_SIDE)
+    return np.ascontiguousarray(planes_CWH.transpose(2, 1, 0))
 
 
 def _header_size(encoded: bytes) -> tuple[int, int]:

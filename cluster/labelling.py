@@ -28,7 +28,7 @@ from cluster.progress import Progress
 from cluster.request import Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
 from cluster.resources import UNIT, DeviceChoice, ExecutorName, choose_device, choose_replicas, open_executor
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
-from cluster.sources import folder_address, list_folder
+from cluster.sources import folder_address, list_images
 from cluster.totals import Totals, count_rows, summary_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class LabelConfig:
     """Turn a folder of images into detection pseudo-labels: heat maps and boxes, as Parquet."""
 
     images: str
-    """Folder of pictures, searched recursively: jpg, jpeg, png, webp, bmp, tif, tiff."""
+    """Folder of pictures, searched recursively: jpg, jpeg, png, webp, bmp, tif, tiff; or STL10's own binary files."""
     out: str
     """Run directory to create, or to resume."""
     labels: str = "none"
@@ -194,7 +194,7 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
 
 def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_replicas: int, device: Device) -> Run:
     """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
-    listing = list_folder(config.images, config.limit, skip=run_dir.root)
+    listing = list_images(config.images, config.limit, skip=run_dir.root)
     labels = find_labels(listing["image_id"], config.labels, described.classes, say)
     compute = _Compute(
         device=device,

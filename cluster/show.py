@@ -8,14 +8,14 @@ import numpy as np
 
 from cam_ops.arrays import F32, U8
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage, decode
+from cam_ops.images import BadImage
 from cam_ops.maps import enlarge_and_normalise
 from cam_ops.overlays import COLOURS, blog_panels, draw_box, overlay
 from cluster import parquet
 from cluster.plan import find_image
 from cluster.request import Run, existing_run
 from cluster.rundir import RunDir, shard_name
-from cluster.sources import read_image
+from cluster.sources import load_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def read_picture(labelled: Labelled) -> U8:
     """Decode the picture behind a row, RGB (H, W, 3); raises StorageError where it cannot be."""
     image = labelled.image
     try:
-        return decode(read_image(image["uri"], image["offset"], image["size"]))
+        return load_picture(image)
     except BadImage as bad:
         raise StorageError(f"cannot draw {image['image_id']!r}, it is {bad.status}: {bad}") from None
 

@@ -1,7 +1,8 @@
 """List a source of images once, and read one image's bytes later, possibly on another machine.
 
 A listing is an Arrow table with the schema `cam_ops.tables.LISTING`, sorted by `image_id`, each id once. Further kinds
-of source add a function that returns such a table; `read_image` stays the only way to the bytes.
+of source add a function that returns such a table, and if need be a decoder to `load_picture`; `read_image` stays the
+only way to the bytes.
 """
 
 import errno
@@ -9,13 +10,16 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
 
+from cam_ops.arrays import U8
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage
+from cam_ops.images import BadImage, decode, decode_stl10
 from cam_ops.tables import LISTING
+from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -42,6 +46,11 @@ def check_folder(address: str) -> None:
         ) from None
 
 
+def list_images(address: str, limit: int | None, skip: str = "") -> pa.Table:
+    """List a folder: its STL10 binary files and nothing else where it holds any, else the pictures below it."""
+    return list_stl10(address, limit) if holds_stl10(address) else list_folder(address, limit, skip)
+
+
 def list_folder(address: str, limit: int | None, skip: str = "") -> pa.Table:
     """List the pictures below a folder by their suffix, sorted by id: the path below the folder, with `/`.
 
@@ -51,7 +60,10 @@ def list_folder(address: str, limit: int | None, skip: str = "") -> pa.Table:
     check_folder(address)
     found = sorted(_walk(address, skip))[:limit]
     if not found:
-        raise StorageError(f"expected pictures ({', '.join(SUFFIXES)}) below {address}, found none; check --images")
+        raise StorageError(
+            f"expected pictures ({', '.join(SUFFIXES)}) below {address}, or STL10's binary files in it, found none; "
+            "check --images"
+        )
     ids, paths, sizes = zip(*found, strict=True)
     uris = [Path(path).as_uri() for path in paths]
     return pa.table([ids, uris, [0] * len(ids), sizes], schema=LISTING)
@@ -88,6 +100,12 @@ def _size(entry: "os.DirEntry[str]") -> int:
         return entry.stat().st_size
     except OSError:  # a broken link: its row will say `missing`
         return 0
+
+
+def load_picture(row: dict[str, Any]) -> U8:
+    """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
+    content = read_image(row["uri"], row["offset"], row["size"])
+    return decode_stl10(content) if is_stl10_file(row["uri"]) else decode(content)
 
 
 def read_image(uri: str, offset: int, size: int) -> bytes:

@@ -17,14 +17,14 @@ from torch import Tensor
 from cam_ops.arrays import U8
 from cam_ops.classes import NUM_TOP, choose_classes, class_scores, parse_class_choice
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage, decode, fit
+from cam_ops.images import BadImage, fit
 from cam_ops.models import ModelConfig, load_classifier
 from cam_ops.views import Mapper
 from cluster.plan import read_shard
 from cluster.request import Precision, read_run
 from cluster.rows import Picture, RawMap, ShardReport, ShardRows
 from cluster.rundir import RUN, open_run_dir, shard_name
-from cluster.sources import check_folder, read_image
+from cluster.sources import check_folder, load_picture
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
@@ -96,7 +96,7 @@ class CamWorker:
         """Fetch, decode and fit one image into its place in the batch."""
         picture = Picture(row=row)
         try:
-            image_HWC = decode(read_image(row["uri"], row["offset"], row["size"]))
+            image_HWC = load_picture(row)
         except BadImage as bad:
             picture.status, picture.error = bad.status, str(bad)
             return picture
