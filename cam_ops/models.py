@@ -9,23 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from cam_ops.classes import ClassList, class_list, numbered_classes, read_class_names
 from cam_ops.errors import CamrayError, MachineError, UsageError
 from cam_ops.images import Interpolation, Preprocessing, Resize
+from cam_ops.zoo import TIMM, Architecture, find_architecture
 
 Triple = tuple[float, float, float]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
-INCEPTIONS = ("googlenet", "inception_v3")  # torchvision's own weights for them expect TensorFlow's input scaling
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, safetensors.SafetensorError),
@@ -38,19 +36,19 @@ class ModelConfig:
     """Which network labels the images, and what its input looks like."""
 
     model: str
-    """A torchvision classifier by name (resnet50), or package.module:factory, a function without arguments that returns
-    a network with its weights in place."""
+    """A torchvision classifier by name (resnet50), a timm one (timm:convnext_tiny), or package.module:factory, a
+    function without arguments that returns a network with its weights in place."""
     weights: str | None = None
-    """For a torchvision name: a state_dict FILE (.pth, .safetensors), DEFAULT (torchvision's own, may download) or
-    random (seeded, for benchmarks); DEFAULT if not given."""
+    """For a name: a state_dict FILE (.pth, .safetensors), DEFAULT (the library's own, may download) or random (seeded,
+    for benchmarks); DEFAULT if not given."""
     class_names: str | None = None
     """FILE with the class names in the order of the logits: .txt, .json or .csv."""
     mean: Triple | None = None
-    """Channel means for RGB scaled to 0..1; a torchvision name takes them from its default weights."""
+    """Channel means for RGB scaled to 0..1; a name takes them from its default weights."""
     std: Triple | None = None
     """Channel standard deviations, like --mean."""
     image_size: int | None = None
-    """Side of the network's square input in pixels; a torchvision name takes it from its default weights, else 224."""
+    """Side of the network's square input in pixels; a name takes it from its default weights, else 224."""
     resize: Resize = "warp"
     """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
 
@@ -80,15 +78,14 @@ def load_classifier(config: ModelConfig) -> Classifier:
     Raises UsageError for an unknown name, a weights file that does not fit or needs code to load, and a factory without
     --mean and --std; MachineError for weights that cannot be found or downloaded.
     """
-    if ":" in config.model:
+    if ":" in config.model and not config.model.startswith(TIMM):
         path, network, categories = config.model, _call_factory(config), None
         preprocessing = _preprocessing(config, config.mean, config.std, 224, "bilinear", 224 / 256)
     else:
-        path = f"torchvision.models:{config.model}"
-        network, categories, preset = _torchvision_network(config)
-        side, resized = preset.crop_size[0], preset.resize_size[0]
+        known = find_architecture(config.model)
+        path, (network, categories) = known.path, _with_weights(known, config.weights or "DEFAULT")
         preprocessing = _preprocessing(
-            config, tuple(preset.mean), tuple(preset.std), side, preset.interpolation.value, side / resized
+            config, known.mean, known.std, known.side, known.interpolation, known.crop_fraction
         )
     network.eval().requires_grad_(False)
     classes = read_class_names(Path(config.class_names)) if config.class_names else None
@@ -192,53 +189,19 @@ def _call_factory(config: ModelConfig) -> nn.Module:
     return network.float().cpu()
 
 
-def _torchvision_network(config: ModelConfig) -> tuple[nn.Module, list[str] | None, Any]:
-    """Return the network, its category names where its weights have them, and its evaluation transform."""
-    name, weights = config.model, config.weights or "DEFAULT"
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise UsageError(
-            f"--model {name!r} is no torchvision classifier; expected one of {', '.join(known)}, "
-            "or package.module:factory"
-        )
-    default = torchvision.models.get_model_weights(name).DEFAULT
-    preset = default.transforms()
-    if weights == "random":
-        return _seeded_network(name), None, preset
-    if weights != "DEFAULT":
-        return _network_from_file(name, Path(weights)), None, preset
-    network = _seeded_network(name)
-    try:
-        state = default.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise MachineError(
-            f"cannot download or read the default weights of {name} from {default.url} ({error}); "
-            "give --weights FILE, or --weights random to measure speed only"
-        ) from None
-    network.load_state_dict(state)
-    if name in INCEPTIONS:
-        network.transform_input = True  # type: ignore[assignment]
-    return network, default.meta["categories"], preset
+def _with_weights(known: Architecture, weights: str) -> tuple[nn.Module, list[str] | None]:
+    """Return the network with `weights`, and the names of its classes where the weights have them."""
+    if weights == "DEFAULT":
+        return known.pretrained()
+    return (known.build() if weights == "random" else _network_from_file(known, Path(weights))), None
 
 
-def _seeded_network(name: str, **arguments: Any) -> nn.Module:
-    if name in INCEPTIONS:
-        arguments["init_weights"] = True  # they warn without it
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network: nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
-        for module in network.modules():
-            if isinstance(module, nn.Linear) and not module.weight.any():  # vision transformers' heads begin at 0
-                nn.init.trunc_normal_(module.weight, std=0.02)
-    return network
-
-
-def _network_from_file(name: str, path: Path) -> nn.Module:
+def _network_from_file(known: Architecture, path: Path) -> nn.Module:
     state = load_state_dict(path)
-    network = _seeded_network(name)
+    network = known.build()
     num_classes = _num_classes_in(state, network.state_dict())
     if num_classes is not None:
-        network = _seeded_network(name, num_classes=num_classes)
+        network = known.build(num_classes=num_classes)
     expected = network.state_dict()
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     misshapen = [
@@ -248,7 +211,7 @@ def _network_from_file(name: str, path: Path) -> nn.Module:
     ]
     if missing or unexpected or misshapen:
         raise UsageError(
-            f"{path} does not fit {name}: missing {_some(missing)}; unexpected {_some(unexpected)}; "
+            f"{path} does not fit {known.name}: missing {_some(missing)}; unexpected {_some(unexpected)}; "
             f"of another shape {_some(misshapen)}; is --model the network that was trained?"
         )
     network.load_state_dict(state)

@@ -1,0 +1,135 @@
+"""Architectures by name: torchvision's classifiers, and timm's as `timm:NAME`."""
+
+import importlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import nn
+
+from cam_ops.errors import MachineError, UsageError
+from cam_ops.images import Interpolation
+
+TIMM = "timm:"
+INCEPTIONS = ("googlenet", "inception_v3")  # torchvision's own weights for them expect TensorFlow's input scaling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A network that can be built, and the preprocessing that its default weights were evaluated with."""
+
+    name: str
+    path: str  # for the model's digest
+    build: Callable[..., nn.Module]  # with random, seeded weights; takes num_classes
+    pretrained: Callable[[], tuple[nn.Module, list[str] | None]]  # with default weights and the names of its classes
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    side: int
+    interpolation: Interpolation
+    crop_fraction: float
+
+
+def find_architecture(name: str) -> Architecture:
+    """Look up a torchvision name or `timm:NAME`; raise UsageError for an unknown one, MachineError without timm."""
+    return _timm(name.removeprefix(TIMM)) if name.startswith(TIMM) else _torchvision(name)
+
+
+def _seeded(build: Callable[..., nn.Module], name: str, **arguments: Any) -> nn.Module:
+    """Build a network from a fixed seed, and leave the generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build(name, **arguments)
+        for module in network.modules():
+            if isinstance(module, nn.Linear) and not module.weight.any():  # vision transformers' heads begin at 0
+                nn.init.trunc_normal_(module.weight, std=0.02)
+    return network
+
+
+def _torchvision(name: str) -> Architecture:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UsageError(
+            f"--model {name!r} is no torchvision classifier; expected one of {', '.join(known)}, timm:NAME, "
+            "or package.module:factory"
+        )
+    default = torchvision.models.get_model_weights(name).DEFAULT
+    preset = default.transforms()
+    fixed = {"init_weights": True} if name in INCEPTIONS else {}  # they warn without it
+
+    def build(**arguments: Any) -> nn.Module:
+        return _seeded(torchvision.models.get_model, name, weights=None, **fixed, **arguments)
+
+    def pretrained() -> tuple[nn.Module, list[str]]:
+        network = build()
+        try:
+            state = default.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise _no_default(name, default.url, error) from None
+        network.load_state_dict(state)
+        if name in INCEPTIONS:
+            network.transform_input = True  # type: ignore[assignment]
+        return network, default.meta["categories"]
+
+    side = preset.crop_size[0]
+    return Architecture(
+        name=name,
+        path=f"torchvision.models:{name}",
+        build=build,
+        pretrained=pretrained,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        side=side,
+        interpolation=preset.interpolation.value,
+        crop_fraction=side / preset.resize_size[0],
+    )
+
+
+def _timm(name: str) -> Architecture:
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError:
+        raise MachineError(
+            f"--model timm:{name} needs the package timm, which is not installed; pip install 'camray[timm]'"
+        ) from None
+    if not timm.is_model(name.partition(".")[0]):
+        close = get_close_matches(name, timm.list_models(), 5)
+        raise UsageError(
+            f"--model timm:{name}: timm has no such network; similar names are {', '.join(close) or 'none'}"
+        )
+    default = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+
+    def build(**arguments: Any) -> nn.Module:
+        return _seeded(timm.create_model, name, **arguments)
+
+    def pretrained() -> tuple[nn.Module, list[str] | None]:
+        try:
+            network: nn.Module = timm.create_model(name, pretrained=True)
+        except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise _no_default(f"timm:{name}", "the Hugging Face hub", error) from None
+        subset = timm.data.infer_imagenet_subset(network)
+        names = timm.data.ImageNetInfo(subset).label_descriptions() if subset else None
+        return network, names
+
+    return Architecture(
+        name=f"timm:{name}",
+        path=f"timm.models:{name}",
+        build=build,
+        pretrained=pretrained,
+        mean=default["mean"],
+        std=default["std"],
+        side=default["input_size"][1],
+        interpolation="bicubic" if default["interpolation"] == "bicubic" else "bilinear",
+        crop_fraction=default["crop_pct"],
+    )
+
+
+def _no_default(name: str, where: str, error: Exception) -> MachineError:
+    return MachineError(
+        f"cannot download or read the default weights of {name} from {where} ({error}); "
+        "give --weights FILE, or --weights random to measure speed only"
+    )
