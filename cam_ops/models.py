@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from cam_ops.classes import ClassList, class_list, numbered_classes, read_class_names
+from cam_ops.dilation import dilate_last_stage
 from cam_ops.errors import CamrayError, MachineError, UsageError
 from cam_ops.images import Interpolation, Preprocessing, Resize
 from cam_ops.zoo import TIMM, Architecture, find_architecture
@@ -51,6 +52,9 @@ class ModelConfig:
     """Side of the network's square input in pixels; a name takes it from its default weights, else 224."""
     resize: Resize = "warp"
     """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
+    dilate: bool = False
+    """Maps on twice the grid (14x14 for 7x7) without retraining: the last stage's stride becomes dilation. For networks
+    like ResNet; proven to leave the features unchanged where the network had them."""
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (*(self.mean or ()), *(self.std or ()))):
@@ -73,10 +77,10 @@ class Classifier:
 
 
 def load_classifier(config: ModelConfig) -> Classifier:
-    """Build the network that `config` names and load its weights.
+    """Build the network that `config` names, load its weights, and dilate it if asked to.
 
-    Raises UsageError for an unknown name, a weights file that does not fit or needs code to load, and a factory without
-    --mean and --std; MachineError for weights that cannot be found or downloaded.
+    Raises UsageError for an unknown name, a weights file that does not fit or needs code to load, a factory without
+    --mean and --std, and a network that cannot be dilated; MachineError for weights that cannot be found or downloaded.
     """
     if ":" in config.model and not config.model.startswith(TIMM):
         path, network, categories = config.model, _call_factory(config), None
@@ -88,6 +92,8 @@ def load_classifier(config: ModelConfig) -> Classifier:
             config, known.mean, known.std, known.side, known.interpolation, known.crop_fraction
         )
     network.eval().requires_grad_(False)
+    if config.dilate:
+        dilate_last_stage(network, preprocessing.image_size)
     classes = read_class_names(Path(config.class_names)) if config.class_names else None
     if classes is None and categories:
         classes = class_list([(name,) for name in categories], categories)

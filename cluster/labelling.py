@@ -176,6 +176,7 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
         labels=described.labels,
         model=described.name,
         model_digest=described.digest,
+        dilate=config.model.dilate,
         class_names_digest=sha256(json.dumps(described.classes.names).encode()).hexdigest(),
         classes=config.wanted_classes,
         scores=config.scores,

@@ -38,6 +38,7 @@ class Request:
     labels: str  # none, folder, or the digest of the CSV file
     model: str
     model_digest: str
+    dilate: bool
     class_names_digest: str
     classes: str  # as --classes
     scores: ScoreKind
