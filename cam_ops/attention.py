@@ -135,7 +135,7 @@ def find_blocks(network: nn.Module, image_size: int) -> Blocks:
         with _WatchAttention(on_weights):
             logits_BK = network(images_BCHW)
     around = [name for stack, _ in stacks for name in set(stack)]
-    names = [next((name for name in stack if around.count(name) == 1), "") for stack, _ in stacks]
+    names = [next((name for name in stack if name and around.count(name) == 1), "") for stack, _ in stacks]
     tokens = {num_tokens for _, num_tokens in stacks}
     if not names or not all(shapes.get(name, ())[:-1] == (len(images_BCHW), *tokens) for name in names):
         raise UsageError(

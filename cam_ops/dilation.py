@@ -67,7 +67,7 @@ def dilate_last_stage(network: nn.Module, image_size: int) -> None:
             f"--dilate expects a last stage of at least 2x2 positions, of pictures of {image_size}x{image_size} pixels "
             "the network keeps a single one; give a larger --image-size"
         )
-    _replace_stride(before)
+    expected = _replace_stride(before)
     try:
         after = _dry_run(network, images_BCHW)
     except Exception as error:
@@ -75,7 +75,7 @@ def dilate_last_stage(network: nn.Module, image_size: int) -> None:
             "the network does not run once the convolutions that make its last grid have stride 1, as another layer "
             f"has a stride beside them or expects that grid ({type(error).__name__}: {error}); {CURE}"
         ) from error
-    _check_same_features(before, after)
+    _check_same_features(before, after, expected)
 
 
 def _dry_run(network: nn.Module, images_BCHW: Tensor) -> _DryRun:
@@ -106,8 +106,11 @@ def _grid(features_BCHW: Tensor) -> Grid:
     return height, width
 
 
-def _replace_stride(run: _DryRun) -> None:
-    """Take the stride from the convolutions that make the last grid, and dilate those that work on it after them."""
+def _replace_stride(run: _DryRun) -> Grid:
+    """Take the stride from the convolutions that make the last grid, and dilate those that work on it after them.
+
+    Returns the grid that the last stage should keep from now on, that of its input.
+    """
     shrinks = [tuple(c.conv.stride) == (2, 2) and c.returned == run.grid and c.given != run.grid for c in run.calls]
     if not any(shrinks):
         raise UsageError(f"no convolution of stride 2 makes the network's last grid, {_text(run.grid)}; {CURE}")
@@ -120,6 +123,7 @@ def _replace_stride(run: _DryRun) -> None:
             conv.dilation = _doubled(conv.dilation)
             if not isinstance(conv.padding, str):  # "same" and "valid" follow the dilation by themselves
                 conv.padding = _doubled(conv.padding)
+    return run.calls[shrinks.index(True)].given
 
 
 def _doubled(pair: tuple[int, ...]) -> tuple[int, int]:
@@ -127,12 +131,12 @@ def _doubled(pair: tuple[int, ...]) -> tuple[int, int]:
     return 2 * vertical, 2 * horizontal
 
 
-def _check_same_features(before: _DryRun, after: _DryRun) -> None:
+def _check_same_features(before: _DryRun, after: _DryRun, expected: Grid) -> None:
     """Refuse a network that is not the original at every second position."""
     sampled_BCHW = after.features_BCHW[..., ::2, ::2]
-    if after.grid == before.grid or sampled_BCHW.shape != before.features_BCHW.shape:
+    if after.grid != expected or sampled_BCHW.shape != before.features_BCHW.shape:
         raise UsageError(
-            f"expected dilation to double the network's last grid, {_text(before.grid)}, "
+            f"expected dilation to keep the grid of the last stage's input, {_text(expected)}, "
             f"it became {_text(after.grid)}; {CURE}"
         )
     change_B = (sampled_BCHW - before.features_BCHW).flatten(1).norm(dim=1)

@@ -137,8 +137,6 @@ def _on_grid(gradient: Tensor, place: Place, passed: Pass) -> Tensor:
     """Return dy/dA as (P, C, N); that of a pooled vector F as (P, C, 1): dy/dA_k = dy/dF_k / N in each cell."""
     if place.cut == "pool":
         return gradient.flatten(1)[:, :, None] / passed.features[0][0, 0].numel()
-    if not len(gradient):
-        return passed.features[0].new_zeros(0, 1, 1)
     view_PCHW = spatial_view(gradient, len(gradient))
     assert view_PCHW is not None
     return view_PCHW.flatten(2)

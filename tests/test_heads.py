@@ -26,7 +26,8 @@ def maps_of(
     """Return the raw maps of the pairs (image_P, class_P), and the pass that they come from."""
     explainer = Explainer(network=network, head=head, method=method)
     passed = explainer.run(images)
-    return explainer.maps(passed, torch.tensor(image_P), torch.tensor(class_P)).detach(), passed
+    pairs = torch.tensor(image_P, dtype=torch.int64), torch.tensor(class_P, dtype=torch.int64)
+    return explainer.maps(passed, *pairs).detach(), passed
 
 
 def network_of(name: str) -> nn.Module:
@@ -167,14 +168,12 @@ def test_torch_cam_gives_the_same_map() -> None:
 
 @pytest.mark.parametrize(
     ("name", "layer"),
-    [("resnet50", "layer4"), ("efficientnet_b0", "features.8"), ("densenet121", "features"), ("swin_t", "norm")],
+    [("resnet50", "layer4"), ("efficientnet_b0", "features.8"), ("regnet_y_400mf", "trunk_output"), ("swin_t", "norm")],
 )
 def test_at_the_averaged_layer_autograd_gives_the_closed_forms(name: str, layer: str) -> None:
     """Cut by name, the network behind the cut is truly differentiated; cut at its average, W / N is taken instead."""
     network = network_of(name)
     images = torch.randn(2, 3, 96, 96)
-    if name == "densenet121":
-        network.features.add_module("relu", nn.ReLU())  # what the network averages, as a module's result
     by_name, by_average = find_head(network, 96, (layer,)), find_head(network, 96)
     assert (by_name.kind, by_average.kind) == ("layer", "affine")
     cams_PHW, _ = maps_of(network, by_average, images, [0, 1, 1], [3, 3, 999])
@@ -194,7 +193,7 @@ def test_at_the_averaged_layer_autograd_gives_the_closed_forms(name: str, layer:
     elementwise_PHW, passed = maps_of(network, by_average, images, [0], [3], "gradcam-elementwise")
     assert_close_to(maps_of(network, by_average, images, [0], [3], "layercam")[0] * num_cells, nwc_PHW)
     same = torch.allclose(elementwise_PHW * num_cells, nwc_PHW, rtol=1e-3)
-    assert same == bool((passed.features[0] >= 0).all()) == (name in ("resnet50", "densenet121"))
+    assert same == bool((passed.features[0] >= 0).all()) == (name in ("resnet50", "regnet_y_400mf"))
 
 
 def assert_close_to(maps: torch.Tensor, expected: torch.Tensor) -> None:
@@ -253,9 +252,9 @@ def test_a_class_token_s_transformer_is_cut_where_its_patches_still_matter() -> 
     )  # row 2, column 3, after the class token
     with pytest.raises(UsageError, match="do not depend on its cells"):
         find_head(network, 32, ("encoder.ln",))
-    with pytest.raises(UsageError, match="gives no spatial features; expected one of .*encoder_layer_2.ln_1"):
+    with pytest.raises(UsageError, match=r"gives no spatial features; expected one of .*encoder_layer_2\.ln_1"):
         find_head(network, 32, ("heads.head",))
-    with pytest.raises(UsageError, match="no such module; similar names are encoder.layers.encoder_layer_1"):
+    with pytest.raises(UsageError, match=r"no such module; similar names are encoder\.layers\.encoder_layer_2"):
         find_head(network, 32, ("encoder.layers.encoder_layer_",))
 
 
@@ -344,7 +343,7 @@ def test_memory_is_constant_over_a_long_run(name: str) -> None:
         for _ in range(passes):
             maps_of(network, head, images, [0, 0, 1], [3, 7, 999], "gradcam")
         gc.collect()
-        return sum(isinstance(found, torch.Tensor) for found in gc.get_objects())
+        return sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects())
 
     assert count_after(2) == count_after(20)
 
@@ -392,7 +391,7 @@ def test_a_curved_head_is_not_taken_for_a_straight_one(untrained: bool) -> None:
     network = torchvision.models.mobilenet_v3_small() if untrained else network_of("mobilenet_v3_small")
     head = find_head(network.eval().requires_grad_(False), 64)  # untrained features are tiny: near 0 all looks straight
     assert head.kind == "pooled"
-    with pytest.raises(UsageError, match="--method cam does not exist .* expected one of gradcam, .*pc1"):
+    with pytest.raises(UsageError, match=r"--method cam does not exist .* expected one of gradcam, .*pc1"):
         check_method("cam", head)
 
 
