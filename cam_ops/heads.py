@@ -19,6 +19,7 @@ Letters: B batch, C channels, H, W grid, K classes.
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from itertools import chain
 from typing import Any, Literal, get_args
 
@@ -32,6 +33,7 @@ SWAP_TOLERANCE = 1e-4  # of the difference between pictures, float32
 AFFINE_TOLERANCE = 1e-4  # affine heads measure 1e-7 in float32, MobileNetV3 and ConvNeXt 0.1 and more
 INVARIANCE_TOLERANCE = 1e-4  # a cell's sum_k g_k A_k, of its terms' length: 1e-6 before a layer norm, about 1 elsewhere
 PROBE_SCALES = (1.0, 10.0)  # root mean square of the probes: near 0 a curved head looks straight
+CONTRASTS = (1.0, 1e3, 1e6)  # of the noise: in networks with random weights weak signals drown in biases
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Identity, nn.Dropout)
 
 Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
@@ -73,24 +75,7 @@ def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ())
     Costs a few forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason
     where the network cannot be cut.
     """
-    device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
-    generator = torch.Generator().manual_seed(0)
-    images_BCHW = torch.randn(3, 3, image_size, image_size, generator=generator).to(device)
-    calls: list[Seen] = []
-
-    def record(seen: Seen) -> Tensor:
-        calls.append(replace(seen, given=seen.given.clone(), returned=seen.returned.clone()))
-        return seen.returned
-
-    try:
-        with torch.no_grad(), Watch(network, record):
-            logits_BK = network(images_BCHW)
-    except Exception as error:
-        raise UsageError(
-            f"the network cannot take RGB pictures of {image_size}x{image_size} pixels "
-            f"({type(error).__name__}: {error}); check --image-size, --scales and --model"
-        ) from error
-    _check_logits(logits_BK)
+    images_BCHW, logits_BK, calls = _dry_run(network, image_size)
     if layers:
         return _cut_at_layers(network, images_BCHW, logits_BK, layers)
     pools = [seen for seen in calls if seen.place.cut == "pool"]
@@ -99,6 +84,32 @@ def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ())
             norms = [seen for seen in calls[calls.index(pool) :] if _is_norm_of(seen, pool)]
             return _read_head(network, images_BCHW, logits_BK, pool, norms[0] if norms else None)
     return _cut_at_last_layer(network, images_BCHW, logits_BK)
+
+
+def _dry_run(network: nn.Module, image_size: int) -> tuple[Tensor, Tensor, list[Seen]]:
+    """Run the network on noise; return pictures that its logits tell apart, these logits, and the calls watched."""
+    device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
+    noise_BCHW = torch.randn(3, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
+    for contrast in CONTRASTS:
+        calls: list[Seen] = []
+        images_BCHW = contrast * noise_BCHW
+        try:
+            with torch.no_grad(), Watch(network, partial(_record, calls)):
+                logits_BK = network(images_BCHW)
+        except Exception as error:
+            raise UsageError(
+                f"the network cannot take RGB pictures of {image_size}x{image_size} pixels "
+                f"({type(error).__name__}: {error}); check --image-size, --scales and --model"
+            ) from error
+        _check_logits(logits_BK)
+        if not logits_BK.equal(logits_BK.roll(1, 0)):
+            return images_BCHW, logits_BK, calls
+    raise UsageError("the network gives the same logits for different pictures; are its weights whole?")
+
+
+def _record(calls: list[Seen], seen: Seen) -> Tensor:
+    calls.append(replace(seen, given=seen.given.clone(), returned=seen.returned.clone()))
+    return seen.returned
 
 
 def _check_logits(logits_BK: Any) -> None:
@@ -110,8 +121,6 @@ def _check_logits(logits_BK: Any) -> None:
         )
     if not logits_BK.isfinite().all():
         raise UsageError("the network's logits on noise are not finite; are its weights whole?")
-    if logits_BK.equal(logits_BK.roll(1, 0)):
-        raise UsageError("the network gives the same logits for different pictures; are its weights whole?")
 
 
 def _is_norm_of(seen: Seen, pool: Seen) -> bool:

@@ -191,7 +191,7 @@ def check_method(method: Method, head: Head) -> None:
         return
     why = {
         "pooled": "its logits are not an affine function of the averaged features",
-        "layer": "the maps of a layer do not add up to the logits",
+        "layer": "the maps of a layer do not add up to the logits, and the network averages no grid of several cells",
     }[head.kind]
     raise UsageError(
         f"--method {method} does not exist for this network: {why}; expected one of {', '.join(methods_for(head))}"

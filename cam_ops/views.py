@@ -9,7 +9,7 @@ Letters: B batch, S side of the largest view, K classes, P explained (image, cla
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.nn import functional
 from cam_ops.attention import find_blocks
 from cam_ops.errors import UsageError
 from cam_ops.explain import Explainer, completeness_residuals, mean_on_finest_grid
-from cam_ops.heads import Head, find_head
+from cam_ops.heads import DECOMPOSABLE, Head, find_head
 from cam_ops.methods import ATTENTION, Method, check_method
 
 MAX_SIDE = 4096
@@ -28,10 +28,11 @@ MAX_SIDE = 4096
 class ExplainConfig:
     """How features become a map."""
 
-    method: Method = "cam"
-    """How features become a map. On an affine head all but scorecam need the forward pass only; elsewhere what lies
-    behind the cut is differentiated, once for all classes. eigencam and pc1 are the same for every class; scorecam runs
-    the network once per channel; legrad is for vision transformers."""
+    method: Method | Literal["auto"] = "auto"
+    """How features become a map. `auto` is cam where the maps add up to the logits, else gradcam behind an average,
+    legrad in a vision transformer, layercam at a layer. On an affine head all but scorecam need the forward pass only;
+    elsewhere what lies behind the cut is differentiated, once for all classes. eigencam and pc1 are the same for every
+    class."""
     layer: tuple[str, ...] = ()
     """Names of modules to map instead of what the network averages, as in model.named_modules(), for gradient methods;
     the maps of several are fused: the mean of each divided by its peak."""
@@ -79,7 +80,8 @@ class Explained:
 class Mapper:
     """A network with all that is needed to map pictures with it.
 
-    Attributes: `head` of the first view, `grid` (h, w) of the maps, `side` of the pictures that it takes, in pixels.
+    Attributes: `head` and `method` of the first view, `grid` (h, w) of the maps, `side` of the pictures that it takes, in
+    pixels.
     """
 
     def __init__(self, network: nn.Module, config: ExplainConfig, image_size: int) -> None:
@@ -97,6 +99,7 @@ class Mapper:
                 _View(side=side, flipped=flipped, explainer=explainer) for flipped in (False, True)[: 1 + config.flip]
             ]
         self.head: Head = self.views[0].explainer.head
+        self.method: Method = self.views[0].explainer.method
         self.grid = max(view.explainer.grid for view in self.views)
         self.side = max(view.side for view in self.views)
 
@@ -113,9 +116,24 @@ class Mapper:
 
     def _explainer(self, config: ExplainConfig, side: int) -> Explainer:
         head = find_head(self.network, side, config.layer)
-        check_method(config.method, head)
-        blocks = find_blocks(self.network, side) if config.method in ATTENTION else None
-        return Explainer(network=self.network, head=head, method=config.method, blocks=blocks)
+        method = self._auto(head, config.layer, side) if config.method == "auto" else config.method
+        check_method(method, head)
+        blocks = find_blocks(self.network, side) if method in ATTENTION else None
+        return Explainer(network=self.network, head=head, method=method, blocks=blocks)
+
+    def _auto(self, head: Head, layer: tuple[str, ...], side: int) -> Method:
+        """Return the method that suits the head."""
+        if head.kind in DECOMPOSABLE:
+            return "cam"
+        if head.kind == "pooled":
+            return "gradcam"
+        if layer:
+            return "layercam"
+        try:
+            find_blocks(self.network, side)
+        except UsageError:
+            return "layercam"
+        return "legrad"
 
     def to(self, dtype: torch.dtype) -> None:
         """Run the network in `dtype`, channels last, from now on; maps are computed in float32 all the same."""

@@ -80,7 +80,7 @@ class Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         returned = func(*args, **kwargs)
         averaged_BCHW = self._averaged(func, args, kwargs, returned)
-        if averaged_BCHW is not None:
+        if averaged_BCHW is not None and averaged_BCHW[0, 0].numel() > 1:
             return self._call("pool", averaged_BCHW, returned)
         if func is functional.layer_norm:
             given, norm = _layer_norm_of(*args, **kwargs)

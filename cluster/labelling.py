@@ -131,6 +131,7 @@ class _Described:
     digest: str
     classes: ClassList
     head: Head
+    explain: ExplainConfig  # with the method that auto stands for
     grid: tuple[int, int]
     preprocessing: Preprocessing
 
@@ -154,6 +155,7 @@ def _describe(config: LabelConfig) -> _Described:
         digest=classifier.digest,
         classes=classes_for(classifier, mapper.head.num_classes),
         head=mapper.head,
+        explain=replace(config.explain, method=mapper.method),
         grid=mapper.grid,
         preprocessing=classifier.preprocessing,
     )
@@ -180,7 +182,7 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
         class_names_digest=sha256(json.dumps(described.classes.names).encode()).hexdigest(),
         classes=config.wanted_classes,
         scores=config.scores,
-        explain=config.explain,
+        explain=described.explain,
         head=described.head.kind,
         cut=described.head.layers,
         preprocessing=described.preprocessing,
@@ -212,7 +214,7 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
         return _run_of_another_driver(run_dir, request)
     if plan_digest(run_dir, plan) != plan.digest:  # a driver that lost the race for run.json wrote its plan over ours
         write_plan(run_dir, listing, labels, shard_size)
-    say(_said_of(described, config.explain))
+    say(_said_of(described, config.explain.method))
     say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
     auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
     say(
@@ -223,12 +225,14 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
     return run
 
 
-def _said_of(described: _Described, explain: ExplainConfig) -> str:
+def _said_of(described: _Described, asked: str) -> str:
     """Say what is mapped, and how."""
+    explain = described.explain
+    why = _why(asked != "auto", f"auto, as the head is {described.head.kind}")
     where = f"at {', '.join(described.head.layers)}" if described.head.layers else "of what the network averages"
     views = len(explain.scales) * (1 + explain.flip)
     return (
-        f"maps: {explain.method} {where}, head {described.head.kind}, grid "
+        f"maps: {explain.method} ({why}) {where}, head {described.head.kind}, grid "
         f"{described.grid[0]}x{described.grid[1]}{f', mean of {views} views' if views > 1 else ''}"
     )
 

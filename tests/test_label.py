@@ -173,7 +173,10 @@ def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: P
         (["--mean", "nan", "0", "0"], 2, "expect finite numbers"),
         (["--device", "cuda"], 6, "there is no GPU"),
         (["--replicas", "2"], 2, "inline is one replica"),
-        (["--model", "vgg11", "--weights", "random", "--image-size", "64"], 2, "never averages"),
+        (["--model", "vgg11", "--weights", "random", "--method", "cam"], 2, "--method cam does not exist for this"),
+        (["--layer", "layer5", "--method", "gradcam"], 2, "no such module; similar names are fc"),
+        (["--method", "legrad"], 2, "needs a vision transformer"),
+        (["--model", "timm:resnet1"], 2, "timm has no such network; similar names are"),
         (["--config", "nowhere.yaml"], 2, "cannot read --config"),
     ],
 )

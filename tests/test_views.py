@@ -84,7 +84,10 @@ def test_the_first_view_decides_scores_and_classes_and_all_count_for_the_residua
         ({"scales": (1.0, 1.0)}, "each scale once"),
         ({"scales": (10.0,)}, "makes inputs of 5120 pixels, expected 8 to 4096"),
         ({"layer": ("layer3", "layer3"), "method": "gradcam"}, "each layer once"),
-        ({"layer": ("layer3",)}, "--method cam does not exist for this network: the maps of a layer do not add up"),
+        (
+            {"layer": ("layer3",), "method": "cam"},
+            "--method cam does not exist for this network: the maps of a layer do not add",
+        ),
         ({"method": "legrad"}, "needs a vision transformer"),
     ],
 )
