@@ -8,6 +8,7 @@ Letters: B batch, S side of the largest view, K classes, P explained (image, cla
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,8 +81,8 @@ class Explained:
 class Mapper:
     """A network with all that is needed to map pictures with it.
 
-    Attributes: `head` and `method` of the first view, `grid` (h, w) of the maps, `side` of the pictures that it takes, in
-    pixels.
+    Attributes: `head` and `method` of the first view, `grid` (h, w) of the maps, `side` in pixels of the pictures that
+    it takes.
     """
 
     def __init__(self, network: nn.Module, config: ExplainConfig, image_size: int) -> None:
@@ -116,24 +117,20 @@ class Mapper:
 
     def _explainer(self, config: ExplainConfig, side: int) -> Explainer:
         head = find_head(self.network, side, config.layer)
-        method = self._auto(head, config.layer, side) if config.method == "auto" else config.method
-        check_method(method, head)
-        blocks = find_blocks(self.network, side) if method in ATTENTION else None
-        return Explainer(network=self.network, head=head, method=method, blocks=blocks)
+        if config.method == "auto":
+            return self._suitable(head, config.layer, side)
+        check_method(config.method, head)
+        blocks = find_blocks(self.network, side) if config.method in ATTENTION else None
+        return Explainer(network=self.network, head=head, method=config.method, blocks=blocks)
 
-    def _auto(self, head: Head, layer: tuple[str, ...], side: int) -> Method:
-        """Return the method that suits the head."""
-        if head.kind in DECOMPOSABLE:
-            return "cam"
-        if head.kind == "pooled":
-            return "gradcam"
-        if layer:
-            return "layercam"
-        try:
-            find_blocks(self.network, side)
-        except UsageError:
-            return "layercam"
-        return "legrad"
+    def _suitable(self, head: Head, layer: tuple[str, ...], side: int) -> Explainer:
+        """Resolve `auto` by what the head is."""
+        method: Method = "cam" if head.kind in DECOMPOSABLE else "gradcam" if head.kind == "pooled" else "layercam"
+        if head.kind == "layer" and not layer:
+            with suppress(UsageError):
+                blocks = find_blocks(self.network, side)
+                return Explainer(network=self.network, head=head, method="legrad", blocks=blocks)
+        return Explainer(network=self.network, head=head, method=method)
 
     def to(self, dtype: torch.dtype) -> None:
         """Run the network in `dtype`, channels last, from now on; maps are computed in float32 all the same."""

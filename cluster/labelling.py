@@ -26,7 +26,15 @@ from cluster.labels import find_labels, labels_digest
 from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
 from cluster.progress import Progress
 from cluster.request import Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
-from cluster.resources import UNIT, DeviceChoice, ExecutorName, choose_device, choose_replicas, open_executor
+from cluster.resources import (
+    UNIT,
+    DeviceChoice,
+    ExecutorName,
+    choose_device,
+    choose_precision,
+    choose_replicas,
+    open_executor,
+)
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
 from cluster.sources import folder_address, list_images
 from cluster.totals import Totals, count_rows, summary_of
@@ -61,7 +69,8 @@ class LabelConfig:
     device: DeviceChoice = "auto"
     """`auto` takes GPUs where the cluster has any; what it chose, and why, is said and stored."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the forward pass; maps and boxes are always computed in fp32 and fp64. `auto` is fp32."""
+    """Number format of the forward pass; maps and boxes are always computed in fp32 and fp64. `auto` is fp16 on CUDA,
+    bf16 on CPUs that are faster in it, else fp32; what it chose is said and stored."""
     batch_size: int | None = None
     """Images per forward pass; by default 16 on CPU, 64 on CUDA, fewer for a small job."""
     replicas: int | None = None
@@ -199,9 +208,10 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
     """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
     listing = list_images(config.images, config.limit, skip=run_dir.root)
     labels = find_labels(listing["image_id"], config.labels, described.classes, say)
+    precision, why = (config.precision, "as asked") if config.precision != "auto" else choose_precision(device)
     compute = _Compute(
         device=device,
-        precision="fp32" if config.precision == "auto" else config.precision,
+        precision=precision,
         batch_size=config.batch_size or auto_batch_size(len(listing), LARGEST_BATCH[device]),
     )
     request = _request(config, described, compute)
@@ -218,7 +228,7 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
     say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
     auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
     say(
-        f"precision {compute.precision} ({_why(config.precision != 'auto', 'auto is fp32')}), batches of "
+        f"precision {precision} ({why}), batches of "
         f"{compute.batch_size} ({_why(config.batch_size, auto_batch)}), "
         f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {UNIT[device]}')})"
     )

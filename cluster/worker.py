@@ -109,6 +109,7 @@ class CamWorker:
         images_BCSS = torch.from_numpy(inputs_BSS3).to(self.device).permute(0, 3, 1, 2)
         images_BCSS = (images_BCSS.float() / 255 - self.mean_C11) / self.std_C11
         explained = self.mapper.explain(images_BCSS, partial(self._choose, pictures))
+        self._check_finite(explained.logits_BK, pictures)
         scores_BK = class_scores(explained.logits_BK, self.run.request.scores)
         top = scores_BK.topk(min(NUM_TOP, scores_BK.shape[1]))
         image_P, class_P = explained.image_P, explained.class_P
@@ -139,9 +140,22 @@ class CamWorker:
         """Return the (image, class) pairs to explain, of the pictures that could be read."""
         labels = [-1 if picture.row["label"] is None else picture.row["label"] for picture in pictures]
         usable_B = torch.tensor([picture.status == "ok" for picture in pictures], device=self.device)
+        usable_B &= logits_BK[: len(pictures)].isfinite().all(1)
         scores_BK = class_scores(logits_BK, self.run.request.scores)[: len(pictures)]
         image_P, class_P = choose_classes(scores_BK, torch.tensor(labels, device=self.device), self.choice)
         return image_P[usable_B[image_P]], class_P[usable_B[image_P]]
+
+    def _check_finite(self, logits_BK: Tensor, pictures: list[Picture]) -> None:
+        """Give pictures whose logits overflowed a status of their own; refuse a first batch that has any."""
+        precision = self.run.request.precision
+        for picture, is_finite in zip(pictures, logits_BK.isfinite().all(1).tolist(), strict=False):
+            if picture.status == "ok" and not is_finite:
+                picture.status, picture.error = "overflow", f"the network's logits are not finite in {precision}"
+                if not self.checked:
+                    raise UsageError(
+                        f"the logits of {self.run.request.model} for {picture.row['image_id']} are not finite in "
+                        f"{precision}; use --precision bf16 or fp32"
+                    )
 
     def _check_first_batch(self, residuals: list[float] | list[None]) -> None:
         """Refuse a network whose maps should add up to its logits and do not."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,8 @@ TWO = ["--model", "tests.conftest:two_channels", "--mean", 0, 0, 0, "--std", 1, 
 
 
 def label(pictures: Path, out: Path, *more: object) -> Command:
-    return Command("label", "--images", pictures, "--out", out, "--executor", "inline", *TWO, *more)
+    exact = ["--executor", "inline", "--precision", "fp32"]
+    return Command("label", "--images", pictures, "--out", out, *exact, *TWO, *more)
 
 
 def test_a_job_and_what_it_says(pictures: Path, tmp_path: Path) -> None:
@@ -145,6 +147,35 @@ def test_a_file_that_vanishes_after_the_plan_is_missing(pictures: Path, tmp_path
     assert [image["image_id"] for image in table_rows(out, "images") if image["status"] == "missing"] == [
         "discs/03.png"
     ]
+
+
+def test_a_picture_that_overflows_is_accounted_for_and_a_network_that_overflows_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, grey in (("a", 0), ("b", 10), ("c", 255), ("d", 20)):
+        Image.new("RGB", (32, 32), (grey, grey, grey)).save(folder / f"{name}.png")
+    flags = [*TWO, "--std", *[1e-5] * 3, "--precision", "fp16", "--executor", "inline", "--batch-size", 2]
+    out = tmp_path / "run"  # white is 1e5, beyond the largest float16, 65504
+    done = Command("label", "--images", folder, "--out", out, *flags)
+    assert (done.code, done.result["ok"], done.result["errors"]) == (3, 3, 1)
+    rows = {row["image_id"]: row for row in table_rows(out, "images")}
+    assert (rows["c.png"]["status"], rows["c.png"]["num_maps"], rows["d.png"]["num_maps"]) == ("overflow", 0, 1)
+    assert rows["c.png"]["error"] == "the network's logits are not finite in fp16"
+    assert Command("verify", out).code == 0
+    (folder / "a.png").write_bytes((folder / "c.png").read_bytes())
+    refused = Command("label", "--images", folder, "--out", tmp_path / "other", *flags)
+    assert (refused.code, "use --precision bf16 or fp32" in refused.result["error"]) == (2, True)
+    assert Command("label", "--images", folder, "--out", tmp_path / "third", *flags, "--precision", "bf16").code == 0
+
+
+def test_auto_precision_is_what_it_says(pictures: Path, tmp_path: Path) -> None:
+    done = label(pictures, tmp_path / "run", "--precision", "auto")
+    (gain,) = re.findall(r"auto: convolutions in bf16 run ([\d.]+)x as fast on this CPU", done.err)
+    precision = json.loads((tmp_path / "run" / "run.json").read_text())["request"]["precision"]
+    assert precision == ("bf16" if float(gain) >= 1.5 else "fp32")
+    assert f"precision {precision} (" in done.err
+    assert label(pictures, tmp_path / "run", "--precision", "auto").code == 0  # resumes with what was chosen
+    assert label(pictures, tmp_path / "run", "--precision", "fp16").code == 4
 
 
 def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: Path) -> None:
@@ -341,6 +372,7 @@ def test_sigterm_exits_130_and_the_same_command_finishes(pictures: Path, tmp_pat
         shutil.copy(pictures / "discs" / "01.png", pictures / f"copy-{i}.png")
     out = tmp_path / "run"
     flags = [*map(str, TWO), "--shard-size", "2", "--batch-size", "1", "--executor", "inline"]
+    flags += ["--precision", "fp32"]
     command = [sys.executable, "-m", "jobs", "label", "--images", str(pictures), "--out", str(out), *flags]
     driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ)
     deadline_s = time.monotonic() + 60
@@ -359,6 +391,7 @@ def test_sigterm_exits_130_and_the_same_command_finishes(pictures: Path, tmp_pat
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_gpu_gives_the_maps_of_the_cpu(pictures: Path, tmp_path: Path) -> None:
     flags = ["--model", "resnet18", "--weights", "random", "--image-size", 64, "--executor", "inline"]
+    flags += ["--precision", "fp32"]
     for device in ("cpu", "cuda"):
         out = tmp_path / device
         assert Command("label", "--images", pictures, "--out", out, *flags, "--device", device).code == 0

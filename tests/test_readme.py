@@ -9,6 +9,10 @@ from pathlib import Path
 import cv2
 import pytest
 
+from cam_ops.boxes import BoxConfig
+from cam_ops.maps import MapConfig
+from cam_ops.models import ModelConfig
+from cam_ops.views import ExplainConfig
 from cluster.labelling import LabelConfig
 from jobs.__main__ import COMMANDS
 from jobs.demo import DemoConfig
@@ -65,8 +69,8 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(LabelConfig, ["--help"], "label")
     shown = capsys.readouterr().out
-    nested = {"model", "maps", "boxes"}
-    names = {field.name for field in fields(LabelConfig)} - nested
+    nested = {"model": ModelConfig, "explain": ExplainConfig, "maps": MapConfig, "boxes": BoxConfig}
+    names = {field.name for config in (LabelConfig, *nested.values()) for field in fields(config)} - set(nested)
     assert all(f"--{name.replace('_', '-')}" in shown for name in names)
     assert "Fraction of the map's own peak" in " ".join(shown.replace("│", " ").split())
 
