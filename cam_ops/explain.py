@@ -4,7 +4,7 @@ Letters: B batch, C channels, H, W grid, N = H * W cells, K classes, P explained
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from cam_ops.passes import Pass, Target, gradients_of, one_class, run, scores_wi
 
 FINER_CLASSES, FINER_STRENGTH = 3, 0.6  # the paper's defaults
 NOISY_PASSES, NOISE = 4, 0.3  # torch-cam's defaults; the noise's standard deviation in units of the network's input
+MAX_FEATURE_VALUES = 2**27  # gathered for pairs at once: 512 MiB
 TOGETHER = 64  # masked pictures in one forward pass
 
 NEEDS_GRADIENTS = frozenset((*FROM_GRADIENTS, "smoothgradcam++", "ablationcam"))
@@ -44,6 +45,10 @@ class Explainer:
         """Grid (H, W) of the maps."""
         return self.head.grid if self.blocks is None else self.blocks.grid
 
+    def on(self, device: torch.device) -> "Explainer":
+        """Return the explainer with the head's weights on a device; the network must be there."""
+        return replace(self, head=self.head.on(device))
+
     def run(self, images_BCHW: Tensor) -> Pass:
         """Run the network once; keep what `maps` needs."""
         return run(
@@ -58,6 +63,12 @@ class Explainer:
         """Return the raw map of each (image, class) pair, float32 (P, H, W); those of several layers are fused."""
         if self.blocks is not None:
             return legrad(self.network, passed.images_BCHW, self.blocks, image_P, class_P)
+        together = max(1, MAX_FEATURE_VALUES // max(features_BCHW[0].numel() for features_BCHW in passed.features))
+        parts = zip(torch.split(image_P, together), torch.split(class_P, together), strict=True)
+        return torch.cat([self._maps_of_some(passed, some_P, classes_P) for some_P, classes_P in parts])
+
+    def _maps_of_some(self, passed: Pass, image_P: Tensor, class_P: Tensor) -> Tensor:
+        """Return the maps of as many pairs as may have their features gathered at once."""
         return fuse([self._map(passed, place, image_P, class_P) for place in range(len(self.head.places))])
 
     def _map(self, passed: Pass, place: int, image_P: Tensor, class_P: Tensor) -> Tensor:

@@ -62,6 +62,13 @@ class Head:
         """Names of the modules that the network is cut at; empty where it is cut at its global average."""
         return tuple(place.name for place in self.places if place.name)
 
+    def on(self, device: torch.device) -> "Head":
+        """Return the head with its weights on a device."""
+        if self.kind not in DECOMPOSABLE:
+            return self
+        weight_KC, bias_K = self.affine()
+        return replace(self, weight_KC=weight_KC.to(device), bias_K=bias_K.to(device))
+
     def affine(self) -> tuple[Tensor, Tensor]:
         """Return W (K, C) and b (K,) of a decomposable head."""
         assert self.weight_KC is not None
@@ -303,7 +310,7 @@ def _spatial_calls(network: nn.Module, images_BCHW: Tensor, names: list[str]) ->
             pooled.add(id(seen.returned))
         output = seen.returned
         kept.pop(name, None)  # so that the order is that of the last calls
-        kept[name] = replace(seen, returned=output.detach().clone()), output
+        kept[name] = replace(seen, returned=output.detach()), output
         passed_on = output.clone()  # what is done in place to this leaves `output` as it is
         if id(output) in pooled:
             pooled.add(id(passed_on))

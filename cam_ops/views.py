@@ -9,7 +9,7 @@ Letters: B batch, S side of the largest view, K classes, P explained (image, cla
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -86,7 +86,9 @@ class Mapper:
     """
 
     def __init__(self, network: nn.Module, config: ExplainConfig, image_size: int) -> None:
-        """Find the network's head on the side of each scale; it is in eval mode, float32, its parameters frozen.
+        """Find the network's head on the side of each scale; it is in eval mode, float32, frozen, and on the CPU.
+
+        There, and not on the device that it will run on: so all machines find the same.
 
         Raises UsageError where the network, its method or its layers do not go together.
         """
@@ -132,10 +134,11 @@ class Mapper:
                 return Explainer(network=self.network, head=head, method="legrad", blocks=blocks)
         return Explainer(network=self.network, head=head, method=method)
 
-    def to(self, dtype: torch.dtype) -> None:
-        """Run the network in `dtype`, channels last, from now on; maps are computed in float32 all the same."""
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Run the network there and in `dtype`, channels last, from now on; maps are float32 all the same."""
         self.dtype = dtype
-        self.network.to(dtype).to(memory_format=torch.channels_last)
+        self.network.to(device, dtype).to(memory_format=torch.channels_last)
+        self.views = [replace(view, explainer=view.explainer.on(device)) for view in self.views]
 
     def explain(self, images_BCSS: Tensor, choose: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Explained:
         """Map the (image, class) pairs that `choose(logits_BK)` returns; pictures are float32, normalised."""

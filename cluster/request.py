@@ -70,6 +70,7 @@ class Request:
             "layers": self.cut,
             "scales": self.explain.scales,
             "flip": self.explain.flip,
+            "dilate": self.dilate,
             "map_recipe": asdict(self.maps),
             "box_recipe": asdict(self.boxes),
             "input_size": self.preprocessing.image_size,

@@ -58,9 +58,9 @@ class CamWorker:
                 "every node, and that a factory gives the same weights on each call"
             )
         self.device = torch.device(request.device)
-        network = classifier.network.to(self.device)
-        self.mapper = Mapper(network, request.explain, request.preprocessing.image_size)
-        self.mapper.to(DTYPES[request.precision])
+        torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # fp32 means it: no TF32
+        self.mapper = Mapper(classifier.network, request.explain, request.preprocessing.image_size)
+        self.mapper.to(self.device, DTYPES[request.precision])
         self.input = replace(request.preprocessing, image_size=self.mapper.side)
         self.choice = parse_class_choice(request.classes)
         self.checked = False

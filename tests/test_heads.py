@@ -218,6 +218,18 @@ def test_behind_the_average_of_any_head_the_gradient_is_one_number_a_channel() -
         assert_close_to(layer_PCN[pair], leaf.grad[0].flatten(1))
 
 
+@pytest.mark.parametrize(("name", "first_behind"), [("mobilenet_v3_small", "classifier.0.weight"), ("vgg11", None)])
+def test_the_graph_begins_at_the_cut(name: str, first_behind: str | None) -> None:
+    network = network_of(name)
+    head = find_head(network, 64)
+    network.requires_grad_(True)
+    passed = run(network, torch.randn(1, 3, 64, 64), head, gradients=True)
+    reached = torch.autograd.grad(passed.graph_BK.sum(), list(network.parameters()), allow_unused=True)
+    names = [n for (n, _), gradient in zip(network.named_parameters(), reached, strict=True) if gradient is not None]
+    assert names == [n for n, _ in network.named_parameters() if n.startswith("classifier")]
+    assert first_behind is None or names[0] == first_behind
+
+
 def test_a_network_without_an_average_is_cut_before_its_last_pooling_and_in_place_operations_do_no_harm() -> None:
     network = network_of("vgg11")
     head = find_head(network, 64)
