@@ -34,6 +34,7 @@ AFFINE_TOLERANCE = 1e-4  # affine heads measure 1e-7 in float32, MobileNetV3 and
 INVARIANCE_TOLERANCE = 1e-4  # a cell's sum_k g_k A_k, of its terms' length: 1e-6 before a layer norm, about 1 elsewhere
 PROBE_SCALES = (1.0, 10.0)  # root mean square of the probes: near 0 a curved head looks straight
 CONTRASTS = (1.0, 1e3, 1e6)  # of the noise: in networks with random weights weak signals drown in biases
+NO_GRID = (nn.Softmax, nn.Flatten, torch.jit.ScriptModule)  # attention weights; channels by cells; takes no hook
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Identity, nn.Dropout)
 
 Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
@@ -85,7 +86,7 @@ def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ())
     images_BCHW, logits_BK, calls = _dry_run(network, image_size)
     if layers:
         return _cut_at_layers(network, images_BCHW, logits_BK, layers)
-    pools = [seen for seen in calls if seen.place.cut == "pool"]
+    pools = [seen for seen in calls if seen.place.cut == "pool" and _averages_all(seen)]
     for pool in reversed(pools):
         if _logits_depend_only_on(network, images_BCHW, logits_BK, pool):
             norms = [seen for seen in calls[calls.index(pool) :] if _is_norm_of(seen, pool)]
@@ -103,12 +104,18 @@ def _dry_run(network: nn.Module, image_size: int) -> tuple[Tensor, Tensor, list[
         try:
             with torch.no_grad(), Watch(network, partial(_record, calls)):
                 logits_BK = network(images_BCHW)
+            with torch.no_grad():
+                again_BK = network(images_BCHW)
         except Exception as error:
             raise UsageError(
                 f"the network cannot take RGB pictures of {image_size}x{image_size} pixels "
                 f"({type(error).__name__}: {error}); check --image-size, --scales and --model"
             ) from error
         _check_logits(logits_BK)
+        if not torch.allclose(logits_BK, again_BK, rtol=1e-3, atol=1e-3 * float(logits_BK.abs().max())):
+            raise UsageError(
+                "the network gives other logits each time for the same pictures; does it drop out in eval mode?"
+            )
         if not logits_BK.equal(logits_BK.roll(1, 0)):
             return images_BCHW, logits_BK, calls
     raise UsageError("the network gives the same logits for different pictures; are its weights whole?")
@@ -126,8 +133,21 @@ def _check_logits(logits_BK: Any) -> None:
             f"{tuple(logits_BK.shape) if isinstance(logits_BK, Tensor) else type(logits_BK).__name__}; "
             "wrap it in a module whose forward returns only the logits"
         )
+    if (logits_BK >= 0).all() and torch.allclose(logits_BK.sum(1), torch.ones_like(logits_BK[:, 0]), atol=1e-4):
+        raise UsageError("the network returns probabilities; return logits, without the softmax, as maps explain those")
     if not logits_BK.isfinite().all():
         raise UsageError("the network's logits on noise are not finite; are its weights whole?")
+
+
+def _averages_all(pool: Seen) -> bool:
+    """Is the result the mean of a whole square grid, and not of what lies under a kernel, or of padding?"""
+    mean_BC = pool.given.mean((2, 3))
+    is_square = pool.given.shape[2] == pool.given.shape[3]
+    return (
+        is_square
+        and pool.returned.numel() == mean_BC.numel()
+        and torch.allclose(pool.returned.flatten(1), mean_BC, rtol=1e-3, atol=1e-5 * float(mean_BC.abs().max()))
+    )
 
 
 def _is_norm_of(seen: Seen, pool: Seen) -> bool:
@@ -159,8 +179,6 @@ def _logits_depend_only_on(network: nn.Module, images_BCHW: Tensor, logits_BK: T
 def _read_head(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, pool: Seen, norm: Seen | None) -> Head:
     """Try whether the head is affine in the average, or in the layer norm of the average, and read it off."""
     channels, height, width = pool.given.shape[1:]
-    if pool.returned[0].numel() != channels:
-        raise UsageError(f"expected one average per channel ({channels}), the network makes {pool.returned[0].numel()}")
     head = Head(
         kind="pooled",
         places=(pool.place,),
@@ -209,6 +227,10 @@ def _read_affine(network: nn.Module, image_1CHW: Tensor, at: Seen) -> tuple[Tens
     leaf = torch.zeros_like(at.returned[:1]).requires_grad_()
     with torch.enable_grad():
         logits_1K = run_from(network, image_1CHW, at.place, leaf.clone())
+    if not logits_1K.requires_grad:  # the network runs its head without gradients
+        unit_CC = torch.eye(leaf.numel(), device=leaf.device).reshape(-1, *leaf.shape[1:])
+        with torch.no_grad():
+            return (run_from(network, image_1CHW, at.place, unit_CC) - logits_1K).mT.float(), logits_1K[0].float()
     identity_KK = torch.eye(logits_1K.shape[1], device=logits_1K.device)
     rows = [
         torch.autograd.grad(logits_1K, leaf, chunk[:, None], retain_graph=True, is_grads_batched=True)[0].flatten(1)
@@ -221,7 +243,7 @@ def _cut_at_layers(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, l
     """Cut at the last call of each named module."""
     if len(set(layers)) < len(layers):
         raise UsageError(f"--layer expects each layer once, got {' '.join(layers)}")
-    known = [name for name, _ in network.named_modules() if name]
+    known = _named(network)
     for layer in layers:
         if layer not in known:
             close = get_close_matches(layer, known, 3) or known[-3:]
@@ -241,17 +263,22 @@ def _cut_at_layers(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, l
     return _layer_head(spatial, logits_BK)
 
 
+def _named(network: nn.Module) -> list[str]:
+    """Name the modules whose results may be grids."""
+    return [name for name, module in network.named_modules() if name and not isinstance(module, NO_GRID)]
+
+
 def _cut_at_last_layer(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor) -> Head:
     """Cut at the last spatial activation that all of the logits pass through, before mere pooling."""
-    found = _spatial_calls(network, images_BCHW, [name for name, _ in network.named_modules() if name])
+    found = _spatial_calls(network, images_BCHW, _named(network))
     candidates = [spatial for spatial in found.values() if spatial.reached]
     for spatial in sorted(candidates, key=lambda spatial: spatial.order, reverse=True):
         if not spatial.is_pooling and _logits_depend_only_on(network, images_BCHW, logits_BK, spatial.seen):
             return _layer_head([_behind_norm(spatial, candidates)], logits_BK)
     if not candidates:
         raise UsageError(
-            "the network has no spatial features that its logits depend on (grids of (B, C, H, W), (B, H, W, C) or "
-            "(B, tokens, C)), so there is nothing to map"
+            "the gradient of the network's logits reaches no module's spatial features, (B, C, H, W), (B, H, W, C) or "
+            "(B, tokens, C), in at least half of their cells; a torch.no_grad or a maximum over the grid keeps it away"
         )
     raise UsageError(
         "the network neither averages one feature map nor passes through one spatial activation: its logits depend on "

@@ -173,6 +173,9 @@ FROM_GRADIENTS: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
     "finercam": gradcam,  # of a class score less those of similar classes: Zhang et al. 2025, "Finer-CAM", equation 4
     "eigengradcam": eigengradcam,
 }
+FROM_CELL_SHARES: tuple[Method, ...] = (  # maps in units of dy/dA, which shrinks with the number of cells
+    *("gradcam", "xgradcam", "hirescam", "layercam", "gradcam-elementwise", "bagcam", "finercam", "eigengradcam"),
+)
 ATTENTION: tuple[Method, ...] = ("legrad",)
 
 
@@ -185,13 +188,19 @@ def methods_for(head: Head) -> list[Method]:
     ]
 
 
-def check_method(method: Method, head: Head) -> None:
-    """Raise UsageError for a method that the head does not allow."""
+def check_method(method: Method, head: Head, layer: tuple[str, ...]) -> None:
+    """Raise UsageError for a method that the head does not allow; `layer` are the layers asked for."""
+    if method == "finercam" and head.num_classes < 2:
+        raise UsageError("--method finercam compares classes, the network has a single one; use another")
+    if method in ATTENTION and layer:
+        raise UsageError(f"--method {method} looks at all attention, and at no --layer; leave one of them out")
+    if method == "cam" and layer:
+        raise UsageError("--method cam maps what the network averages; leave --layer out, or use a gradient method")
     if method in ATTENTION or method in methods_for(head):
         return
     why = {
         "pooled": "its logits are not an affine function of the averaged features",
-        "layer": "the maps of a layer do not add up to the logits, and the network averages no grid of several cells",
+        "layer": "no average of a whole grid alone decides its logits",
     }[head.kind]
     raise UsageError(
         f"--method {method} does not exist for this network: {why}; expected one of {', '.join(methods_for(head))}"

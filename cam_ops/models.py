@@ -186,6 +186,7 @@ def _call_factory(config: ModelConfig) -> nn.Module:
         raise
     except (Exception, SystemExit) as error:  # a user's function may fail in any way
         raise UsageError(f"the factory {config.model} failed: {type(error).__name__}: {error}") from error
+    network = getattr(network, "_orig_mod", network)  # torch.compile's wrapper, whose graph cannot be watched
     if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
         raise UsageError(f"expected {config.model} to return a plain torch.nn.Module, got {type(network).__name__}")
     if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
@@ -221,6 +222,8 @@ def _network_from_file(known: Architecture, path: Path) -> nn.Module:
             f"of another shape {_some(misshapen)}; is --model the network that was trained?"
         )
     network.load_state_dict(state)
+    if known.default_hash and hashlib.sha256(path.read_bytes()).hexdigest().startswith(known.default_hash):
+        known.as_default(network)
     return network
 
 

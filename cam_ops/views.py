@@ -9,6 +9,7 @@ Letters: B batch, S side of the largest view, K classes, P explained (image, cla
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from cam_ops.attention import find_blocks
 from cam_ops.errors import UsageError
 from cam_ops.explain import Explainer, completeness_residuals, mean_on_finest_grid
 from cam_ops.heads import DECOMPOSABLE, Head, find_head
-from cam_ops.methods import ATTENTION, Method, check_method
+from cam_ops.methods import ATTENTION, FROM_CELL_SHARES, Method, check_method
 
 MAX_SIDE = 4096
 
@@ -55,6 +56,12 @@ class _View:
     side: int
     flipped: bool
     explainer: Explainer
+
+    @property
+    def weight(self) -> int:
+        """What brings maps of several scales to one unit: gradients are of a cell's share, 1 / N of the whole."""
+        height, width = self.explainer.grid
+        return height * width if self.explainer.method in FROM_CELL_SHARES else 1
 
     def of(self, images_BCSS: Tensor, dtype: torch.dtype) -> Tensor:
         """Return this view of the largest pictures."""
@@ -97,6 +104,8 @@ class Mapper:
         self.views: list[_View] = []
         for scale in config.scales:
             side = self._side(image_size, scale)
+            if side in [view.side for view in self.views]:
+                raise UsageError(f"--scales {scale} makes inputs of {side} pixels like another scale; leave it out")
             explainer = self._explainer(config, side)
             self.views += [
                 _View(side=side, flipped=flipped, explainer=explainer) for flipped in (False, True)[: 1 + config.flip]
@@ -121,7 +130,7 @@ class Mapper:
         head = find_head(self.network, side, config.layer)
         if config.method == "auto":
             return self._suitable(head, config.layer, side)
-        check_method(config.method, head)
+        check_method(config.method, head, config.layer)
         blocks = find_blocks(self.network, side) if config.method in ATTENTION else None
         return Explainer(network=self.network, head=head, method=config.method, blocks=blocks)
 
@@ -140,6 +149,22 @@ class Mapper:
         self.network.to(device, dtype).to(memory_format=torch.channels_last)
         self.views = [replace(view, explainer=view.explainer.on(device)) for view in self.views]
 
+    def check(self, dtype: torch.dtype) -> None:
+        """Map one picture of noise in `dtype`, on a copy of the network; raise UsageError where that fails."""
+        if self.method == "scorecam":
+            return  # a pass for each channel, and nothing that the search for the head has not tried
+        trial = deepcopy(self)
+        noise_1CSS = torch.randn(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
+        pair = torch.zeros(1, dtype=torch.int64)
+        try:
+            trial.to(torch.device("cpu"), dtype)
+            trial.explain(noise_1CSS, lambda logits_BK: (pair, pair))
+        except Exception as error:
+            raise UsageError(
+                f"--method {self.method} fails on this network in {str(dtype).removeprefix('torch.')} "
+                f"({type(error).__name__}: {error}); try --precision fp32, or another --method"
+            ) from error
+
     def explain(self, images_BCSS: Tensor, choose: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Explained:
         """Map the (image, class) pairs that `choose(logits_BK)` returns; pictures are float32, normalised."""
         image_P: Any = None
@@ -155,6 +180,7 @@ class Mapper:
                     image_P, class_P = choose(logits_BK)
                 maps_PHW = view.explainer.maps(passed, image_P, class_P)
                 residual_P = completeness_residuals(passed, view.explainer.head, image_P, class_P)
+            maps_PHW = maps_PHW * (view.weight / self.views[0].weight)
             maps.append(maps_PHW.flip(2) if view.flipped else maps_PHW)
             residuals += [] if residual_P is None else [residual_P]
         return Explained(

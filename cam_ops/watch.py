@@ -118,11 +118,11 @@ class Watch(TorchFunctionMode):
             return None
         if features.ndim == 4 and len(spatial) == 2:
             return features.movedim(spatial, (2, 3))
-        if features.ndim == 4 and spatial == [3] and returned.ndim == 3:
+        if features.ndim == 4 and spatial in ([2], [3]) and returned.ndim == 3:
             self.partial = returned, features  # one axis of (B, C, H, W), perhaps the other follows
         elif features.ndim == 3 and len(spatial) == 1:
-            if self.partial is not None and features is self.partial[0] and spatial == [2]:
-                return self.partial[1]
+            if self.partial is not None and features is self.partial[0]:
+                return self.partial[1] if spatial == [2] else None
             return _square(features.movedim(spatial[0], 2))
         return None
 

@@ -26,6 +26,8 @@ class Architecture:
     name: str
     path: str  # for the model's digest
     build: Callable[..., nn.Module]  # with random, seeded weights; takes num_classes
+    default_hash: str | None  # the first digits of the sha256 of the library's own weights file
+    as_default: Callable[[nn.Module], None]  # what those weights expect of the network beyond its parameters
     pretrained: Callable[[], tuple[nn.Module, list[str] | None]]  # with default weights and the names of its classes
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -64,6 +66,10 @@ def _torchvision(name: str) -> Architecture:
     def build(**arguments: Any) -> nn.Module:
         return _seeded(torchvision.models.get_model, name, weights=None, **fixed, **arguments)
 
+    def as_default(network: nn.Module) -> None:
+        if name in INCEPTIONS:
+            network.transform_input = True  # type: ignore[assignment]
+
     def pretrained() -> tuple[nn.Module, list[str]]:
         network = build()
         try:
@@ -71,8 +77,7 @@ def _torchvision(name: str) -> Architecture:
         except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise _no_default(name, default.url, error) from None
         network.load_state_dict(state)
-        if name in INCEPTIONS:
-            network.transform_input = True  # type: ignore[assignment]
+        as_default(network)
         return network, default.meta["categories"]
 
     side = preset.crop_size[0]
@@ -80,6 +85,8 @@ def _torchvision(name: str) -> Architecture:
         name=name,
         path=f"torchvision.models:{name}",
         build=build,
+        default_hash=default.url.rpartition("-")[2].partition(".")[0],
+        as_default=as_default,
         pretrained=pretrained,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
@@ -96,8 +103,9 @@ def _timm(name: str) -> Architecture:
         raise MachineError(
             f"--model timm:{name} needs the package timm, which is not installed; pip install 'camray[timm]'"
         ) from None
-    if not timm.is_model(name.partition(".")[0]):
-        close = get_close_matches(name, timm.list_models(), 5)
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained()):
+        close = get_close_matches(name, timm.list_pretrained() if tag else timm.list_models(), 5)
         raise UsageError(
             f"--model timm:{name}: timm has no such network; similar names are {', '.join(close) or 'none'}"
         )
@@ -119,6 +127,8 @@ def _timm(name: str) -> Architecture:
         name=f"timm:{name}",
         path=f"timm.models:{name}",
         build=build,
+        default_hash=None,
+        as_default=lambda network: None,
         pretrained=pretrained,
         mean=default["mean"],
         std=default["std"],

@@ -17,6 +17,7 @@ from cam_ops.errors import RefusedError, StorageError, UsageError
 from cam_ops.heads import Head
 from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
+from cam_ops.methods import ATTENTION
 from cam_ops.models import ModelConfig, classes_for, load_classifier
 from cam_ops.tables import SCHEMA_VERSION
 from cam_ops.views import ExplainConfig, Mapper
@@ -25,7 +26,7 @@ from cluster.inline import InlineExecutor
 from cluster.labels import find_labels, labels_digest
 from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
 from cluster.progress import Progress
-from cluster.request import Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
+from cluster.request import DTYPES, Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
 from cluster.resources import (
     UNIT,
     DeviceChoice,
@@ -127,18 +128,20 @@ def label(config: LabelConfig) -> Totals:
         num_replicas = choose_replicas(config.replicas, device, executor)
         if not run:
             run = _plan(config, run_dir, described, num_replicas, device)
+        del described  # and with it the network
         _run_missing(config, run_dir, run, executor, num_replicas)
     return _finish(run_dir, run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Described:
-    """What the driver needs to know of the labels and the model; the network itself is dropped."""
+    """What the driver needs to know of the labels and the model."""
 
     labels: str  # digest
     name: str
     digest: str
     classes: ClassList
+    mapper: Mapper
     head: Head
     explain: ExplainConfig  # with the method that auto stands for
     grid: tuple[int, int]
@@ -163,6 +166,7 @@ def _describe(config: LabelConfig) -> _Described:
         name=classifier.name,
         digest=classifier.digest,
         classes=classes_for(classifier, mapper.head.num_classes),
+        mapper=mapper,
         head=mapper.head,
         explain=replace(config.explain, method=mapper.method),
         grid=mapper.grid,
@@ -193,7 +197,7 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
         scores=config.scores,
         explain=described.explain,
         head=described.head.kind,
-        cut=described.head.layers,
+        cut=() if described.explain.method in ATTENTION else described.head.layers,
         preprocessing=described.preprocessing,
         maps=config.maps,
         boxes=config.boxes,
@@ -208,7 +212,7 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
     """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
     listing = list_images(config.images, config.limit, skip=run_dir.root)
     labels = find_labels(listing["image_id"], config.labels, described.classes, say)
-    precision, why = (config.precision, "as asked") if config.precision != "auto" else choose_precision(device)
+    precision, why = _tried_precision(config.precision, device, described.mapper)
     compute = _Compute(
         device=device,
         precision=precision,
@@ -235,11 +239,28 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
     return run
 
 
+def _tried_precision(asked: Precision | Literal["auto"], device: Device, mapper: Mapper) -> tuple[Precision, str]:
+    """Return a precision that the network runs in, and why this one; raise UsageError where that asked for fails."""
+    if asked != "auto":
+        mapper.check(DTYPES[asked])
+        return asked, "as asked"
+    precision, why = choose_precision(device)
+    try:
+        mapper.check(DTYPES[precision])
+    except UsageError as error:
+        if precision == "fp32":
+            raise
+        mapper.check(DTYPES["fp32"])
+        return "fp32", f"auto, as {error}"
+    return precision, why
+
+
 def _said_of(described: _Described, asked: str) -> str:
     """Say what is mapped, and how."""
     explain = described.explain
     why = _why(asked != "auto", f"auto, as the head is {described.head.kind}")
     where = f"at {', '.join(described.head.layers)}" if described.head.layers else "of what the network averages"
+    where = "of all attention" if explain.method in ATTENTION else where
     views = len(explain.scales) * (1 + explain.flip)
     return (
         f"maps: {explain.method} ({why}) {where}, head {described.head.kind}, grid "

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
+import torch
+
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import RefusedError, StorageError
@@ -24,6 +26,8 @@ from cluster.rundir import RUN, RunDir
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 MAX_RUN_BYTES = 64 * 2**20
 

@@ -21,12 +21,11 @@ from cam_ops.images import BadImage, fit
 from cam_ops.models import ModelConfig, load_classifier
 from cam_ops.views import Mapper
 from cluster.plan import read_shard
-from cluster.request import Precision, read_run
+from cluster.request import DTYPES, Precision, read_run
 from cluster.rows import Picture, RawMap, ShardReport, ShardRows
 from cluster.rundir import RUN, open_run_dir, shard_name
 from cluster.sources import check_folder, load_picture
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 

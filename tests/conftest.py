@@ -108,6 +108,24 @@ class TwoChannels(nn.Module):
         return logits_BK
 
 
+class OnlyFloat32(TwoChannels):
+    """Its own arithmetic does not take another precision."""
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        logits_BK: torch.Tensor = self.fc(images_BCHW.float()[:, :2].mean((2, 3)))
+        return logits_BK
+
+
+def only_float32() -> nn.Module:
+    """Factory: `--model tests.conftest:only_float32`."""
+    return OnlyFloat32()
+
+
+def compiled() -> nn.Module:
+    """Factory of a network in torch.compile's wrapper."""
+    return torch.compile(TwoChannels())  # type: ignore[return-value]
+
+
 def two_channels() -> nn.Module:
     """Factory: `--model tests.conftest:two_channels`."""
     return TwoChannels()

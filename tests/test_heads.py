@@ -285,6 +285,7 @@ class Tokens(nn.Module):
             "NHWC mean((1, 2))": lambda: features.permute(0, 2, 3, 1).mean((1, 2)),
             "flatten(2).mean(-1)": lambda: features.flatten(2).mean(-1),
             "mean(-1).mean(-1)": lambda: features.mean(-1).mean(-1),
+            "mean(2).mean(2)": lambda: features.mean(2).mean(2),  # the 4 columns are no grid of 2x2
             "BTC mean(1)": lambda: features.flatten(2).transpose(1, 2).mean(dim=1),
             "BTC adaptive_avg_pool1d": lambda: functional.adaptive_avg_pool1d(features.flatten(2), 1).flatten(1),
             "adaptive_avg_pool2d": lambda: functional.adaptive_avg_pool2d(features, 1).flatten(1),
@@ -297,6 +298,7 @@ class Tokens(nn.Module):
     "average",
     [
         *("mean([2, 3])", "mean((-1, -2), keepdim)", "NHWC mean((1, 2))", "flatten(2).mean(-1)", "mean(-1).mean(-1)"),
+        "mean(2).mean(2)",
         *("BTC mean(1)", "BTC adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool2d"),
     ],
 )
@@ -386,6 +388,51 @@ class Skips(nn.Module):
         return self.fc(functional.adaptive_avg_pool2d(images, 1).flatten(1)) + images[:, 0, 0, :4]
 
 
+class Ends(nn.Module):
+    """Features of 4 channels on 4x4, and one of several ends."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.end, self.conv, self.fc, self.one = end, nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 5), nn.Linear(4, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.conv(images)
+        if self.end == "part":
+            return self.fc(functional.avg_pool2d(features, 3).flatten(1))
+        if self.end == "padded":
+            return self.fc(functional.avg_pool2d(features, 6, padding=1).flatten(1)).tanh()
+        if self.end == "half":
+            return self.fc(features[..., :2].mean((2, 3)))
+        pooled = features.mean((2, 3))
+        if self.end == "no_grad":
+            with torch.no_grad():
+                return self.fc(pooled)
+        if self.end == "random":
+            return self.fc(functional.dropout(pooled))
+        return self.fc(pooled).softmax(1) if self.end == "softmax" else self.one(pooled)
+
+
+@pytest.mark.parametrize("end", ["part", "padded", "half"])
+def test_an_average_of_other_than_the_whole_grid_is_none(end: str) -> None:
+    head = find_head(Ends(end).eval().requires_grad_(False), 16)
+    assert (head.kind, head.layers) == ("layer", ("conv",))
+
+
+def test_an_affine_head_without_gradients_is_read_all_the_same() -> None:
+    network = Ends("no_grad").eval().requires_grad_(False)
+    head = find_head(network, 16)
+    assert head.kind == "affine"
+    torch.testing.assert_close(head.weight_KC, network.fc.weight)
+    torch.testing.assert_close(head.bias_K, network.fc.bias)
+
+
+def test_a_single_class_has_no_similar_ones() -> None:
+    head = find_head(Ends("one").eval().requires_grad_(False), 16)
+    with pytest.raises(UsageError, match="compares classes, the network has a single one"):
+        check_method("finercam", head, ())
+
+
 class Branches(nn.Module):
     """Two branches, neither of which has all that the logits depend on, and maxima instead of averages."""
 
@@ -404,13 +451,15 @@ def test_a_curved_head_is_not_taken_for_a_straight_one(untrained: bool) -> None:
     head = find_head(network.eval().requires_grad_(False), 64)  # untrained features are tiny: near 0 all looks straight
     assert head.kind == "pooled"
     with pytest.raises(UsageError, match=r"--method cam does not exist .* expected one of gradcam, .*pc1"):
-        check_method("cam", head)
+        check_method("cam", head, ())
 
 
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (Skips, "no spatial features that its logits depend on"),
+        (Skips, "reaches no module's spatial features"),
+        (lambda: Ends("softmax"), "returns probabilities; return logits"),
+        (lambda: Ends("random"), "other logits each time"),
         (lambda: Branches(), "several paths; name one with --layer: left, right"),
         (lambda: torchvision.models.VisionTransformer(224, 56, 1, 1, 8, 8), "the same logits for different pictures"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "logits of shape"),

@@ -178,6 +178,25 @@ def test_auto_precision_is_what_it_says(pictures: Path, tmp_path: Path) -> None:
     assert label(pictures, tmp_path / "run", "--precision", "fp16").code == 4
 
 
+def test_a_network_that_takes_no_other_precision_gets_float32_by_auto_and_is_refused_else(
+    pictures: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", "tests.conftest:only_float32"]
+    done = label(pictures, tmp_path / "auto", *flags, "--precision", "auto")
+    assert done.code == 0
+    assert json.loads((tmp_path / "auto" / "run.json").read_text())["request"]["precision"] == "fp32"
+    for precision in ("bf16", "fp16"):
+        refused = label(pictures, tmp_path / precision, *flags, "--precision", precision)
+        assert (refused.code, "fails on this network in" in refused.result["error"]) == (2, True)
+        assert not (tmp_path / precision / "run.json").exists()
+
+
+def test_a_compiled_network_is_unwrapped(pictures: Path, tmp_path: Path) -> None:
+    assert label(pictures, tmp_path / "plain").code == 0
+    assert label(pictures, tmp_path / "compiled", "--model", "tests.conftest:compiled").code == 0
+    assert table_rows(tmp_path / "plain", "heatmaps") == table_rows(tmp_path / "compiled", "heatmaps")
+
+
 def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("image_id,label\ndiscs/01.png,1\n")

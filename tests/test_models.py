@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 import torchvision
 
 from cam_ops.errors import MachineError, UsageError
-from cam_ops.models import ModelConfig, classes_for, load_classifier, model_digest
+from cam_ops.models import ModelConfig, _network_from_file, classes_for, load_classifier, model_digest
+from cam_ops.zoo import find_architecture
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,15 @@ def test_a_pickle_with_a_payload_is_refused_and_does_not_run(tmp_path: Path, mon
         with pytest.raises(UsageError, match=rf"{name} is not a plain state_dict: loading it would run code"):
             loaded(tmp_path / name)
     assert not (tmp_path / "payload-ran").exists()
+
+
+def test_official_inception_weights_from_a_file_get_the_input_scaling_that_they_expect(tmp_path: Path) -> None:
+    known = find_architecture("inception_v3")
+    assert known.default_hash == "0cc3c7bd"  # as in the name of torchvision's own file
+    torch.save(known.build().state_dict(), tmp_path / "weights.pth")
+    assert not _network_from_file(known, tmp_path / "weights.pth").transform_input
+    digest = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
+    assert _network_from_file(replace(known, default_hash=digest[:8]), tmp_path / "weights.pth").transform_input
 
 
 def test_weights_that_do_not_fit_name_their_keys(tmp_path: Path, ten_classes: dict) -> None:
@@ -111,6 +122,7 @@ def test_the_digest_is_what_design_says() -> None:
     ("config", "reason"),
     [
         (ModelConfig(model="resnet19"), "no torchvision classifier"),
+        (ModelConfig(model="timm:resnet18.foo"), "timm has no such network; similar names are .*resnet18"),
         (ModelConfig(model="tests.conftest:two_channels"), "needs --mean and --std"),
         (ModelConfig(model="tests.nowhere:net", mean=(0, 0, 0), std=(1, 1, 1)), "cannot import"),
         (ModelConfig(model="tests.conftest:nothing", mean=(0, 0, 0), std=(1, 1, 1)), "cannot import"),

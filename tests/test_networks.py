@@ -71,5 +71,5 @@ def test_label_runs(
         assert {row["residual"] for row in rows} == {None}
     metadata = json.loads(pq.read_schema(next((out / "heatmaps").iterdir())).metadata[b"camray"])
     assert (metadata["head"], metadata["method"], metadata["layers"]) == (kind, method, request["cut"])
-    assert bool(request["cut"]) == (kind == "layer")
+    assert bool(request["cut"]) == (method == "layercam")
     assert Command("verify", out).code == 0

@@ -76,6 +76,17 @@ def test_the_first_view_decides_scores_and_classes_and_all_count_for_the_residua
     torch.testing.assert_close(explained.maps_PHW, torch.stack(on_grid).mean(0), rtol=1e-3, atol=1e-4)
 
 
+def test_each_scale_has_the_same_say_whatever_the_method_s_unit() -> None:
+    network = network_of("resnet18")
+    images = torch.randn(2, 3, 128, 128)
+    cam, gradcam, nwc, layercam = (
+        Mapper(network, ExplainConfig(method=method, scales=(1.0, 2.0)), 64).explain(images, choose).maps_PHW
+        for method in ("cam", "gradcam", "nwc", "layercam")
+    )
+    torch.testing.assert_close(gradcam * 4, cam, rtol=1e-4, atol=1e-5)  # 4 cells at the first scale
+    torch.testing.assert_close(layercam * 4, nwc, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
@@ -84,10 +95,9 @@ def test_the_first_view_decides_scores_and_classes_and_all_count_for_the_residua
         ({"scales": (1.0, 1.0)}, "each scale once"),
         ({"scales": (10.0,)}, "makes inputs of 5120 pixels, expected 8 to 4096"),
         ({"layer": ("layer3", "layer3"), "method": "gradcam"}, "each layer once"),
-        (
-            {"layer": ("layer3",), "method": "cam"},
-            "--method cam does not exist for this network: the maps of a layer do not add",
-        ),
+        ({"layer": ("layer3",), "method": "cam"}, "--method cam maps what the network averages; leave --layer out"),
+        ({"layer": ("layer3",), "method": "legrad"}, "--method legrad looks at all attention, and at no --layer"),
+        ({"scales": (1.0, 1.01)}, "makes inputs of 512 pixels like another scale"),
         ({"method": "legrad"}, "needs a vision transformer"),
     ],
 )
