@@ -101,7 +101,7 @@ def _timm(name: str) -> Architecture:
         timm = importlib.import_module("timm")
     except ImportError:
         raise MachineError(
-            f"--model timm:{name} needs the package timm, which is not installed; pip install 'camray[timm]'"
+            f"--model timm:{name} needs the package timm, which is not installed; pip install timm"
         ) from None
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained()):

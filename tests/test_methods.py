@@ -298,8 +298,35 @@ def test_torch_cam_gives_the_same_map(case: tuple, method: Method, library: str)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.max()))
 
 
-def test_score_cam_of_pytorch_grad_cam_with_masks_of_the_input_s_size() -> None:
+def test_smooth_gradcam_of_torch_cam_is_another_formula() -> None:
+    """Its denominator sums A_ab D3_ab where its own docstring and the paper have (sum_ab A_ab) D3_ij.
+
+    They agree only where the gradient is the same in all cells. With noise it clamps the last gradient, not the mean.
+    """
+    from torchcam.methods import SmoothGradCAMpp
+
+    network = network_of("resnet18")
+    network.fc.weight.data *= 1e4  # its epsilon of 1e-8 outweighs squares of small gradients
+    image = torch.randn(1, 3, 96, 96)
+    for module in network.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    for layer in ("layer4", "layer3"):
+        a, g = (tensor[0] for tensor in features_and_gradient(network, layer, image))
+        alpha = g**2 / (2 * g**2 + (a * g**3).sum((1, 2), keepdim=True))
+        by_formula = ((alpha * g.relu()).sum((1, 2), keepdim=True) * a).sum(0).relu()
+        ours = maps_of(network, find_head(network, 96, (layer,)), image, [0], [7], "gradcam++")[0][0].relu()
+        network.requires_grad_(True)
+        with SmoothGradCAMpp(network, layer, std=1e-9, input_shape=(3, 96, 96)) as extractor:
+            theirs = extractor(7, network(image), normalized=False)[0][0].detach()
+        network.requires_grad_(False)
+        torch.testing.assert_close(theirs, by_formula, rtol=1e-3, atol=1e-3 * float(theirs.max()))
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.max())) == (layer == "layer4")
+
+
+def test_score_cam_of_two_libraries_with_masks_of_the_input_s_size() -> None:
     """Its masks are enlarged with the corners aligned, ours by area; on one-pixel cells there is no difference."""
+    import torchcam.methods
     from pytorch_grad_cam import ScoreCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -314,6 +341,9 @@ def test_score_cam_of_pytorch_grad_cam_with_masks_of_the_input_s_size() -> None:
             activations = network[0](image).numpy()
             theirs = cam.get_cam_image(image, network[0], target, activations, None, False)[0]
         np.testing.assert_allclose(ours[pair], theirs, rtol=1e-4, atol=1e-5)
+        with torchcam.methods.ScoreCAM(network, "0", input_shape=(3, 9, 9)) as extractor:
+            theirs = extractor(class_id, network(image), normalized=False)[0][0]
+        torch.testing.assert_close(ours[pair].relu(), theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_pairs_of_one_image_and_of_several_do_not_depend_on_each_other(case: tuple) -> None:
