@@ -150,15 +150,15 @@ class Mapper:
         self.views = [replace(view, explainer=view.explainer.on(device)) for view in self.views]
 
     def check(self, dtype: torch.dtype) -> None:
-        """Map one picture of noise in `dtype`, on a copy of the network; raise UsageError where that fails."""
+        """Map two classes of one picture of noise in `dtype`, on a copy of the network; UsageError where that fails."""
         if self.method == "scorecam":
             return  # a pass for each channel, and nothing that the search for the head has not tried
         trial = deepcopy(self)
         noise_1CSS = torch.randn(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
-        pair = torch.zeros(1, dtype=torch.int64)
+        pairs = torch.tensor([0, 0]), torch.tensor([0, self.head.num_classes - 1])
         try:
             trial.to(torch.device("cpu"), dtype)
-            trial.explain(noise_1CSS, lambda logits_BK: (pair, pair))
+            trial.explain(noise_1CSS, lambda logits_BK: pairs)
         except Exception as error:
             raise UsageError(
                 f"--method {self.method} fails on this network in {str(dtype).removeprefix('torch.')} "
