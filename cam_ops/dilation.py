@@ -5,6 +5,7 @@ no layer names, no table of architectures. The surgery is proven on the spot: at
 network's last features are the original's. Letters: B batch, C channels, H, W grid.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
+from cam_ops.watch import first_run
 
 TOLERANCE = 1e-4  # relative, float32; ResNets measure 1e-6
 PROBE_SCALES = (1.0, 1e3, 1e6, 1e9)  # random weights make signals vanish, and squeeze-and-excitation a constant
@@ -55,13 +57,7 @@ def dilate_last_stage(network: nn.Module, image_size: int) -> None:
     """
     noise_1CHW = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     images_BCHW = torch.cat([scale * noise_1CHW for scale in PROBE_SCALES])
-    try:
-        before = _dry_run(network, images_BCHW)
-    except Exception as error:
-        raise UsageError(
-            f"the network cannot take RGB pictures of {image_size}x{image_size} pixels "
-            f"({type(error).__name__}: {error}); check --image-size and --model"
-        ) from error
+    before = _dry_run(network, images_BCHW, first_run)
     if any(tuple(call.conv.stride) != (1, 1) and call.returned == (1, 1) for call in before.calls):
         raise UsageError(
             f"--dilate expects a last stage of at least 2x2 positions, of pictures of {image_size}x{image_size} pixels "
@@ -69,8 +65,8 @@ def dilate_last_stage(network: nn.Module, image_size: int) -> None:
         )
     expected = _replace_stride(before)
     try:
-        after = _dry_run(network, images_BCHW)
-    except Exception as error:
+        after = _dry_run(network, images_BCHW, nn.Module.__call__)
+    except (RuntimeError, ValueError, AssertionError) as error:  # shapes that no longer fit
         raise UsageError(
             "the network does not run once the convolutions that make its last grid have stride 1, as another layer "
             f"has a stride beside them or expects that grid ({type(error).__name__}: {error}); {CURE}"
@@ -78,8 +74,8 @@ def dilate_last_stage(network: nn.Module, image_size: int) -> None:
     _check_same_features(before, after, expected)
 
 
-def _dry_run(network: nn.Module, images_BCHW: Tensor) -> _DryRun:
-    """Run `network` once and watch its modules."""
+def _dry_run(network: nn.Module, images_BCHW: Tensor, run: Callable[[nn.Module, Tensor], Any]) -> _DryRun:
+    """Run `network` once, by `run`, and watch its modules."""
     calls: list[_Call] = []
     maps = [images_BCHW]
 
@@ -94,7 +90,7 @@ def _dry_run(network: nn.Module, images_BCHW: Tensor) -> _DryRun:
     hooks = [module.register_forward_hook(record) for module in network.modules()]
     try:
         with torch.no_grad():
-            network(images_BCHW)
+            run(network, images_BCHW)
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,9 +1,8 @@
-"""From a batch of pictures to the raw maps of the wanted classes, by any method, at any cut, over several views.
+"""From a batch of pictures to the raw maps of the wanted classes, by any method, at any cut.
 
 Letters: B batch, C channels, H, W grid, N = H * W cells, K classes, P explained (image, class) pairs.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -183,12 +182,11 @@ def fuse(maps: list[Tensor]) -> Tensor:
     return mean_on_finest_grid(scaled)
 
 
-def mean_on_finest_grid(maps: Iterable[Tensor]) -> Tensor:
+def mean_on_finest_grid(maps: list[Tensor]) -> Tensor:
     """Return the mean of maps (P, h, w) of the same rectangle on the finest of their grids.
 
     Grids are aligned by their outlines: a cell is an area, not a point (half-pixel centres, bilinear).
     """
-    maps = list(maps)
     grid = max((layer_Phw.shape[1], layer_Phw.shape[2]) for layer_Phw in maps)
     total_PHW = torch.stack([_enlarged(layer_Phw, grid) for layer_Phw in maps])
     return total_PHW.mean(0)

@@ -27,15 +27,13 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
-from cam_ops.watch import Place, Seen, Watch, run_from, spatial_view
+from cam_ops.layers import Spatial, behind_norm, named_modules, spatial_calls
+from cam_ops.watch import Place, Seen, Watch, first_run, run_from
 
 SWAP_TOLERANCE = 1e-4  # of the difference between pictures, float32
 AFFINE_TOLERANCE = 1e-4  # affine heads measure 1e-7 in float32, MobileNetV3 and ConvNeXt 0.1 and more
-INVARIANCE_TOLERANCE = 1e-4  # a cell's sum_k g_k A_k, of its terms' length: 1e-6 before a layer norm, about 1 elsewhere
 PROBE_SCALES = (1.0, 10.0)  # root mean square of the probes: near 0 a curved head looks straight
 CONTRASTS = (1.0, 1e3, 1e6)  # of the noise: in networks with random weights weak signals drown in biases
-NO_GRID = (nn.Softmax, nn.Flatten, torch.jit.ScriptModule)  # attention weights; channels by cells; takes no hook
-POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Identity, nn.Dropout)
 
 Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
 DECOMPOSABLE: tuple[Kind, ...] = ("affine", "score-map", "norm-affine")
@@ -101,17 +99,10 @@ def _dry_run(network: nn.Module, image_size: int) -> tuple[Tensor, Tensor, list[
     for contrast in CONTRASTS:
         calls: list[Seen] = []
         images_BCHW = contrast * noise_BCHW
-        try:
-            with torch.no_grad(), Watch(network, partial(_record, calls)):
-                logits_BK = network(images_BCHW)
-            with torch.no_grad():
-                again_BK = network(images_BCHW)
-        except Exception as error:
-            raise UsageError(
-                f"the network cannot take RGB pictures of {image_size}x{image_size} pixels "
-                f"({type(error).__name__}: {error}); check --image-size, --scales and --model"
-            ) from error
+        with Watch(network, partial(_record, calls)):
+            logits_BK = first_run(network, images_BCHW)
         _check_logits(logits_BK)
+        again_BK = first_run(network, images_BCHW)
         if not torch.allclose(logits_BK, again_BK, rtol=1e-3, atol=1e-3 * float(logits_BK.abs().max())):
             raise UsageError(
                 "the network gives other logits each time for the same pictures; does it drop out in eval mode?"
@@ -243,16 +234,16 @@ def _cut_at_layers(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, l
     """Cut at the last call of each named module."""
     if len(set(layers)) < len(layers):
         raise UsageError(f"--layer expects each layer once, got {' '.join(layers)}")
-    known = _named(network)
+    known = named_modules(network)
     for layer in layers:
         if layer not in known:
             close = get_close_matches(layer, known, 3) or known[-3:]
             raise UsageError(f"--layer {layer}: the network has no such module; similar names are {', '.join(close)}")
-    found = _spatial_calls(network, images_BCHW, list(layers))
+    found = spatial_calls(network, images_BCHW, list(layers))
     for layer in layers:
         if layer not in found:
-            spatial_calls = _spatial_calls(network, images_BCHW, known)
-            accepted = [name for name, spatial in spatial_calls.items() if spatial.reached]
+            others = spatial_calls(network, images_BCHW, known)
+            accepted = [name for name, spatial in others.items() if spatial.reached]
             raise UsageError(f"--layer {layer} gives no spatial features; expected one of {_some(accepted)}")
         if not found[layer].reached:
             raise UsageError(
@@ -263,18 +254,13 @@ def _cut_at_layers(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, l
     return _layer_head(spatial, logits_BK)
 
 
-def _named(network: nn.Module) -> list[str]:
-    """Name the modules whose results may be grids."""
-    return [name for name, module in network.named_modules() if name and not isinstance(module, NO_GRID)]
-
-
 def _cut_at_last_layer(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor) -> Head:
     """Cut at the last spatial activation that all of the logits pass through, before mere pooling."""
-    found = _spatial_calls(network, images_BCHW, _named(network))
+    found = spatial_calls(network, images_BCHW, named_modules(network))
     candidates = [spatial for spatial in found.values() if spatial.reached]
-    for spatial in sorted(candidates, key=lambda spatial: spatial.order, reverse=True):
+    for i, spatial in reversed(list(enumerate(candidates))):
         if not spatial.is_pooling and _logits_depend_only_on(network, images_BCHW, logits_BK, spatial.seen):
-            return _layer_head([_behind_norm(spatial, candidates)], logits_BK)
+            return _layer_head([behind_norm(candidates[i:])], logits_BK)
     if not candidates:
         raise UsageError(
             "the gradient of the network's logits reaches no module's spatial features, (B, C, H, W), (B, H, W, C) or "
@@ -286,17 +272,7 @@ def _cut_at_last_layer(network: nn.Module, images_BCHW: Tensor, logits_BK: Tenso
     )
 
 
-def _behind_norm(cut: "_Spatial", candidates: "list[_Spatial]") -> "_Spatial":
-    """Return the first activation on the same grid, from the cut on, whose cells' lengths matter.
-
-    In a transformer a layer norm follows, whose result does not depend on a cell's length: sum_k g_k A_k would be 0 in
-    every cell, whatever the picture shows.
-    """
-    later = [other for other in candidates if other.order >= cut.order and other.grid == cut.grid]
-    return next((other for other in later if not other.is_invariant), cut)
-
-
-def _layer_head(spatial: "list[_Spatial]", logits_BK: Tensor) -> Head:
+def _layer_head(spatial: list[Spatial], logits_BK: Tensor) -> Head:
     return Head(
         kind="layer",
         places=tuple(cut.seen.place for cut in spatial),
@@ -309,69 +285,6 @@ def _layer_head(spatial: "list[_Spatial]", logits_BK: Tensor) -> Head:
 def _some(names: list[str]) -> str:
     """Name a few of the last modules."""
     return ", ".join(names[-8:]) + (f" or {len(names) - 8} earlier ones" if len(names) > 8 else "")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Spatial:
-    """The last call of a module whose output is a grid."""
-
-    seen: Seen
-    grid: tuple[int, int]
-    num_channels: int
-    order: int
-    reached: bool  # by the logits' gradient, in at least half of the cells
-    is_invariant: bool  # to the length of each cell's vector, as before a layer norm
-    is_pooling: bool
-
-
-def _spatial_calls(network: nn.Module, images_BCHW: Tensor, names: list[str]) -> dict[str, _Spatial]:
-    """Run the network once, with gradients; return the modules with spatial outputs, in order of their last call."""
-    kept: dict[str, tuple[Seen, Tensor]] = {}
-    pooled: set[int] = set()  # ids of tensors that a pooling module returned: its container may return the same
-
-    def keep(seen: Seen) -> Tensor:
-        name = seen.place.name
-        if not name or not seen.returned.requires_grad or spatial_view(seen.returned, len(images_BCHW)) is None:
-            return seen.returned
-        if isinstance(network.get_submodule(name), POOLING) or id(seen.returned) in pooled:
-            pooled.add(id(seen.returned))
-        output = seen.returned
-        kept.pop(name, None)  # so that the order is that of the last calls
-        kept[name] = replace(seen, returned=output.detach()), output
-        passed_on = output.clone()  # what is done in place to this leaves `output` as it is
-        if id(output) in pooled:
-            pooled.add(id(passed_on))
-        alive.append(passed_on)
-        return passed_on
-
-    alive: list[Tensor] = []  # ids stay unique as long as their tensors live
-    leaf_BCHW = images_BCHW.clone().requires_grad_()
-    with torch.enable_grad(), Watch(network, keep, names):
-        logits_BK = network(leaf_BCHW)
-    direction_BK = torch.randn(logits_BK.shape, generator=torch.Generator().manual_seed(2)).to(logits_BK)
-    outputs = [output for _, output in kept.values()]
-    gradients = torch.autograd.grad(logits_BK, outputs, direction_BK, allow_unused=True) if outputs else ()
-    found: dict[str, _Spatial] = {}
-    for order, ((name, (seen, output)), gradient) in enumerate(zip(kept.items(), gradients, strict=True)):
-        view_BCHW = spatial_view(output, len(images_BCHW))
-        assert view_BCHW is not None
-        reached = is_invariant = False
-        if gradient is not None:
-            gradient_BCHW = spatial_view(gradient, len(images_BCHW))
-            assert gradient_BCHW is not None
-            reached = bool((gradient_BCHW != 0).any(1).flatten(1).float().mean(1).min() >= 0.5)
-            explained_BCHW = gradient_BCHW * view_BCHW
-            is_invariant = bool(explained_BCHW.sum(1).norm() < INVARIANCE_TOLERANCE * explained_BCHW.norm())
-        found[name] = _Spatial(
-            seen=seen,
-            grid=(view_BCHW.shape[2], view_BCHW.shape[3]),
-            num_channels=view_BCHW.shape[1],
-            order=order,
-            reached=reached,
-            is_invariant=is_invariant,
-            is_pooling=id(output) in pooled,
-        )
-    return found
 
 
 assert set(DECOMPOSABLE) < set(get_args(Kind))

@@ -159,7 +159,7 @@ class Mapper:
         try:
             trial.to(torch.device("cpu"), dtype)
             trial.explain(noise_1CSS, lambda logits_BK: pairs)
-        except Exception as error:
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # of another dtype, or of no gradient
             raise UsageError(
                 f"--method {self.method} fails on this network in {str(dtype).removeprefix('torch.')} "
                 f"({type(error).__name__}: {error}); try --precision fp32, or another --method"

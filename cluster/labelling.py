@@ -7,7 +7,7 @@ import json
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import tyro.conf
 
@@ -26,11 +26,12 @@ from cluster.inline import InlineExecutor
 from cluster.labels import find_labels, labels_digest
 from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
 from cluster.progress import Progress
-from cluster.request import DTYPES, Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
+from cluster.request import Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
 from cluster.resources import (
     UNIT,
     DeviceChoice,
     ExecutorName,
+    PrecisionChoice,
     choose_device,
     choose_precision,
     choose_replicas,
@@ -69,7 +70,7 @@ class LabelConfig:
     boxes: tyro.conf.OmitArgPrefixes[BoxConfig] = BoxConfig()
     device: DeviceChoice = "auto"
     """`auto` takes GPUs where the cluster has any; what it chose, and why, is said and stored."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: PrecisionChoice = "auto"
     """Number format of the forward pass; maps and boxes are always computed in fp32 and fp64. `auto` is fp16 on CUDA,
     bf16 on CPUs that are faster in it, else fp32; what it chose is said and stored."""
     batch_size: int | None = None
@@ -212,7 +213,7 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
     """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
     listing = list_images(config.images, config.limit, skip=run_dir.root)
     labels = find_labels(listing["image_id"], config.labels, described.classes, say)
-    precision, why = _tried_precision(config.precision, device, described.mapper)
+    precision, why = choose_precision(config.precision, device, described.mapper)
     compute = _Compute(
         device=device,
         precision=precision,
@@ -237,22 +238,6 @@ def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_repli
         f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {UNIT[device]}')})"
     )
     return run
-
-
-def _tried_precision(asked: Precision | Literal["auto"], device: Device, mapper: Mapper) -> tuple[Precision, str]:
-    """Return a precision that the network runs in, and why this one; raise UsageError where that asked for fails."""
-    if asked != "auto":
-        mapper.check(DTYPES[asked])
-        return asked, "as asked"
-    precision, why = choose_precision(device)
-    try:
-        mapper.check(DTYPES[precision])
-    except UsageError as error:
-        if precision == "fp32":
-            raise
-        mapper.check(DTYPES["fp32"])
-        return "fp32", f"auto, as {error}"
-    return precision, why
 
 
 def _said_of(described: _Described, asked: str) -> str:

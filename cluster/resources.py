@@ -1,4 +1,4 @@
-"""Where a run takes place: Ray or this process, which device, how many replicas."""
+"""Where a run takes place, and how: Ray or this process, which device, number format, how many replicas."""
 
 import math
 import time
@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.nn import functional
 
-from cam_ops.errors import MachineError
+from cam_ops.errors import MachineError, UsageError
+from cam_ops.views import Mapper
 from cluster.console import say
 from cluster.inline import InlineExecutor
-from cluster.request import Device, Precision
+from cluster.request import DTYPES, Device, Precision
 
 if TYPE_CHECKING:
     from cluster.pool import RayExecutor
 
 ExecutorName = Literal["ray", "inline"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 
 WORTHWHILE = 1.5
@@ -42,12 +44,27 @@ def choose_device(asked: DeviceChoice, before: Device | None, executor: "InlineE
     return device
 
 
-def choose_precision(device: Device) -> tuple[Precision, str]:
-    """Return the number format that `device` is fast in, and why.
+def choose_precision(asked: PrecisionChoice, device: Device, mapper: Mapper) -> tuple[Precision, str]:
+    """Return the number format asked for; for `auto` one that `device` is fast in, fp32 where the network fails in it.
 
-    On CUDA fp16: every GPU since Volta multiplies it several times faster than fp32, and it stays closer to fp32 than
-    bf16. On the CPU bf16 if this machine's own convolutions gain by it, which the workers' CPUs are taken to be like.
+    On CUDA that is fp16, nearer to fp32 than bf16; on the CPU bf16 if this machine's own convolutions gain by it, which
+    the workers' CPUs are taken to be like. Also returns why. Raises UsageError if the network fails in what was asked.
     """
+    if asked != "auto":
+        mapper.check(DTYPES[asked])
+        return asked, "as asked"
+    precision, why = _fast_precision(device)
+    try:
+        mapper.check(DTYPES[precision])
+    except UsageError as error:
+        if precision == "fp32":
+            raise
+        mapper.check(DTYPES["fp32"])
+        return "fp32", f"auto, as {error}"
+    return precision, why
+
+
+def _fast_precision(device: Device) -> tuple[Precision, str]:
     if device == "cuda":
         return "fp16", "auto on cuda"
     gain = _gain_of_bf16()
