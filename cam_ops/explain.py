@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cam_ops.attention import Blocks, legrad
-from cam_ops.heads import DECOMPOSABLE, Head
+from cam_ops.heads import Head
 from cam_ops.methods import (
     FROM_FEATURES,
     FROM_GRADIENTS,
-    Method,
     ablationcam,
     cam,
     scorecam,
     smooth_gradcam_plus_plus,
 )
 from cam_ops.passes import Pass, Target, gradients_of, one_class, run, scores_without_channel
+from cam_ops.settings import DECOMPOSABLE, Method
 
 FINER_CLASSES, FINER_STRENGTH = 3, 0.6  # the paper's defaults
 NOISY_PASSES, NOISE = 4, 0.3  # torch-cam's defaults; the noise's standard deviation in units of the network's input

@@ -21,13 +21,14 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
 from cam_ops.layers import Spatial, behind_norm, named_modules, spatial_calls
+from cam_ops.settings import DECOMPOSABLE, Kind
 from cam_ops.watch import Place, Seen, Watch, first_run, run_from
 
 SWAP_TOLERANCE = 1e-4  # of the difference between pictures, float32
@@ -35,9 +36,6 @@ ROUNDING = 1e-6  # of the logits: CaiT with random weights tells pictures apart 
 AFFINE_TOLERANCE = 1e-4  # affine heads measure 1e-7 in float32, MobileNetV3 and ConvNeXt 0.1 and more
 PROBE_SCALES = (1.0, 10.0)  # root mean square of the probes: near 0 a curved head looks straight
 CONTRASTS = (1.0, 1e3, 1e6)  # of the noise: in networks with random weights weak signals drown in biases
-
-Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
-DECOMPOSABLE: tuple[Kind, ...] = ("affine", "score-map", "norm-affine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

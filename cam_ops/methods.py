@@ -10,33 +10,14 @@ and return raw, signed maps (P, N) before any final ReLU or scaling, float32. P 
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from cam_ops.errors import UsageError
-from cam_ops.heads import DECOMPOSABLE, Head
-
-Method = Literal[
-    "cam",
-    "gradcam",
-    "gradcam++",
-    "xgradcam",
-    "hirescam",
-    "layercam",
-    "gradcam-elementwise",
-    "nwc",
-    "bagcam",
-    "finercam",
-    "ablationcam",
-    "smoothgradcam++",
-    "scorecam",
-    "eigencam",
-    "eigengradcam",
-    "pc1",
-    "legrad",
-]
+from cam_ops.heads import Head
+from cam_ops.settings import ATTENTION, DECOMPOSABLE, Method
 
 
 def cam(features_PCN: Tensor, weight_PC: Tensor) -> Tensor:
@@ -176,7 +157,6 @@ FROM_GRADIENTS: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
 FROM_CELL_SHARES: tuple[Method, ...] = (  # maps in units of dy/dA, which shrinks with the number of cells
     *("gradcam", "xgradcam", "hirescam", "layercam", "gradcam-elementwise", "bagcam", "finercam", "eigengradcam"),
 )
-ATTENTION: tuple[Method, ...] = ("legrad",)
 
 
 def methods_for(head: Head) -> list[Method]:

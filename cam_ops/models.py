@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import math
 import pickle
 import struct
 from collections.abc import Callable
@@ -19,10 +18,8 @@ from torch.nn.parameter import is_lazy
 from cam_ops.classes import ClassList, class_list, numbered_classes, read_class_names
 from cam_ops.dilation import dilate_last_stage
 from cam_ops.errors import CamrayError, MachineError, UsageError
-from cam_ops.images import Interpolation, Preprocessing, Resize
+from cam_ops.settings import Interpolation, ModelConfig, Preprocessing
 from cam_ops.zoo import TIMM, Architecture, find_architecture
-
-Triple = tuple[float, float, float]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
@@ -30,39 +27,6 @@ UNREADABLE = (  # what torch and safetensors raise for files that are damaged or
     *(struct.error, safetensors.SafetensorError),
 )
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Which network labels the images, and what its input looks like."""
-
-    model: str
-    """A torchvision classifier by name (resnet50), a timm one (timm:convnext_tiny), or package.module:factory, a
-    function without arguments that returns a network with its weights in place."""
-    weights: str | None = None
-    """For a name: a state_dict FILE (.pth, .safetensors), DEFAULT (the library's own, may download) or random (seeded,
-    for benchmarks); DEFAULT if not given."""
-    class_names: str | None = None
-    """FILE with the class names in the order of the logits: .txt, .json or .csv."""
-    mean: Triple | None = None
-    """Channel means for RGB scaled to 0..1; a name takes them from its default weights."""
-    std: Triple | None = None
-    """Channel standard deviations, like --mean."""
-    image_size: int | None = None
-    """Side of the network's square input in pixels; a name takes it from its default weights, else 224."""
-    resize: Resize = "warp"
-    """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
-    dilate: bool = False
-    """Maps on twice the grid (14x14 for 7x7) without retraining: the last stage's stride becomes dilation. For networks
-    like ResNet; proven to leave the features unchanged where the network had them."""
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in (*(self.mean or ()), *(self.std or ()))):
-            raise UsageError(f"--mean and --std expect finite numbers, got {self.mean} and {self.std}")
-        if self.image_size is not None and not 8 <= self.image_size <= 4096:
-            raise UsageError(f"--image-size expects 8 to 4096 pixels, got {self.image_size}")
-        if self.std is not None and not all(s > 0 for s in self.std):
-            raise UsageError(f"--std expects three numbers above 0, got {self.std}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,11 @@ are explained, and with which logits; the others only add their maps, each flipp
 Letters: B batch, S side of the largest view, K classes, P explained (image, class) pairs, H, W the maps' grid.
 """
 
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,35 +19,11 @@ from torch.nn import functional
 from cam_ops.attention import find_blocks
 from cam_ops.errors import UsageError
 from cam_ops.explain import Explainer, completeness_residuals, mean_on_finest_grid
-from cam_ops.heads import DECOMPOSABLE, Head, find_head
-from cam_ops.methods import ATTENTION, FROM_CELL_SHARES, Method, check_method
+from cam_ops.heads import Head, find_head
+from cam_ops.methods import FROM_CELL_SHARES, check_method
+from cam_ops.settings import ATTENTION, DECOMPOSABLE, ExplainConfig, Method
 
 MAX_SIDE = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainConfig:
-    """How features become a map."""
-
-    method: Method | Literal["auto"] = "auto"
-    """How features become a map. `auto` is cam where the maps add up to the logits, else gradcam behind an average,
-    legrad in a vision transformer, layercam at a layer. On an affine head all but scorecam need the forward pass only;
-    elsewhere what lies behind the cut is differentiated, once for all classes. eigencam and pc1 are the same for every
-    class."""
-    layer: tuple[str, ...] = ()
-    """Names of modules to map instead of what the network averages, as in model.named_modules(), for gradient methods;
-    the maps of several are fused: the mean of each divided by its peak."""
-    scales: tuple[float, ...] = (1.0,)
-    """Sides of the input in units of --image-size; maps are averaged over them, the first decides scores and classes.
-    """
-    flip: bool = False
-    """Also average with the maps of the mirrored picture."""
-
-    def __post_init__(self) -> None:
-        if not self.scales or not all(math.isfinite(scale) and 0.1 <= scale <= 10 for scale in self.scales):
-            raise UsageError(f"--scales expects numbers from 0.1 to 10, got {' '.join(map(str, self.scales))}")
-        if len(set(self.scales)) < len(self.scales):
-            raise UsageError(f"--scales expects each scale once, got {' '.join(map(str, self.scales))}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

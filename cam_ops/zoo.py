@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
-from cam_ops.images import Interpolation
+from cam_ops.settings import Interpolation
 
 TIMM = "timm:"
 INCEPTIONS = ("googlenet", "inception_v3")  # torchvision's own weights for them expect TensorFlow's input scaling

@@ -1,11 +1,10 @@
 """Run shards in this process, without Ray: one replica."""
 
-import os
 from collections.abc import Generator, Iterable
 
 import torch
 
-from cam_ops.models import ModelConfig
+from cam_ops.settings import ModelConfig
 from cluster.request import Device
 from cluster.rows import ShardReport
 from cluster.worker import CamWorker
@@ -15,8 +14,8 @@ class InlineExecutor:
     """This process as the only replica."""
 
     def __init__(self) -> None:
-        self.num_gpus = torch.cuda.device_count()
-        self.num_cpus = os.cpu_count() or 1
+        self.num_gpus = min(1, torch.cuda.device_count())
+        self.num_cpus = 1
 
     def run(
         self, out: str, model: ModelConfig, fingerprint: str, device: Device, num_replicas: int, shards: Iterable[int]

@@ -3,48 +3,37 @@
 `label` may be called again after any crash: what is committed stays, what is not is done.
 """
 
-import json
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import tyro.conf
 
 from cam_ops.boxes import BoxConfig
-from cam_ops.classes import ClassList, ScoreKind, parse_class_choice
+from cam_ops.classes import ScoreKind, parse_class_choice
 from cam_ops.errors import RefusedError, StorageError, UsageError
-from cam_ops.heads import Head
-from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
-from cam_ops.methods import ATTENTION
-from cam_ops.models import ModelConfig, classes_for, load_classifier
-from cam_ops.tables import SCHEMA_VERSION
-from cam_ops.views import ExplainConfig, Mapper
+from cam_ops.settings import ExplainConfig, ModelConfig
+from cluster.apart import Apart, Here
 from cluster.console import say
-from cluster.inline import InlineExecutor
-from cluster.labels import find_labels, labels_digest
-from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
+from cluster.plan import plan_digest
 from cluster.progress import Progress
-from cluster.request import Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
+from cluster.request import Run, read_run
 from cluster.resources import (
-    UNIT,
     DeviceChoice,
     ExecutorName,
     PrecisionChoice,
     choose_device,
-    choose_precision,
     choose_replicas,
     open_executor,
 )
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
-from cluster.sources import folder_address, list_images
+from cluster.sources import folder_address
 from cluster.totals import Totals, count_rows, summary_of
 
 if TYPE_CHECKING:
+    from cluster.inline import InlineExecutor
     from cluster.pool import RayExecutor
-
-LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,145 +101,30 @@ def label(config: LabelConfig) -> Totals:
     run_dir = open_run_dir(config.out)
     config = replace(config, images=folder_address(config.images))
     run = None if config.overwrite else read_run(run_dir)
-    described = _describe(config)
-    if run:
-        refuse_another(run_dir, run.request, _request(config, described, _settled(config, run.request)))
-        num_pending = len(_pending(run_dir, run))
-        say(f"resuming {run_dir.root}: {run.plan.num_shards - num_pending} of {run.plan.num_shards} shards committed")
-        if not num_pending:
-            return _finish(run_dir, run)
-    elif not config.overwrite and any(run_dir.shards(table) for table in TABLES):
+    if not run and not config.overwrite and any(run_dir.shards(table) for table in TABLES):
         raise RefusedError(
             f"{run_dir.root} holds shards but no run.json that says what they are; use --overwrite to replace them, "
             "or another --out"
         )
-    with closing(open_executor(config.executor, config.ray_address)) as executor:
-        device = choose_device(config.device, run.request.device if run else None, executor)
-        num_replicas = choose_replicas(config.replicas, device, executor)
-        if not run:
-            run = _plan(config, run_dir, described, num_replicas, device)
-        del described  # and with it the network
-        _run_missing(config, run_dir, run, executor, num_replicas)
+    with closing(_prepare(config, run)) as preparation:
+        if run and not _pending(run_dir, run):
+            preparation.call("refuse_another")
+            return _finish(run_dir, run)
+        with closing(open_executor(config.executor, config.ray_address)) as executor:
+            if run:
+                preparation.call("refuse_another")
+            device = choose_device(config.device, run.request.device if run else None, executor)
+            num_replicas = choose_replicas(config.replicas, device, executor)
+            run = run or preparation.call("plan", num_replicas, device)
+            assert run
+            preparation.close()
+            _run_missing(config, run_dir, run, executor, num_replicas)
     return _finish(run_dir, run)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Described:
-    """What the driver needs to know of the labels and the model."""
-
-    labels: str  # digest
-    name: str
-    digest: str
-    classes: ClassList
-    mapper: Mapper
-    head: Head
-    explain: ExplainConfig  # with the method that auto stands for
-    grid: tuple[int, int]
-    preprocessing: Preprocessing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Compute:
-    """The settings that `auto` stands for, resolved when the plan is made."""
-
-    device: Device
-    precision: Precision
-    batch_size: int
-
-
-def _describe(config: LabelConfig) -> _Described:
-    labels = labels_digest(config.labels)
-    classifier = load_classifier(config.model)
-    mapper = Mapper(classifier.network, config.explain, classifier.preprocessing.image_size)
-    return _Described(
-        labels=labels,
-        name=classifier.name,
-        digest=classifier.digest,
-        classes=classes_for(classifier, mapper.head.num_classes),
-        mapper=mapper,
-        head=mapper.head,
-        explain=replace(config.explain, method=mapper.method),
-        grid=mapper.grid,
-        preprocessing=classifier.preprocessing,
-    )
-
-
-def _settled(config: LabelConfig, before: Request) -> _Compute:
-    """Resolve `auto` as the run in place did; what the user names explicitly stays."""
-    return _Compute(
-        device=before.device if config.device == "auto" else config.device,
-        precision=before.precision if config.precision == "auto" else config.precision,
-        batch_size=config.batch_size or before.batch_size,
-    )
-
-
-def _request(config: LabelConfig, described: _Described, compute: _Compute) -> Request:
-    return Request(
-        schema_version=SCHEMA_VERSION,
-        images=config.images,
-        limit=config.limit,
-        labels=described.labels,
-        model=described.name,
-        model_digest=described.digest,
-        dilate=config.model.dilate,
-        class_names_digest=sha256(json.dumps(described.classes.names).encode()).hexdigest(),
-        classes=config.wanted_classes,
-        scores=config.scores,
-        explain=described.explain,
-        head=described.head.kind,
-        cut=() if described.explain.method in ATTENTION else described.head.layers,
-        preprocessing=described.preprocessing,
-        maps=config.maps,
-        boxes=config.boxes,
-        device=compute.device,
-        precision=compute.precision,
-        batch_size=compute.batch_size,
-        shard_size=config.shard_size,
-    )
-
-
-def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_replicas: int, device: Device) -> Run:
-    """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
-    listing = list_images(config.images, config.limit, skip=run_dir.root)
-    labels = find_labels(listing["image_id"], config.labels, described.classes, say)
-    precision, why = choose_precision(config.precision, device, described.mapper)
-    compute = _Compute(
-        device=device,
-        precision=precision,
-        batch_size=config.batch_size or auto_batch_size(len(listing), LARGEST_BATCH[device]),
-    )
-    request = _request(config, described, compute)
-    if config.overwrite:
-        run_dir.clear()
-    shard_size = config.shard_size or auto_shard_size(len(listing), num_replicas, compute.batch_size)
-    plan = write_plan(run_dir, listing, labels, shard_size)
-    run = Run(request=request, plan=plan, class_names=described.classes.names, grid=described.grid)
-    if not publish_run(run_dir, run, asdict(config)):
-        return _run_of_another_driver(run_dir, request)
-    if plan_digest(run_dir, plan) != plan.digest:  # a driver that lost the race for run.json wrote its plan over ours
-        write_plan(run_dir, listing, labels, shard_size)
-    say(_said_of(described, config.explain.method))
-    say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
-    auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
-    say(
-        f"precision {precision} ({why}), batches of "
-        f"{compute.batch_size} ({_why(config.batch_size, auto_batch)}), "
-        f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {UNIT[device]}')})"
-    )
-    return run
-
-
-def _said_of(described: _Described, asked: str) -> str:
-    """Say what is mapped, and how."""
-    explain = described.explain
-    why = _why(asked != "auto", f"auto, as the head is {described.head.kind}")
-    where = f"at {', '.join(described.head.layers)}" if described.head.layers else "of what the network averages"
-    where = "of all attention" if explain.method in ATTENTION else where
-    views = len(explain.scales) * (1 + explain.flip)
-    return (
-        f"maps: {explain.method} ({why}) {where}, head {described.head.kind}, grid "
-        f"{described.grid[0]}x{described.grid[1]}{f', mean of {views} views' if views > 1 else ''}"
-    )
+def _prepare(config: LabelConfig, run: Run | None) -> Apart | Here:
+    """Begin to look at the network, in a process of its own where actors will do the work."""
+    return (Here if config.executor == "inline" else Apart)("cluster.preparation:Preparation", config, run)
 
 
 def _run_missing(
@@ -260,28 +134,20 @@ def _run_missing(
     run_dir.sweep_scratch()
     pending = _pending(run_dir, run)
     size, num_images = run.plan.shard_size, run.plan.num_images
+    num_shards = run.plan.num_shards
+    if len(pending) < num_shards:
+        say(f"resuming {run_dir.root}: {num_shards - len(pending)} of {num_shards} shards committed")
     progress = Progress(
         num_images=num_images,
-        num_shards=run.plan.num_shards,
+        num_shards=num_shards,
         done_images=num_images - sum(min(size, num_images - shard * size) for shard in pending),
-        done_shards=run.plan.num_shards - len(pending),
+        done_shards=num_shards - len(pending),
     )
     model = replace(config.model, class_names=None)  # the names stand in run.json
     reports = executor.run(run_dir.root, model, run.request.fingerprint(), run.request.device, num_replicas, pending)
     with closing(reports):
         for report in reports:
             progress.add(report)
-
-
-def _why(asked: object, reason: str) -> str:
-    return "as asked" if asked else reason
-
-
-def _run_of_another_driver(run_dir: RunDir, request: Request) -> Run:
-    """Join the run that another driver has begun here in the meantime, or refuse it."""
-    run = existing_run(run_dir)
-    refuse_another(run_dir, run.request, request)
-    return run
 
 
 def _pending(run_dir: RunDir, run: Run) -> list[int]:

@@ -17,12 +17,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from cam_ops.errors import CamrayError, MachineError
-from cam_ops.models import ModelConfig
+from cam_ops.settings import ModelConfig
 from cluster.console import say
 from cluster.interrupts import raise_on_sigterm
 from cluster.request import Device
 from cluster.rows import ShardReport
-from cluster.worker import CamWorker
 
 DEPTH = 2
 MAX_SHARD_DEATHS = 3  # of the actor that works on it
@@ -35,6 +34,8 @@ class _Replica:
     """The actor. Its model loads in `start`, a call of its own, so that a failure to load keeps its own error."""
 
     def start(self, out: str, model: ModelConfig, fingerprint: str) -> None:
+        from cluster.worker import CamWorker  # needs torch, which the driver does without
+
         self.worker = CamWorker(out, model, fingerprint)
 
     def run_shard(self, shard: int) -> ShardReport:

@@ -11,23 +11,17 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-import torch
-
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import RefusedError, StorageError
-from cam_ops.heads import Kind
-from cam_ops.images import Preprocessing
 from cam_ops.maps import MapConfig
+from cam_ops.settings import ExplainConfig, Kind, Preprocessing
 from cam_ops.tables import COORDINATES, SCHEMA_VERSION
-from cam_ops.views import ExplainConfig
 from cluster.plan import Plan
 from cluster.rundir import RUN, RunDir
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
-
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 MAX_RUN_BYTES = 64 * 2**20
 

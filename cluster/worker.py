@@ -15,13 +15,17 @@ import torch
 from torch import Tensor
 
 from cam_ops.arrays import U8
-from cam_ops.classes import NUM_TOP, choose_classes, class_scores, parse_class_choice
+from cam_ops.classes import parse_class_choice
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage, fit
-from cam_ops.models import ModelConfig, load_classifier
+from cam_ops.fit import fit
+from cam_ops.images import BadImage
+from cam_ops.models import load_classifier
+from cam_ops.scores import NUM_TOP, choose_classes, class_scores
+from cam_ops.settings import ModelConfig
 from cam_ops.views import Mapper
 from cluster.plan import read_shard
-from cluster.request import DTYPES, Precision, read_run
+from cluster.precision import DTYPES
+from cluster.request import Precision, read_run
 from cluster.rows import Picture, RawMap, ShardReport, ShardRows
 from cluster.rundir import RUN, open_run_dir, shard_name
 from cluster.sources import check_folder, load_picture

@@ -12,8 +12,8 @@ import torchvision
 
 from cam_ops.arrays import F32, U8
 from cam_ops.errors import StorageError
-from cam_ops.models import ModelConfig
 from cam_ops.overlays import contact_sheet, draw_box
+from cam_ops.settings import ModelConfig
 from cluster.console import say
 from cluster.interrupts import raise_on_sigterm
 from cluster.labelling import LabelConfig, label

@@ -15,8 +15,9 @@ from cam_ops.attention import find_blocks
 from cam_ops.errors import UsageError
 from cam_ops.explain import completeness_residuals
 from cam_ops.heads import Head, find_head
-from cam_ops.methods import ATTENTION, Method, methods_for
+from cam_ops.methods import methods_for
 from cam_ops.passes import run
+from cam_ops.settings import ATTENTION, Method
 from cam_ops.zoo import TIMM, find_architecture
 
 AT_96 = """

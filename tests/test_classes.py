@@ -4,8 +4,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cam_ops.classes import choose_classes, class_list, class_scores, parse_class_choice, read_class_names
+from cam_ops.classes import class_list, parse_class_choice, read_class_names
 from cam_ops.errors import UsageError
+from cam_ops.scores import choose_classes, class_scores
 from cluster.labels import find_labels
 
 NAMES = class_list([("n01", "cat"), ("n02", "crane"), ("n03", "crane")], ["cat", "crane", "crane"])

@@ -11,7 +11,8 @@ from torch import nn
 
 from cam_ops.dilation import dilate_last_stage
 from cam_ops.errors import UsageError
-from cam_ops.models import ModelConfig, load_classifier
+from cam_ops.models import load_classifier
+from cam_ops.settings import ModelConfig
 from tests.conftest import Command, table_rows
 
 

@@ -12,8 +12,9 @@ from torch.nn import functional
 from cam_ops.errors import UsageError
 from cam_ops.explain import Explainer, completeness_residuals
 from cam_ops.heads import Head, find_head
-from cam_ops.methods import Method, check_method
+from cam_ops.methods import check_method
 from cam_ops.passes import Pass, gradients_of, one_class, run
+from cam_ops.settings import Method
 from tests.conftest import TwoChannels
 
 RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cam_ops.images import BadImage, Preprocessing, decode, fit
+from cam_ops.fit import fit
+from cam_ops.images import BadImage, decode
+from cam_ops.settings import Preprocessing
 
 
 def encoded(image_HWC: np.ndarray, form: str, **options: object) -> bytes:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from cam_ops.errors import StorageError
-from cam_ops.models import ModelConfig
+from cam_ops.settings import ModelConfig
 from cluster.request import existing_run
 from cluster.rundir import RunDir
 from cluster.worker import CamWorker

@@ -10,8 +10,9 @@ from torch import nn
 
 from cam_ops.explain import NOISE, NOISY_PASSES, Explainer
 from cam_ops.heads import Head, find_head
-from cam_ops.methods import ATTENTION, Method, methods_for, smooth_gradcam_plus_plus
+from cam_ops.methods import methods_for, smooth_gradcam_plus_plus
 from cam_ops.passes import Pass
+from cam_ops.settings import ATTENTION, Method
 from tests.test_heads import assert_close_to, maps_of, network_of
 
 HAND_IMAGE = torch.tensor([[[[1.0, 3.0]], [[4.0, 0.0]], [[7.0, 7.0]]]])

@@ -11,7 +11,8 @@ import torch
 import torchvision
 
 from cam_ops.errors import MachineError, UsageError
-from cam_ops.models import ModelConfig, _network_from_file, classes_for, load_classifier, model_digest
+from cam_ops.models import _network_from_file, classes_for, load_classifier, model_digest
+from cam_ops.settings import ModelConfig
 from cam_ops.zoo import find_architecture
 
 

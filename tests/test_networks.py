@@ -6,8 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cam_ops.heads import Kind
-from cam_ops.methods import Method
+from cam_ops.settings import Kind, Method
 from tests.conftest import Command, table_rows
 
 SMALL = ["--image-size", "96"]

@@ -11,8 +11,7 @@ import pytest
 
 from cam_ops.boxes import BoxConfig
 from cam_ops.maps import MapConfig
-from cam_ops.models import ModelConfig
-from cam_ops.views import ExplainConfig
+from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.labelling import LabelConfig
 from jobs.__main__ import COMMANDS
 from jobs.demo import DemoConfig

@@ -1,0 +1,36 @@
+"""Scores of an image's classes, and which of them to explain.
+
+Letters: B images, K classes, P explained (image, class) pairs.
+"""
+
+import torch
+from torch import Tensor
+
+from cam_ops.classes import ClassChoice, ScoreKind
+
+NUM_TOP = 5
+
+
+def class_scores(logits_BK: Tensor, kind: ScoreKind) -> Tensor:
+    """Return the probability of each class, float32 (B, K): over all classes together, or of each by itself."""
+    return logits_BK.softmax(1) if kind == "softmax" else logits_BK.sigmoid()
+
+
+def choose_classes(scores_BK: Tensor, labels_B: Tensor, choice: ClassChoice) -> tuple[Tensor, Tensor]:
+    """Return the pairs to explain: image index and class, both int64 (P,), by image and then by falling score.
+
+    `labels_B` is int64 with -1 for an image without a label, which adds no pair for `label`.
+    """
+    wanted_BK = torch.zeros_like(scores_BK, dtype=torch.bool)
+    if choice.top:
+        top = min(choice.top, scores_BK.shape[1])
+        wanted_BK.scatter_(1, scores_BK.topk(top).indices, True)
+    if choice.above is not None:
+        wanted_BK |= scores_BK > choice.above
+    if choice.label:
+        has_label_B = labels_B >= 0
+        wanted_BK[has_label_B.nonzero().flatten(), labels_B[has_label_B]] = True
+    image_P, class_P = wanted_BK.nonzero(as_tuple=True)
+    by_score = scores_BK[image_P, class_P].argsort(descending=True, stable=True)
+    order = by_score[image_P[by_score].argsort(stable=True)]
+    return image_P[order], class_P[order]

@@ -1,0 +1,110 @@
+"""What a user may ask of a network and its maps: records and vocabularies, importable in a fraction of a second.
+
+They stand apart from what they configure because that needs torch, whose import takes seconds and 480 MiB: a driver
+reads, compares and stores settings, and never runs a network.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from cam_ops.errors import UsageError
+
+Resize = Literal["warp", "letterbox", "center-crop"]
+Interpolation = Literal["bilinear", "bicubic"]
+Triple = tuple[float, float, float]
+
+Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
+"""What lies between the features and the logits: see `cam_ops.heads`."""
+DECOMPOSABLE: tuple[Kind, ...] = ("affine", "score-map", "norm-affine")
+
+Method = Literal[
+    "cam",
+    "gradcam",
+    "gradcam++",
+    "xgradcam",
+    "hirescam",
+    "layercam",
+    "gradcam-elementwise",
+    "nwc",
+    "bagcam",
+    "finercam",
+    "ablationcam",
+    "smoothgradcam++",
+    "scorecam",
+    "eigencam",
+    "eigengradcam",
+    "pc1",
+    "legrad",
+]
+ATTENTION: tuple[Method, ...] = ("legrad",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How a picture becomes the network's input; mean and std are for RGB scaled to 0..1."""
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation
+    resize: Resize
+    crop_fraction: float  # side of the centre crop as a fraction of the picture's shorter side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which network labels the images, and what its input looks like."""
+
+    model: str
+    """A torchvision classifier by name (resnet50), a timm one (timm:convnext_tiny), or package.module:factory, a
+    function without arguments that returns a network with its weights in place."""
+    weights: str | None = None
+    """For a name: a state_dict FILE (.pth, .safetensors), DEFAULT (the library's own, may download) or random (seeded,
+    for benchmarks); DEFAULT if not given."""
+    class_names: str | None = None
+    """FILE with the class names in the order of the logits: .txt, .json or .csv."""
+    mean: Triple | None = None
+    """Channel means for RGB scaled to 0..1; a name takes them from its default weights."""
+    std: Triple | None = None
+    """Channel standard deviations, like --mean."""
+    image_size: int | None = None
+    """Side of the network's square input in pixels; a name takes it from its default weights, else 224."""
+    resize: Resize = "warp"
+    """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
+    dilate: bool = False
+    """Maps on twice the grid (14x14 for 7x7) without retraining: the last stage's stride becomes dilation. For networks
+    like ResNet; proven to leave the features unchanged where the network had them."""
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in (*(self.mean or ()), *(self.std or ()))):
+            raise UsageError(f"--mean and --std expect finite numbers, got {self.mean} and {self.std}")
+        if self.image_size is not None and not 8 <= self.image_size <= 4096:
+            raise UsageError(f"--image-size expects 8 to 4096 pixels, got {self.image_size}")
+        if self.std is not None and not all(s > 0 for s in self.std):
+            raise UsageError(f"--std expects three numbers above 0, got {self.std}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainConfig:
+    """How features become a map."""
+
+    method: Method | Literal["auto"] = "auto"
+    """How features become a map. `auto` is cam where the maps add up to the logits, else gradcam behind an average,
+    legrad in a vision transformer, layercam at a layer. On an affine head all but scorecam need the forward pass only;
+    elsewhere what lies behind the cut is differentiated, once for all classes. eigencam and pc1 are the same for every
+    class."""
+    layer: tuple[str, ...] = ()
+    """Names of modules to map instead of what the network averages, as in model.named_modules(), for gradient methods;
+    the maps of several are fused: the mean of each divided by its peak."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sides of the input in units of --image-size; maps are averaged over them, the first decides scores and classes.
+    """
+    flip: bool = False
+    """Also average with the maps of the mirrored picture."""
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(math.isfinite(scale) and 0.1 <= scale <= 10 for scale in self.scales):
+            raise UsageError(f"--scales expects numbers from 0.1 to 10, got {' '.join(map(str, self.scales))}")
+        if len(set(self.scales)) < len(self.scales):
+            raise UsageError(f"--scales expects each scale once, got {' '.join(map(str, self.scales))}")

@@ -1,0 +1,86 @@
+"""An object that lives in a process of its own: what it imports and allocates is gone with it.
+
+The driver has one do what needs torch, so that it stays small and starts Ray in the meantime.
+"""
+
+import importlib
+import signal
+import traceback
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from cam_ops.errors import CamrayError
+
+
+class Apart:
+    """Holds ``MODULE:FACTORY`` called with `arguments`, all of which can be pickled; close it to end its process."""
+
+    def __init__(self, factory: str, *arguments: Any) -> None:
+        """Start the process and return at once; what the factory raises comes with the first call."""
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, factory, arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the object; return what it returns, raise what it raises."""
+        try:
+            self.connection.send((method, arguments))
+            reply = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode
+            raise CamrayError(
+                f"the process that looks at the network ended with exit code {code}, where a negative one is a signal's "
+                "number; is there enough memory for the network?"
+            ) from None
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        """End the process, whatever it is at."""
+        self.connection.close()
+        self.process.terminate()
+        self.process.join()
+
+
+class Here:
+    """The same, in this process: ``MODULE:FACTORY`` called with `arguments`, at once."""
+
+    def __init__(self, factory: str, *arguments: Any) -> None:
+        self.held = _build(factory, arguments)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the object."""
+        return getattr(self.held, method)(*arguments)
+
+    def close(self) -> None:
+        """Let go of the object."""
+        self.held = None
+
+
+def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> None:
+    """Answer calls until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends this process
+    held: Any = None
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            method, given = connection.recv()
+            try:
+                held = held or _build(factory, arguments)
+                reply = getattr(held, method)(*given)
+            except CamrayError as error:
+                reply = error
+            except Exception as error:  # noqa: BLE001  it crosses to the driver, whose `main` gives it an exit code
+                traceback.print_exc()
+                reply = RuntimeError(f"{type(error).__name__}: {error}")
+            connection.send(reply)
+
+
+def _build(factory: str, arguments: tuple[Any, ...]) -> Any:
+    module_name, _, name = factory.partition(":")
+    return getattr(importlib.import_module(module_name), name)(*arguments)

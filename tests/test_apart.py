@@ -1,0 +1,61 @@
+"""An object in a process of its own, and the driver that therefore needs no torch."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cam_ops.errors import CamrayError, UsageError
+from cluster.apart import Apart, Here
+from tests.conftest import ROOT
+
+
+class Counter:
+    """Counts in whatever process it lives."""
+
+    def __init__(self, start: int) -> None:
+        if start < 0:
+            raise UsageError(f"a start of at least 0 is expected, got {start}")
+        self.count = start
+
+    def add(self, number: int) -> tuple[int, int]:
+        self.count += number
+        return self.count, os.getpid()
+
+    def fail(self) -> None:
+        raise ZeroDivisionError("by zero")
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_it_keeps_its_state_in_another_process_and_here_in_this_one() -> None:
+    apart, here = Apart("tests.test_apart:Counter", 1), Here("tests.test_apart:Counter", 1)
+    (first, pid), (second, same_pid) = apart.call("add", 2), apart.call("add", 3)
+    assert (first, second) == (3, 6)
+    assert pid == same_pid != os.getpid()
+    assert here.call("add", 2) == (3, os.getpid())
+    apart.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_errors_come_with_the_call() -> None:
+    refused = Apart("tests.test_apart:Counter", -1)
+    with pytest.raises(UsageError, match="at least 0 is expected, got -1"):
+        refused.call("add", 1)
+    refused.close()
+    apart = Apart("tests.test_apart:Counter", 0)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: by zero"):
+        apart.call("fail")
+    assert apart.call("add", 1)[0] == 1
+    with pytest.raises(CamrayError, match="ended with exit code -9"):
+        apart.call("die")
+    apart.close()
+
+
+def test_a_driver_on_ray_does_not_import_torch() -> None:
+    code = "import jobs.label, cluster.pool, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
