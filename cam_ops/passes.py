@@ -43,7 +43,7 @@ class Pass:
     Features are copies made at the moment of the call: nothing that runs later can alter them.
     """
 
-    images_BCHW: Tensor
+    images_BCHW: Tensor  # as the network got them; mere pixels where it is compiled
     logits_BK: Tensor  # float32, without a graph
     features: tuple[Tensor, ...]  # float32 (B, C, H, W) each
     graph_BK: Tensor | None = field(repr=False, default=None)  # the logits with their graph; None where none is needed

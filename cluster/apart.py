@@ -34,8 +34,8 @@ class Apart:
             self.process.join()
             code = self.process.exitcode
             raise CamrayError(
-                f"the process that looks at the network ended with exit code {code}, where a negative one is a signal's "
-                "number; is there enough memory for the network?"
+                f"the process that looks at the network ended with exit code {code}, if negative a signal's number; "
+                "is there enough memory for the network?"
             ) from None
         if isinstance(reply, BaseException):
             raise reply

@@ -20,6 +20,7 @@ from cluster.plan import plan_digest
 from cluster.progress import Progress
 from cluster.request import Run, read_run
 from cluster.resources import (
+    CompileChoice,
     DeviceChoice,
     ExecutorName,
     PrecisionChoice,
@@ -62,6 +63,9 @@ class LabelConfig:
     precision: PrecisionChoice = "auto"
     """Number format of the forward pass; maps and boxes are always computed in fp32 and fp64. `auto` is fp16 on CUDA,
     bf16 on CPUs that are faster in it, else fp32; what it chose is said and stored."""
+    compile: CompileChoice = "auto"
+    """Compile the forward pass: once per machine, about half a minute, kept on disk. `auto` does on CPUs where the job
+    is large enough to earn it back; what it chose is said and stored."""
     batch_size: int | None = None
     """Images per forward pass; by default 16 on CPU, 64 on CUDA, fewer for a small job."""
     replicas: int | None = None

@@ -13,6 +13,7 @@ from cam_ops.models import Classifier, classes_for, load_classifier
 from cam_ops.settings import ATTENTION, ExplainConfig, Kind
 from cam_ops.tables import SCHEMA_VERSION
 from cam_ops.views import Mapper
+from cluster.compilation import choose_compile
 from cluster.console import say
 from cluster.labelling import LabelConfig
 from cluster.labels import find_labels, labels_digest
@@ -43,6 +44,7 @@ class _Compute:
 
     device: Device
     precision: Precision
+    compiled: bool
     batch_size: int
 
 
@@ -69,6 +71,7 @@ class Preparation:
         compute = _Compute(  # `auto` is what it was; what the user names explicitly stays
             device=before.device if config.device == "auto" else config.device,
             precision=before.precision if config.precision == "auto" else config.precision,
+            compiled=before.compiled if config.compile == "auto" else config.compile == "always",
             batch_size=config.batch_size or before.batch_size,
         )
         refuse_another(self.run_dir, before, self._request(compute))
@@ -80,9 +83,12 @@ class Preparation:
         listing = list_images(config.images, config.limit, skip=run_dir.root)
         labels = find_labels(listing["image_id"], config.labels, self.described.classes, say)
         precision, why = choose_precision(config.precision, device, self.mapper)
+        images_per_replica = len(listing) / num_replicas
+        compiled, why_compiled = choose_compile(config.compile, self.mapper, device, precision, images_per_replica)
         compute = _Compute(
             device=device,
             precision=precision,
+            compiled=compiled,
             batch_size=config.batch_size or auto_batch_size(len(listing), LARGEST_BATCH[device]),
         )
         request = self._request(compute)
@@ -99,7 +105,7 @@ class Preparation:
         say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
         auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
         say(
-            f"precision {precision} ({why}), batches of "
+            f"precision {precision} ({why}), {'compiled' if compiled else 'not compiled'} ({why_compiled}), batches of "
             f"{compute.batch_size} ({_why(config.batch_size, auto_batch)}), "
             f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {UNIT[device]}')})"
         )
@@ -148,6 +154,7 @@ class Preparation:
             boxes=config.boxes,
             device=compute.device,
             precision=compute.precision,
+            compiled=compute.compiled,
             batch_size=compute.batch_size,
             shard_size=config.shard_size,
         )

@@ -48,6 +48,7 @@ class Request:
     boxes: BoxConfig
     device: Device
     precision: Precision
+    compiled: bool
     batch_size: int
     shard_size: int | None  # as asked; None lets the plan choose
 

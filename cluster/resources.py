@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ExecutorName = Literal["ray", "inline"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+CompileChoice = Literal["auto", "always", "never"]
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 
 UNIT: dict[Device, str] = {"cpu": "CPU", "cuda": "GPU"}

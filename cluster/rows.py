@@ -1,19 +1,24 @@
-"""The rows of a shard's three tables as they grow, and their files."""
+"""The rows of a shard's three tables as they grow batch by batch, and their files.
+
+What the plan knows of an image is taken from the plan's own columns; the rest grows as one array a batch. Letters: B
+images of a batch, T best classes, P explained (image, class) pairs, h, w the grid, N boxes.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from cam_ops.arrays import F32
-from cam_ops.boxes import boxes_from_heatmap
+from cam_ops.arrays import F32, I32, I64
+from cam_ops.boxes import MapBoxes, boxes_from_heatmap
 from cam_ops.classes import parse_class_choice
 from cam_ops.tables import BOXES, IMAGES, heatmaps_schema, with_metadata
 from cluster.parquet import encode
 from cluster.request import Run
 from cluster.rundir import TABLES
+
+CORNERS = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +35,8 @@ class ShardReport:
 class Picture:
     """One planned image on its way through the worker."""
 
-    row: dict[str, Any]  # as planned
+    image_id: str
+    label: int | None
     width: int = 0
     height: int = 0
     status: str = "ok"
@@ -39,54 +45,50 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RawMap:
-    """One explained class of an image."""
+class BatchMaps:
+    """What the network says of a batch: the best classes of each image, and the explained pairs by image."""
 
-    class_id: int
-    raw_hw: F32
-    score: float
-    logit: float
-    residual: float | None
+    top_class_BT: I32
+    top_score_BT: F32
+    image_P: I64  # place in the batch
+    class_P: I32
+    raw_Phw: F32
+    score_P: F32
+    logit_P: F32
+    residual_P: F32 | None
 
 
 class ShardRows:
-    """Columns of the three tables; images come in the order of the plan, each with its maps before it."""
+    """What is known of a shard's images, batch after batch in the order of the plan."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.labels_are_mapped = parse_class_choice(run.request.classes).label
-        self.schemas = {"heatmaps": heatmaps_schema(run.grid), "boxes": BOXES, "images": IMAGES}
-        self.columns: dict[str, dict[str, list[Any]]] = {
-            table: {name: [] for name in schema.names} for table, schema in self.schemas.items()
-        }
+    def __init__(self, run: Run, planned: pa.Table) -> None:
+        self.run, self.planned = run, planned
+        self.pictures: list[Picture] = []
+        self.top: list[tuple[list[int], list[float]]] = []
+        self.batches: list[tuple[int, BatchMaps]] = []  # with the row of the batch's first image
+        self.boxes: list[MapBoxes] = []  # of each explained pair
 
-    def add_image(self, picture: Picture, top_classes: list[int], top_scores: list[float], maps: list[RawMap]) -> None:
-        """Add an image, its maps and the boxes of each map."""
-        num_boxes = sum(self._add_map(picture, raw) for raw in maps)
-        self._add(
-            "images",
-            picture.row,
-            {
-                "width": picture.width,
-                "height": picture.height,
-                "status": picture.status,
-                "error": picture.error,
-                "top_classes": top_classes,
-                "top_scores": top_scores,
-                "num_maps": len(maps),
-                "num_boxes": num_boxes,
-            },
-        )
+    def add(self, pictures: list[Picture], maps: BatchMaps | None) -> None:
+        """Add a batch, and box its maps; `maps` are None where no picture could be read."""
+        first_row = len(self.pictures)
+        self.pictures += pictures
+        if maps is None:
+            self.top += [([], [])] * len(pictures)
+            return
+        top = zip(pictures, maps.top_class_BT.tolist(), maps.top_score_BT.tolist(), strict=False)
+        self.top += [(classes, scores) if picture.status == "ok" else ([], []) for picture, classes, scores in top]
+        self.batches.append((first_row, maps))
+        self.boxes += [self._boxes(pictures[i], raw_hw) for i, raw_hw in zip(maps.image_P, maps.raw_Phw, strict=True)]
 
     def tables(self) -> dict[str, bytes]:
         """Return the bytes of the three files, in the order of publication."""
-        columns: dict[str, Any] = {**self.columns}
-        columns["heatmaps"] = {**self.columns["heatmaps"], "heatmap": self._tensors()}
+        assert len(self.pictures) == len(self.planned)
+        pairs = self._pairs()
+        columns = {"heatmaps": self._heatmaps(pairs), "boxes": self._boxes_of(pairs), "images": self._images(pairs)}
+        schemas = {"heatmaps": heatmaps_schema(self.run.grid), "boxes": BOXES, "images": IMAGES}
         document = self.run.request.document
         return {
-            table: encode(
-                pa.Table.from_pydict(columns[table], schema=with_metadata(self.schemas[table], document(table)))
-            )
+            table: encode(pa.Table.from_pydict(columns[table], schema=with_metadata(schemas[table], document(table))))
             for table in TABLES
         }
 
@@ -94,16 +96,15 @@ class ShardRows:
         """Count the rows."""
         return ShardReport(
             shard=shard,
-            statuses=dict(Counter(self.columns["images"]["status"])),
-            num_maps=len(self.columns["heatmaps"]["row"]),
-            num_boxes=len(self.columns["boxes"]["row"]),
+            statuses=dict(Counter(picture.status for picture in self.pictures)),
+            num_maps=len(self.boxes),
+            num_boxes=sum(len(found.boxes_N4) for found in self.boxes),
         )
 
-    def _add_map(self, picture: Picture, raw: RawMap) -> int:
-        """Add one map's row and its boxes' rows; return the number of boxes."""
+    def _boxes(self, picture: Picture, raw_hw: F32) -> MapBoxes:
         request = self.run.request
-        found = boxes_from_heatmap(
-            raw.raw_hw,
+        return boxes_from_heatmap(
+            raw_hw,
             picture.rectangle,
             picture.width,
             picture.height,
@@ -111,50 +112,92 @@ class ShardRows:
             request.maps,
             request.boxes,
         )
-        explained = {"class_id": raw.class_id, "score": raw.score}
-        self._add(
-            "heatmaps",
-            picture.row,
-            explained,
-            _corners(picture.rectangle),
-            {
-                "method": request.explain.method,
-                "heatmap": raw.raw_hw,
-                "logit": raw.logit,
-                "residual": raw.residual,
-            },
+
+    def _pairs(self) -> "_Pairs":
+        """Lay the batches' pairs end to end."""
+        row_P = _joined([first_row + maps.image_P for first_row, maps in self.batches], np.int64)
+        return _Pairs(
+            row_P=row_P,
+            class_P=_joined([maps.class_P for _, maps in self.batches], np.int32),
+            score_P=_joined([maps.score_P for _, maps in self.batches], np.float32),
+            num_boxes_P=np.array([len(found.boxes_N4) for found in self.boxes], np.int64),
         )
-        from_label = self.labels_are_mapped and picture.row["label"] == raw.class_id
-        for rank in range(len(found.boxes_N4)):
-            self._add(
-                "boxes",
-                picture.row,
-                explained,
-                _corners(found.boxes_N4[rank]),
-                {
-                    "class_name": self.run.class_names[raw.class_id],
-                    "class_source": "label" if from_label else "predicted",
-                    "peak": found.peak_N[rank],
-                    "energy": found.energy_N[rank],
-                    "area_fraction": found.area_fraction_N[rank],
-                    "rank": rank,
-                    "threshold": request.boxes.threshold,
-                },
-            )
-        return len(found.boxes_N4)
 
-    def _add(self, table: str, *parts: dict[str, Any]) -> None:
-        row = {name: value for part in parts for name, value in part.items()}
-        for name, values in self.columns[table].items():
-            values.append(row[name])
+    def _heatmaps(self, pairs: "_Pairs") -> dict[str, object]:
+        raw = [maps.raw_Phw.ravel() for _, maps in self.batches]
+        residuals = [
+            pa.nulls(len(maps.class_P), pa.float32()) if maps.residual_P is None else pa.array(maps.residual_P)
+            for _, maps in self.batches
+        ]
+        kind = heatmaps_schema(self.run.grid).field("heatmap").type
+        storage = pa.FixedSizeListArray.from_arrays(_joined(raw, np.float32), self.run.grid[0] * self.run.grid[1])
+        rectangle_B4 = np.array([picture.rectangle for picture in self.pictures], np.float32)
+        return {
+            **self._place(pairs.row_P),
+            "class_id": pairs.class_P,
+            "method": pa.repeat(self.run.request.explain.method, len(pairs.row_P)),
+            "heatmap": pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type)),
+            **_corners(rectangle_B4[pairs.row_P]),
+            "score": pairs.score_P,
+            "logit": _joined([maps.logit_P for _, maps in self.batches], np.float32),
+            "residual": pa.chunked_array(residuals, pa.float32()),
+        }
 
-    def _tensors(self) -> pa.Array:
-        """Return the heat maps as one fixed-shape tensor array, also where there are none."""
-        kind = self.schemas["heatmaps"].field("heatmap").type
-        raw_PHW = np.array(self.columns["heatmaps"]["heatmap"], np.float32)
-        storage = pa.FixedSizeListArray.from_arrays(raw_PHW.ravel(), self.run.grid[0] * self.run.grid[1])
-        return pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type))
+    def _boxes_of(self, pairs: "_Pairs") -> dict[str, object]:
+        pair_N = np.repeat(np.arange(len(pairs.row_P)), pairs.num_boxes_P)
+        row_N, class_N = pairs.row_P[pair_N], pairs.class_P[pair_N]
+        labels_are_mapped = parse_class_choice(self.run.request.classes).label
+        label_B = np.array([-1 if picture.label is None else picture.label for picture in self.pictures])
+        from_label_N = (label_B[row_N] == class_N) & labels_are_mapped
+        first_N = np.repeat(np.cumsum(pairs.num_boxes_P) - pairs.num_boxes_P, pairs.num_boxes_P)
+        return {
+            **self._place(row_N),
+            "class_id": class_N,
+            "class_name": pa.array(self.run.class_names).take(pa.array(class_N)),
+            "class_source": np.where(from_label_N, "label", "predicted"),
+            **_corners(_joined([found.boxes_N4 for found in self.boxes], np.float32).reshape(-1, 4)),
+            "score": pairs.score_P[pair_N],
+            "peak": _joined([found.peak_N for found in self.boxes], np.float32),
+            "energy": _joined([found.energy_N for found in self.boxes], np.float32),
+            "area_fraction": _joined([found.area_fraction_N for found in self.boxes], np.float32),
+            "rank": np.arange(len(pair_N)) - first_N,
+            "threshold": np.full(len(pair_N), self.run.request.boxes.threshold, np.float32),
+        }
+
+    def _images(self, pairs: "_Pairs") -> dict[str, object]:
+        count = len(self.pictures)
+        return {
+            **{name: self.planned[name] for name in self.planned.column_names},
+            "width": [picture.width for picture in self.pictures],
+            "height": [picture.height for picture in self.pictures],
+            "status": [picture.status for picture in self.pictures],
+            "error": [picture.error for picture in self.pictures],
+            "top_classes": [classes for classes, _ in self.top],
+            "top_scores": [scores for _, scores in self.top],
+            "num_maps": np.bincount(pairs.row_P, minlength=count),
+            "num_boxes": np.bincount(pairs.row_P, pairs.num_boxes_P, minlength=count),
+        }
+
+    def _place(self, row_N: I64) -> dict[str, object]:
+        """Return what names the image of each row."""
+        place = self.planned.select(["image_id", "shard", "row"]).take(pa.array(row_N))
+        return {name: place[name] for name in place.column_names}
 
 
-def _corners(box_4: F32) -> dict[str, Any]:
-    return dict(zip(("x0", "y0", "x1", "y1"), box_4, strict=True))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pairs:
+    """The explained pairs of a shard, by image."""
+
+    row_P: I64
+    class_P: I32
+    score_P: F32
+    num_boxes_P: I64
+
+
+def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    """Concatenate, also where there is nothing."""
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
+
+
+def _corners(boxes_N4: F32) -> dict[str, object]:
+    return {name: boxes_N4[:, i] for i, name in enumerate(CORNERS)}

@@ -104,8 +104,12 @@ def _size(entry: "os.DirEntry[str]") -> int:
 
 def load_picture(row: dict[str, Any]) -> U8:
     """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
-    content = read_image(row["uri"], row["offset"], row["size"])
-    return decode_stl10(content) if is_stl10_file(row["uri"]) else decode(content)
+    return decode_picture(row["uri"], read_image(row["uri"], row["offset"], row["size"]))
+
+
+def decode_picture(uri: str, content: bytes) -> U8:
+    """Decode what `read_image` gave for a `uri`, RGB (H, W, 3); raises what its decoder raises."""
+    return decode_stl10(content) if is_stl10_file(uri) else decode(content)
 
 
 def read_image(uri: str, offset: int, size: int) -> bytes:

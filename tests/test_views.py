@@ -19,14 +19,14 @@ def red_map(images: torch.Tensor, **config: object) -> torch.Tensor:
     """Map class 0 of TwoChannels, which is the picture's red itself."""
     mapper = Mapper(TwoChannels().eval().requires_grad_(False), ExplainConfig(**config), 8)
     assert mapper.side == images.shape[2]
-    maps = mapper.explain(images, choose).maps_PHW
+    maps = mapper.explain(255 * images, choose).maps_PHW
     assert maps.shape[1:] == mapper.grid
     return maps
 
 
 def test_mirrored_maps_are_laid_back_on_the_picture() -> None:
     images = torch.randn(2, 3, 8, 8)
-    assert torch.equal(red_map(images), images[:, 0])
+    torch.testing.assert_close(red_map(images), images[:, 0])
     torch.testing.assert_close(red_map(images, flip=True), images[:, 0])
 
 
@@ -60,16 +60,16 @@ def test_the_first_view_decides_scores_and_classes_and_all_count_for_the_residua
     images = torch.randn(2, 3, 96, 96)
     both = Mapper(network, ExplainConfig(scales=(0.6667, 1.0), flip=True), 96)
     assert [(view.side, view.flipped) for view in both.views] == [(64, False), (64, True), (96, False), (96, True)]
-    explained = both.explain(images, choose)
+    explained = both.explain(255 * images, choose)
     small = nn.functional.interpolate(images, (64, 64), mode="bilinear", antialias=True)
     torch.testing.assert_close(explained.logits_BK, network(small), rtol=1e-4, atol=1e-4)
     assert explained.maps_PHW.shape == (2, 3, 3)
     assert explained.residual_P.max() < 1e-5
     parts = [
-        Mapper(network, ExplainConfig(), 64).explain(small, choose).maps_PHW,
-        Mapper(network, ExplainConfig(), 64).explain(small.flip(3), choose).maps_PHW.flip(2),
-        Mapper(network, ExplainConfig(), 96).explain(images, choose).maps_PHW,
-        Mapper(network, ExplainConfig(), 96).explain(images.flip(3), choose).maps_PHW.flip(2),
+        Mapper(network, ExplainConfig(), 64).explain(255 * small, choose).maps_PHW,
+        Mapper(network, ExplainConfig(), 64).explain(255 * small.flip(3), choose).maps_PHW.flip(2),
+        Mapper(network, ExplainConfig(), 96).explain(255 * images, choose).maps_PHW,
+        Mapper(network, ExplainConfig(), 96).explain(255 * images.flip(3), choose).maps_PHW.flip(2),
     ]
     to_three = torch.tensor([[5 / 6, 1 / 6], [0.5, 0.5], [1 / 6, 5 / 6]]).clamp(0, 1)
     to_three[0], to_three[2] = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])  # beyond the outermost centres
@@ -81,7 +81,7 @@ def test_each_scale_has_the_same_say_whatever_the_method_s_unit() -> None:
     network = network_of("resnet18")
     images = torch.randn(2, 3, 128, 128)
     cam, gradcam, nwc, layercam = (
-        Mapper(network, ExplainConfig(method=method, scales=(1.0, 2.0)), 64).explain(images, choose).maps_PHW
+        Mapper(network, ExplainConfig(method=method, scales=(1.0, 2.0)), 64).explain(255 * images, choose).maps_PHW
         for method in ("cam", "gradcam", "nwc", "layercam")
     )
     torch.testing.assert_close(gradcam * 4, cam, rtol=1e-4, atol=1e-5)  # 4 cells at the first scale
