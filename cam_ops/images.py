@@ -1,11 +1,12 @@
 """Decode a picture, and fit it into the network's square input.
 
 Pictures are uint8 RGB arrays of shape (H, W, 3) **after EXIF orientation**; all coordinates of the project
-refer to them. Letters: H, W the picture's height and width, S the side of the network's input.
-Rectangles are float32 ``(x0, y0, x1, y1)``, half-open, in pixels of the picture.
+refer to them, also where a picture was decoded at a reduced scale. Letters: H, W height and width of an array, S the
+side of the network's input. Rectangles are float32 ``(x0, y0, x1, y1)``, half-open, in pixels of the picture.
 """
 
 import io
+import math
 import re
 import struct
 from dataclasses import dataclass
@@ -20,11 +21,20 @@ from cam_ops.arrays import F32, U8
 
 Resize = Literal["warp", "letterbox", "center-crop"]
 Interpolation = Literal["bilinear", "bicubic"]
+Decode = Literal["full", "reduced"]
 
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MiB of RGB
 STL10_SIDE = 96
 STL10_BYTES = 3 * STL10_SIDE * STL10_SIDE
+JPEG = b"\xff\xd8\xff"  # how OpenCV tells it, too
+SCALES = (8, 4, 2)  # that libjpeg decodes at by smaller inverse transforms: 1 / n, sizes rounded up
+FLAGS = {  # the `GRAYSCALE` ones carry the scale alone; the `COLOR` ones ask for BGR as well, which excludes RGB
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 PILLOW_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, ArithmeticError, EOFError, struct.error)
 
@@ -40,21 +50,86 @@ class BadImage(Exception):
         self.status = status
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How a picture becomes the network's input; mean and std are for RGB scaled to 0..1."""
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation
+    resize: Resize
+    crop_fraction: float  # side of the centre crop as a fraction of the picture's shorter side
+    decode: Decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """A picture's pixels, perhaps fewer than it has, and its own size, which coordinates refer to."""
+
+    pixels_HWC: U8
+    width: int
+    height: int
+
+
+def whole(image_HWC: U8) -> Decoded:
+    """Return a picture at its full scale."""
+    height, width = image_HWC.shape[:2]
+    return Decoded(pixels_HWC=image_HWC, width=width, height=height)
+
+
 def decode(encoded: bytes) -> U8:
     """Return the picture as RGB, shape (H, W, 3), with its EXIF orientation applied.
 
     Raises BadImage with status ``empty``, ``too_large`` (bounds are checked on the header, before
     decoding), ``truncated`` or ``undecodable``.
     """
-    if not encoded:
-        raise BadImage("empty", "the file has no bytes")
-    if len(encoded) > MAX_BYTES:
-        raise BadImage("too_large", f"{len(encoded)} bytes, the limit is {MAX_BYTES}")
-    width, height = _header_size(encoded)
-    if width * height > MAX_PIXELS:
-        raise BadImage("too_large", f"{width}x{height} pixels, the limit is {MAX_PIXELS}")
+    _checked_size(encoded)
+    return _decode_at(1, encoded)
+
+
+def decode_for(encoded: bytes, config: Preprocessing) -> Decoded:
+    """Return the picture with the pixels that the network's input is made from.
+
+    With ``config.decode`` ``reduced`` a large JPEG is decoded at 1/2, 1/4 or 1/8, at which it is still no smaller than
+    that input. Raises what `decode` raises.
+    """
+    width, height = _checked_size(encoded)
+    scale = _scale(width, height, config) if config.decode == "reduced" and encoded.startswith(JPEG) else 1
+    pixels_HWC = _decode_at(scale, encoded)
+    if scale == 1:
+        return whole(pixels_HWC)
+    if pixels_HWC.shape[:2] != (-(-height // scale), -(-width // scale)):  # turned by its EXIF orientation
+        width, height = height, width
+    return Decoded(pixels_HWC=pixels_HWC, width=width, height=height)
+
+
+def _scale(width: int, height: int, config: Preprocessing) -> int:
+    """Return the largest n so that the picture at 1/n has the input's pixels, and shows whether it was turned.
+
+    Sides that differ by a few pixels may be equal at 1/n; such a picture is decoded at a scale at which they differ.
+    """
+    extent = _extent(width, height, config)
+    for n in SCALES:
+        if extent >= n * config.image_size and (width == height or -(-width // n) != -(-height // n)):
+            return n
+    return 1
+
+
+def _extent(width: int, height: int, config: Preprocessing) -> int:
+    """Return how many of the picture's pixels become the side of the network's input, where those are fewest."""
+    if config.resize == "letterbox":
+        return max(width, height)
+    return min(width, height) if config.resize == "warp" else _crop_side(width, height, config)
+
+
+def _crop_side(width: int, height: int, config: Preprocessing) -> int:
+    return max(1, round(min(height, width) * config.crop_fraction))
+
+
+def _decode_at(scale: int, encoded: bytes) -> U8:
     try:
-        image_HWC = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image_HWC = cv2.imdecode(np.frombuffer(encoded, np.uint8), FLAGS[scale])
     except cv2.error as error:
         raise BadImage("undecodable", str(error).strip()) from None
     if image_HWC is None:
@@ -72,6 +147,18 @@ def decode_stl10(raw: bytes) -> U8:
         raise BadImage("truncated", f"{len(raw)} of the {STL10_BYTES} bytes of an STL10 picture are left")
     planes_CWH = np.frombuffer(raw, np.uint8).reshape(3, STL10_SIDE, STL10_SIDE)
     return np.ascontiguousarray(planes_CWH.transpose(2, 1, 0))
+
+
+def _checked_size(encoded: bytes) -> tuple[int, int]:
+    """Return width and height by the header, before EXIF orientation."""
+    if not encoded:
+        raise BadImage("empty", "the file has no bytes")
+    if len(encoded) > MAX_BYTES:
+        raise BadImage("too_large", f"{len(encoded)} bytes, the limit is {MAX_BYTES}")
+    width, height = _header_size(encoded)
+    if width * height > MAX_PIXELS:
+        raise BadImage("too_large", f"{width}x{height} pixels, the limit is {MAX_PIXELS}")
+    return width, height
 
 
 def _header_size(encoded: bytes) -> tuple[int, int]:
@@ -105,34 +192,23 @@ def _riff_is_cut(encoded: bytes) -> bool:
     return encoded[:4] == b"RIFF" and int.from_bytes(encoded[4:8], "little") + 8 > len(encoded)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """How a picture becomes the network's input; mean and std are for RGB scaled to 0..1."""
-
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Interpolation
-    resize: Resize
-    crop_fraction: float  # side of the centre crop as a fraction of the picture's shorter side
-
-
-def fit(image_HWC: U8, config: Preprocessing) -> tuple[U8, F32]:
+def fit(picture: Decoded, config: Preprocessing) -> tuple[U8, F32]:
     """Resize a picture to the network's input; say which rectangle of the picture that input covers.
 
     Returns the input, uint8 RGB of shape (S, S, 3), and the rectangle, shape (4,). ``warp`` covers exactly the
     whole picture; ``letterbox`` keeps the aspect ratio and pads with the mean colour, so its rectangle reaches
     beyond the picture; ``center-crop`` covers a centred square inside it. Resampling is antialiased, as in
-    torchvision's own evaluation transforms.
+    torchvision's own evaluation transforms. A picture at a reduced scale has the rectangle of its full scale; where its
+    size is no multiple of the scale, the input is displaced by less than one of its pixels.
     """
-    height, width = image_HWC.shape[:2]
+    height, width, image_HWC = picture.height, picture.width, picture.pixels_HWC
     side = config.image_size
     if config.resize == "warp":
         return _resample(image_HWC, side, side, config.interpolation), _rectangle(0, 0, width, height)
     if config.resize == "center-crop":
-        crop = max(1, round(min(height, width) * config.crop_fraction))
+        crop = _crop_side(width, height, config)
         x, y = (width - crop) // 2, (height - crop) // 2
-        inside_HWC = image_HWC[y : y + crop, x : x + crop]
+        inside_HWC = _inside(picture, x, y, crop)
         return _resample(inside_HWC, side, side, config.interpolation), _rectangle(x, y, x + crop, y + crop)
     scale = side / max(height, width)
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
@@ -144,6 +220,14 @@ def fit(image_HWC: U8, config: Preprocessing) -> tuple[U8, F32]:
     )
     per_x, per_y = width / new_width, height / new_height
     return square_SS3, _rectangle(-x * per_x, -y * per_y, (side - x) * per_x, (side - y) * per_y)
+
+
+def _inside(picture: Decoded, x: int, y: int, side: int) -> U8:
+    """Return the pixels of a square of the picture; in one at a reduced scale its edges are rounded."""
+    height, width = picture.pixels_HWC.shape[:2]
+    top, bottom = (math.floor(edge * height / picture.height + 0.5) for edge in (y, y + side))
+    left, right = (math.floor(edge * width / picture.width + 0.5) for edge in (x, x + side))
+    return picture.pixels_HWC[top:bottom, left:right]
 
 
 def _resample(image_HWC: U8, height: int, width: int, interpolation: Interpolation) -> U8:

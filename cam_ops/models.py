@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from cam_ops.classes import ClassList, class_list, numbered_classes, read_class_names
 from cam_ops.dilation import dilate_last_stage
 from cam_ops.errors import CamrayError, MachineError, UsageError
-from cam_ops.images import Interpolation, Preprocessing, Resize
+from cam_ops.images import Decode, Interpolation, Preprocessing, Resize
 from cam_ops.zoo import TIMM, Architecture, find_architecture
 
 Triple = tuple[float, float, float]
@@ -52,6 +52,9 @@ class ModelConfig:
     """Side of the network's square input in pixels; a name takes it from its default weights, else 224."""
     resize: Resize = "warp"
     """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
+    decode: Decode = "full"
+    """`reduced` decodes a JPEG at 1/2, 1/4 or 1/8 where that is still no smaller than the network's input: faster, and
+    boxes differ a little; other formats and smaller pictures are decoded in full."""
     dilate: bool = False
     """Maps on twice the grid (14x14 for 7x7) without retraining: the last stage's stride becomes dilation. For networks
     like ResNet; proven to leave the features unchanged where the network had them."""
@@ -253,4 +256,5 @@ def _preprocessing(
         interpolation=interpolation,
         resize=config.resize,
         crop_fraction=crop_fraction,
+        decode=config.decode,
     )

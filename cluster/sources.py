@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cam_ops.arrays import U8
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage, decode, decode_stl10
+from cam_ops.images import BadImage, Decoded, Preprocessing, decode, decode_for, decode_stl10, whole
 from cam_ops.tables import LISTING
 from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
 
@@ -106,6 +106,13 @@ def load_picture(row: dict[str, Any]) -> U8:
     """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
     content = read_image(row["uri"], row["offset"], row["size"])
     return decode_stl10(content) if is_stl10_file(row["uri"]) else decode(content)
+
+
+def load_for_input(row: dict[str, Any], config: Preprocessing) -> Decoded:
+    """Like `load_picture`, with no more pixels than the network's input needs where `config` says so."""
+    if is_stl10_file(row["uri"]):
+        return whole(load_picture(row))
+    return decode_for(read_image(row["uri"], row["offset"], row["size"]), config)
 
 
 def read_image(uri: str, offset: int, size: int) -> bytes:

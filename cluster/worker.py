@@ -24,7 +24,7 @@ from cluster.plan import read_shard
 from cluster.request import DTYPES, Precision, read_run
 from cluster.rows import Picture, RawMap, ShardReport, ShardRows
 from cluster.rundir import RUN, open_run_dir, shard_name
-from cluster.sources import check_folder, load_picture
+from cluster.sources import check_folder, load_for_input
 
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
@@ -95,12 +95,12 @@ class CamWorker:
         """Fetch, decode and fit one image into its place in the batch."""
         picture = Picture(row=row)
         try:
-            image_HWC = load_picture(row)
+            decoded = load_for_input(row, self.input)
         except BadImage as bad:
             picture.status, picture.error = bad.status, str(bad)
             return picture
-        picture.height, picture.width = image_HWC.shape[:2]
-        input_SS3[:], picture.rectangle = fit(image_HWC, self.input)
+        picture.height, picture.width = decoded.height, decoded.width
+        input_SS3[:], picture.rectangle = fit(decoded, self.input)
         return picture
 
     def _explain(self, inputs_BSS3: U8, pictures: list[Picture], rows: ShardRows) -> None:
