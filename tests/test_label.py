@@ -145,7 +145,7 @@ def test_reduced_decoding_is_another_request_with_the_same_sizes_and_nearly_the_
     assert len(corners[0]) == 8
     np.testing.assert_allclose(corners[1], corners[0], atol=grid_cell)
     maps = [np.array([row["heatmap"] for row in table_rows(out, "heatmaps")]) for out in (full, reduced)]
-    assert 0 < np.abs(maps[1] - maps[0]).max() < 0.1
+    assert 0 < np.abs(maps[1] - maps[0]).mean() < 0.01
 
 
 def test_more_bad_images_than_allowed_exit_3_and_every_image_keeps_its_row(pictures: Path, tmp_path: Path) -> None:
