@@ -1,23 +1,33 @@
 """Decode a picture.
 
 Pictures are uint8 RGB arrays of shape (H, W, 3) **after EXIF orientation**; all coordinates of the project
-refer to them. Letters: H, W the picture's height and width.
+refer to them, also where a picture was decoded at a reduced scale. Letters: H, W height and width of an array.
 """
 
 import io
 import re
 import struct
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from cam_ops.arrays import U8
+from cam_ops.settings import Preprocessing
 
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MiB of RGB
 STL10_SIDE = 96
 STL10_BYTES = 3 * STL10_SIDE * STL10_SIDE
+JPEG = b"\xff\xd8\xff"  # how OpenCV tells it, too
+SCALES = (8, 4, 2)  # that libjpeg decodes at by smaller inverse transforms: 1 / n, sizes rounded up
+FLAGS = {  # the `GRAYSCALE` ones carry the scale alone; the `COLOR` ones ask for BGR as well, which excludes RGB
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 PILLOW_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, ArithmeticError, EOFError, struct.error)
 
@@ -33,21 +43,74 @@ class BadImage(Exception):
         self.status = status
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """A picture's pixels, perhaps fewer than it has, and its own size, which coordinates refer to."""
+
+    pixels_HWC: U8
+    width: int
+    height: int
+
+
+def whole(image_HWC: U8) -> Decoded:
+    """Return a picture at its full scale."""
+    height, width = image_HWC.shape[:2]
+    return Decoded(pixels_HWC=image_HWC, width=width, height=height)
+
+
 def decode(encoded: bytes) -> U8:
     """Return the picture as RGB, shape (H, W, 3), with its EXIF orientation applied.
 
     Raises BadImage with status ``empty``, ``too_large`` (bounds are checked on the header, before
     decoding), ``truncated`` or ``undecodable``.
     """
-    if not encoded:
-        raise BadImage("empty", "the file has no bytes")
-    if len(encoded) > MAX_BYTES:
-        raise BadImage("too_large", f"{len(encoded)} bytes, the limit is {MAX_BYTES}")
-    width, height = _header_size(encoded)
-    if width * height > MAX_PIXELS:
-        raise BadImage("too_large", f"{width}x{height} pixels, the limit is {MAX_PIXELS}")
+    _checked_size(encoded)
+    return _decode_at(1, encoded)
+
+
+def decode_for(encoded: bytes, config: Preprocessing) -> Decoded:
+    """Return the picture with the pixels that the network's input is made from.
+
+    With ``config.decode`` ``reduced`` a large JPEG is decoded at 1/2, 1/4 or 1/8, at which it is still no smaller than
+    that input. Raises what `decode` raises.
+    """
+    width, height = _checked_size(encoded)
+    scale = _scale(width, height, config) if config.decode == "reduced" and encoded.startswith(JPEG) else 1
+    pixels_HWC = _decode_at(scale, encoded)
+    if scale == 1:
+        return whole(pixels_HWC)
+    if pixels_HWC.shape[:2] != (-(-height // scale), -(-width // scale)):  # turned by its EXIF orientation
+        width, height = height, width
+    return Decoded(pixels_HWC=pixels_HWC, width=width, height=height)
+
+
+def _scale(width: int, height: int, config: Preprocessing) -> int:
+    """Return the largest n so that the picture at 1/n has the input's pixels, and shows whether it was turned.
+
+    Sides that differ by a few pixels may be equal at 1/n; such a picture is decoded at a scale at which they differ.
+    """
+    extent = _extent(width, height, config)
+    for n in SCALES:
+        if extent >= n * config.image_size and (width == height or -(-width // n) != -(-height // n)):
+            return n
+    return 1
+
+
+def _extent(width: int, height: int, config: Preprocessing) -> int:
+    """Return how many of the picture's pixels become the side of the network's input, where those are fewest."""
+    if config.resize == "letterbox":
+        return max(width, height)
+    return min(width, height) if config.resize == "warp" else crop_side(width, height, config)
+
+
+def crop_side(width: int, height: int, config: Preprocessing) -> int:
+    """Return the side of the centred square that ``center-crop`` keeps, in pixels of the picture."""
+    return max(1, round(min(height, width) * config.crop_fraction))
+
+
+def _decode_at(scale: int, encoded: bytes) -> U8:
     try:
-        image_HWC = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image_HWC = cv2.imdecode(np.frombuffer(encoded, np.uint8), FLAGS[scale])
     except cv2.error as error:
         raise BadImage("undecodable", str(error).strip()) from None
     if image_HWC is None:
@@ -65,6 +128,18 @@ def decode_stl10(raw: bytes) -> U8:
         raise BadImage("truncated", f"{len(raw)} of the {STL10_BYTES} bytes of an STL10 picture are left")
     planes_CWH = np.frombuffer(raw, np.uint8).reshape(3, STL10_SIDE, STL10_SIDE)
     return np.ascontiguousarray(planes_CWH.transpose(2, 1, 0))
+
+
+def _checked_size(encoded: bytes) -> tuple[int, int]:
+    """Return width and height by the header, before EXIF orientation."""
+    if not encoded:
+        raise BadImage("empty", "the file has no bytes")
+    if len(encoded) > MAX_BYTES:
+        raise BadImage("too_large", f"{len(encoded)} bytes, the limit is {MAX_BYTES}")
+    width, height = _header_size(encoded)
+    if width * height > MAX_PIXELS:
+        raise BadImage("too_large", f"{width}x{height} pixels, the limit is {MAX_PIXELS}")
+    return width, height
 
 
 def _header_size(encoded: bytes) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def load_classifier(config: ModelConfig) -> Classifier:
     Raises UsageError for an unknown name, a weights file that does not fit or needs code to load, a factory without
     --mean and --std, and a network that cannot be dilated; MachineError for weights that cannot be found or downloaded.
     """
-    if ":" in config.model and not config.model.startswith(TIMM):
+    if is_factory(config.model):
         path, network, categories = config.model, _call_factory(config), None
         preprocessing = _preprocessing(config, config.mean, config.std, 224, "bilinear", 224 / 256)
     else:
@@ -68,6 +68,11 @@ def load_classifier(config: ModelConfig) -> Classifier:
         preprocessing=preprocessing,
         classes=classes,
     )
+
+
+def is_factory(model: str) -> bool:
+    """Say whether a --model is package.module:factory, and no name."""
+    return ":" in model and not model.startswith(TIMM)
 
 
 def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
@@ -217,4 +222,5 @@ def _preprocessing(
         interpolation=interpolation,
         resize=config.resize,
         crop_fraction=crop_fraction,
+        decode=config.decode,
     )

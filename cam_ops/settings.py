@@ -12,6 +12,7 @@ from cam_ops.errors import UsageError
 
 Resize = Literal["warp", "letterbox", "center-crop"]
 Interpolation = Literal["bilinear", "bicubic"]
+Decode = Literal["full", "reduced"]
 Triple = tuple[float, float, float]
 
 Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
@@ -50,6 +51,7 @@ class Preprocessing:
     interpolation: Interpolation
     resize: Resize
     crop_fraction: float  # side of the centre crop as a fraction of the picture's shorter side
+    decode: Decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,9 @@ class ModelConfig:
     """Side of the network's square input in pixels; a name takes it from its default weights, else 224."""
     resize: Resize = "warp"
     """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
+    decode: Decode = "full"
+    """`reduced` decodes a JPEG at 1/2, 1/4 or 1/8 where that is still no smaller than the network's input: faster, and
+    boxes differ a little; other formats and smaller pictures are decoded in full."""
     dilate: bool = False
     """Maps on twice the grid (14x14 for 7x7) without retraining: the last stage's stride becomes dilation. For networks
     like ResNet; proven to leave the features unchanged where the network had them."""

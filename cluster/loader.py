@@ -18,7 +18,7 @@ from cam_ops.fit import fit
 from cam_ops.images import BadImage
 from cam_ops.settings import Preprocessing
 from cluster.rows import Picture
-from cluster.sources import decode_picture, read_image
+from cluster.sources import decode_for_input, read_image
 
 AHEAD = 2  # batches
 SOURCE = ("image_id", "label", "uri", "offset", "size")
@@ -96,12 +96,12 @@ class Loader:
         try:
             if isinstance(encoded, BadImage):
                 raise encoded
-            image_HWC = decode_picture(row["uri"], encoded)
+            decoded = decode_for_input(row["uri"], encoded, self.input)
         except BadImage as bad:
             picture.status, picture.error = bad.status, str(bad)
             return
-        picture.height, picture.width = image_HWC.shape[:2]
-        fitted_SS3, picture.rectangle = fit(image_HWC, self.input)
+        picture.height, picture.width = decoded.height, decoded.width
+        fitted_SS3, picture.rectangle = fit(decoded, self.input)
         pixels_SS3.copy_(torch.from_numpy(fitted_SS3))
 
 

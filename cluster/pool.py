@@ -1,4 +1,4 @@
-"""Run shards on Ray actors: the only module that imports ray.
+"""Run shards on Ray actors: the only module that imports ray, but for the measurement `cluster.ray_data_peer`.
 
 Each actor holds one model replica for its whole life and at most `DEPTH` shards at a time; the driver moves shard
 numbers out and counts back, nothing else. Ray restarts nothing by itself: an actor that dies is replaced here and its

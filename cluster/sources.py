@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from cam_ops.arrays import U8
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage, decode, decode_stl10
+from cam_ops.images import BadImage, Decoded, decode, decode_for, decode_stl10, whole
+from cam_ops.settings import Preprocessing
 from cam_ops.tables import LISTING
 from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
 
@@ -104,12 +105,13 @@ def _size(entry: "os.DirEntry[str]") -> int:
 
 def load_picture(row: dict[str, Any]) -> U8:
     """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
-    return decode_picture(row["uri"], read_image(row["uri"], row["offset"], row["size"]))
+    content = read_image(row["uri"], row["offset"], row["size"])
+    return decode_stl10(content) if is_stl10_file(row["uri"]) else decode(content)
 
 
-def decode_picture(uri: str, content: bytes) -> U8:
-    """Decode what `read_image` gave for a `uri`, RGB (H, W, 3); raises what its decoder raises."""
-    return decode_stl10(content) if is_stl10_file(uri) else decode(content)
+def decode_for_input(uri: str, content: bytes, config: Preprocessing) -> Decoded:
+    """Decode what `read_image` gave for `uri`, with no more pixels than the network's input needs if so configured."""
+    return whole(decode_stl10(content)) if is_stl10_file(uri) else decode_for(content, config)
 
 
 def read_image(uri: str, offset: int, size: int) -> bytes:

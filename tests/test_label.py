@@ -118,6 +118,36 @@ def test_another_request_is_refused_and_overwrite_replaces_it(pictures: Path, tm
     assert label(pictures, out).code == 4
 
 
+def test_reduced_decoding_is_another_request_with_the_same_sizes_and_nearly_the_same_boxes(tmp_path: Path) -> None:
+    generator, folder = np.random.default_rng(0), tmp_path / "large"
+    folder.mkdir()
+    for i in range(8):
+        image_HWC = cv2.resize(generator.integers(0, 90, (6, 8, 3), np.uint8), (1203, 901))
+        x, y = generator.integers(150, 1000), generator.integers(150, 700)
+        cv2.ellipse(image_HWC, (int(x), int(y)), (140, 90), 30.0 * i, 0, 360, (240, 40, 40), cv2.FILLED)
+        exif = Image.Exif()
+        exif[0x0112] = i + 1
+        Image.fromarray(image_HWC).save(folder / f"{i}.jpg", quality=90, exif=exif)
+    full, reduced = tmp_path / "full", tmp_path / "reduced"
+    assert label(folder, full, "--threshold", 0.6).code == 0
+    assert label(folder, reduced, "--threshold", 0.6, "--decode", "reduced").code == 0
+    refused = label(folder, full, "--threshold", 0.6, "--decode", "reduced")
+    assert (refused.code, "preprocessing.decode was full, now reduced" in refused.result["error"]) == (4, True)
+    assert Command("verify", reduced).code == 0
+    for before, after in zip(table_rows(full, "images"), table_rows(reduced, "images"), strict=True):
+        assert (before["width"], before["height"]) == (after["width"], after["height"])
+        assert before["num_boxes"] == after["num_boxes"]
+    grid_cell = max(1203, 901) / 32
+    corners = [
+        np.array([[box[name] for name in ("x0", "y0", "x1", "y1")] for box in table_rows(out, "boxes")])
+        for out in (full, reduced)
+    ]
+    assert len(corners[0]) == 8
+    np.testing.assert_allclose(corners[1], corners[0], atol=grid_cell)
+    maps = [np.array([row["heatmap"] for row in table_rows(out, "heatmaps")]) for out in (full, reduced)]
+    assert 0 < np.abs(maps[1] - maps[0]).mean() < 0.01
+
+
 def test_more_bad_images_than_allowed_exit_3_and_every_image_keeps_its_row(pictures: Path, tmp_path: Path) -> None:
     good = tmp_path / "good"
     assert label(pictures, good).code == 0
