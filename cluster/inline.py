@@ -1,11 +1,13 @@
 """Run shards in this process, without Ray: one replica."""
 
+import os
 from collections.abc import Generator, Iterable
 
 import torch
 
 from cam_ops.settings import ModelConfig
 from cluster.request import Device
+from cluster.resources import replica_share
 from cluster.rows import ShardReport
 from cluster.worker import CamWorker
 
@@ -22,9 +24,10 @@ class InlineExecutor:
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in order."""
         assert num_replicas == 1
-        worker = CamWorker(out, model, fingerprint)
-        for shard in shards:
-            yield worker.run_shard(shard)
+        share = replica_share(device, 1, len(os.sched_getaffinity(0)), self.num_gpus)
+        worker = CamWorker(out, model, fingerprint, share.threads)
+        for number, shard in enumerate(shards):
+            yield worker.run_shard(shard, number)
 
     def close(self) -> None:
         """Nothing to end."""

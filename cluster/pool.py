@@ -1,45 +1,58 @@
 """Run shards on Ray actors: the only module that imports ray, but for the measurement `cluster.ray_data_peer`.
 
-Each actor holds one model replica for its whole life and at most `DEPTH` shards at a time; the driver moves shard
-numbers out and counts back, nothing else. Ray restarts nothing by itself: an actor that dies is replaced here and its
-shards go back to the queue.
+Each actor holds one model replica for its whole life; the driver moves shard numbers out and counts back, nothing else.
+Ray restarts nothing by itself: `cluster.dispatch` replaces an actor that dies.
 """
 
 import contextlib
 import os
 import socket
-from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator
-from typing import Any
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import grpc
 import ray
-from ray.actor import ActorHandle
+from ray._private.gcs_utils import create_gcs_channel
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from cam_ops.errors import CamrayError, MachineError
+from cam_ops.errors import MachineError
 from cam_ops.settings import ModelConfig
 from cluster.console import say
+from cluster.dispatch import DEPTH, WorkerDied, dispatch
 from cluster.interrupts import raise_on_sigterm
 from cluster.request import Device
+from cluster.resources import replica_share
 from cluster.rows import ShardReport
+from cluster.rundir import open_run_dir, shard_name
 
-DEPTH = 2
-MAX_SHARD_DEATHS = 3  # of the actor that works on it
-MAX_FAILED_STARTS = 3  # in a row
+if TYPE_CHECKING:
+    from cluster.worker import CamWorker
+
 CONNECT_TIMEOUT_S = 10.0
 OWN_STORE_BYTES = 100 * 2**20  # of a Ray of our own: no image travels through it
 
+Value = TypeVar("Value")
+
 
 class _Replica:
-    """The actor. Its model loads in `start`, a call of its own, so that a failure to load keeps its own error."""
+    """The actor. Its model loads in `start`, a call of its own, so that a failure to load keeps its own error.
 
-    def start(self, out: str, model: ModelConfig, fingerprint: str) -> None:
+    The worker is a future so that shards may also run in threads of their own (`max_concurrency`) and wait for `start`.
+    """
+
+    def __init__(self) -> None:
+        self.worker: Future[CamWorker] = Future()
+
+    def start(self, out: str, model: ModelConfig, fingerprint: str, num_threads: int) -> None:
         from cluster.worker import CamWorker  # needs torch, which the driver does without
 
-        self.worker = CamWorker(out, model, fingerprint)
+        self.worker.set_result(CamWorker(out, model, fingerprint, num_threads))
 
-    def run_shard(self, shard: int) -> ShardReport:
-        return self.worker.run_shard(shard)
+    def run_shard(self, shard: int, number: int) -> ShardReport:
+        return self.worker.result().run_shard(shard, number)
 
 
 class RayExecutor:
@@ -74,16 +87,22 @@ class RayExecutor:
 
         Raises the worker's own CamrayError if a replica or a shard fails for a reason that a retry cannot mend.
         """
+        share = replica_share(device, num_replicas, self.num_cpus, self.num_gpus)
         actor = ray.remote(_Replica).options(
-            num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_restarts=0, max_task_retries=0
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=1 + DEPTH,  # `start` and its shards: the next one fetches while this one has the network
         )
-        pool = _Pool(actor, (out, model, fingerprint), deque(shards))
-        for _ in range(min(num_replicas, len(pool.queue))):
-            pool.add_worker()
-        try:
-            yield from pool.reports()
-        finally:
-            pool.end()
+        arguments = out, model, fingerprint, share.threads
+        run_dir = open_run_dir(out)
+        return dispatch(
+            partial(_ActorWorker, actor, arguments),
+            num_replicas,
+            shards,
+            lambda shard: run_dir.path(shard_name("images", shard)).exists(),
+        )
 
     def close(self) -> None:
         """Leave the cluster; end it if it is our own."""
@@ -91,80 +110,58 @@ class RayExecutor:
 
 
 def _connect(address: str) -> None:
-    """Raise OSError unless something listens at host:port; ray.init itself would wait for minutes and then abort."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    """Raise OSError unless a gRPC server answers at host:port: ray.init itself waits for minutes and then aborts."""
+    target = address.removeprefix("ray://")
+    host, _, port = target.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    with create_gcs_channel(target) as channel:  # with Ray's own TLS, token and proxy settings
+        try:
+            grpc.channel_ready_future(channel).result(CONNECT_TIMEOUT_S)
+        except grpc.FutureTimeoutError:
+            raise ConnectionError(
+                f"what listens there did not answer as Ray does in {CONNECT_TIMEOUT_S:.0f} s"
+            ) from None
 
 
-class _Pool:
-    """The actors, what each of them is busy with, and the shards that wait."""
+class _ActorWorker:
+    """An actor, as the dispatch loop sees it."""
 
-    def __init__(self, actor: Any, arguments: tuple[Any, ...], queue: deque[int]) -> None:
-        self.actor, self.arguments, self.queue = actor, arguments, queue
-        self.calls: dict[ray.ObjectRef[Any], tuple[ActorHandle[Any], int | None]] = {}  # None: the call of `start`
-        self.deaths: Counter[int] = Counter()
-        self.failed_starts = 0
+    def __init__(self, actor: Any, arguments: tuple[Any, ...]) -> None:
+        self.handle, self.arguments = actor.remote(), arguments
+        self.numbers = count()
 
-    def add_worker(self) -> None:
-        """Start an actor; its `start` and its first shards wait in its own queue."""
-        worker = self.actor.remote()
-        self.calls[worker.start.remote(*self.arguments)] = (worker, None)
-        for _ in range(DEPTH):
-            self._give_shard(worker)
+    def start(self) -> Future[None]:
+        return _outcome(self.handle.start.remote(*self.arguments))
 
-    def reports(self) -> Iterator[ShardReport]:
-        """Yield reports until no shard is left."""
-        while any(shard is not None for _, shard in self.calls.values()) or self.queue:
-            ready, _ = ray.wait(list(self.calls), num_returns=1, timeout=1.0)
-            for ref in ready:
-                if ref not in self.calls:  # its worker died with an earlier one of this round
-                    continue
-                worker, shard = self.calls[ref]
-                try:
-                    report = ray.get(ref)
-                except RayActorError as death:
-                    self._replace(worker, str(death))
-                    continue
-                except RayTaskError as failure:
-                    raise failure.cause from None
-                del self.calls[ref]
-                if shard is None:
-                    self.failed_starts = 0
-                    continue
-                self._give_shard(worker)
-                yield report
+    def run_shard(self, shard: int) -> Future[ShardReport]:
+        return _outcome(self.handle.run_shard.remote(shard, next(self.numbers)))
 
-    def end(self) -> None:
-        """Kill every actor: their work is committed or will be done again."""
-        for worker in {worker._actor_id: worker for worker, _ in self.calls.values()}.values():
-            with contextlib.suppress(RayError):
-                ray.kill(worker)
-
-    def _give_shard(self, worker: "ActorHandle[Any]") -> None:
-        if self.queue:
-            shard = self.queue.popleft()
-            self.calls[worker.run_shard.remote(shard)] = (worker, shard)
-
-    def _replace(self, worker: "ActorHandle[Any]", reason: str) -> None:
-        """Put a dead actor's shards back, oldest first, and start another. Raises CamrayError when that is no cure."""
-        lost = [(ref, shard) for ref, (owner, shard) in self.calls.items() if owner is worker]
-        for ref, _ in lost:
-            del self.calls[ref]
-        shards = [shard for _, shard in lost if shard is not None]
-        self.queue.extendleft(reversed(shards))
-        if any(shard is None for _, shard in lost):
-            self.failed_starts += 1
-            if self.failed_starts >= MAX_FAILED_STARTS and not self.calls:
-                raise MachineError(f"{self.failed_starts} replicas died while loading their model, the last: {reason}")
-        elif shards:
-            self.deaths[shards[0]] += 1
-            if self.deaths[shards[0]] >= MAX_SHARD_DEATHS:
-                raise CamrayError(f"shard {shards[0]} killed its replica {MAX_SHARD_DEATHS} times, the last: {reason}")
-        say(f"a replica died, {len(shards)} shard(s) go back to the queue: {reason.splitlines()[0]}")
+    def kill(self) -> None:
         with contextlib.suppress(RayError):
-            ray.kill(worker)  # it may only have been out of reach
-        if self.failed_starts >= MAX_FAILED_STARTS:
-            say(f"it is not replaced: {self.failed_starts} died in a row while loading their model; the others go on")
-            return
-        self.add_worker()
+            ray.kill(self.handle)
+
+
+def _outcome(call: "ray.ObjectRef[Value]") -> Future[Value]:
+    """Return the future of an actor's call, which fails with WorkerDied or with what the actor's own code raised."""
+    outcome: Future[Value] = Future()
+
+    def settle(ended: Future[Value]) -> None:  # on Ray's thread
+        error = ended.exception()
+        if error is None:
+            outcome.set_result(ended.result())
+        else:
+            outcome.set_exception(_meaning(error))
+
+    call.future().add_done_callback(settle)
+    return outcome
+
+
+def _meaning(error: BaseException) -> BaseException:
+    if isinstance(error, RayActorError):
+        return WorkerDied(str(error))
+    if isinstance(error, RayTaskError):
+        cause: BaseException = error.cause
+        return cause
+    return error

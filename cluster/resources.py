@@ -1,5 +1,7 @@
 """Where a run takes place: Ray or this process, which device, how many replicas."""
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cam_ops.errors import MachineError
@@ -15,6 +17,8 @@ PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 CompileChoice = Literal["auto", "always", "never"]
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 
+FETCH_THREADS = 4  # of a replica on a CPU; they wait for storage, decoding has the replica's own thread
+MAX_PER_GPU = 8
 UNIT: dict[Device, str] = {"cpu": "CPU", "cuda": "GPU"}
 
 
@@ -46,9 +50,28 @@ def choose_replicas(asked: int | None, device: Device, executor: "InlineExecutor
     if not available:
         raise MachineError(f"the run needs device {device}, there is no {unit}; add a node with one, or use --device")
     num_replicas = asked or available
-    if num_replicas > available:
+    most = available * (MAX_PER_GPU if device == "cuda" else 1)
+    if num_replicas > most:
         raise MachineError(
-            f"asked for {num_replicas} replicas with 1 {unit} each, the cluster has {available} {unit}s; "
-            f"use --replicas {available}"
+            f"asked for {num_replicas} replicas, the cluster has {available} {unit}s, which is room for {most}; "
+            f"use --replicas {most}"
         )
     return num_replicas
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one replica has of the cluster."""
+
+    cpus: int
+    gpus: float
+    threads: int  # that load pictures
+
+
+def replica_share(device: Device, num_replicas: int, num_cpus: int, num_gpus: int) -> Share:
+    """Divide a cluster: a core each on CPUs; on GPUs an equal part of a GPU, and of the cores, which then decode."""
+    if device == "cpu":
+        return Share(1, 0, FETCH_THREADS)
+    per_gpu = math.ceil(num_replicas / num_gpus)
+    cpus = max(1, num_cpus // (num_gpus * per_gpu))
+    return Share(cpus, 1 / per_gpu, cpus)

@@ -5,11 +5,14 @@ from run.json. Letters: B batch, S side of the network's input, h, w the grid, K
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from threading import Lock
+from threading import Condition
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -34,8 +37,8 @@ RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e
 class CamWorker:
     """One model replica. Lives as long as its actor and keeps the GPU.
 
-    Shards may be run from several threads: one at a time has the network, while the next one fetches its first pictures
-    and the last one publishes its tables.
+    Shards may be run from several threads: one after the other has the network, while the next one fetches its first
+    pictures and, before a GPU, the last one publishes its tables. On a CPU there is no core to spare for that.
     """
 
     def __init__(self, out: str, model: ModelConfig, fingerprint: str, num_threads: int = 1) -> None:
@@ -73,17 +76,30 @@ class CamWorker:
         self.loader = Loader(shape, self.mapper.side, request.batch_size, num_threads, self.device)
         self.choice = parse_class_choice(request.classes)
         self.checked = False
-        self.turn = Lock()
+        self.turns = _Turns()
 
-    def run_shard(self, shard: int) -> ShardReport:
-        """Label the images of one shard and publish its tables, the images table last: that commits the shard."""
+    def run_shard(self, shard: int, number: int) -> ShardReport:
+        """Label the images of one shard and publish its tables, the images table last: that commits the shard.
+
+        `number` counts the calls from 0 on; in that order shards take their turn.
+        """
         planned = read_shard(self.run_dir, shard)
         batches = self.loader.open(planned)
+        if self.device.type == "cuda":
+            with self.turns.take(number):
+                rows = self._label(planned, batches)
+            return self._publish(shard, rows)  # while the next shard has the GPU
+        with self.turns.take(number):
+            return self._publish(shard, self._label(planned, batches))
+
+    def _label(self, planned: pa.Table, batches: Iterator[tuple[Tensor, list[Picture]]]) -> ShardRows:
         rows = ShardRows(self.run, planned)
-        with self.turn:
-            for pixels_BSS3, pictures in batches:
-                is_any_ok = any(picture.status == "ok" for picture in pictures)
-                rows.add(pictures, self._explain(pixels_BSS3, pictures) if is_any_ok else None)
+        for pixels_BSS3, pictures in batches:
+            is_any_ok = any(picture.status == "ok" for picture in pictures)
+            rows.add(pictures, self._explain(pixels_BSS3, pictures) if is_any_ok else None)
+        return rows
+
+    def _publish(self, shard: int, rows: ShardRows) -> ShardReport:
         tables = rows.tables()
         if self.run_dir.read(RUN) != self.run_json:
             raise StorageError(f"{self.run_dir.root} now holds another run; this one ends and publishes nothing more")
@@ -143,3 +159,23 @@ class CamWorker:
                 f"{residual_P.max():.1e}, at most {limit:.0e} expected; the network does more than average and multiply"
             )
         self.checked = self.checked or num_pairs > 0
+
+
+class _Turns:
+    """Lets threads pass one at a time, in the order of their numbers."""
+
+    def __init__(self) -> None:
+        self.condition = Condition()
+        self.next = 0
+
+    @contextmanager
+    def take(self, number: int) -> Iterator[None]:
+        """Wait for the turn of `number`; leaving it, by an error too, gives it to the next."""
+        with self.condition:
+            self.condition.wait_for(lambda: self.next == number)
+        try:
+            yield
+        finally:
+            with self.condition:
+                self.next += 1
+                self.condition.notify_all()

@@ -390,7 +390,7 @@ def test_a_run_that_is_replaced_under_a_driver_is_left_alone(pictures: Path, tmp
     label(pictures, out, "--threshold", 0.6, "--overwrite")
     before = {path: path.read_bytes() for path in out.rglob("*.parquet")}
     with pytest.raises(StorageError, match="now holds another run"):
-        worker.run_shard(0)
+        worker.run_shard(0, 0)
     assert before == {path: path.read_bytes() for path in out.rglob("*.parquet")}
 
 

@@ -1,10 +1,14 @@
-"""Ray actors that die: bounded retries, and the reason in the result."""
+"""Ray actors that die: bounded retries, and the reason in the result. Addresses at which something else listens."""
 
+import socket
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from cam_ops.errors import MachineError
+from cluster.pool import RayExecutor
 from tests.conftest import Command
 
 
@@ -30,3 +34,12 @@ def test_replicas_that_die_while_loading_are_not_started_for_ever(pictures: Path
     assert failed.code == 6
     assert "3 replicas died while loading their model" in failed.result["error"]
     assert "Traceback" not in failed.err
+
+
+def test_what_listens_and_is_not_ray_is_refused_in_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            MachineError, match=f"cannot join the Ray cluster at {address}: .* did not answer as Ray does"
+        ):
+            RayExecutor(address)
