@@ -23,7 +23,9 @@ from cam_ops.tables import SCHEMA_VERSION
 from cam_ops.views import ExplainConfig, Mapper
 from cluster.console import say
 from cluster.inline import InlineExecutor
-from cluster.labels import find_labels, labels_digest
+from cluster.labels import find_labels, label_images, labels_digest
+from cluster.listing import Listing
+from cluster.manifest import is_manifest
 from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
 from cluster.progress import Progress
 from cluster.request import Device, Precision, Request, Run, existing_run, publish_run, read_run, refuse_another
@@ -38,7 +40,7 @@ from cluster.resources import (
     open_executor,
 )
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
-from cluster.sources import folder_address, list_images
+from cluster.sources import open_listing, source_address
 from cluster.totals import Totals, count_rows, summary_of
 
 if TYPE_CHECKING:
@@ -52,11 +54,13 @@ class LabelConfig:
     """Turn a folder of images into detection pseudo-labels: heat maps and boxes, as Parquet."""
 
     images: str
-    """Folder of pictures, searched recursively: jpg, jpeg, png, webp, bmp, tif, tiff; or STL10's own binary files."""
+    """Folder of pictures, searched recursively: jpg, jpeg, png, webp, bmp, tif, tiff; or STL10's own binary files. Or a
+    manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label."""
     out: str
     """Run directory to create, or to resume."""
-    labels: str = "none"
-    """`none`, `folder` (the first directory level names the class), or a CSV FILE with columns image_id and label."""
+    labels: str | None = None
+    """`none`, `folder` (the first directory level names the class), `manifest` (its column label), or a CSV FILE with
+    columns image_id and label. By default `manifest` where --images is one, else none."""
     limit: int | None = None
     """Only the first N images of the sorted listing."""
     model: tyro.conf.OmitArgPrefixes[ModelConfig]
@@ -97,23 +101,33 @@ class LabelConfig:
             raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
         if self.executor == "inline" and (self.replicas or 1) > 1:
             raise UsageError("--executor inline is one replica; use --executor ray for more")
+        is_listed = is_manifest(source_address(self.images))
+        if self.labels == "manifest" and not is_listed:
+            raise UsageError(f"--labels manifest needs --images FILE.parquet or FILE.csv, got {self.images}")
         choice = parse_class_choice(self.wanted_classes)
-        if choice.label and self.labels == "none":
+        if choice.label and self.label_source == "none":
             raise UsageError(f"--classes {self.classes} needs labels; give --labels folder or --labels FILE.csv")
+
+    @property
+    def label_source(self) -> str:
+        """--labels, or its default."""
+        return self.labels or ("manifest" if is_manifest(source_address(self.images)) else "none")
 
     @property
     def wanted_classes(self) -> str:
         """--classes, or its default."""
-        return self.classes or ("top1" if self.labels == "none" else "label")
+        return self.classes or ("top1" if self.label_source == "none" else "label")
 
 
 def label(config: LabelConfig) -> Totals:
     """Do what is missing of the run in `config.out`, planning it first if it is new; return its totals."""
     run_dir = open_run_dir(config.out)
-    config = replace(config, images=folder_address(config.images))
+    config = replace(config, images=source_address(config.images))
     run = None if config.overwrite else read_run(run_dir)
     described = _describe(config)
     if run:
+        if config.classes is None and config.label_source == "manifest":
+            config = replace(config, classes=run.request.classes)  # whether it has labels was settled with the plan
         refuse_another(run_dir, run.request, _request(config, described, _settled(config, run.request)))
         num_pending = len(_pending(run_dir, run))
         say(f"resuming {run_dir.root}: {run.plan.num_shards - num_pending} of {run.plan.num_shards} shards committed")
@@ -159,7 +173,7 @@ class _Compute:
 
 
 def _describe(config: LabelConfig) -> _Described:
-    labels = labels_digest(config.labels)
+    labels = labels_digest(config.label_source)
     classifier = load_classifier(config.model)
     mapper = Mapper(classifier.network, config.explain, classifier.preprocessing.image_size)
     return _Described(
@@ -211,24 +225,42 @@ def _request(config: LabelConfig, described: _Described, compute: _Compute) -> R
 
 def _plan(config: LabelConfig, run_dir: RunDir, described: _Described, num_replicas: int, device: Device) -> Run:
     """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
-    listing = list_images(config.images, config.limit, skip=run_dir.root)
-    labels = find_labels(listing["image_id"], config.labels, described.classes, say)
+    with open_listing(config.images, config.limit, skip=run_dir.root) as listing:
+        return _plan_listing(_with_classes(config, listing), run_dir, listing, described, num_replicas, device)
+
+
+def _with_classes(config: LabelConfig, listing: Listing) -> LabelConfig:
+    """Settle --classes where it depends on whether a manifest has labels."""
+    if config.label_source != "manifest" or listing.has_labels:
+        return config
+    if config.classes and parse_class_choice(config.classes).label:
+        raise UsageError(
+            f"--classes {config.classes} needs labels, {config.images} has no column label; add it, or give --labels "
+            "folder or --labels FILE.csv"
+        )
+    return replace(config, classes=config.classes or "top1")
+
+
+def _plan_listing(
+    config: LabelConfig, run_dir: RunDir, listing: Listing, described: _Described, num_replicas: int, device: Device
+) -> Run:
+    labels_of = find_labels(listing, config.label_source, described.classes, say)
     precision, why = choose_precision(config.precision, device, described.mapper)
     compute = _Compute(
         device=device,
         precision=precision,
-        batch_size=config.batch_size or auto_batch_size(len(listing), LARGEST_BATCH[device]),
+        batch_size=config.batch_size or auto_batch_size(listing.num_images, LARGEST_BATCH[device]),
     )
     request = _request(config, described, compute)
     if config.overwrite:
         run_dir.clear()
-    shard_size = config.shard_size or auto_shard_size(len(listing), num_replicas, compute.batch_size)
-    plan = write_plan(run_dir, listing, labels, shard_size)
+    shard_size = config.shard_size or auto_shard_size(listing.num_images, num_replicas, compute.batch_size)
+    plan = write_plan(run_dir, label_images(listing, labels_of), shard_size)
     run = Run(request=request, plan=plan, class_names=described.classes.names, grid=described.grid)
     if not publish_run(run_dir, run, asdict(config)):
         return _run_of_another_driver(run_dir, request)
     if plan_digest(run_dir, plan) != plan.digest:  # a driver that lost the race for run.json wrote its plan over ours
-        write_plan(run_dir, listing, labels, shard_size)
+        write_plan(run_dir, label_images(listing, labels_of), shard_size)
     say(_said_of(described, config.explain.method))
     say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
     auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
