@@ -23,14 +23,15 @@ import pyarrow.parquet as pq
 from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.tables import LISTING
 from cluster.listing import Listing
+from cluster.parquet import stream
 
 SUFFIXES = (".parquet", ".csv")
 COLUMNS = ("uri", "image_id", "label")
-MEMORY_LIMIT = "512MiB"  # of the sort; more makes it no faster (10 million rows: 256 MiB 13 s, 1 GiB 34 s)
-NUM_THREADS = 2
+MEMORY_LIMIT = "512MiB"  # of the sort; more makes it no faster
+NUM_THREADS = 1  # the rows arrive one after the other; with two, the sort needs more memory and no less time
 ROWS_PER_BATCH = 2**15
 CSV_BLOCK_BYTES = 16 * 2**20  # and the longest row
-SHOWN_CHARACTERS = 80
+SHOWN_CHARACTERS = 200
 
 
 def is_manifest(address: str) -> bool:
@@ -94,7 +95,10 @@ def _refusal(address: str, scratch: str, error: Exception) -> CamrayError:
     """Say whose fault it is that a manifest cannot be read and sorted."""
     reason = str(error).strip().partition("\n")[0]
     if isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
-        return StorageError(f"cannot sort the manifest {address} in {scratch}: {reason}; set TMPDIR to a roomy folder")
+        return StorageError(
+            f"cannot sort the manifest {address} in {scratch}: {reason}; set TMPDIR to a folder with room; "
+            "where memory lacks, shorten the uris"
+        )
     if isinstance(error, OSError) and error.errno is not None:
         where = os.uname().nodename
         return StorageError(f"cannot read the manifest {address} on {where}: {error.strerror}; check --images")
@@ -113,7 +117,7 @@ def _open_parquet(address: str) -> pa.RecordBatchReader:
 
 
 def _texts(file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for batch in file.iter_batches(ROWS_PER_BATCH, columns=schema.names):
+    for batch in stream(file, ROWS_PER_BATCH, schema.names):
         texts = batch.select(schema.names).cast(schema)
         texts.validate(full=True)  # UTF-8
         yield texts
@@ -162,7 +166,7 @@ def _check(address: str, ordered: Path) -> int:
     num_rows, last_id = 0, None
     with pq.ParquetFile(ordered) as file:
         id_column = _id_column(file.schema_arrow)
-        for batch in file.iter_batches(ROWS_PER_BATCH, columns=["uri", id_column]):
+        for batch in stream(file, ROWS_PER_BATCH, ["uri", id_column]):
             for name in ("uri", id_column):
                 if batch[name].null_count or pc.any(pc.equal(batch[name], "")).as_py():
                     raise UsageError(f"expected a {name} in each row of {address}, at least one has none")
@@ -196,7 +200,7 @@ def _batches(ordered: Path, folder: str) -> Iterator[pa.RecordBatch]:
         has_labels = "label" in file.schema_arrow.names
         id_column = _id_column(file.schema_arrow)
         schema = LISTING.append(pa.field("label", pa.string())) if has_labels else LISTING
-        for batch in file.iter_batches(ROWS_PER_BATCH):
+        for batch in stream(file, ROWS_PER_BATCH):
             uris = batch["uri"]
             is_whole = pc.or_(pc.starts_with(uris, "/"), pc.starts_with(uris, "file:///"))
             addresses = pc.if_else(is_whole, uris, pc.binary_join_element_wise(folder, uris, os.sep))

@@ -8,6 +8,7 @@ passes through as a stream, one part in memory at a time.
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -104,10 +105,17 @@ def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
     part, row_group = divmod(shard, SHARDS_PER_PART)
     path = run_dir.path(plan_name(part))
     try:
-        with pq.ParquetFile(path) as opened:
+        found = path.stat()
+        with pq.ParquetFile(path, metadata=_footer(path, found.st_ino, found.st_mtime_ns)) as opened:
             return opened.read_row_group(row_group)
     except (OSError, IndexError, pa.ArrowException) as error:
         raise _broken_plan(path, error) from None
+
+
+@lru_cache(maxsize=2)
+def _footer(path: Path, inode: int, mtime_ns: int) -> pq.FileMetaData:
+    """Read a part's footer, once for all of its shards: it is nine tenths of the time to read a shard."""
+    return pq.read_metadata(path)
 
 
 def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | None:
