@@ -8,6 +8,7 @@ becomes SQL.
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ COLUMNS = ("uri", "image_id", "label")
 MEMORY_LIMIT = "512MiB"  # of the sort; more makes it no faster
 NUM_THREADS = 1  # the rows arrive one after the other; with two, the sort needs more memory and no less time
 ROWS_PER_BATCH = 2**15
-CSV_BLOCK_BYTES = 16 * 2**20  # and the longest row
+CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row; a dozen blocks are read ahead
 SHOWN_CHARACTERS = 200
 
 
@@ -85,15 +86,26 @@ def _sort(address: str, ordered: Path, limit: int | None, scratch: str, memory_l
         with duckdb.connect(":memory:", config=settings) as connection:
             rows = connection.from_arrow(reader).order(f"{_id_column(reader.schema)} NULLS FIRST")
             rows = rows if limit is None else rows.limit(limit)
-            rows.write_parquet(str(ordered), compression="lz4_raw", row_group_size=ROWS_PER_BATCH)
+            _write(connection, rows, ordered)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise _refusal(address, scratch, error) from None
     return list(reader.schema.names)
 
 
+def _write(connection: duckdb.DuckDBPyConnection, rows: duckdb.DuckDBPyRelation, ordered: Path) -> None:
+    """Run the sort in a thread of its own: an interrupt inside DuckDB's call for rows would be its error."""
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(
+                rows.write_parquet, str(ordered), compression="lz4_raw", row_group_size=ROWS_PER_BATCH
+            ).result()
+        finally:
+            connection.interrupt()
+
+
 def _refusal(address: str, scratch: str, error: Exception) -> CamrayError:
     """Say whose fault it is that a manifest cannot be read and sorted."""
-    reason = str(error).strip().partition("\n")[0]
+    reason = str(error).strip().partition("\n")[0].partition(" Detail: Python exception")[0]
     if isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
         return StorageError(
             f"cannot sort the manifest {address} in {scratch}: {reason}; set TMPDIR to a folder with room; "

@@ -2,7 +2,12 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from cam_ops.errors import StorageError, UsageError
 from cam_ops.images import MAX_BYTES, BadImage
 from cluster.manifest import is_manifest, open_manifest
 from cluster.sources import read_image
-from tests.conftest import Command, table_rows
+from tests.conftest import ROOT, Command, result_of, table_rows
 
 TWO = ["--model", "tests.conftest:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
 HOSTILE = [
@@ -222,6 +227,30 @@ def test_a_manifest_larger_than_the_memory_is_sorted_on_disk(tmp_path: Path) -> 
     assert [row["label"] for row in rows] == [str(i % 7) for i in range(400_000)]
     with pytest.raises(StorageError, match="cannot sort the manifest"):
         listed(manifest, memory_limit="2MiB")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_sigterm_during_the_sort_exits_130_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    uris = [f"/{i:07d}{'x' * 60}.png" for i in np.random.default_rng(0).permutation(1_500_000)]
+    manifest = write(tmp_path / f"list{suffix}", {"uri": uris})
+    words = ["label", "--images", manifest, "--out", tmp_path / "run", "--executor", "inline", *TWO]
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "jobs", *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline_s = time.monotonic() + 60
+    while not list(scratch.glob("camray-*/*")) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGTERM)
+    stdout, _ = driver.communicate(timeout=60)
+    assert (driver.returncode, result_of(stdout)["status"]) == (130, "interrupted")
+    assert list(scratch.glob("camray-*")) == []
+    assert not (tmp_path / "run").exists()
 
 
 TWICE = {"uri": ["a.png", "b.png", "a.png"]}
