@@ -135,7 +135,7 @@ def _checked_size(encoded: bytes) -> tuple[int, int]:
     if not encoded:
         raise BadImage("empty", "the file has no bytes")
     if len(encoded) > MAX_BYTES:
-        raise BadImage("too_large", f"{len(encoded)} bytes, the limit is {MAX_BYTES}")
+        raise BadImage("too_large", f"more than {MAX_BYTES} bytes")
     width, height = _header_size(encoded)
     if width * height > MAX_PIXELS:
         raise BadImage("too_large", f"{width}x{height} pixels, the limit is {MAX_PIXELS}")

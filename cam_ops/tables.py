@@ -23,7 +23,10 @@ _SOURCE = [
 _LABEL = pa.field("label", pa.int32())
 
 LISTING = pa.schema([_IMAGE_ID, *_SOURCE])
-"""What a source yields: `offset` and `size` are the byte range of the picture inside `uri`."""
+"""What a source yields: `offset` and `size` are the byte range of the picture inside `uri`, size -1 is all of it."""
+
+LABELLED = pa.schema([*LISTING, _LABEL])
+"""A listing with the class of each image, null where it has none."""
 
 PLAN = pa.schema([_IMAGE_ID, *_PLACE, *_SOURCE, _LABEL])
 """One row per input image: its shard, its row in the shard, where its bytes are, its class."""

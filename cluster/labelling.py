@@ -16,6 +16,7 @@ from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.apart import Apart, Here
 from cluster.console import say
+from cluster.manifest import is_manifest
 from cluster.plan import plan_digest
 from cluster.progress import Progress
 from cluster.request import Run, read_run
@@ -29,7 +30,7 @@ from cluster.resources import (
     open_executor,
 )
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
-from cluster.sources import folder_address
+from cluster.sources import source_address
 from cluster.totals import Totals, count_rows, summary_of
 
 if TYPE_CHECKING:
@@ -42,11 +43,13 @@ class LabelConfig:
     """Turn a folder of images into detection pseudo-labels: heat maps and boxes, as Parquet."""
 
     images: str
-    """Folder of pictures, searched recursively: jpg, jpeg, png, webp, bmp, tif, tiff; or STL10's own binary files."""
+    """Folder of pictures, searched recursively: jpg, jpeg, png, webp, bmp, tif, tiff; or STL10's own binary files. Or a
+    manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label."""
     out: str
     """Run directory to create, or to resume."""
-    labels: str = "none"
-    """`none`, `folder` (the first directory level names the class), or a CSV FILE with columns image_id and label."""
+    labels: str | None = None
+    """`none`, `folder` (the first directory level names the class), `manifest` (its column label), or a CSV FILE with
+    columns image_id and label. By default `manifest` where --images is one, else none."""
     limit: int | None = None
     """Only the first N images of the sorted listing."""
     model: tyro.conf.OmitArgPrefixes[ModelConfig]
@@ -90,21 +93,31 @@ class LabelConfig:
             raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
         if self.executor == "inline" and (self.replicas or 1) > 1:
             raise UsageError("--executor inline is one replica; use --executor ray for more")
+        is_listed = is_manifest(source_address(self.images))
+        if self.labels == "manifest" and not is_listed:
+            raise UsageError(f"--labels manifest needs --images FILE.parquet or FILE.csv, got {self.images}")
         choice = parse_class_choice(self.wanted_classes)
-        if choice.label and self.labels == "none":
+        if choice.label and self.label_source == "none":
             raise UsageError(f"--classes {self.classes} needs labels; give --labels folder or --labels FILE.csv")
+
+    @property
+    def label_source(self) -> str:
+        """--labels, or its default."""
+        return self.labels or ("manifest" if is_manifest(source_address(self.images)) else "none")
 
     @property
     def wanted_classes(self) -> str:
         """--classes, or its default."""
-        return self.classes or ("top1" if self.labels == "none" else "label")
+        return self.classes or ("top1" if self.label_source == "none" else "label")
 
 
 def label(config: LabelConfig) -> Totals:
     """Do what is missing of the run in `config.out`, planning it first if it is new; return its totals."""
     run_dir = open_run_dir(config.out)
-    config = replace(config, images=folder_address(config.images))
+    config = replace(config, images=source_address(config.images))
     run = None if config.overwrite else read_run(run_dir)
+    if run and config.classes is None and config.label_source == "manifest":
+        config = replace(config, classes=run.request.classes)  # whether it has labels was settled with the plan
     if not run and not config.overwrite and any(run_dir.shards(table) for table in TABLES):
         raise RefusedError(
             f"{run_dir.root} holds shards but no run.json that says what they are; use --overwrite to replace them, "

@@ -1,8 +1,9 @@
-"""Give each listed image its class: from the first directory level, from a CSV file, or none."""
+"""Give each listed image its class: from the manifest, from the first directory level, from a CSV file, or none."""
 
 import csv
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,62 +11,143 @@ import pyarrow.compute as pc
 
 from cam_ops.classes import ClassList
 from cam_ops.errors import UsageError
+from cam_ops.tables import LABELLED, LISTING
+from cluster.listing import Listing
+from cluster.manifest import shown
+
+WORDS = ("none", "folder", "manifest")
+
+LabelsOf = Callable[[pa.RecordBatch], pa.Array]
+"""From a batch of a listing to the class of each image, int32, null where it has none."""
 
 
 def labels_digest(spec: str) -> str:
-    """Name a label source by content: `none`, `folder`, or the sha256 of the CSV file."""
-    if spec in ("none", "folder"):
+    """Name a label source by content: `none`, `folder`, `manifest`, or the sha256 of the CSV file."""
+    if spec in WORDS:
         return spec
     try:
         return "sha256:" + hashlib.sha256(Path(spec).read_bytes()).hexdigest()
     except OSError as error:
-        raise UsageError(f"--labels expects none, folder or a CSV file, cannot read {spec}: {error.strerror}") from None
-
-
-def find_labels(image_ids: pa.ChunkedArray, spec: str, classes: ClassList, say: Callable[[str], None]) -> pa.Array:
-    """Return the class of each image, int32, null where it has none.
-
-    Raises UsageError where folders or labels cannot be matched to the class list.
-    """
-    if spec == "none":
-        return pa.nulls(len(image_ids), pa.int32())
-    if spec == "folder":
-        return _folder_labels(image_ids, classes, say)
-    try:
-        class_of = _read_csv(Path(spec), classes)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read {spec} as a CSV file: {error}") from None
-    labels = [class_of.get(image_id) for image_id in image_ids.to_pylist()]
-    num_labelled = sum(label is not None for label in labels)
-    if not num_labelled:
         raise UsageError(
-            f"no image_id in {spec} is the path of a picture below --images; the CSV says for example "
-            f"{next(iter(class_of), '')!r}, the folder has {image_ids[0].as_py()!r}"
+            f"--labels expects none, folder, manifest or a CSV file, cannot read {spec}: {error.strerror}"
+        ) from None
+
+
+def label_images(listing: Listing, labels_of: LabelsOf) -> Iterator[pa.RecordBatch]:
+    """Yield the listing's batches with their classes, schema LABELLED."""
+    for batch in listing.batches():
+        columns = [batch[name] for name in LISTING.names]
+        yield pa.record_batch([*columns, labels_of(batch)], schema=LABELLED)
+
+
+def find_labels(listing: Listing, spec: str, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
+    """Match a label source to the listing and to the class list.
+
+    Raises UsageError where folders or labels cannot be matched.
+    """
+    if spec == "none" or (spec == "manifest" and not listing.has_labels):
+        return lambda batch: pa.nulls(len(batch), pa.int32())
+    if spec == "folder":
+        return _folder_labels(listing, classes, say)
+    if spec == "manifest":
+        return _manifest_labels(listing, classes, say)
+    return _csv_labels(listing, spec, classes, say)
+
+
+def _by_word(words_of: LabelsOf, class_of: dict[str, int]) -> LabelsOf:
+    """Look up a word for each image, a distinct word once."""
+    words, ids = pa.array(class_of, pa.string()), pa.array(class_of.values(), pa.int32())
+    return lambda batch: pc.take(ids, pc.index_in(words_of(batch), value_set=words))
+
+
+def _count_words(listing: Listing, words_of: LabelsOf) -> Counter[str]:
+    """Count the images of each word, those without a word left out."""
+    counts: Counter[str] = Counter()
+    for batch in listing.batches():
+        for entry in pc.value_counts(words_of(batch).drop_null()).to_pylist():
+            counts[entry["values"]] += entry["counts"]
+    return counts
+
+
+def _manifest_labels(listing: Listing, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
+    counts = _count_words(listing, _own_word)
+    class_of = {word: _find(word, classes, listing) for word in counts if word.strip()}
+    if not class_of:
+        raise UsageError("the manifest's column label is empty; fill it, or give --labels none")
+    say(f"labels: {sum(counts[word] for word in class_of)} of {listing.num_images} images, from the manifest")
+    return _by_word(_own_word, class_of)
+
+
+def _own_word(batch: pa.RecordBatch) -> pa.Array:
+    return batch["label"]
+
+
+def _find(word: str, classes: ClassList, listing: Listing) -> int:
+    """Return the class that a manifest's word means; raises UsageError naming a row."""
+    try:
+        class_id = classes.find(word)
+    except UsageError as error:
+        raise UsageError(f"{error} (manifest, row of {_uri_with(word, listing)})") from None
+    if class_id is None:
+        raise UsageError(
+            f"the manifest gives {_uri_with(word, listing)} the label {shown(word)}, which is no class of the network, "
+            "by number or name"
         )
-    say(f"labels: {num_labelled} of {len(labels)} images; {len(class_of) - num_labelled} rows of {spec} match no image")
-    return pa.array(labels, pa.int32())
+    return class_id
 
 
-def _folder_labels(image_ids: pa.ChunkedArray, classes: ClassList, say: Callable[[str], None]) -> pa.Array:
-    first_level = pc.if_else(
-        pc.match_substring(image_ids, "/"), pc.list_element(pc.split_pattern(image_ids, "/", max_splits=1), 0), None
-    )
-    folders = sorted(pc.unique(first_level).drop_null().to_pylist())
+def _uri_with(word: str, listing: Listing) -> str:
+    rows = ((batch, pc.index(batch["label"], word).as_py()) for batch in listing.batches())
+    return next(shown(batch["uri"][at].as_py()) for batch, at in rows if at >= 0)
+
+
+def _folder_labels(listing: Listing, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
+    folders = sorted(_count_words(listing, _first_level))
     if not folders:
         raise UsageError("--labels folder expects pictures in one directory per class, all lie directly in --images")
     ids = [classes.find(folder) for folder in folders]
     unknown = [folder for folder, class_id in zip(folders, ids, strict=True) if class_id is None]
     if len(unknown) == len(folders) == len(classes.names):
-        ids = list(range(len(folders)))
         say(f"labels: no folder bears a class name; the {len(folders)} folders are the classes in sorted order")
-    elif unknown:
+        return _by_word(_first_level, {folder: class_id for class_id, folder in enumerate(folders)})
+    if unknown:
         raise UsageError(
             f"--labels folder: {len(unknown)} of {len(folders)} folders match none of the {len(classes.names)} "
             f"classes, for example {unknown[0]!r}; give --class-names with a column that holds the folders' names, "
             "or --labels FILE.csv"
         )
-    index = pc.index_in(first_level, value_set=pa.array(folders))
-    return pc.take(pa.array(ids, pa.int32()), index.combine_chunks())
+    return _by_word(
+        _first_level, {f: class_id for f, class_id in zip(folders, ids, strict=True) if class_id is not None}
+    )
+
+
+def _first_level(batch: pa.RecordBatch) -> pa.Array:
+    ids = batch["image_id"]
+    first = pc.list_element(pc.split_pattern(ids, "/", max_splits=1), 0)
+    return pc.if_else(pc.match_substring(ids, "/"), first, None)
+
+
+def _csv_labels(listing: Listing, spec: str, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
+    try:
+        class_of = _read_csv(Path(spec), classes)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read {spec} as a CSV file: {error}") from None
+
+    def labels_of(batch: pa.RecordBatch) -> pa.Array:
+        return pa.array([class_of.get(image_id) for image_id in batch["image_id"].to_pylist()], pa.int32())
+
+    num_labelled = sum(len(labels) - labels.null_count for labels in map(labels_of, listing.batches()))
+    if not num_labelled:
+        example = next(listing.batches())["image_id"][0].as_py()
+        raise UsageError(
+            f"no image_id in {spec} is the path of a picture below --images; the CSV says for example "
+            f"{next(iter(class_of), '')!r}, the folder has {example!r}"
+        )
+    say(
+        f"labels: {num_labelled} of {listing.num_images} images; {len(class_of) - num_labelled} rows of {spec} match "
+        "no image"
+    )
+    return labels_of
 
 
 def _read_csv(path: Path, classes: ClassList) -> dict[str, int]:

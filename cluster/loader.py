@@ -96,7 +96,7 @@ class Loader:
         try:
             if isinstance(encoded, BadImage):
                 raise encoded
-            decoded = decode_for_input(row["uri"], encoded, self.input)
+            decoded = decode_for_input(row, encoded, self.input)
         except BadImage as bad:
             picture.status, picture.error = bad.status, str(bad)
             return

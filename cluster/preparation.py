@@ -8,7 +8,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 
-from cam_ops.classes import ClassList
+from cam_ops.classes import ClassList, parse_class_choice
+from cam_ops.errors import UsageError
 from cam_ops.models import Classifier, classes_for, load_classifier
 from cam_ops.settings import ATTENTION, ExplainConfig, Kind
 from cam_ops.tables import SCHEMA_VERSION
@@ -16,13 +17,14 @@ from cam_ops.views import Mapper
 from cluster.compilation import choose_compile
 from cluster.console import say
 from cluster.labelling import LabelConfig
-from cluster.labels import find_labels, labels_digest
+from cluster.labels import find_labels, label_images, labels_digest
+from cluster.listing import Listing
 from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
 from cluster.precision import choose_precision
 from cluster.request import Device, Precision, Request, Run, existing_run, publish_run, refuse_another
 from cluster.resources import UNIT
 from cluster.rundir import RunDir, open_run_dir
-from cluster.sources import list_images
+from cluster.sources import open_listing
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
 
@@ -58,7 +60,7 @@ class Preparation:
         """
         self.config, self.before = config, before
         self.run_dir: RunDir = open_run_dir(config.out)
-        self.labels = labels_digest(config.labels)
+        self.labels = labels_digest(config.label_source)
         self.classifier: Classifier = load_classifier(config.model)
         self.mapper: Mapper | None = None
         known = before and self._known(before)
@@ -78,29 +80,34 @@ class Preparation:
 
     def plan(self, num_replicas: int, device: Device) -> Run:
         """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
+        with open_listing(self.config.images, self.config.limit, skip=self.run_dir.root) as listing:
+            self.config = _with_classes(self.config, listing)
+            return self._plan(listing, num_replicas, device)
+
+    def _plan(self, listing: Listing, num_replicas: int, device: Device) -> Run:
         assert self.mapper
-        config, run_dir = self.config, self.run_dir
-        listing = list_images(config.images, config.limit, skip=run_dir.root)
-        labels = find_labels(listing["image_id"], config.labels, self.described.classes, say)
+        config, run_dir, num_images = self.config, self.run_dir, listing.num_images
+        labels_of = find_labels(listing, config.label_source, self.described.classes, say)
         precision, why = choose_precision(config.precision, device, self.mapper)
-        images_per_replica = len(listing) / num_replicas
-        compiled, why_compiled = choose_compile(config.compile, self.mapper, device, precision, images_per_replica)
+        compiled, why_compiled = choose_compile(
+            config.compile, self.mapper, device, precision, num_images / num_replicas
+        )
         compute = _Compute(
             device=device,
             precision=precision,
             compiled=compiled,
-            batch_size=config.batch_size or auto_batch_size(len(listing), LARGEST_BATCH[device]),
+            batch_size=config.batch_size or auto_batch_size(num_images, LARGEST_BATCH[device]),
         )
         request = self._request(compute)
         if config.overwrite:
             run_dir.clear()
-        shard_size = config.shard_size or auto_shard_size(len(listing), num_replicas, compute.batch_size)
-        plan = write_plan(run_dir, listing, labels, shard_size)
+        shard_size = config.shard_size or auto_shard_size(num_images, num_replicas, compute.batch_size)
+        plan = write_plan(run_dir, label_images(listing, labels_of), shard_size)
         run = Run(request=request, plan=plan, class_names=self.described.classes.names, grid=self.described.grid)
         if not publish_run(run_dir, run, asdict(config)):
             return _run_of_another_driver(run_dir, request)
         if plan_digest(run_dir, plan) != plan.digest:  # one that lost the race for run.json wrote over ours
-            write_plan(run_dir, listing, labels, shard_size)
+            write_plan(run_dir, label_images(listing, labels_of), shard_size)
         say(self._said())
         say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
         auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
@@ -171,6 +178,18 @@ class Preparation:
             f"maps: {explain.method} ({why}) {where}, head {described.head}, grid "
             f"{described.grid[0]}x{described.grid[1]}{f', mean of {views} views' if views > 1 else ''}"
         )
+
+
+def _with_classes(config: LabelConfig, listing: Listing) -> LabelConfig:
+    """Settle --classes where it depends on whether a manifest has labels."""
+    if config.label_source != "manifest" or listing.has_labels:
+        return config
+    if config.classes and parse_class_choice(config.classes).label:
+        raise UsageError(
+            f"--classes {config.classes} needs labels, {config.images} has no column label; add it, or give --labels "
+            "folder or --labels FILE.csv"
+        )
+    return replace(config, classes=config.classes or "top1")
 
 
 def _why(asked: object, reason: str) -> str:

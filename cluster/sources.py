@@ -1,7 +1,6 @@
 """List a source of images once, and read one image's bytes later, possibly on another machine.
 
-A listing is an Arrow table with the schema `cam_ops.tables.LISTING`, sorted by `image_id`, each id once. Further kinds
-of source add a function that returns such a table, and if need be a decoder to `load_picture`; `read_image` stays the
+Further kinds of source add a case to `open_listing`, and if need be a decoder to `load_picture`; `read_image` stays the
 only way to the bytes.
 """
 
@@ -9,6 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -17,23 +17,31 @@ import pyarrow as pa
 
 from cam_ops.arrays import U8
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage, Decoded, decode, decode_for, decode_stl10, whole
+from cam_ops.images import MAX_BYTES, STL10_BYTES, BadImage, Decoded, decode, decode_for, decode_stl10, whole
 from cam_ops.settings import Preprocessing
 from cam_ops.tables import LISTING
+from cluster.listing import Listing, listing_of
+from cluster.manifest import is_manifest, open_manifest
 from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
-def folder_address(text: str) -> str:
-    """Return the absolute path of an image folder given as a path or a file:// URI."""
+def source_address(text: str) -> str:
+    """Return the absolute path of a folder or a manifest given as a path or a file:// URI."""
     if not text:
-        raise UsageError("--images expects a folder, got an empty text")
+        raise UsageError("--images expects a folder or a manifest, got an empty text")
     if text.startswith("file://"):
         text = os.fsdecode(unquote_to_bytes(text.removeprefix("file://")))
     elif "://" in text:
-        raise UsageError(f"--images expects a folder, got {text}: this address kind is not supported")
+        raise UsageError(f"--images expects a folder or a manifest, got {text}: this address kind is not supported")
     return os.path.abspath(os.path.expanduser(text))
+
+
+def check_source(address: str) -> None:
+    """Raise StorageError unless the source can be reached from here; the plan stands for a manifest."""
+    if not is_manifest(address):
+        check_folder(address)
 
 
 def check_folder(address: str) -> None:
@@ -47,8 +55,15 @@ def check_folder(address: str) -> None:
         ) from None
 
 
+def open_listing(address: str, limit: int | None, skip: str = "") -> AbstractContextManager[Listing]:
+    """List a source: the first `limit` images that a manifest names, or that a folder holds."""
+    if is_manifest(address):
+        return open_manifest(address, limit)
+    return nullcontext(listing_of(list_images(address, limit, skip)))
+
+
 def list_images(address: str, limit: int | None, skip: str = "") -> pa.Table:
-    """List a folder: its STL10 binary files and nothing else where it holds any, else the pictures below it."""
+    """List a folder, schema LISTING: its STL10 binary files where it holds any, else the pictures below it."""
     return list_stl10(address, limit) if holds_stl10(address) else list_folder(address, limit, skip)
 
 
@@ -106,29 +121,40 @@ def _size(entry: "os.DirEntry[str]") -> int:
 def load_picture(row: dict[str, Any]) -> U8:
     """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
     content = read_image(row["uri"], row["offset"], row["size"])
-    return decode_stl10(content) if is_stl10_file(row["uri"]) else decode(content)
+    return decode_stl10(content) if _is_stl10(row) else decode(content)
 
 
-def decode_for_input(uri: str, content: bytes, config: Preprocessing) -> Decoded:
-    """Decode what `read_image` gave for `uri`, with no more pixels than the network's input needs if so configured."""
-    return whole(decode_stl10(content)) if is_stl10_file(uri) else decode_for(content, config)
+def decode_for_input(row: dict[str, Any], content: bytes, config: Preprocessing) -> Decoded:
+    """Decode what `read_image` gave for a row, with no more pixels than the network's input needs if so configured."""
+    return whole(decode_stl10(content)) if _is_stl10(row) else decode_for(content, config)
+
+
+def _is_stl10(row: dict[str, Any]) -> bool:
+    return is_stl10_file(row["uri"]) and row["size"] == STL10_BYTES
 
 
 def read_image(uri: str, offset: int, size: int) -> bytes:
-    """Return `size` bytes of `uri` from `offset` on, fewer where it ends earlier.
+    """Return `size` bytes of `uri` from `offset` on, fewer where it ends earlier; all if `size` is -1.
 
-    Raises BadImage (``missing``, ``unreadable``) where the file is the reason, StorageError where the storage is.
+    Never more than MAX_BYTES + 1 are read, so that what is too large shows. `uri` is an absolute path as it is, or a
+    file:// URI in percent-encoding. Raises BadImage (``missing``, ``unreadable``) where the file is the reason,
+    StorageError where the storage is.
     """
-    path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
+    path = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else uri.encode()
+    if b"\0" in path:
+        raise BadImage("missing", "no file has a name with a NUL byte")
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
             raise BadImage("unreadable", "not a regular file")
         with open(path, "rb") as file:
             file.seek(offset)
-            return file.read(size)
+            return file.read(min(found.st_size if size < 0 else size, MAX_BYTES + 1))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadImage("missing", str(error.strerror)) from None
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG):
             raise BadImage("unreadable", str(error.strerror)) from None
-        raise StorageError(f"cannot read {path}: {error.strerror}; the shard is left for the next run") from None
+        raise StorageError(
+            f"cannot read {os.fsdecode(path)}: {error.strerror}; the shard is left for the next run"
+        ) from None

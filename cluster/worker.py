@@ -29,7 +29,7 @@ from cluster.precision import DTYPES
 from cluster.request import Precision, read_run
 from cluster.rows import BatchMaps, Picture, ShardReport, ShardRows
 from cluster.rundir import RUN, open_run_dir, shard_name
-from cluster.sources import check_folder
+from cluster.sources import check_source
 
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
@@ -56,7 +56,7 @@ class CamWorker:
             )
         self.run, request = run, run.request
         self.run_json = self.run_dir.read(RUN)
-        check_folder(request.images)
+        check_source(request.images)
         cv2.setNumThreads(0)
         if request.device == "cpu":
             torch.set_num_threads(1)

@@ -8,6 +8,7 @@ from cam_ops.classes import class_list, parse_class_choice, read_class_names
 from cam_ops.errors import UsageError
 from cam_ops.scores import choose_classes, class_scores
 from cluster.labels import find_labels
+from cluster.listing import Listing
 
 NAMES = class_list([("n01", "cat"), ("n02", "crane"), ("n03", "crane")], ["cat", "crane", "crane"])
 SCORES = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
@@ -86,7 +87,10 @@ def test_names_that_are_numbers_mean_those() -> None:
 
 
 def labels_of(ids: list[str], spec: str, classes: object = NAMES) -> list[int | None]:
-    return find_labels(pa.chunked_array([ids]), spec, classes, lambda sentence: None).to_pylist()
+    batch = pa.record_batch({"image_id": ids})
+    listing = Listing(num_images=len(ids), has_labels=False, batches=lambda: iter([batch.slice(0, 1), batch.slice(1)]))
+    labels_of = find_labels(listing, spec, classes, lambda sentence: None)
+    return [label for batch in listing.batches() for label in labels_of(batch).to_pylist()]
 
 
 def test_folders_match_any_column_and_pictures_at_the_root_have_no_label() -> None:

@@ -15,22 +15,23 @@ import pytest
 
 from cam_ops.errors import StorageError
 from cam_ops.images import BadImage
-from cam_ops.tables import heatmaps_schema, with_metadata
+from cam_ops.tables import LABELLED, heatmaps_schema, with_metadata
 from cluster.parquet import decode, document_of, encode
 from cluster.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
 from cluster.rundir import RunDir
 from cluster.sources import list_folder, read_image
 
 
-def listing_of(num_images: int) -> pa.Table:
+def labelled(num_images: int, rows_per_batch: int) -> list[pa.RecordBatch]:
     ids = [f"{i:05d}.jpg" for i in range(num_images)]
     sizes = pa.array([7] * num_images, pa.int64())
-    return pa.table({"image_id": ids, "uri": [f"file:///{i}" for i in ids], "offset": sizes, "size": sizes})
+    uris, labels = [f"file:///{i}" for i in ids], pa.nulls(num_images, pa.int32())
+    return pa.table([ids, uris, sizes, sizes, labels], schema=LABELLED).to_batches(rows_per_batch)
 
 
 def test_every_image_is_planned_once_and_shards_read_back_in_order(tmp_path: Path) -> None:
     run_dir = RunDir(str(tmp_path))
-    plan = write_plan(run_dir, listing_of(2503), pa.nulls(2503, pa.int32()), 2)
+    plan = write_plan(run_dir, labelled(2503, 2503), 2)
     assert (plan.num_images, plan.num_shards) == (2503, 1252)
     assert sorted(path.name for path in (tmp_path / "plan").iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
     rows = [row for shard in range(1252) for row in read_shard(run_dir, shard).to_pylist()]
@@ -39,6 +40,7 @@ def test_every_image_is_planned_once_and_shards_read_back_in_order(tmp_path: Pat
     assert find_image(run_dir, plan, "02502.jpg") == (1251, 0)
     assert find_image(run_dir, plan, "nothing.jpg") is None
     assert plan_digest(run_dir, plan) == plan.digest
+    assert [write_plan(run_dir, labelled(2503, rows), 2) for rows in (1, 999, 1000, 2001)] == [plan] * 4
     (tmp_path / "plan" / "part-00001.parquet").unlink()
     assert plan_digest(run_dir, plan) != plan.digest
 

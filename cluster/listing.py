@@ -1,0 +1,24 @@
+"""The images of a source: a stream of record batches that can be read again."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Images in rising order of their ids' UTF-8 bytes, each id once.
+
+    Batches have the schema `cam_ops.tables.LISTING`, and a further column `label`, string, where `has_labels`: the
+    source's own word for the class, null or blank where an image has none.
+    """
+
+    num_images: int
+    has_labels: bool
+    batches: Callable[[], Iterator[pa.RecordBatch]]  # from the first image on, at each call
+
+
+def listing_of(table: pa.Table) -> Listing:
+    """Return a table that is a listing already, schema LISTING, as one."""
+    return Listing(num_images=len(table), has_labels=False, batches=lambda: iter(table.to_batches()))

@@ -1,0 +1,221 @@
+"""List the images that a Parquet or CSV file names, tens of millions of them in constant memory.
+
+Columns are `uri`, and as the author likes `image_id` (unique; by default the uri as written) and `label`; others are
+left out. A uri is an absolute path, a file:// URI, or a path relative to the manifest's own folder. pyarrow reads the
+file as a stream, DuckDB sorts it, on disk where it outgrows `MEMORY_LIMIT`. No path and no name from the file ever
+becomes SQL.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pc_csv
+import pyarrow.parquet as pq
+
+from cam_ops.errors import CamrayError, StorageError, UsageError
+from cam_ops.tables import LISTING
+from cluster.listing import Listing
+from cluster.parquet import stream
+
+SUFFIXES = (".parquet", ".csv")
+COLUMNS = ("uri", "image_id", "label")
+MEMORY_LIMIT = "512MiB"  # of the sort; more makes it no faster
+NUM_THREADS = 1  # the rows arrive one after the other; with two, the sort needs more memory and no less time
+ROWS_PER_BATCH = 2**15
+CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row; a dozen blocks are read ahead
+SHOWN_CHARACTERS = 200
+
+
+def is_manifest(address: str) -> bool:
+    """Say whether an absolute path means a manifest, by its suffix; it need not exist any more."""
+    return address.lower().endswith(SUFFIXES) and not os.path.isdir(address)
+
+
+@contextmanager
+def open_manifest(address: str, limit: int | None, memory_limit: str = MEMORY_LIMIT) -> Iterator[Listing]:
+    """List the images of a manifest, the first `limit` of them by id; the listing ends with the context.
+
+    Raises UsageError for a file that is no manifest, a row without uri or id, an id that is there twice, and a uri that
+    is no file; StorageError for a manifest that cannot be reached or is empty, and where there is no room to sort.
+    """
+    with TemporaryDirectory(prefix="camray-") as scratch:
+        ordered = Path(scratch, "sorted.parquet")
+        names = _sort(address, ordered, limit, scratch, memory_limit)
+        batches = partial(_batches, ordered, _folder_of(address))
+        num_images = _check(address, ordered)
+        yield Listing(num_images=num_images, has_labels="label" in names, batches=batches)
+
+
+def shown(text: str) -> str:
+    """Return a text from a manifest as it stands in a message: quoted, and shortened where it is long."""
+    return repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
+
+
+def _folder_of(address: str) -> str:
+    folder = os.path.dirname(address)
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the folder of a manifest needs a name in UTF-8, {folder!r} is not") from None
+    return folder
+
+
+def _sort(address: str, ordered: Path, limit: int | None, scratch: str, memory_limit: str) -> list[str]:
+    """Write the manifest's columns as texts, sorted by id, to the Parquet file `ordered`; return their names."""
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory_limit,
+        "temp_directory": scratch,
+        "threads": NUM_THREADS,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    try:
+        with open(address, "rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise StorageError(f"the manifest {address} is empty; check --images")
+        reader = _open_csv(address) if address.lower().endswith(".csv") else _open_parquet(address)
+        with duckdb.connect(":memory:", config=settings) as connection:
+            rows = connection.from_arrow(reader).order(f"{_id_column(reader.schema)} NULLS FIRST")
+            rows = rows if limit is None else rows.limit(limit)
+            _write(connection, rows, ordered)
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise _refusal(address, scratch, error) from None
+    return list(reader.schema.names)
+
+
+def _write(connection: duckdb.DuckDBPyConnection, rows: duckdb.DuckDBPyRelation, ordered: Path) -> None:
+    """Run the sort in a thread of its own: an interrupt inside DuckDB's call for rows would be its error."""
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(
+                rows.write_parquet, str(ordered), compression="lz4_raw", row_group_size=ROWS_PER_BATCH
+            ).result()
+        finally:
+            connection.interrupt()
+
+
+def _refusal(address: str, scratch: str, error: Exception) -> CamrayError:
+    """Say whose fault it is that a manifest cannot be read and sorted."""
+    reason = str(error).strip().partition("\n")[0].partition(" Detail: Python exception")[0]
+    if isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
+        return StorageError(
+            f"cannot sort the manifest {address} in {scratch}: {reason}; set TMPDIR to a folder with room; "
+            "where memory lacks, shorten the uris"
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        where = os.uname().nodename
+        return StorageError(f"cannot read the manifest {address} on {where}: {error.strerror}; check --images")
+    return UsageError(f"cannot read {address}, which its name says is Parquet or CSV: {reason}")
+
+
+def _open_parquet(address: str) -> pa.RecordBatchReader:
+    file = pq.ParquetFile(address)
+    names = _columns(address, file.schema_arrow.names)
+    for name in names:
+        kind = file.schema_arrow.field(name).type
+        if not _is_text_or_number(kind):
+            raise UsageError(f"expected texts or whole numbers in column {name} of {address}, it holds {kind}")
+    schema = pa.schema([(name, pa.string()) for name in names])
+    return pa.RecordBatchReader.from_batches(schema, _texts(file, schema))
+
+
+def _texts(file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for batch in stream(file, ROWS_PER_BATCH, schema.names):
+        texts = batch.select(schema.names).cast(schema)
+        texts.validate(full=True)  # UTF-8
+        yield texts
+
+
+def _is_text_or_number(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    accepted: tuple[Callable[[pa.DataType], bool], ...] = (
+        *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+        *(pa.types.is_integer, pa.types.is_null),
+    )
+    return any(is_kind(kind) for is_kind in accepted)
+
+
+def _open_csv(address: str) -> pa.RecordBatchReader:
+    """Open a CSV as RFC 4180 has it, in UTF-8, all columns texts.
+
+    Not by DuckDB: version 2.0 refuses line breaks in quotes where lines end in CR LF, or, told of them, reads no row.
+    """
+    layout = {
+        "read_options": pc_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
+        "parse_options": pc_csv.ParseOptions(newlines_in_values=True),
+    }
+    with pc_csv.open_csv(address, **layout) as header:
+        names = _columns(address, header.schema.names)
+    texts = pc_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.string()))
+    return pc_csv.open_csv(address, **layout, convert_options=texts)
+
+
+def _columns(address: str, found: list[str]) -> list[str]:
+    """Return those of our columns that the manifest has."""
+    if found.count("uri") != 1 or any(found.count(name) > 1 for name in COLUMNS):
+        raise UsageError(
+            f"expected one column uri in {address}, and at most one image_id and label, found "
+            f"{', '.join(shown(name) for name in found[:10])}"
+        )
+    return [name for name in COLUMNS if name in found]
+
+
+def _id_column(schema: pa.Schema) -> str:
+    return "image_id" if "image_id" in schema.names else "uri"
+
+
+def _check(address: str, ordered: Path) -> int:
+    """Count the rows; raise UsageError for the first that cannot be planned."""
+    num_rows, last_id = 0, None
+    with pq.ParquetFile(ordered) as file:
+        id_column = _id_column(file.schema_arrow)
+        for batch in stream(file, ROWS_PER_BATCH, ["uri", id_column]):
+            for name in ("uri", id_column):
+                if batch[name].null_count or pc.any(pc.equal(batch[name], "")).as_py():
+                    raise UsageError(f"expected a {name} in each row of {address}, at least one has none")
+            _check_scheme(batch["uri"])
+            ids = pa.chunked_array([pa.array([last_id], pa.string()), batch[id_column]]).combine_chunks()
+            at = pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py()
+            if at >= 0:
+                raise UsageError(
+                    f"expected each {id_column} once in {address}, {shown(ids[at].as_py())} is there twice; "
+                    "take one of them out" + ("" if id_column == "image_id" else ", or add a column image_id")
+                )
+            num_rows, last_id = num_rows + len(batch), ids[-1].as_py()
+    if not num_rows:
+        raise StorageError(f"the manifest {address} lists no image; check --images")
+    return num_rows
+
+
+def _check_scheme(uris: pa.Array) -> None:
+    other = pc.and_not(pc.match_substring_regex(uris, "^[A-Za-z][A-Za-z0-9+.-]*://"), pc.starts_with(uris, "file:///"))
+    at = pc.index(other, True).as_py()
+    if at >= 0:
+        raise UsageError(
+            f"the manifest names {shown(uris[at].as_py())}: addresses other than paths and file:///... are not "
+            "supported yet"
+        )
+
+
+def _batches(ordered: Path, folder: str) -> Iterator[pa.RecordBatch]:
+    """Yield batches as `Listing` has them."""
+    with pq.ParquetFile(ordered) as file:
+        has_labels = "label" in file.schema_arrow.names
+        id_column = _id_column(file.schema_arrow)
+        schema = LISTING.append(pa.field("label", pa.string())) if has_labels else LISTING
+        for batch in stream(file, ROWS_PER_BATCH):
+            uris = batch["uri"]
+            is_whole = pc.or_(pc.starts_with(uris, "/"), pc.starts_with(uris, "file:///"))
+            addresses = pc.if_else(is_whole, uris, pc.binary_join_element_wise(folder, uris, os.sep))
+            zeros_N = np.zeros(len(batch), np.int64)
+            columns = [batch[id_column], addresses, pa.array(zeros_N), pa.array(zeros_N - 1)]
+            yield pa.record_batch([*columns, batch["label"]] if has_labels else columns, schema=schema)
