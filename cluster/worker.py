@@ -96,7 +96,7 @@ class CamWorker:
         rows = ShardRows(self.run, planned)
         for pixels_BSS3, pictures in batches:
             is_any_ok = any(picture.status == "ok" for picture in pictures)
-            rows.add(pictures, self._explain(pixels_BSS3, pictures) if is_any_ok else None)
+            rows.add(pictures, self.explain(pixels_BSS3, pictures) if is_any_ok else None)
         return rows
 
     def _publish(self, shard: int, rows: ShardRows) -> ShardReport:
@@ -107,7 +107,7 @@ class CamWorker:
             self.run_dir.publish(shard_name(table, shard), content)
         return rows.report(shard)
 
-    def _explain(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
+    def explain(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
         """Run the network on the whole batch and map the wanted classes."""
         pixels_BCSS = pixels_BSS3.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         explained = self.mapper.explain(pixels_BCSS, partial(self._choose, pictures))

@@ -1,0 +1,295 @@
+"""`bench`: measure this machine: stages, whole runs against the hardware's limit and against peers, plans, memory."""
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import tyro.conf
+
+from cam_ops.errors import UsageError
+from cam_ops.settings import ModelConfig
+from cluster.apart import Apart
+from cluster.console import say
+from cluster.interrupts import raise_on_sigterm
+from cluster.measures import Measured, on_all, run_label, write_large_manifest, write_manifest
+from cluster.simulated import simulate
+from jobs.command import Outcome
+from jobs.demo_model import MEAN, STD
+from jobs.flags import parse
+
+Section = Literal["stages", "limit", "executors", "peers", "dispatch", "plan", "memory"]
+Figure = dict[str, Any]
+
+SPEED: tuple[Section, ...] = ("stages", "limit")
+LITE0 = "efficientnet_lite0"
+PROBE_S = 4.0
+PEER_IMAGES = {"blog": 64, "gradcam": 64, "torchcam": 128}
+WORKERS = (1, 10, 100, 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchConfig:
+    """Measure this machine. Contenders take turns; medians are printed with (lowest-highest), and all is appended to
+    a file as JSON. Without sections the README's table of speed: stages and limit.
+    """
+
+    sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
+    """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `executors`: Ray
+    against inline; `peers`: what one would run instead; `dispatch`: shards a second; `plan`: a large manifest;
+    `memory`: resident sizes over a long run."""
+    images: str
+    """Folder of pictures; they are used again and again."""
+    models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
+    """Networks: torchvision's with random weights, or efficientnet_lite0."""
+    num_images: int = 512
+    """Images of each run."""
+    rounds: int = 3
+    """How often each contender has its turn."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format, as of `label`."""
+    rows: int = 10_000_000
+    """Rows of the manifest that is planned."""
+    out: Path = Path("bench.jsonl")
+    """File to append the figures to, a JSON object a line."""
+
+    def __post_init__(self) -> None:
+        if min(self.num_images, self.rounds, self.rows) < 1:
+            raise UsageError("--num-images, --rounds and --rows expect numbers of at least 1")
+
+
+def run(arguments: list[str]) -> Outcome:
+    """Measure the sections one after the other; a figure is printed as soon as it is there."""
+    raise_on_sigterm()
+    config = parse(BenchConfig, arguments, "bench")
+    print(f"{_now()}  {_commit()}  {_machine()}", flush=True)
+    with TemporaryDirectory(prefix="camray-bench-") as scratch:
+        for section in config.sections:
+            for figure in MEASURES[section](config, Path(scratch)):
+                print(_line(figure), flush=True)
+                _append(config.out, {"date": _now(), "commit": _commit(), "machine": _machine(), **figure})
+    return Outcome(out=str(config.out))
+
+
+def stages(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Measure the stages of one replica, compiled, in one thread."""
+    for model in config.models:
+        replica = _replica(config, scratch, model)
+        spent = [replica.call("stages") for _ in range(config.rounds + 1)][1:]
+        replica.close()
+        yield {
+            "section": "stages, ms/image",
+            "model": model,
+            **{stage: _spread([one[stage] for one in spent]) for stage in spent[0]},
+        }
+
+
+def limit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Compare whole runs with 1 / (1/F + 1/D), F and D the rates of bare forward and decode with all cores loaded."""
+    num_cores = len(os.sched_getaffinity(0))
+    for model in config.models:
+        replicas = [_replica(config, scratch, model) for _ in range(num_cores)]
+        rounds: list[tuple[float, float, Measured]] = []
+        for number in range(config.rounds):
+            forward, decode = (sum(on_all(replicas, what, PROBE_S)) for what in ("forward", "decode"))
+            flags = _label_flags(config, scratch, model)
+            rounds.append((forward, decode, run_label(flags, scratch / f"limit-{model}-{number}", num_cores)))
+        for replica in replicas:
+            replica.close()
+        limits = [1 / (1 / forward + 1 / decode) for forward, decode, _ in rounds]
+        yield {
+            "section": "limit, images/s",
+            "model": model,
+            "forward": _spread([forward for forward, _, _ in rounds]),
+            "decode": _spread([decode for _, decode, _ in rounds]),
+            "limit": _spread(limits),
+            "label": _spread([measured.steady for *_, measured in rounds]),
+            "of_limit": _spread([one[2].steady / bound for one, bound in zip(rounds, limits, strict=True)]),
+            "first_commit_s": _spread([measured.first_commit_s for *_, measured in rounds]),
+            "bytes_per_image": _spread([measured.bytes_per_image for *_, measured in rounds]),
+            "driver_mib": _spread([measured.max_rss_mib for *_, measured in rounds]),
+        }
+
+
+def executors(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Compare one replica on Ray with the same worker inline; start-up does not count."""
+    for model in config.models:
+        flags = _label_flags(config, scratch, model)
+        found: dict[str, list[float]] = {"inline": [], "ray": []}
+        for number in range(config.rounds):
+            for name, more in (("inline", ["--executor", "inline"]), ("ray", ["--replicas", "1"])):
+                measured = run_label([*flags, *more], scratch / f"{name}-{model}-{number}", 1)
+                found[name].append(measured.steady)
+        ratios = [ray / inline for ray, inline in zip(found["ray"], found["inline"], strict=True)]
+        rates = {name: _spread(rates) for name, rates in found.items()}
+        yield {"section": "executors, images/s", "model": model, **rates, "ray_of_inline": _spread(ratios)}
+
+
+def peers(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Compare whole runs, start-up included, with Ray Data's on as many images, and steady ones with others' loops."""
+    num_cores = len(os.sched_getaffinity(0))
+    for model in config.models:
+        found: dict[str, list[float]] = {}
+        for number in range(config.rounds):
+            for peer, num_images in {**PEER_IMAGES, "ray-data": config.num_images}.items():
+                found.setdefault(peer, []).append(_peer_rate(config, peer, model, num_images))
+            out = scratch / f"peers-{model}-{number}"
+            measured = run_label(_label_flags(config, scratch, model), out, num_cores)
+            found.setdefault("label, total", []).append(measured.rate)
+            found.setdefault("label, steady", []).append(measured.steady)
+        ratios = {
+            f"over {peer}": statistics.median(found["label, total" if peer == "ray-data" else "label, steady"])
+            / statistics.median(found[peer])
+            for peer in (*PEER_IMAGES, "ray-data")
+        }
+        yield {
+            "section": f"peers, images/s, {config.num_images} images",
+            "model": model,
+            **{name: _spread(rates) for name, rates in found.items()},
+            **{name: f"{ratio:.2f}" for name, ratio in ratios.items()},
+        }
+
+
+def dispatch(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Measure the loop that hands out shards, with simulated workers that have nothing to do."""
+    rates = {f"{count} workers": _spread([simulate(count, 50_000) for _ in range(config.rounds)]) for count in WORKERS}
+    yield {"section": "dispatch, shards/s", **rates}
+
+
+def plan(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Plan a manifest of many rows in no order."""
+    manifest = scratch / "large.parquet"
+    write_large_manifest(config.rows, manifest)
+    for number in range(config.rounds):
+        planner = Apart("cluster.measures:Planner")
+        planned, seconds, rss_mib = planner.call("plan", str(manifest), str(scratch / f"plan-{number}"), 1000)
+        planner.close()
+        yield {
+            "section": "plan",
+            "rows": planned.num_images,
+            "shards": planned.num_shards,
+            "seconds": f"{seconds:.1f}",
+            "max_rss_mib": f"{rss_mib:.0f}",
+        }
+
+
+def memory(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Watch the resident size of a replica over a run of --num-images in one process."""
+    for model in config.models:
+        flags = [*_label_flags(config, scratch, model), "--executor", "inline"]
+        command = [sys.executable, "-m", "jobs", "label", "--out", str(scratch / f"memory-{model}"), *flags]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        sizes: list[tuple[int, float]] = []
+        while process.poll() is None:
+            num_shards = len(list((scratch / f"memory-{model}" / "images").glob("*.parquet")))
+            sizes.append((num_shards, _rss_mib(process.pid)))
+            time.sleep(1)
+        with_shards = [(shards, size) for shards, size in sizes if shards and not math.isnan(size)]
+        tenth = max(1, len(with_shards) // 10)
+        yield {
+            "section": f"memory, MiB, {config.num_images} images",
+            "model": model,
+            "exit_code": process.returncode,
+            "after_a_tenth": f"{statistics.median(size for _, size in with_shards[tenth : 2 * tenth + 1]):.0f}",
+            "last_tenth": f"{statistics.median(size for _, size in with_shards[-tenth:]):.0f}",
+            "largest": f"{max(size for _, size in sizes if not math.isnan(size)):.0f}",
+        }
+
+
+MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
+    "stages": stages,
+    "limit": limit,
+    "executors": executors,
+    "peers": peers,
+    "dispatch": dispatch,
+    "plan": plan,
+    "memory": memory,
+}
+
+
+def _label_flags(config: BenchConfig, scratch: Path, model: str) -> list[str]:
+    manifest = scratch / "images.parquet"
+    if not manifest.exists():
+        write_manifest(config.images, config.num_images, manifest)
+    return [*("--images", str(manifest)), *_model_flags(model), "--precision", config.precision, "--compile", "always"]
+
+
+def _model_flags(model: str) -> list[str]:
+    if model == LITE0:
+        mean, std = ([str(value) for value in triple] for triple in (MEAN, STD))
+        return ["--model", "jobs.demo_model:efficientnet_lite0", "--mean", *mean, "--std", *std]
+    return ["--model", model, "--weights", "random"]
+
+
+def _replica(config: BenchConfig, scratch: Path, model: str) -> Apart:
+    """Return a replica in a process of its own, for a small run with the settings of the large ones."""
+    out = scratch / f"replica-{model}"
+    if not out.exists():
+        small = [*_label_flags(config, scratch, model), "--limit", "64", "--batch-size", "16", "--executor", "inline"]
+        run_label(small, out, 1)
+    named = ModelConfig(model=model, weights="random")
+    if model == LITE0:
+        named = ModelConfig(model="jobs.demo_model:efficientnet_lite0", mean=MEAN, std=STD)
+    return Apart("cluster.measures:Replica", str(out), named)
+
+
+def _peer_rate(config: BenchConfig, peer: str, model: str, num_images: int) -> float:
+    name = "jobs.demo_model:efficientnet_lite0" if model == LITE0 else model
+    command = [sys.executable, "-m", "jobs.peers", peer, name, str(num_images), config.images]
+    precision = ["--precision", "bf16"] if peer == "ray-data" and config.precision == "bf16" else []
+    finished = subprocess.run([*command, *precision], capture_output=True, text=True)
+    if finished.returncode:
+        say(f"{peer} failed on {model}: {finished.stderr.strip().splitlines()[-1:]}")
+        return float("nan")
+    return float(json.loads(finished.stdout.splitlines()[-1])["images_per_s"])
+
+
+def _rss_mib(pid: int) -> float:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):  # it has just ended
+        return float("nan")
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _spread(values: list[float]) -> str:
+    """Return the median with the lowest and the highest value, three digits each."""
+    return f"{_digits(statistics.median(values))} ({_digits(min(values))}-{_digits(max(values))})"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 or math.isnan(value) else f"{value:.3g}"
+
+
+def _line(figure: Figure) -> str:
+    return "  ".join(f"{name} {value}" if name != "section" else f"{value}:" for name, value in figure.items())
+
+
+def _append(path: Path, document: Figure) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(document) + "\n")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M")
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return found.stdout.strip() or "no commit"
+
+
+def _machine() -> str:
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    name = models[0].partition(":")[2].strip() if models else platform.machine()
+    return f"{len(os.sched_getaffinity(0))} x {name}"
