@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pyarrow as pa
@@ -132,14 +133,16 @@ def run_label(flags: Sequence[str], out: Path, num_replicas: int) -> Measured:
     """Run `label` into `out`, a new folder, and measure it. Raises RuntimeError with its output if it fails."""
     command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
     start_s, wall_s = time.perf_counter(), time.time()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start_s
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}:\n{said}")
+    max_rss_mib = 0.0
+    with TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            max_rss_mib = max(max_rss_mib, resident_mib(process.pid))
+            time.sleep(0.05)
+        seconds = time.perf_counter() - start_s
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}:\n{said.read()}")
     commits = sorted((path.stat().st_mtime, _num_rows(path)) for path in out.glob("images/*.parquet"))
     num_images = sum(count for _, count in commits)
     return Measured(
@@ -148,8 +151,17 @@ def run_label(flags: Sequence[str], out: Path, num_replicas: int) -> Measured:
         rate=num_images / seconds,
         steady=_steady(commits, num_replicas),
         bytes_per_image=sum(path.stat().st_size for table in TABLES for path in (out / table).iterdir()) / num_images,
-        max_rss_mib=usage.ru_maxrss / 1024,
+        max_rss_mib=max_rss_mib,
     )
+
+
+def resident_mib(pid: int) -> float:
+    """Return a process's resident size, 0 where it has just ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _num_rows(path: Path) -> int:

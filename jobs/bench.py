@@ -21,7 +21,7 @@ from cam_ops.settings import ModelConfig
 from cluster.apart import Apart
 from cluster.console import say
 from cluster.interrupts import raise_on_sigterm
-from cluster.measures import Measured, on_all, run_label, write_large_manifest, write_manifest
+from cluster.measures import Measured, on_all, resident_mib, run_label, write_large_manifest, write_manifest
 from cluster.simulated import simulate
 from jobs.command import Outcome
 from jobs.demo_model import MEAN, STD
@@ -32,6 +32,7 @@ Figure = dict[str, Any]
 
 SPEED: tuple[Section, ...] = ("stages", "limit")
 LITE0 = "efficientnet_lite0"
+HALF = (0.5, 0.5, 0.5)
 PROBE_S = 4.0
 PEER_IMAGES = {"blog": 64, "gradcam": 64, "torchcam": 128}
 WORKERS = (1, 10, 100, 1000)
@@ -50,7 +51,8 @@ class BenchConfig:
     images: str
     """Folder of pictures; they are used again and again."""
     models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
-    """Networks: torchvision's with random weights, or efficientnet_lite0."""
+    """Networks: torchvision's with random weights, efficientnet_lite0, or package.module:factory, such as
+    jobs.bench_model:head_only, which costs next to nothing."""
     num_images: int = 512
     """Images of each run."""
     rounds: int = 3
@@ -191,9 +193,9 @@ def memory(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
         sizes: list[tuple[int, float]] = []
         while process.poll() is None:
             num_shards = len(list((scratch / f"memory-{model}" / "images").glob("*.parquet")))
-            sizes.append((num_shards, _rss_mib(process.pid)))
+            sizes.append((num_shards, resident_mib(process.pid)))
             time.sleep(1)
-        with_shards = [(shards, size) for shards, size in sizes if shards and not math.isnan(size)]
+        with_shards = [(shards, size) for shards, size in sizes if shards and size]
         tenth = max(1, len(with_shards) // 10)
         yield {
             "section": f"memory, MiB, {config.num_images} images",
@@ -201,7 +203,7 @@ def memory(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
             "exit_code": process.returncode,
             "after_a_tenth": f"{statistics.median(size for _, size in with_shards[tenth : 2 * tenth + 1]):.0f}",
             "last_tenth": f"{statistics.median(size for _, size in with_shards[-tenth:]):.0f}",
-            "largest": f"{max(size for _, size in sizes if not math.isnan(size)):.0f}",
+            "largest": f"{max(size for _, size in sizes):.0f}",
         }
 
 
@@ -223,11 +225,20 @@ def _label_flags(config: BenchConfig, scratch: Path, model: str) -> list[str]:
     return [*("--images", str(manifest)), *_model_flags(model), "--precision", config.precision, "--compile", "always"]
 
 
-def _model_flags(model: str) -> list[str]:
-    if model == LITE0:
-        mean, std = ([str(value) for value in triple] for triple in (MEAN, STD))
-        return ["--model", "jobs.demo_model:efficientnet_lite0", "--mean", *mean, "--std", *std]
-    return ["--model", model, "--weights", "random"]
+def _model(name: str) -> ModelConfig:
+    if name == LITE0:
+        return ModelConfig(model="jobs.demo_model:efficientnet_lite0", mean=MEAN, std=STD)
+    if ":" in name:
+        return ModelConfig(model=name, mean=HALF, std=HALF)
+    return ModelConfig(model=name, weights="random")
+
+
+def _model_flags(name: str) -> list[str]:
+    model = _model(name)
+    flags = ["--model", model.model]
+    if model.mean and model.std:
+        return [*flags, "--mean", *map(str, model.mean), "--std", *map(str, model.std)]
+    return [*flags, "--weights", "random"]
 
 
 def _replica(config: BenchConfig, scratch: Path, model: str) -> Apart:
@@ -236,29 +247,17 @@ def _replica(config: BenchConfig, scratch: Path, model: str) -> Apart:
     if not out.exists():
         small = [*_label_flags(config, scratch, model), "--limit", "64", "--batch-size", "16", "--executor", "inline"]
         run_label(small, out, 1)
-    named = ModelConfig(model=model, weights="random")
-    if model == LITE0:
-        named = ModelConfig(model="jobs.demo_model:efficientnet_lite0", mean=MEAN, std=STD)
-    return Apart("cluster.measures:Replica", str(out), named)
+    return Apart("cluster.measures:Replica", str(out), _model(model))
 
 
 def _peer_rate(config: BenchConfig, peer: str, model: str, num_images: int) -> float:
-    name = "jobs.demo_model:efficientnet_lite0" if model == LITE0 else model
-    command = [sys.executable, "-m", "jobs.peers", peer, name, str(num_images), config.images]
+    command = [sys.executable, "-m", "jobs.peers", peer, _model(model).model, str(num_images), config.images]
     precision = ["--precision", "bf16"] if peer == "ray-data" and config.precision == "bf16" else []
     finished = subprocess.run([*command, *precision], capture_output=True, text=True)
     if finished.returncode:
         say(f"{peer} failed on {model}: {finished.stderr.strip().splitlines()[-1:]}")
         return float("nan")
     return float(json.loads(finished.stdout.splitlines()[-1])["images_per_s"])
-
-
-def _rss_mib(pid: int) -> float:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):  # it has just ended
-        return float("nan")
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _spread(values: list[float]) -> str:
