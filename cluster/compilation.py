@@ -66,7 +66,7 @@ def _hindrance(mapper: Mapper) -> UsageError | MachineError | None:
         return UsageError(f"--method {mapper.method} needs more of this network than one forward pass")
     try:
         get_cpp_compiler()
-    except InvalidCxxCompiler:
+    except (InvalidCxxCompiler, OSError):  # the latter where CXX names what cannot be run
         return MachineError("there is no C++ compiler; install g++ for faster forward passes, or use --compile never")
     return None
 
@@ -104,38 +104,72 @@ def cache_folder() -> Path:
 
 
 def _compiled(folder: Path, request: Request, forward: Forward, noise_BCSS: Tensor) -> Compiled:
-    path = folder / f"{_key(request, forward, noise_BCSS)}.so"
+    key = _key(request, forward, noise_BCSS)
+    with _alone(folder / f"{key}.lock"):
+        kept = _kept(folder, key)
+        if kept:
+            try:
+                return _loaded(kept, request, forward, noise_BCSS)
+            except (MachineError, UsageError):  # it is not what its name says: made again
+                kept.unlink()
+        return _loaded(_compile(folder, key, forward, noise_BCSS), request, forward, noise_BCSS)
+
+
+def _kept(folder: Path, key: str) -> Path | None:
+    """Find a compiled network with the bytes that it had when it was named; remove others of its key.
+
+    One that is cut short would end this process when it runs.
+    """
+    for path in folder.glob(f"{key}-*.so"):
+        if path.name == _name(key, path):
+            return path
+        path.unlink()
+    return None
+
+
+def _name(key: str, path: Path) -> str:
+    """Name a file by its bytes, too: the dynamic loader gives what it has under a name, even if the file is another."""
+    with path.open("rb") as file:
+        return f"{key}-{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}.so"
+
+
+def _loaded(path: Path, request: Request, forward: Forward, noise_BCSS: Tensor) -> Compiled:
+    """Load a compiled network and compare it with the network itself."""
+    try:
+        loaded = load_compiled(path, noise_BCSS.device)
+    except RuntimeError as error:
+        raise MachineError(
+            f"cannot load the compiled network ({error}); set CAMRAY_CACHE to a folder that native code may be loaded "
+            "from, or use --compile never"
+        ) from error
     limit = TOLERANCE[request.precision]
-    with _alone(path.with_suffix(".lock")):
-        for _ in range(2):
-            if not path.is_file():
-                _compile(path, forward, noise_BCSS)
-            loaded = load_compiled(path, noise_BCSS.device)
-            difference = disagreement(loaded, forward, noise_BCSS)
-            if difference <= limit:
-                os.utime(path)
-                return loaded
-            path.unlink()
-    raise UsageError(
-        f"the compiled {request.model} differs from the network itself by {difference:.1e} of its largest value, "
-        f"at most {limit:.0e} expected; use --compile never"
-    )
+    difference = disagreement(loaded, forward, noise_BCSS)
+    if not difference <= limit:
+        raise UsageError(
+            f"the compiled {request.model} differs from the network itself by {difference:.1e} of its largest value, "
+            f"at most {limit:.0e} expected; use --compile never"
+        )
+    os.utime(path)
+    return loaded
 
 
-def _compile(path: Path, forward: Forward, noise_BCSS: Tensor) -> None:
+def _compile(folder: Path, key: str, forward: Forward, noise_BCSS: Tensor) -> Path:
     """Compile to a name of its own, then rename: a file is whole or not there."""
     say(f"compiling the network for {len(noise_BCSS)} pictures of {noise_BCSS.shape[2]} pixels, about half a minute")
     start_s = time.monotonic()
-    scratch = path.with_suffix(f".{os.getpid()}.so")
+    scratch = folder / f"{key}.{os.getpid()}.so"
     try:
-        with TemporaryDirectory(dir=path.parent) as folder, fresh_cache(dir=folder):
+        with TemporaryDirectory(dir=folder) as own, fresh_cache(dir=own):
             compile_to(scratch, forward, noise_BCSS)
-        os.replace(scratch, path)
+        path = scratch.rename(folder / _name(key, scratch))
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}; set CAMRAY_CACHE, or use --compile never") from None
+        raise StorageError(
+            f"cannot write to {folder}: {error.strerror}; set CAMRAY_CACHE, or use --compile never"
+        ) from None
     finally:
         scratch.unlink(missing_ok=True)
-    say(f"compiled in {time.monotonic() - start_s:.0f} s, kept in {path.parent}")
+    say(f"compiled in {time.monotonic() - start_s:.0f} s, kept in {folder}")
+    return path
 
 
 @contextmanager

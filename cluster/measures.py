@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from cluster.apart import Apart
 from cluster.listing import Listing
 from cluster.plan import Plan, write_plan
-from cluster.rundir import TABLES, open_run_dir, shard_name
+from cluster.rundir import TABLES, open_run_dir
 from cluster.sources import list_folder, open_listing
 
 MAX_HELD = 64  # pictures held in memory
@@ -214,11 +214,3 @@ class Planner:
         with open_listing(manifest, None) as listing:
             plan = planned(listing)
         return plan, time.perf_counter() - start_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def copy_commits(out: str, num_shards: int) -> None:
-    """Give a planned run the images files of `num_shards` shards: links to that of shard 0, for listing alone."""
-    run_dir = open_run_dir(out)
-    first = run_dir.path(shard_name("images", 0))
-    for shard in range(1, num_shards):
-        os.link(first, run_dir.path(shard_name("images", shard)))

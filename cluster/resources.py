@@ -63,7 +63,7 @@ def choose_replicas(asked: int | None, device: Device, executor: "InlineExecutor
 class Share:
     """What one replica has of the cluster."""
 
-    cpus: int
+    cpus: float
     gpus: float
     threads: int  # that load pictures
 
@@ -73,5 +73,6 @@ def replica_share(device: Device, num_replicas: int, num_cpus: int, num_gpus: in
     if device == "cpu":
         return Share(1, 0, FETCH_THREADS)
     per_gpu = math.ceil(num_replicas / num_gpus)
-    cpus = max(1, num_cpus // (num_gpus * per_gpu))
-    return Share(cpus, 1 / per_gpu, cpus)
+    cpus = num_cpus / (num_gpus * per_gpu)
+    threads = max(1, math.floor(cpus))
+    return Share(min(cpus, threads), 1 / per_gpu, threads)

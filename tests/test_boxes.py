@@ -106,3 +106,54 @@ def test_the_blog_recipe_scales_before_a_bilinear_enlargement() -> None:
 def test_an_unknown_normaliser_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--normalise expects"):
         MapConfig(normalise=text)
+
+
+def assert_regions_are_opencv_s(map_SS: np.ndarray, threshold: float) -> int:
+    """Compare bounds, sizes and peaks with those of labelling every pixel; return how many regions there are."""
+    mask_SS = (map_SS >= threshold * map_SS.max()).astype(np.uint8)
+    num_labels, labels_SS, stats, _ = cv2.connectedComponentsWithStats(mask_SS, connectivity=8)
+    expected = sorted(
+        (x, y, x + columns, y + rows, size, map_SS[labels_SS == label].max())
+        for label, (x, y, columns, rows, size) in enumerate(stats[1:].tolist(), start=1)
+    )
+    regions_N4, sizes_N, peaks_N = regions_above(map_SS, threshold)
+    found = zip(regions_N4.tolist(), sizes_N.tolist(), peaks_N.tolist(), strict=True)
+    assert sorted((*region, size, peak) for region, size, peak in found) == expected
+    return num_labels - 1
+
+
+def test_regions_of_smooth_maps_are_opencv_s() -> None:
+    generator, counts = np.random.default_rng(0), []
+    for _ in range(300):
+        grid, side = generator.integers(2, 15), int(generator.integers(16, 97))
+        map_SS = cv2.resize(generator.normal(size=(grid, grid)), (side, side), interpolation=cv2.INTER_CUBIC)
+        counts.append(assert_regions_are_opencv_s(map_SS, generator.uniform(0.05, 0.95)))
+    assert (counts.count(1) > 30, max(counts) > 10) == (True, True)  # both ways to find them
+
+
+def test_regions_of_noise_are_opencv_s() -> None:
+    generator, counts = np.random.default_rng(1), []
+    for _ in range(300):  # dense noise is one region with holes, in which islands lie; sparse noise is single pixels
+        side = int(generator.integers(1, 25))
+        on_SS = generator.random((side, side)) < generator.uniform(0.05, 0.98)
+        on_SS[generator.integers(side), generator.integers(side)] = True
+        map_SS = np.where(on_SS, generator.uniform(0.5, 1, (side, side)), generator.uniform(-1, 0.2, (side, side)))
+        counts.append(assert_regions_are_opencv_s(map_SS, 0.4))
+    assert (counts.count(1) > 30, max(counts) > 20) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "regions", "sizes"),
+    [
+        (["#####", "#...#", "#.#.#", "#...#", "#####"], [[0, 0, 5, 5], [2, 2, 3, 3]], [16, 1]),  # an island in a hole
+        ([".###.", "#...#", "#.#.#", "#...#", ".###."], [[0, 0, 5, 5], [2, 2, 3, 3]], [12, 1]),  # diagonally closed
+        (["#...#", ".#.#.", "..#..", ".#.#.", "#...#"], [[0, 0, 5, 5]], [9]),
+        (["#....", ".....", ".....", ".....", "....#"], [[0, 0, 1, 1], [4, 4, 5, 5]], [1, 1]),
+        (["#####"] * 5, [[0, 0, 5, 5]], [25]),
+        (["....#"] * 5, [[4, 0, 5, 5]], [5]),
+    ],
+)
+def test_regions_by_hand(rows: list[str], regions: list[list[int]], sizes: list[int]) -> None:
+    map_SS = np.array([[letter == "#" for letter in row] for row in rows], np.float64)
+    regions_N4, sizes_N, peaks_N = regions_above(map_SS, 0.5)
+    assert (regions_N4.tolist(), sizes_N.tolist(), peaks_N.tolist()) == (regions, sizes, [1.0] * len(sizes))

@@ -14,6 +14,7 @@ from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.labelling import LabelConfig
 from jobs.__main__ import COMMANDS
+from jobs.bench import BenchConfig
 from jobs.demo import DemoConfig
 from jobs.flags import parse
 from jobs.show import ShowConfig
@@ -29,6 +30,7 @@ CONFIGS = {
     "status": StatusConfig,
     "show": ShowConfig,
     "demo": DemoConfig,
+    "bench": BenchConfig,
 }
 
 

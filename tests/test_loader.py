@@ -1,0 +1,117 @@
+"""Pictures on their way to the network: pixels that are known, as no picture is resampled."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from cam_ops.errors import StorageError
+from cam_ops.settings import Preprocessing
+from cam_ops.tables import PLAN
+from cluster.loader import Loader
+
+SIDE = 16
+INPUT = Preprocessing(
+    image_size=SIDE,
+    mean=(0, 0, 0),
+    std=(1, 1, 1),
+    interpolation="bilinear",
+    resize="warp",
+    crop_fraction=1.0,
+    decode="full",
+)
+
+
+def planned(uris: list[str]) -> pa.Table:
+    """Return the plan of one shard of whole files, with labels 100, 101, ..."""
+    numbers = list(range(len(uris)))
+    columns = {
+        "image_id": [f"image-{number}" for number in numbers],
+        "label": [100 + number for number in numbers],
+        "uri": uris,
+        "offset": [0] * len(uris),
+        "size": [1000] * len(uris),
+        "shard": [0] * len(uris),
+        "row": numbers,
+    }
+    return pa.table({name: columns[name] for name in PLAN.names}, schema=PLAN)
+
+
+@pytest.fixture
+def pixels_NSS3() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (11, SIDE, SIDE, 3), np.uint8)
+
+
+@pytest.fixture
+def shard(tmp_path: Path, pixels_NSS3: np.ndarray) -> pa.Table:
+    """Eleven pictures of noise, of which 0 is missing, 4 is truncated and 8 to 10 are empty."""
+    for number, image_SS3 in enumerate(pixels_NSS3):
+        Image.fromarray(image_SS3).save(tmp_path / f"{number}.png")
+    (tmp_path / "0.png").unlink()
+    (tmp_path / "4.png").write_bytes((tmp_path / "4.png").read_bytes()[:400])
+    for number in (8, 9, 10):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    return planned([(tmp_path / f"{number}.png").as_uri() for number in range(11)])
+
+
+STATUSES = ["missing", *["ok"] * 3, "truncated", *["ok"] * 3, *["empty"] * 3]
+
+
+@pytest.mark.parametrize("num_threads", [1, 3, 16])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 11, 64])
+def test_images_keep_order_and_place_whatever_becomes_of_their_neighbours(
+    shard: pa.Table, pixels_NSS3: np.ndarray, batch_size: int, num_threads: int
+) -> None:
+    loader = Loader(INPUT, SIDE, batch_size, num_threads, torch.device("cpu"))
+    batches = list(loader.open(shard))
+    assert [len(pictures) for _, pictures in batches] == [
+        len(range(11)[i : i + batch_size]) for i in range(0, 11, batch_size)
+    ]
+    pictures = [picture for _, pictures in batches for picture in pictures]
+    assert [(picture.image_id, picture.label) for picture in pictures] == [(f"image-{i}", 100 + i) for i in range(11)]
+    assert [picture.status for picture in pictures] == STATUSES
+    assert [picture.error is None for picture in pictures] == [status == "ok" for status in STATUSES]
+    sizes = [(picture.width, picture.height, picture.rectangle.tolist()) for picture in pictures]
+    assert sizes == [
+        (SIDE, SIDE, [0, 0, SIDE, SIDE]) if status == "ok" else (0, 0, [0, 0, 0, 0]) for status in STATUSES
+    ]
+    expected = np.zeros((len(batches) * batch_size, SIDE, SIDE, 3), np.uint8)  # places without a picture are 0
+    for number in (1, 2, 3, 5, 6, 7):
+        expected[number] = pixels_NSS3[number]
+    np.testing.assert_array_equal(torch.cat([pixels_BSS3 for pixels_BSS3, _ in batches]).numpy(), expected)
+
+
+def test_a_second_shard_may_be_opened_before_the_first_is_read(shard: pa.Table, pixels_NSS3: np.ndarray) -> None:
+    loader = Loader(INPUT, SIDE, 2, 2, torch.device("cpu"))
+    first, second = loader.open(shard.slice(1, 3)), loader.open(shard.slice(5, 3))
+    for batches, start in ((second, 5), (first, 1)):
+        (full_BSS3, _), (half_BSS3, pictures) = batches
+        np.testing.assert_array_equal(full_BSS3.numpy(), pixels_NSS3[start : start + 2])
+        np.testing.assert_array_equal(half_BSS3[0].numpy(), pixels_NSS3[start + 2])
+        assert (half_BSS3[1].any().item(), len(pictures)) == (False, 1)
+
+
+def test_storage_that_fails_in_a_thread_fails_the_shard(shard: pa.Table) -> None:
+    uris = [*shard["uri"].to_pylist(), "file:///proc/self/mem"]  # a regular file whose first bytes are an I/O error
+    batches = Loader(INPUT, SIDE, 4, 3, torch.device("cpu")).open(planned(uris))
+    assert [len(next(batches)[1]) for _ in range(2)] == [4, 4]
+    with pytest.raises(StorageError, match="cannot read /proc/self/mem: Input/output error; the shard is left"):
+        next(batches)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_threads_that_decode_for_a_gpu_give_the_same_pixels(shard: pa.Table) -> None:
+    here = Loader(INPUT, SIDE, 4, 3, torch.device("cpu")).open(shard)
+    ahead = Loader(INPUT, SIDE, 4, 3, torch.device("cuda")).open(shard)
+    for (cpu_BSS3, on_cpu), (gpu_BSS3, on_gpu) in zip(here, ahead, strict=True):
+        assert gpu_BSS3.is_pinned()
+        assert torch.equal(cpu_BSS3, gpu_BSS3)
+        described = [
+            [(picture.image_id, picture.status, picture.error, picture.width, picture.height) for picture in pictures]
+            for pictures in (on_cpu, on_gpu)
+        ]
+        assert described[0] == described[1]
