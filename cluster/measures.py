@@ -23,7 +23,7 @@ from cluster.apart import Apart
 from cluster.listing import Listing
 from cluster.plan import Plan, write_plan
 from cluster.rundir import TABLES, open_run_dir
-from cluster.sources import list_folder, open_listing
+from cluster.sources import list_folder, open_listing, source_address
 
 MAX_HELD = 64  # pictures held in memory
 
@@ -178,7 +178,7 @@ def _steady(commits: list[tuple[float, int]], num_replicas: int) -> float:
 
 def write_manifest(folder: str, num_images: int, path: Path) -> None:
     """List the pictures of a folder again and again, each time by other ids, until there are enough."""
-    uris = list_folder(os.path.abspath(folder), None)["uri"].to_pylist()
+    uris = list_folder(source_address(folder), None)["uri"].to_pylist()
     rows = list(itertools.islice(itertools.cycle(uris), num_images))
     ids = [f"{number:08d}" for number in range(num_images)]
     pq.write_table(pa.table({"uri": rows, "image_id": ids}), path)

@@ -87,7 +87,8 @@ class RayExecutor:
 
         Raises the worker's own CamrayError if a replica or a shard fails for a reason that a retry cannot mend.
         """
-        share = replica_share(device, num_replicas, self.num_cpus, self.num_gpus)
+        num_cpus = self._gpu_cpus() if device == "cuda" else self.num_cpus
+        share = replica_share(device, num_replicas, num_cpus, self.num_gpus)
         actor = ray.remote(_Replica).options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
@@ -103,6 +104,13 @@ class RayExecutor:
             shards,
             lambda shard: run_dir.path(shard_name("images", shard)).exists(),
         )
+
+    def _gpu_cpus(self) -> int:
+        """Return the cores that GPUs can count on: as many for each as on the node where they have fewest."""
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        alive = [node["Resources"] for node in nodes if node["Alive"]]
+        per_gpu = [resources.get("CPU", 0) / resources["GPU"] for resources in alive if resources.get("GPU")]
+        return int(self.num_gpus * min(per_gpu))
 
     def close(self) -> None:
         """Leave the cluster; end it if it is our own."""
