@@ -67,6 +67,8 @@ class RayExecutor:
                 ray.init(address=address)
             else:
                 ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES)
+        except SystemExit:  # of the handler of SIGTERM that ray.init puts in place
+            raise KeyboardInterrupt from None
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
             raise MachineError(
                 f"cannot {'join the Ray cluster at ' + address if address else 'start Ray on this machine'}: "
