@@ -9,6 +9,7 @@ from cam_ops.settings import ModelConfig
 from cluster.request import Device
 from cluster.resources import replica_share
 from cluster.rows import ShardReport
+from cluster.rundir import RunDir
 from cluster.worker import CamWorker
 
 
@@ -20,12 +21,18 @@ class InlineExecutor:
         self.num_cpus = 1
 
     def run(
-        self, out: str, model: ModelConfig, fingerprint: str, device: Device, num_replicas: int, shards: Iterable[int]
+        self,
+        run_dir: RunDir,
+        model: ModelConfig,
+        fingerprint: str,
+        device: Device,
+        num_replicas: int,
+        shards: Iterable[int],
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in order."""
         assert num_replicas == 1
         share = replica_share(device, 1, len(os.sched_getaffinity(0)), self.num_gpus)
-        worker = CamWorker(out, model, fingerprint, share.threads)
+        worker = CamWorker(run_dir, model, fingerprint, share.threads)
         for number, shard in enumerate(shards):
             yield worker.run_shard(shard, number)
 

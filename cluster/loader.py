@@ -19,6 +19,7 @@ from cam_ops.images import BadImage
 from cam_ops.settings import Preprocessing
 from cluster.rows import Picture
 from cluster.sources import decode_for_input, read_image
+from cluster.storage import NO_OPTIONS, StorageOptions
 
 AHEAD = 2  # batches
 SOURCE = ("image_id", "label", "uri", "offset", "size")
@@ -40,11 +41,18 @@ class Loader:
     """Threads that fetch, and decode if it is for a GPU."""
 
     def __init__(
-        self, preprocessing: Preprocessing, side: int, batch_size: int, num_threads: int, device: torch.device
+        self,
+        preprocessing: Preprocessing,
+        side: int,
+        batch_size: int,
+        num_threads: int,
+        device: torch.device,
+        options: StorageOptions = NO_OPTIONS,
     ) -> None:
         self.input = replace(preprocessing, image_size=side)
         self.batch_size = batch_size
         self.num_threads = num_threads
+        self.options = options
         self.for_gpu = device.type == "cuda"
         self.pool = ThreadPoolExecutor(num_threads, thread_name_prefix="load")
 
@@ -84,7 +92,7 @@ class Loader:
 
     def _work(self, batch: _Batch, places: range) -> list[tuple[int, Encoded]]:
         """Fetch some images of a batch; return those that are left to decode."""
-        fetched = [(place, _fetch(batch.rows[place])) for place in places]
+        fetched = [(place, _fetch(batch.rows[place], self.options)) for place in places]
         if not self.for_gpu:
             return fetched
         for place, encoded in fetched:
@@ -105,8 +113,8 @@ class Loader:
         pixels_SS3.copy_(torch.from_numpy(fitted_SS3))
 
 
-def _fetch(row: dict[str, Any]) -> Encoded:
+def _fetch(row: dict[str, Any], options: StorageOptions) -> Encoded:
     try:
-        return read_image(row["uri"], row["offset"], row["size"])
+        return read_image(row["uri"], row["offset"], row["size"], options)
     except BadImage as bad:
         return bad

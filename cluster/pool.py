@@ -26,7 +26,7 @@ from cluster.interrupts import raise_on_sigterm
 from cluster.request import Device
 from cluster.resources import replica_share
 from cluster.rows import ShardReport
-from cluster.rundir import open_run_dir, shard_name
+from cluster.rundir import RunDir, shard_name
 
 if TYPE_CHECKING:
     from cluster.worker import CamWorker
@@ -46,10 +46,10 @@ class _Replica:
     def __init__(self) -> None:
         self.worker: Future[CamWorker] = Future()
 
-    def start(self, out: str, model: ModelConfig, fingerprint: str, num_threads: int) -> None:
+    def start(self, run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int) -> None:
         from cluster.worker import CamWorker  # needs torch, which the driver does without
 
-        self.worker.set_result(CamWorker(out, model, fingerprint, num_threads))
+        self.worker.set_result(CamWorker(run_dir, model, fingerprint, num_threads))
 
     def run_shard(self, shard: int, number: int) -> ShardReport:
         return self.worker.result().run_shard(shard, number)
@@ -83,7 +83,13 @@ class RayExecutor:
         say(f"{where}: {num_nodes} node(s), {self.num_gpus} GPU(s), {self.num_cpus} CPU(s)")
 
     def run(
-        self, out: str, model: ModelConfig, fingerprint: str, device: Device, num_replicas: int, shards: Iterable[int]
+        self,
+        run_dir: RunDir,
+        model: ModelConfig,
+        fingerprint: str,
+        device: Device,
+        num_replicas: int,
+        shards: Iterable[int],
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in the order they finish.
 
@@ -98,13 +104,12 @@ class RayExecutor:
             max_task_retries=0,
             max_concurrency=1 + DEPTH,  # `start` and its shards: the next one fetches while this one has the network
         )
-        arguments = out, model, fingerprint, share.threads
-        run_dir = open_run_dir(out)
+        arguments = run_dir, model, fingerprint, share.threads
         return dispatch(
             partial(_ActorWorker, actor, arguments),
             num_replicas,
             shards,
-            lambda shard: run_dir.path(shard_name("images", shard)).exists(),
+            lambda shard: run_dir.exists(shard_name("images", shard)),
         )
 
     def _gpu_cpus(self) -> int:

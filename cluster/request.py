@@ -123,7 +123,7 @@ def read_run(run_dir: RunDir) -> Run | None:
         if run.request.fingerprint() != document["fingerprint"]:
             raise ValueError("its fingerprint does not fit its request")
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise StorageError(f"{run_dir.path(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {error}") from None
+        raise StorageError(f"{run_dir.where(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {error}") from None
     return run
 
 

@@ -5,13 +5,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cam_ops.errors import StorageError
-from cluster.parquet import document_of
+from cluster.parquet import decode, document_of
 from cluster.rundir import RunDir, shard_name
 
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
@@ -36,23 +34,22 @@ def count_rows(run_dir: RunDir, fingerprint: str, shards: list[int]) -> Totals:
     """Add up the committed shards."""
     statuses: Counter[str] = Counter()
     maps = boxes = 0
-    paths = [run_dir.path(shard_name("images", shard)) for shard in shards]
+    names = [shard_name("images", shard) for shard in shards]
     with ThreadPoolExecutor(NUM_READERS) as pool:
-        for counted in pool.map(partial(_count_file, fingerprint), paths):
+        for counted in pool.map(partial(_count_file, run_dir, fingerprint), names):
             statuses.update(counted.statuses)
             maps += counted.maps
             boxes += counted.boxes
     return Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
 
 
-def _count_file(fingerprint: str, path: Path) -> Totals:
-    try:
-        with pq.ParquetFile(path) as file:
-            table = file.read(["status", "num_maps", "num_boxes"], use_threads=False)
-    except (OSError, ValueError) as error:
-        raise StorageError(f"cannot read {path}: {error}; run `verify` on the run directory") from None
+def _count_file(run_dir: RunDir, fingerprint: str, name: str) -> Totals:
+    where, content = run_dir.where(name), run_dir.read(name)
+    if content is None:
+        raise StorageError(f"{where} is gone; run `verify` on the run directory")
+    table = decode(content, where, ["status", "num_maps", "num_boxes"])
     if document_of(table.schema).get("fingerprint") != fingerprint:
-        raise StorageError(f"{path} belongs to another request; run `verify` on the run directory")
+        raise StorageError(f"{where} belongs to another request; run `verify` on the run directory")
     return Totals(
         images=len(table),
         statuses={entry["values"]: entry["counts"] for entry in pc.value_counts(table["status"]).to_pylist()},
