@@ -61,13 +61,13 @@ class Replica:
 
     def decode(self, seconds: float) -> float:
         """Return the rate of bare decoding and resizing, of files in memory."""
-        from cam_ops.fit import fit
+        from cluster.decoding import decode_and_fit
 
         loader = self.worker.loader
 
         def run(number: int) -> None:
             place = number % len(self.rows)
-            fit(decode_for_input(self.rows[place], self.encoded[place], loader.input), loader.input)
+            decode_and_fit(self.rows[place], self.encoded[place], loader.input)
 
         return _rate(run, seconds)
 

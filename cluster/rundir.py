@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cam_ops.errors import StorageError, UsageError
+from cluster.failpoints import reach
 
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
 RUN, SUMMARY, SCRATCH = "run.json", "summary.json", ".scratch"
@@ -26,6 +27,11 @@ SCRATCH_AGE_S = 24 * 3600.0
 def shard_name(table: str, shard: int) -> str:
     """Return the name of a shard's file, below the run directory."""
     return f"{table}/shard-{shard:07d}.parquet"
+
+
+def quarantine_name(shard: int) -> str:
+    """Return the name of the file on a shard's pictures that kill their replica, below the run directory."""
+    return f"quarantine/shard-{shard:07d}.json"
 
 
 def plan_name(part: int) -> str:
@@ -75,6 +81,7 @@ class RunDir:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
+                reach(f"scratch-{name}")
                 put(scratch, target)
             finally:
                 with contextlib.suppress(OSError):  # it may be gone, or never have been made: the first error counts
@@ -105,6 +112,8 @@ class RunDir:
         shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in self.shards(table)]
         for name in (RUN, SUMMARY, *shards):
             self.remove(name)
+        for path in self.path("quarantine").glob("shard-*.json"):
+            self.remove(f"quarantine/{path.name}")
         self.remove_plan_from(0)
 
     def remove_plan_from(self, part: int) -> None:
