@@ -45,8 +45,8 @@ class LabelConfig:
     """Turn a folder of images into detection pseudo-labels: heat maps and boxes, as Parquet."""
 
     images: str
-    """Folder of pictures, searched recursively: jpg, jpeg, png, webp, bmp, tif, tiff; or STL10's own binary files. Or a
-    manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label."""
+    """Folder of pictures, searched recursively: jpg, jpeg, jfif, png, webp, bmp, tif, tiff; or STL10's own binary
+    files. Or a manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label."""
     out: str
     """Run directory to create, or to resume."""
     labels: str | None = None

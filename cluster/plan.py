@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import PLAN, SCHEMA_VERSION, with_metadata
-from cluster.parquet import encode
+from cluster.parquet import MAX_ROWS, encode
 from cluster.rundir import RunDir, plan_name
 
 SHARDS_PER_PART = 1000
@@ -107,7 +108,11 @@ def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
     try:
         found = path.stat()
         with pq.ParquetFile(path, metadata=_footer(path, found.st_ino, found.st_mtime_ns)) as opened:
-            return opened.read_row_group(row_group)
+            if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not opened.schema_arrow.equals(PLAN):
+                raise pa.ArrowInvalid("it has not the columns of a plan, or too many rows")
+            planned = opened.read_row_group(row_group)
+            planned.validate(full=True)
+            return planned
     except (OSError, IndexError, pa.ArrowException) as error:
         raise _broken_plan(path, error) from None
 
@@ -123,11 +128,15 @@ def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | 
     for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
         path = run_dir.path(plan_name(part))
         try:
-            found = pq.read_table(path, columns=["shard", "row"], filters=pc.field("image_id") == image_id)
+            parts = ds.dataset(path, schema=PLAN, format="parquet")
+            found = parts.head(1, columns=["shard", "row"], filter=pc.field("image_id") == image_id)
         except (OSError, pa.ArrowException) as error:
             raise _broken_plan(path, error) from None
         if len(found):
-            return found["shard"][0].as_py(), found["row"][0].as_py()
+            shard, row = found["shard"][0].as_py(), found["row"][0].as_py()
+            if shard is None or row is None:
+                raise _broken_plan(path, ValueError("it has not the columns of a plan"))
+            return shard, row
     return None
 
 

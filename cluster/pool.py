@@ -7,13 +7,14 @@ Ray restarts nothing by itself: `cluster.dispatch` replaces an actor that dies.
 import contextlib
 import os
 import socket
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import ray
+from ray._private import ray_constants
 from ray._private.gcs_utils import create_gcs_channel
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
@@ -69,7 +70,8 @@ class RayExecutor:
                 _connect(address)
                 ray.init(address=address)
             else:
-                ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES)
+                with _on_loopback():
+                    ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES)
         except SystemExit:  # of the handler of SIGTERM that ray.init puts in place
             raise KeyboardInterrupt from None
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
@@ -114,6 +116,20 @@ class RayExecutor:
     def close(self) -> None:
         """Leave the cluster; end it if it is our own."""
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that starts here listen on 127.0.0.1 alone, as it does by itself on systems where it has no clusters.
+
+    It runs what it is told to; `ray.init` replaces a loopback `_node_ip_address` by one that other machines can reach.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _connect(address: str) -> None:

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from cluster.failpoints import reach
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
 RUN, SUMMARY, SCRATCH = "run.json", "summary.json", ".scratch"
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
+MAX_FILE_BYTES = 4 * 2**30
 SCRATCH_AGE_S = 24 * 3600.0
 
 
@@ -49,10 +51,14 @@ class RunDir:
         """Return the path of a file of the run."""
         return Path(self.root, name)
 
-    def read(self, name: str) -> bytes | None:
-        """Return a file's bytes, None where there is no such file."""
+    def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes | None:
+        """Return a file's bytes, None where there is no such file. Raises StorageError, also if it has more."""
+        path = self.path(name)
         try:
-            return self.path(name).read_bytes()
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size > max_bytes:
+                raise StorageError(f"expected {path} to be a file of at most {max_bytes} bytes, it is not")
+            return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -24,7 +24,7 @@ from cluster.listing import Listing, listing_of
 from cluster.manifest import is_manifest, open_manifest
 from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def source_address(text: str) -> str:
@@ -107,8 +107,12 @@ def _walk(folder: str, skip: str) -> Iterator[tuple[str, str, int]]:
             if entry.is_dir(follow_symlinks=False):
                 if entry.path != skip:
                     pending.append((entry.path, image_id + "/"))
-            elif entry.name.lower().endswith(SUFFIXES) and not os.path.isdir(entry.path):
+            elif _is_named_as_picture(entry.name) and not os.path.isdir(entry.path):
                 yield image_id, entry.path, _size(entry)
+
+
+def _is_named_as_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith("._")  # macOS's notes on a picture, not one
 
 
 def _size(entry: "os.DirEntry[str]") -> int:

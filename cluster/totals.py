@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cam_ops.errors import StorageError
-from cluster.parquet import document_of
+from cam_ops.tables import IMAGES
+from cluster.parquet import check_rows, document_of
 from cluster.rundir import RunDir, shard_name
 
+COUNTED = pa.schema([IMAGES.field(name) for name in ("status", "num_maps", "num_boxes")])
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 
 
@@ -48,11 +51,15 @@ def count_rows(run_dir: RunDir, fingerprint: str, shards: list[int]) -> Totals:
 def _count_file(fingerprint: str, path: Path) -> Totals:
     try:
         with pq.ParquetFile(path) as file:
-            table = file.read(["status", "num_maps", "num_boxes"], use_threads=False)
-    except (OSError, ValueError) as error:
+            check_rows(file.metadata, str(path))
+            table = file.read(COUNTED.names, use_threads=False)
+            table.validate(full=True)
+    except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {path}: {error}; run `verify` on the run directory") from None
     if document_of(table.schema).get("fingerprint") != fingerprint:
         raise StorageError(f"{path} belongs to another request; run `verify` on the run directory")
+    if not table.schema.equals(COUNTED):
+        raise StorageError(f"{path} has not the columns of an images table; run `verify` on the run directory")
     return Totals(
         images=len(table),
         statuses={entry["values"]: entry["counts"] for entry in pc.value_counts(table["status"]).to_pylist()},
