@@ -99,7 +99,8 @@ class Cluster:
     def add(self, *names: str) -> None:
         """Add nodes with one CPU each, one after the other: Ray fails at two that start at once on one machine."""
         for name in names:
-            self._start(name, f"--address={self.address}", "--num-cpus=1", prefix=self.prefix)
+            own = f"--temp-dir={self.folder / name}"  # nodes that share it delete each other's working directories
+            self._start(name, f"--address={self.address}", "--num-cpus=1", own, prefix=self.prefix)
             self.nodes[name].wait()
 
     def _start(self, name: str, *arguments: str, prefix: tuple[str, ...] = ()) -> None:

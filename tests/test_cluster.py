@@ -191,7 +191,8 @@ def test_a_run_without_its_head_is_exit_6_and_another_cluster_finishes_it(site: 
         site.cluster.kill("head")
         code, result = driver.end()
     assert (code, result["status"]) == (6, "environment")
-    assert f"the head of the Ray cluster at {site.cluster.address} has not answered" in result["error"]
+    assert "the head of the Ray cluster at" in result["error"]
+    assert "has not answered for 30 s" in result["error"]
     assert "Traceback" not in driver.said()
     before = tables(driver.out)
     assert before.items() <= site.expected.items()
