@@ -9,6 +9,7 @@ from cam_ops.settings import ModelConfig
 from cluster.request import Device
 from cluster.resources import Replicas, replica_share
 from cluster.rows import ShardReport
+from cluster.rundir import RunDir
 from cluster.worker import CamWorker
 
 
@@ -21,7 +22,7 @@ class InlineExecutor:
 
     def run(
         self,
-        out: str,
+        run_dir: RunDir,
         model: ModelConfig,
         fingerprint: str,
         device: Device,
@@ -32,7 +33,7 @@ class InlineExecutor:
         """Yield one report per shard, in order. Nobody would end a shard that takes longer than `timeout_s`."""
         assert replicas.number == 1
         share = replica_share(device, 1, len(os.sched_getaffinity(0)), self.num_gpus)
-        worker = CamWorker(out, model, fingerprint, share.threads)
+        worker = CamWorker(run_dir, model, fingerprint, share.threads)
         for number, shard in enumerate(shards):
             yield worker.run_shard(shard, number, 0)
 

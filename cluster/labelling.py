@@ -4,7 +4,7 @@
 """
 
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import tyro.conf
@@ -33,6 +33,7 @@ from cluster.resources import (
 )
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
 from cluster.sources import source_address
+from cluster.storage import StorageOptions, parse_options
 from cluster.totals import Totals, count_rows, summary_of
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ class LabelConfig:
 
     images: str
     """Folder of pictures, searched recursively: jpg, jpeg, jfif, png, webp, bmp, tif, tiff; or STL10's own binary
-    files. Or a manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label."""
+    files. Or a manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label. A path,
+    s3://BUCKET/KEY or gs://BUCKET/KEY."""
     out: str
-    """Run directory to create, or to resume."""
+    """Run directory to create, or to resume: a path, s3://BUCKET/KEY or gs://BUCKET/KEY."""
     labels: str | None = None
     """`none`, `folder` (the first directory level names the class), `manifest` (its column label), or a CSV FILE with
     columns image_id and label. By default `manifest` where --images is one, else none."""
@@ -88,6 +90,9 @@ class LabelConfig:
     """Fraction of images that may be bad before the finished job exits with 3."""
     overwrite: bool = False
     """Remove another request's run in --out first."""
+    storage_options: tuple[str, ...] = field(default=(), repr=False)
+    """KEY=VALUE ... to reach s3:// and gs://: pyarrow's own, such as endpoint_override, region, access_key, secret_key;
+    without them environment, profile or instance role. Never stored."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "replicas", "shard_size"):
@@ -103,6 +108,7 @@ class LabelConfig:
         is_listed = is_manifest(source_address(self.images))
         if self.labels == "manifest" and not is_listed:
             raise UsageError(f"--labels manifest needs --images FILE.parquet or FILE.csv, got {self.images}")
+        parse_options(self.storage_options)
         choice = parse_class_choice(self.wanted_classes)
         if choice.label and self.label_source == "none":
             raise UsageError(f"--classes {self.classes} needs labels; give --labels folder or --labels FILE.csv")
@@ -113,6 +119,11 @@ class LabelConfig:
         return self.labels or ("manifest" if is_manifest(source_address(self.images)) else "none")
 
     @property
+    def options(self) -> StorageOptions:
+        """--storage-options, parsed."""
+        return parse_options(self.storage_options)
+
+    @property
     def wanted_classes(self) -> str:
         """--classes, or its default."""
         return self.classes or ("top1" if self.label_source == "none" else "label")
@@ -120,7 +131,7 @@ class LabelConfig:
 
 def label(config: LabelConfig) -> Totals:
     """Do what is missing of the run in `config.out`, planning it first if it is new; return its totals."""
-    run_dir = open_run_dir(config.out)
+    run_dir = open_run_dir(config.out, config.options)
     config = replace(config, images=source_address(config.images))
     run = None if config.overwrite else read_run(run_dir)
     if run and config.classes is None and config.label_source == "manifest":
@@ -169,7 +180,7 @@ def _run_missing(
     )
     model = replace(config.model, class_names=None)  # the names stand in run.json
     reports = executor.run(
-        *(run_dir.root, model, run.request.fingerprint(), run.request.device, replicas, pending, config.shard_timeout)
+        *(run_dir, model, run.request.fingerprint(), run.request.device, replicas, pending, config.shard_timeout)
     )
     with closing(reports):
         for report in reports:

@@ -21,6 +21,7 @@ from cluster.decoding import DecoderApart, Fitted, decode_and_fit
 from cluster.quarantine import Quarantine
 from cluster.rows import Picture
 from cluster.sources import read_image
+from cluster.storage import NO_OPTIONS, StorageOptions
 
 AHEAD = 2  # batches
 SOURCE = ("row", "image_id", "label", "uri", "offset", "size")
@@ -42,11 +43,18 @@ class Loader:
     """Threads that fetch, and decode if it is for a GPU."""
 
     def __init__(
-        self, preprocessing: Preprocessing, side: int, batch_size: int, num_threads: int, device: torch.device
+        self,
+        preprocessing: Preprocessing,
+        side: int,
+        batch_size: int,
+        num_threads: int,
+        device: torch.device,
+        options: StorageOptions = NO_OPTIONS,
     ) -> None:
         self.input = replace(preprocessing, image_size=side)
         self.batch_size = batch_size
         self.num_threads = num_threads
+        self.options = options
         self.for_gpu = device.type == "cuda"
         self.pool = ThreadPoolExecutor(num_threads, thread_name_prefix="load")
 
@@ -69,7 +77,7 @@ class Loader:
                 batch = self._empty(rows)
                 for row, picture, pixels_SS3 in zip(rows, batch.pictures, batch.pixels_BSS3, strict=False):
                     try:
-                        encoded = _fetch(row, quarantine.bad)
+                        encoded = _fetch(row, quarantine.bad, self.options)
                         if isinstance(encoded, BadImage):
                             raise encoded
                         _place(decoder.decode_and_fit(row, encoded), picture, pixels_SS3)
@@ -113,7 +121,7 @@ class Loader:
 
     def _work(self, batch: _Batch, places: range, known: Mapping[int, BadImage]) -> list[tuple[int, Encoded]]:
         """Fetch some images of a batch; return those that are left to decode."""
-        fetched = [(place, _fetch(batch.rows[place], known)) for place in places]
+        fetched = [(place, _fetch(batch.rows[place], known, self.options)) for place in places]
         if not self.for_gpu:
             return fetched
         for place, encoded in fetched:
@@ -135,10 +143,10 @@ def _place(fitted: Fitted, picture: Picture, pixels_SS3: Tensor) -> None:
     pixels_SS3.copy_(torch.from_numpy(fitted.pixels_SS3))
 
 
-def _fetch(row: dict[str, Any], known: Mapping[int, BadImage]) -> Encoded:
+def _fetch(row: dict[str, Any], known: Mapping[int, BadImage], options: StorageOptions) -> Encoded:
     if row["row"] in known:
         return known[row["row"]]
     try:
-        return read_image(row["uri"], row["offset"], row["size"])
+        return read_image(row["uri"], row["offset"], row["size"], options)
     except BadImage as bad:
         return bad

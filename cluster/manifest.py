@@ -1,9 +1,9 @@
 """List the images that a Parquet or CSV file names, tens of millions of them in constant memory.
 
 Columns are `uri`, and as the author likes `image_id` (unique; by default the uri as written) and `label`; others are
-left out. A uri is an absolute path, a file:// URI, or a path relative to the manifest's own folder. pyarrow reads the
-file as a stream, DuckDB sorts it, on disk where it outgrows `MEMORY_LIMIT`. No path and no name from the file ever
-becomes SQL.
+left out. A uri is an absolute path, a file:// URI, an s3:// or gs:// address, or a path relative to the manifest's own
+folder. pyarrow reads the file as a stream, from a local copy if it is on an object store; DuckDB sorts it, on disk
+where it outgrows `MEMORY_LIMIT`. No path and no name from the file ever becomes SQL.
 """
 
 import os
@@ -22,9 +22,11 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from cam_ops.errors import CamrayError, StorageError, UsageError
+from cam_ops.images import BadImage
 from cam_ops.tables import LISTING
 from cluster.listing import Listing
 from cluster.parquet import stream
+from cluster.storage import BUCKET, NO_OPTIONS, StorageOptions, download, is_store, without_credentials
 
 SUFFIXES = (".parquet", ".csv")
 COLUMNS = ("uri", "image_id", "label")
@@ -33,15 +35,18 @@ NUM_THREADS = 1  # the rows arrive one after the other; with two, the sort needs
 ROWS_PER_BATCH = 2**15
 CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row; a dozen blocks are read ahead
 SHOWN_CHARACTERS = 200
+SUPPORTED = rf"^(file:///|(s3|gs)://{BUCKET.pattern}/)"
 
 
 def is_manifest(address: str) -> bool:
-    """Say whether an absolute path means a manifest, by its suffix; it need not exist any more."""
-    return address.lower().endswith(SUFFIXES) and not os.path.isdir(address)
+    """Say whether an absolute path or an address means a manifest, by its suffix; it need not exist any more."""
+    return address.lower().endswith(SUFFIXES) and (is_store(address) or not os.path.isdir(address))
 
 
 @contextmanager
-def open_manifest(address: str, limit: int | None, memory_limit: str = MEMORY_LIMIT) -> Iterator[Listing]:
+def open_manifest(
+    address: str, limit: int | None, memory_limit: str = MEMORY_LIMIT, options: StorageOptions = NO_OPTIONS
+) -> Iterator[Listing]:
     """List the images of a manifest, the first `limit` of them by id; the listing ends with the context.
 
     Raises UsageError for a file that is no manifest, a row without uri or id, an id that is there twice, and a uri that
@@ -49,10 +54,25 @@ def open_manifest(address: str, limit: int | None, memory_limit: str = MEMORY_LI
     """
     with TemporaryDirectory(prefix="camray-") as scratch:
         ordered = Path(scratch, "sorted.parquet")
-        names = _sort(address, ordered, limit, scratch, memory_limit)
+        path = _fetched(address, scratch, options) if is_store(address) else address
+        names = _sort(address, path, ordered, limit, scratch, memory_limit)
         batches = partial(_batches, ordered, _folder_of(address))
         num_images = _check(address, ordered)
         yield Listing(num_images=num_images, has_labels="label" in names, batches=batches)
+
+
+def _fetched(address: str, scratch: str, options: StorageOptions) -> str:
+    path = Path(scratch, "manifest")
+    try:
+        if not download(address, path, options):
+            raise StorageError(f"there is no manifest at {address}; check --images")
+    except BadImage as bad:
+        raise StorageError(f"cannot read the manifest {address}: {bad}") from None
+    except OSError as error:
+        raise StorageError(
+            f"cannot copy the manifest {address} to {scratch}: {error.strerror}; set TMPDIR to a folder with room"
+        ) from None
+    return str(path)
 
 
 def shown(text: str) -> str:
@@ -69,7 +89,7 @@ def _folder_of(address: str) -> str:
     return folder
 
 
-def _sort(address: str, ordered: Path, limit: int | None, scratch: str, memory_limit: str) -> list[str]:
+def _sort(address: str, path: str, ordered: Path, limit: int | None, scratch: str, memory_limit: str) -> list[str]:
     """Write the manifest's columns as texts, sorted by id, to the Parquet file `ordered`; return their names."""
     settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": memory_limit,
@@ -79,10 +99,10 @@ def _sort(address: str, ordered: Path, limit: int | None, scratch: str, memory_l
         "autoload_known_extensions": False,
     }
     try:
-        with open(address, "rb") as file:
+        with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 raise StorageError(f"the manifest {address} is empty; check --images")
-        reader = _open_csv(address) if address.lower().endswith(".csv") else _open_parquet(address)
+        reader = _open_csv(address, path) if address.lower().endswith(".csv") else _open_parquet(address, path)
         with duckdb.connect(":memory:", config=settings) as connection:
             rows = connection.from_arrow(reader).order(f"{_id_column(reader.schema)} NULLS FIRST")
             rows = rows if limit is None else rows.limit(limit)
@@ -117,8 +137,8 @@ def _refusal(address: str, scratch: str, error: Exception) -> CamrayError:
     return UsageError(f"cannot read {address}, which its name says is Parquet or CSV: {reason}")
 
 
-def _open_parquet(address: str) -> pa.RecordBatchReader:
-    file = pq.ParquetFile(address)
+def _open_parquet(address: str, path: str) -> pa.RecordBatchReader:
+    file = pq.ParquetFile(path)
     names = _columns(address, file.schema_arrow.names)
     for name in names:
         kind = file.schema_arrow.field(name).type
@@ -144,7 +164,7 @@ def _is_text_or_number(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in accepted)
 
 
-def _open_csv(address: str) -> pa.RecordBatchReader:
+def _open_csv(address: str, path: str) -> pa.RecordBatchReader:
     """Open a CSV as RFC 4180 has it, in UTF-8, all columns texts.
 
     Not by DuckDB: version 2.0 refuses line breaks in quotes where lines end in CR LF, or, told of them, reads no row.
@@ -153,10 +173,10 @@ def _open_csv(address: str) -> pa.RecordBatchReader:
         "read_options": pc_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
         "parse_options": pc_csv.ParseOptions(newlines_in_values=True),
     }
-    with pc_csv.open_csv(address, **layout) as header:
+    with pc_csv.open_csv(path, **layout) as header:
         names = _columns(address, header.schema.names)
     texts = pc_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.string()))
-    return pc_csv.open_csv(address, **layout, convert_options=texts)
+    return pc_csv.open_csv(path, **layout, convert_options=texts)
 
 
 def _columns(address: str, found: list[str]) -> list[str]:
@@ -197,12 +217,14 @@ def _check(address: str, ordered: Path) -> int:
 
 
 def _check_scheme(uris: pa.Array) -> None:
-    other = pc.and_not(pc.match_substring_regex(uris, "^[A-Za-z][A-Za-z0-9+.-]*://"), pc.starts_with(uris, "file:///"))
+    other = pc.and_not(
+        pc.match_substring_regex(uris, "^[A-Za-z][A-Za-z0-9+.-]*://"), pc.match_substring_regex(uris, SUPPORTED)
+    )
     at = pc.index(other, True).as_py()
     if at >= 0:
         raise UsageError(
-            f"the manifest names {shown(uris[at].as_py())}: addresses other than paths and file:///... are not "
-            "supported yet"
+            f"the manifest names {shown(without_credentials(uris[at].as_py()))}: addresses other than paths, "
+            "file:///..., s3://BUCKET/KEY and gs://BUCKET/KEY are not supported"
         )
 
 
@@ -214,7 +236,7 @@ def _batches(ordered: Path, folder: str) -> Iterator[pa.RecordBatch]:
         schema = LISTING.append(pa.field("label", pa.string())) if has_labels else LISTING
         for batch in stream(file, ROWS_PER_BATCH):
             uris = batch["uri"]
-            is_whole = pc.or_(pc.starts_with(uris, "/"), pc.starts_with(uris, "file:///"))
+            is_whole = pc.or_(pc.starts_with(uris, "/"), pc.match_substring_regex(uris, SUPPORTED))
             addresses = pc.if_else(is_whole, uris, pc.binary_join_element_wise(folder, uris, os.sep))
             zeros_N = np.zeros(len(batch), np.int64)
             columns = [batch[id_column], addresses, pa.array(zeros_N), pa.array(zeros_N - 1)]

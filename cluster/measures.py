@@ -39,8 +39,9 @@ class Replica:
     def __init__(self, out: str, model: Any) -> None:
         from cluster.worker import CamWorker  # with torch, which the driver does without
 
-        run = existing_run(open_run_dir(out))
-        self.worker = CamWorker(out, model, run.request.fingerprint())
+        run_dir = open_run_dir(out)
+        run = existing_run(run_dir)
+        self.worker = CamWorker(run_dir, model, run.request.fingerprint())
         self.planned = read_shard(self.worker.run_dir, 0).slice(0, MAX_HELD)
         self.rows = self.planned.to_pylist()
         self.encoded = [read_image(row["uri"], row["offset"], row["size"]) for row in self.rows]

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -104,44 +103,44 @@ def _planned(rows: pa.Table, start: int, shard_size: int) -> pa.Table:
 def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
     """Return the rows of one shard, schema `cam_ops.tables.PLAN`."""
     part, row_group = divmod(shard, SHARDS_PER_PART)
-    path = run_dir.path(plan_name(part))
+    name = plan_name(part)
     try:
-        found = path.stat()
-        with pq.ParquetFile(path, metadata=_footer(path, found.st_ino, found.st_mtime_ns)) as opened:
+        footer = _footer(run_dir, name, run_dir.version(name))
+        with pq.ParquetFile(run_dir.open(name), metadata=footer) as opened:
             if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not opened.schema_arrow.equals(PLAN):
                 raise pa.ArrowInvalid("it has not the columns of a plan, or too many rows")
             planned = opened.read_row_group(row_group)
             planned.validate(full=True)
             return planned
     except (OSError, IndexError, pa.ArrowException) as error:
-        raise _broken_plan(path, error) from None
+        raise _broken_plan(run_dir.where(name), error) from None
 
 
 @lru_cache(maxsize=2)
-def _footer(path: Path, inode: int, mtime_ns: int) -> pq.FileMetaData:
+def _footer(run_dir: RunDir, name: str, version: tuple[int, int] | None) -> pq.FileMetaData:
     """Read a part's footer, once for all of its shards: it is nine tenths of the time to read a shard."""
-    return pq.read_metadata(path)
+    return pq.read_metadata(run_dir.open(name))
 
 
 def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | None:
     """Return the shard and row of an image, None if it was not planned. Row group statistics narrow the search."""
     for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
-        path = run_dir.path(plan_name(part))
+        name = plan_name(part)
         try:
-            parts = ds.dataset(path, schema=PLAN, format="parquet")
-            found = parts.head(1, columns=["shard", "row"], filter=pc.field("image_id") == image_id)
+            fragment = ds.ParquetFileFormat().make_fragment(run_dir.open(name))
+            found = fragment.head(1, schema=PLAN, columns=["shard", "row"], filter=pc.field("image_id") == image_id)
         except (OSError, pa.ArrowException) as error:
-            raise _broken_plan(path, error) from None
+            raise _broken_plan(run_dir.where(name), error) from None
         if len(found):
             shard, row = found["shard"][0].as_py(), found["row"][0].as_py()
             if shard is None or row is None:
-                raise _broken_plan(path, ValueError("it has not the columns of a plan"))
+                raise _broken_plan(run_dir.where(name), ValueError("it has not the columns of a plan"))
             return shard, row
     return None
 
 
-def _broken_plan(path: Path, error: Exception) -> StorageError:
-    return StorageError(f"cannot read the plan {path}: {error}; see `verify`, a damaged plan needs a new run")
+def _broken_plan(where: str, error: Exception) -> StorageError:
+    return StorageError(f"cannot read the plan {where}: {error}; see `verify`, a damaged plan needs a new run")
 
 
 def plan_digest(run_dir: RunDir, plan: Plan) -> str:

@@ -26,7 +26,7 @@ from cluster.interrupts import raise_on_sigterm
 from cluster.request import Device
 from cluster.resources import Replicas, Share, replica_share
 from cluster.rows import ShardReport
-from cluster.rundir import open_run_dir, shard_name
+from cluster.rundir import RunDir, shard_name
 
 if TYPE_CHECKING:
     from cluster.worker import CamWorker
@@ -50,10 +50,10 @@ class _Replica:
     def place(self) -> str:
         return ray.get_runtime_context().get_node_id()
 
-    def start(self, out: str, model: ModelConfig, fingerprint: str, num_threads: int) -> None:
+    def start(self, run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int) -> None:
         from cluster.worker import CamWorker  # needs torch, which the driver does without
 
-        self.worker.set_result(CamWorker(out, model, fingerprint, num_threads))
+        self.worker.set_result(CamWorker(run_dir, model, fingerprint, num_threads))
 
     def run_shard(self, shard: int, number: int, deaths: int) -> ShardReport:
         return self.worker.result().run_shard(shard, number, deaths)
@@ -89,7 +89,7 @@ class RayExecutor:
 
     def run(
         self,
-        out: str,
+        run_dir: RunDir,
         model: ModelConfig,
         fingerprint: str,
         device: Device,
@@ -103,7 +103,7 @@ class RayExecutor:
         """
         num_cpus = self._gpu_cpus() if device == "cuda" else self.num_cpus
         share = replica_share(device, replicas.number, num_cpus, self.num_gpus)
-        cluster = _Actors(share, replicas, (out, model, fingerprint, share.threads))
+        cluster = _Actors(share, replicas, (run_dir, model, fingerprint, share.threads))
         return dispatch(cluster, shards, timeout_s)
 
     def _gpu_cpus(self) -> int:
@@ -151,9 +151,9 @@ def _connect(address: str) -> None:
 class _Actors:
     """The cluster as the dispatch loop sees it: nodes with room for actors of one share."""
 
-    def __init__(self, share: Share, replicas: Replicas, arguments: tuple[str, ModelConfig, str, int]) -> None:
+    def __init__(self, share: Share, replicas: Replicas, arguments: tuple[RunDir, ModelConfig, str, int]) -> None:
         self.share, self.replicas, self.arguments = share, replicas, arguments
-        self.run_dir = open_run_dir(arguments[0])
+        self.run_dir = arguments[0]
 
     def new_worker(self, avoided: frozenset[str]) -> "_ActorWorker":
         """Ask Ray for an actor; it is pending until a node has room."""
@@ -187,7 +187,7 @@ class _Actors:
 
     def is_done(self, shard: int) -> bool:
         """Say whether a shard's images are there."""
-        return self.run_dir.path(shard_name("images", shard)).exists()
+        return self.run_dir.exists(shard_name("images", shard))
 
 
 class _ActorWorker:

@@ -60,7 +60,7 @@ class Preparation:
         Raises UsageError or MachineError where the network cannot be used.
         """
         self.config, self.before = config, before
-        self.run_dir: RunDir = open_run_dir(config.out)
+        self.run_dir: RunDir = open_run_dir(config.out, config.options)
         self.labels = labels_digest(config.label_source)
         self.classifier: Classifier = load_classifier(config.model)
         self.mapper: Mapper | None = None
@@ -81,7 +81,9 @@ class Preparation:
 
     def plan(self, num_replicas: int, device: Device) -> Run:
         """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
-        with open_listing(self.config.images, self.config.limit, skip=self.run_dir.root) as listing:
+        with open_listing(
+            self.config.images, self.config.limit, skip=self.run_dir.root, options=self.config.options
+        ) as listing:
             self.config = _with_classes(self.config, listing)
             return self._plan(listing, num_replicas, device)
 
@@ -106,7 +108,7 @@ class Preparation:
         plan = write_plan(run_dir, label_images(listing, labels_of), shard_size)
         reach("plan")
         run = Run(request=request, plan=plan, class_names=self.described.classes.names, grid=self.described.grid)
-        if not publish_run(run_dir, run, asdict(config)):
+        if not publish_run(run_dir, run, asdict(replace(config, storage_options=()))):
             return _run_of_another_driver(run_dir, request)
         reach("run")
         if plan_digest(run_dir, plan) != plan.digest:  # one that lost the race for run.json wrote over ours

@@ -134,7 +134,7 @@ def read_run(run_dir: RunDir) -> Run | None:
     except UsageError as error:
         reason = str(error)
     if reason is not None:
-        raise StorageError(f"{run_dir.path(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {reason}")
+        raise StorageError(f"{run_dir.where(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {reason}")
     return Run(request=file.request, plan=file.plan, class_names=file.class_names, grid=file.grid)
 
 

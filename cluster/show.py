@@ -16,6 +16,7 @@ from cluster.request import Run, existing_run
 from cluster.rows import CORNERS
 from cluster.rundir import RunDir, shard_name
 from cluster.sources import load_picture
+from cluster.storage import NO_OPTIONS, StorageOptions
 from cluster.verify import checked_table
 
 MAX_CORNER = 2.0**24  # pixels
@@ -51,22 +52,22 @@ def read_labelled(run_dir: RunDir, run: Run, image_id: str) -> Labelled:
     return Labelled(image=tables["images"][0], heatmaps=tables["heatmaps"], boxes=tables["boxes"])
 
 
-def read_picture(labelled: Labelled) -> U8:
+def read_picture(labelled: Labelled, options: StorageOptions = NO_OPTIONS) -> U8:
     """Decode the picture behind a row, RGB (H, W, 3); raises StorageError where it cannot be."""
     image = labelled.image
     try:
-        return load_picture(image)
+        return load_picture(image, options)
     except BadImage as bad:
         raise StorageError(f"cannot draw {image['image_id']!r}, it is {bad.status}: {bad}") from None
 
 
-def draw(run: Run, labelled: Labelled) -> U8:
+def draw(run: Run, labelled: Labelled, options: StorageOptions = NO_OPTIONS) -> U8:
     """Return one panel per explained class, side by side, RGB; the picture alone if it has no map.
 
     A panel is the picture under its normalised heat map with the boxes of that class, each with class, score and rank;
     in runs of the `blog` recipe it is the seed post's three pictures.
     """
-    picture_HWC = read_picture(labelled)
+    picture_HWC = read_picture(labelled, options)
     panels = list(_panels(run, labelled, picture_HWC))
     return np.concatenate(panels, axis=1) if panels else picture_HWC
 
@@ -94,4 +95,4 @@ def _corners(row: dict[str, Any]) -> F32:
 def draw_image(run_dir: RunDir, image_id: str) -> U8:
     """Draw one image of a run, see `draw`."""
     run = existing_run(run_dir)
-    return draw(run, read_labelled(run_dir, run, image_id))
+    return draw(run, read_labelled(run_dir, run, image_id), run_dir.options)

@@ -23,24 +23,44 @@ from cam_ops.tables import LISTING
 from cluster.listing import Listing, listing_of
 from cluster.manifest import is_manifest, open_manifest
 from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
+from cluster.storage import (
+    NO_OPTIONS,
+    StorageOptions,
+    check_prefix,
+    is_object,
+    is_store,
+    list_objects,
+    read_object,
+    store_address,
+    without_credentials,
+)
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def source_address(text: str) -> str:
-    """Return the absolute path of a folder or a manifest given as a path or a file:// URI."""
+    """Return the absolute path of a folder or manifest given as a path or file:// URI; s3:// and gs:// as they are."""
     if not text:
         raise UsageError("--images expects a folder or a manifest, got an empty text")
+    if is_store(text):
+        return store_address(text, "--images")
     if text.startswith("file://"):
         text = os.fsdecode(unquote_to_bytes(text.removeprefix("file://")))
     elif "://" in text:
-        raise UsageError(f"--images expects a folder or a manifest, got {text}: this address kind is not supported")
+        raise UsageError(
+            f"--images expects a folder or a manifest, a path, s3://... or gs://..., got {without_credentials(text)}: "
+            "this address kind is not supported"
+        )
     return os.path.abspath(os.path.expanduser(text))
 
 
-def check_source(address: str) -> None:
+def check_source(address: str, options: StorageOptions = NO_OPTIONS) -> None:
     """Raise StorageError unless the source can be reached from here; the plan stands for a manifest."""
-    if not is_manifest(address):
+    if is_manifest(address):
+        return
+    if is_store(address):
+        check_prefix(address, options)
+    else:
         check_folder(address)
 
 
@@ -55,10 +75,14 @@ def check_folder(address: str) -> None:
         ) from None
 
 
-def open_listing(address: str, limit: int | None, skip: str = "") -> AbstractContextManager[Listing]:
+def open_listing(
+    address: str, limit: int | None, skip: str = "", options: StorageOptions = NO_OPTIONS
+) -> AbstractContextManager[Listing]:
     """List a source: the first `limit` images that a manifest names, or that a folder holds."""
     if is_manifest(address):
-        return open_manifest(address, limit)
+        return open_manifest(address, limit, options=options)
+    if is_store(address):
+        return nullcontext(listing_of(list_prefix(address, limit, skip, options)))
     return nullcontext(listing_of(list_images(address, limit, skip)))
 
 
@@ -82,6 +106,22 @@ def list_folder(address: str, limit: int | None, skip: str = "") -> pa.Table:
         )
     ids, paths, sizes = zip(*found, strict=True)
     uris = [Path(path).as_uri() for path in paths]
+    return pa.table([ids, uris, [0] * len(ids), sizes], schema=LISTING)
+
+
+def list_prefix(address: str, limit: int | None, skip: str, options: StorageOptions) -> pa.Table:
+    """List the pictures below an address on an object store by their suffix, sorted by id: the key's rest after it.
+
+    Keys below the address `skip` are left out. Raises StorageError if it cannot be listed or holds no picture.
+    """
+    found = sorted(
+        (image_id_of(name), f"{address}/{name}", size)
+        for name, size in list_objects(address, options)
+        if name.lower().endswith(SUFFIXES) and not f"{address}/{name}".startswith(f"{skip}/")
+    )[:limit]
+    if not found:
+        raise StorageError(f"expected pictures ({', '.join(SUFFIXES)}) below {address}, found none; check --images")
+    ids, uris, sizes = zip(*found, strict=True)
     return pa.table([ids, uris, [0] * len(ids), sizes], schema=LISTING)
 
 
@@ -122,9 +162,9 @@ def _size(entry: "os.DirEntry[str]") -> int:
         return 0
 
 
-def load_picture(row: dict[str, Any]) -> U8:
+def load_picture(row: dict[str, Any], options: StorageOptions = NO_OPTIONS) -> U8:
     """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
-    content = read_image(row["uri"], row["offset"], row["size"])
+    content = read_image(row["uri"], row["offset"], row["size"], options)
     return decode_stl10(content) if _is_stl10(row) else decode(content)
 
 
@@ -137,13 +177,15 @@ def _is_stl10(row: dict[str, Any]) -> bool:
     return is_stl10_file(row["uri"]) and row["size"] == STL10_BYTES
 
 
-def read_image(uri: str, offset: int, size: int) -> bytes:
+def read_image(uri: str, offset: int, size: int, options: StorageOptions = NO_OPTIONS) -> bytes:
     """Return `size` bytes of `uri` from `offset` on, fewer where it ends earlier; all if `size` is -1.
 
-    Never more than MAX_BYTES + 1 are read, so that what is too large shows. `uri` is an absolute path as it is, or a
-    file:// URI in percent-encoding. Raises BadImage (``missing``, ``unreadable``) where the file is the reason,
-    StorageError where the storage is.
+    Never more than MAX_BYTES + 1 are read, so that what is too large shows. `uri` is an absolute path or an s3:// or
+    gs:// address as they are, or a file:// URI in percent-encoding. Raises BadImage (``missing``, ``unreadable``) where
+    the file is the reason, StorageError where the storage is.
     """
+    if is_store(uri):
+        return _read_from_store(uri, offset, size, options)
     path = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else uri.encode()
     if b"\0" in path:
         raise BadImage("missing", "no file has a name with a NUL byte")
@@ -162,3 +204,14 @@ def read_image(uri: str, offset: int, size: int) -> bytes:
         raise StorageError(
             f"cannot read {os.fsdecode(path)}: {error.strerror}; the shard is left for the next run"
         ) from None
+
+
+def _read_from_store(uri: str, offset: int, size: int, options: StorageOptions) -> bytes:
+    if not is_object(uri):
+        raise BadImage("unreadable", "no address of an object: its key is empty or has empty, . or .. parts")
+    content = read_object(
+        uri, options, offset=offset, max_bytes=MAX_BYTES + 1 if size < 0 else min(size, MAX_BYTES + 1)
+    )
+    if content is None:
+        raise BadImage("missing", "no such key")
+    return content

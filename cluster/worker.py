@@ -33,7 +33,7 @@ from cluster.precision import DTYPES
 from cluster.quarantine import Quarantine, read_quarantine
 from cluster.request import Precision, read_run
 from cluster.rows import BatchMaps, Picture, ShardReport, ShardRows, joined_maps, no_maps
-from cluster.rundir import RUN, open_run_dir, shard_name
+from cluster.rundir import RUN, RunDir, shard_name
 from cluster.sources import check_source
 
 SUSPICIOUS_DEATHS = 2
@@ -47,22 +47,22 @@ class CamWorker:
     pictures and, before a GPU, the last one publishes its tables. On a CPU there is no core to spare for that.
     """
 
-    def __init__(self, out: str, model: ModelConfig, fingerprint: str, num_threads: int = 1) -> None:
+    def __init__(self, run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int = 1) -> None:
         """Load the network and check that run directory, source and weights are those of the plan.
 
         `num_threads` load pictures. Raises UsageError, StorageError or MachineError with the reason that this machine
         cannot take part.
         """
-        self.run_dir = open_run_dir(out)
+        self.run_dir = run_dir
         run = read_run(self.run_dir)
         if run is None or run.request.fingerprint() != fingerprint:
             raise StorageError(
-                f"the node {os.uname().nodename} does not see the run at {out}; "
+                f"the node {os.uname().nodename} does not see the run at {run_dir.root}; "
                 "a local --out must be shared by all nodes"
             )
         self.run, request = run, run.request
         self.run_json = self.run_dir.read(RUN)
-        check_source(request.images)
+        check_source(request.images, run_dir.options)
         cv2.setNumThreads(0)
         if request.device == "cpu":
             torch.set_num_threads(1)
@@ -79,7 +79,7 @@ class CamWorker:
         self.mapper.to(self.device, DTYPES[request.precision])
         if request.compiled:
             compile_mapper(self.mapper, request)
-        self.loader = Loader(shape, self.mapper.side, request.batch_size, num_threads, self.device)
+        self.loader = Loader(shape, self.mapper.side, request.batch_size, num_threads, self.device, run_dir.options)
         self.part_size = request.batch_size  # images that the network takes at once
         self.num_top = min(NUM_TOP, len(run.class_names))
         self.choice = parse_class_choice(request.classes)

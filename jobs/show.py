@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ import tyro.conf
 from cam_ops.errors import StorageError
 from cluster.rundir import open_run_dir
 from cluster.show import draw_image
+from cluster.storage import parse_options
 from jobs.command import Outcome
 from jobs.flags import parse
 
@@ -28,19 +29,21 @@ class ShowConfig:
     """Image id: the path below --images."""
     to: str | None = None
     """PNG file to write; by default OUT/show/ID.png."""
+    storage_options: tuple[str, ...] = field(default=(), repr=False)
+    """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
 
 def run(arguments: list[str]) -> Outcome:
     """Write the PNG and print its path."""
     config = parse(ShowConfig, arguments, "show")
-    run_dir = open_run_dir(config.out)
+    run_dir = open_run_dir(config.out, parse_options(config.storage_options))
     image_id = os.fsencode(config.image_id).decode("utf-8", "backslashreplace")  # as the listing writes such names
     picture_HWC = draw_image(run_dir, image_id)
     encoded = cv2.imencode(".png", picture_HWC[..., ::-1])[1].tobytes()
     if config.to is None:
         name = f"show/{safe_name(image_id)}.png"
         run_dir.publish(name, encoded)
-        print(run_dir.path(name))
+        print(run_dir.where(name))
         return Outcome(images=1, ok=1, out=config.out)
     try:
         Path(config.to).write_bytes(encoded)

@@ -1,11 +1,12 @@
 """`status`: progress of a run from its files alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tyro.conf
 
 from cluster.request import existing_run
 from cluster.rundir import open_run_dir
+from cluster.storage import parse_options
 from cluster.totals import count_rows
 from jobs.command import Outcome, outcome_of
 from jobs.flags import parse
@@ -17,12 +18,14 @@ class StatusConfig:
 
     out: tyro.conf.Positional[str]
     """Run directory."""
+    storage_options: tuple[str, ...] = field(default=(), repr=False)
+    """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
 
 def run(arguments: list[str]) -> Outcome:
     """Print shards, images and boxes so far; status is `incomplete` until every shard is committed."""
     config = parse(StatusConfig, arguments, "status")
-    run_dir = open_run_dir(config.out)
+    run_dir = open_run_dir(config.out, parse_options(config.storage_options))
     state = existing_run(run_dir)
     committed = sorted(shard for shard in run_dir.shards("images") if shard < state.plan.num_shards)
     totals = count_rows(run_dir, state.request.fingerprint(), committed)

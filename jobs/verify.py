@@ -1,10 +1,11 @@
 """`verify`: prove a run whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tyro.conf
 
 from cluster.rundir import open_run_dir
+from cluster.storage import parse_options
 from cluster.verify import verify
 from jobs.command import Outcome, outcome_of
 from jobs.flags import parse
@@ -16,12 +17,14 @@ class VerifyConfig:
 
     out: tyro.conf.Positional[str]
     """Run directory."""
+    storage_options: tuple[str, ...] = field(default=(), repr=False)
+    """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
 
 def run(arguments: list[str]) -> Outcome:
     """Check every file; exit code 3 with one line per problem if the run is not whole."""
     config = parse(VerifyConfig, arguments, "verify")
-    verdict = verify(open_run_dir(config.out))
+    verdict = verify(open_run_dir(config.out, parse_options(config.storage_options)))
     for problem in verdict.problems:
         print(f"not whole: {problem}")
     totals = verdict.totals

@@ -244,7 +244,7 @@ def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: P
         (["--classes", "label"], 2, "needs labels"),
         (["--labels", "nowhere.csv"], 2, "cannot read nowhere.csv"),
         (["--images", "/nowhere"], 5, "cannot list the image folder /nowhere"),
-        (["--images", "s3://bucket/x"], 2, "not supported"),
+        (["--images", "ftp://host/x"], 2, "not supported"),
         (["--out", "/proc/run"], 5, "cannot write /proc/run"),
         (["--out", "/dev/null"], 5, "cannot write /dev/null"),
         (["--out", "/dev/null", "--overwrite"], 5, "cannot write /dev/null"),

@@ -71,7 +71,8 @@ def test_shards_of_two_threads_are_those_of_one_and_are_committed_by_number(pict
     assert len(expected) == 9
     for path in expected:
         path.unlink()
-    worker = CamWorker(str(out), MODEL, existing_run(RunDir(str(out))).request.fingerprint(), num_threads=2)
+    run_dir = RunDir(str(out))
+    worker = CamWorker(run_dir, MODEL, existing_run(run_dir).request.fingerprint(), num_threads=2)
     shard_of = {0: 2, 1: 0, 2: 1}  # numbers count the calls, whichever shards these are for
     reports = {}
 

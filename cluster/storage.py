@@ -1,0 +1,362 @@
+"""Object stores through pyarrow.fs: listings, whole objects and byte ranges of `s3://BUCKET/KEY` and `gs://BUCKET/KEY`.
+
+A key stands in an address as it is, without percent-encoding, whatever characters it has. What may pass (5xx, 429,
+resets, stalls, truncated bodies) is tried again with growing pauses, for a minute unless the options say otherwise;
+what is left becomes a StorageError with the store's reason. No message holds a credential.
+"""
+
+import os
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from pyarrow import fs
+
+from cam_ops.errors import StorageError, UsageError
+from cam_ops.images import BadImage
+from cluster.console import say
+
+PATIENCE_S = 60.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 8.0
+SAY_AFTER_S = 5.0
+CHUNK_BYTES = 8 * 2**20
+GUARD_BYTES = 16
+SHOWN_CHARACTERS = 300
+
+SCHEMES = ("s3://", "gs://")
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
+SECRETS = ("access_key", "secret_key", "session_token", "access_token", "external_id", "proxy_options")
+SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+Value = TypeVar("Value")
+
+
+def _yes_or_no(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise ValueError(text)
+    return seconds
+
+
+_BOTH: dict[str, Callable[[str], Any]] = {
+    **{"endpoint_override": str, "scheme": str, "anonymous": _yes_or_no},
+    "retry_time_limit": _seconds,  # ours, for all that is tried again; the name is pyarrow's for Google's client
+}
+KNOWN: dict[str, dict[str, Callable[[str], Any]]] = {
+    "s3": {
+        **_BOTH,
+        **dict.fromkeys(("access_key", "secret_key", "session_token", "region", "role_arn", "session_name"), str),
+        **dict.fromkeys(("external_id", "proxy_options", "tls_ca_file_path"), str),
+        **{"request_timeout": _seconds, "connect_timeout": _seconds, "load_frequency": int},
+        "force_virtual_addressing": _yes_or_no,
+    },
+    "gs": {
+        **_BOTH,
+        **{"access_token": str, "credential_token_expiration": datetime.fromisoformat},
+        **{"target_service_account": str, "project_id": str},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """How to reach the stores, beyond what pyarrow finds in the environment; printing it shows no value."""
+
+    values: tuple[tuple[str, str, Any], ...] = field(default=(), repr=False)  # store, pyarrow's keyword, value
+
+    def of(self, store: str) -> dict[str, Any]:
+        """Return pyarrow's keyword arguments for a store, and our own retry_time_limit, seconds."""
+        return {name: value for kind, name, value in self.values if kind == store}
+
+
+NO_OPTIONS = StorageOptions()
+
+
+def parse_options(words: Iterable[str]) -> StorageOptions:
+    """Parse `KEY=VALUE` words, for all stores that know the key, or for one as `s3.KEY=VALUE`, `gs.KEY=VALUE`.
+
+    Raises UsageError that names the key, never the value.
+    """
+    values = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError("--storage-options expects words KEY=VALUE, one of them has no =")
+        store, _, name = key.partition(".") if key.startswith(("s3.", "gs.")) else ("", "", key)
+        stores = [kind for kind in KNOWN if name in KNOWN[kind] and store in ("", kind)]
+        if not stores:
+            known = "; ".join(f"{kind}: {', '.join(KNOWN[kind])}" for kind in KNOWN if store in ("", kind))
+            raise UsageError(f"--storage-options has no key {_shortened(key)!r}; known are, for {known}")
+        try:
+            values += [(kind, name, KNOWN[kind][name](text)) for kind in stores]
+        except (ValueError, KeyError):
+            raise UsageError(
+                f"--storage-options {key} expects {_EXPECTED.get(KNOWN[stores[0]][name], 'another value')}"
+            ) from None
+    return StorageOptions(tuple(values))
+
+
+_EXPECTED = {
+    _yes_or_no: "true or false",
+    _seconds: "a number of seconds above 0",
+    int: "a whole number",
+    datetime.fromisoformat: "a time such as 2030-01-31T12:00:00+00:00",
+}
+
+
+def is_store(address: str) -> bool:
+    """Say whether an address is on an object store."""
+    return address.startswith(SCHEMES)
+
+
+def store_address(text: str, flag: str) -> str:
+    """Return `s3://BUCKET[/KEY]` or `gs://...` without slashes at its end. Raises UsageError for another form of it."""
+    scheme, _, path = text.partition("://")
+    bucket, _, key = path.rstrip("/").partition("/")
+    if not BUCKET.fullmatch(bucket) or (key and not _is_plain(key)):
+        raise UsageError(
+            f"{flag} expects {scheme}://BUCKET/KEY, the key without empty, . and .. parts, got "
+            f"{without_credentials(text)}; credentials and endpoints go into --storage-options or the environment"
+        )
+    return f"{scheme}://{path.rstrip('/')}"
+
+
+def is_object(address: str) -> bool:
+    """Say whether an address is one of an object that pyarrow can ask for."""
+    bucket, _, key = _split(address)[1].partition("/")
+    return is_store(address) and BUCKET.fullmatch(bucket) is not None and _is_plain(key)
+
+
+def _is_plain(key: str) -> bool:
+    """Say whether a key has no parts that pyarrow cannot send: empty ones, `.` and `..`."""
+    return not {"", ".", ".."} & set(key.split("/"))
+
+
+def without_credentials(text: str) -> str:
+    """Return an address without the user and password that somebody may have put in."""
+    return re.sub(r"://[^/]*@", "://***@", text)
+
+
+def read_object(
+    address: str, options: StorageOptions, *, offset: int = 0, max_bytes: int | None = None
+) -> bytes | None:
+    """Return an object's bytes from `offset` on, at most `max_bytes`; None where there is no such key.
+
+    Raises BadImage (``unreadable``) where the object itself cannot be had, StorageError where the store is the reason.
+    """
+    store, path = _split(address)
+    read = _read_s3 if store == "s3" else _read_gs
+    return _or_none(address, options, lambda system: read(system, path, offset, max_bytes))
+
+
+def download(address: str, path: Path, options: StorageOptions) -> bool:
+    """Copy an object to a file, piece by piece; return whether there is such a key. Raises StorageError."""
+    store, key = _split(address)
+
+    def copy(system: fs.FileSystem) -> bool:
+        with system.open_input_stream(key, compression=None) as stream, path.open("wb") as file:
+            shutil.copyfileobj(stream, file, CHUNK_BYTES)
+        return True
+
+    if store == "gs":  # one stream, see `_read_gs`
+        return _or_none(address, options, copy) is not None
+    version = object_version(address, options)
+    if version is None:
+        return False
+    with path.open("wb") as file:
+        for offset in range(0, version[0], CHUNK_BYTES):
+            piece = read_object(address, options, offset=offset, max_bytes=CHUNK_BYTES)
+            if not piece:
+                raise StorageError(f"{address} was changed while it was read; run the same command again")
+            file.write(piece)
+    return True
+
+
+def _read_s3(system: fs.FileSystem, path: str, offset: int, max_bytes: int | None) -> bytes:
+    """Read a range, and prove that the last of it was written: pyarrow 26 does not see that a body was too short."""
+    with system.open_input_file(path) as file:
+        length = max(0, file.size() - offset)
+        length = length if max_bytes is None else min(length, max_bytes)
+        guard = os.urandom(min(length, GUARD_BYTES))
+        content = bytearray(length)
+        content[length - len(guard) :] = guard
+        file.seek(offset)
+        if length and (file.readinto(content) < length or content.endswith(guard)):
+            raise ConnectionError("the answer was shorter than the object")
+    return bytes(content)
+
+
+def _read_gs(system: fs.FileSystem, path: str, offset: int, max_bytes: int | None) -> bytes:
+    """Read a stream from its beginning: pyarrow 26's random access loses errors, and waits while it holds the GIL."""
+    left = None if max_bytes is None else offset + max_bytes
+    pieces = []
+    with system.open_input_stream(path, compression=None) as stream:
+        while left is None or left:
+            piece = stream.read(CHUNK_BYTES if left is None else min(left, CHUNK_BYTES))
+            if not piece:
+                break
+            pieces.append(piece)
+            left = None if left is None else left - len(piece)
+    return b"".join(pieces)[offset:]
+
+
+def put_object(address: str, content: bytes, options: StorageOptions) -> None:
+    """Upload a whole object, which replaces what bears its name; raises StorageError.
+
+    In a thread, where no interrupt comes between: a stream that is dropped publishes what it has.
+    """
+    _, path = _split(address)
+
+    def put(system: fs.FileSystem) -> None:
+        stream = system.open_output_stream(path, compression=None)
+        stream.write(content)
+        stream.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(_retried, address, options, put).result()
+
+
+def object_version(address: str, options: StorageOptions) -> tuple[int, int] | None:
+    """Return an object's size in bytes and its time in ns; None where there is no such key. Raises StorageError."""
+    _, path = _split(address)
+    info = _retried(address, options, lambda system: system.get_file_info(path))
+    return (info.size, info.mtime_ns) if info.type == fs.FileType.File else None
+
+
+def remove_object(address: str, options: StorageOptions) -> None:
+    """Remove an object if it is there. Raises StorageError."""
+    _, path = _split(address)
+    _or_none(address, options, lambda system: system.delete_file(path))
+
+
+def check_prefix(address: str, options: StorageOptions) -> None:
+    """Raise StorageError unless there is something below the address."""
+    _, path = _split(address)
+    info = _retried(address, options, lambda system: system.get_file_info(path))
+    if info.type == fs.FileType.NotFound:
+        raise StorageError(f"there is nothing at {address}; check the address, and --storage-options")
+
+
+def list_objects(address: str, options: StorageOptions, *, recursive: bool = True) -> list[tuple[str, int]]:
+    """Return the objects below an address in no order: the path below it, and the size in bytes; none is no error."""
+    _, path = _split(address)
+    selector = fs.FileSelector(path, recursive=recursive, allow_not_found=True)
+    found = _retried(address, options, lambda system: system.get_file_info(selector))
+    return [(info.path[len(path) + 1 :], info.size) for info in found if info.type == fs.FileType.File]
+
+
+def _split(address: str) -> tuple[str, str]:
+    """Return the store and pyarrow's path, `BUCKET/KEY`."""
+    store, _, path = address.partition("://")
+    return store, path
+
+
+def _or_none(address: str, options: StorageOptions, work: Callable[[fs.FileSystem], Value]) -> Value | None:
+    try:
+        return _retried(address, options, work)
+    except FileNotFoundError:
+        return None
+
+
+def _retried(address: str, options: StorageOptions, work: Callable[[fs.FileSystem], Value]) -> Value:
+    """Do a request, again and again while it fails for a reason that may pass.
+
+    Raises FileNotFoundError where there is no such key, BadImage and StorageError as `read_object` says.
+    """
+    store, _ = _split(address)
+    system = _file_system(store, options)
+    start_s = time.monotonic()
+    limit_s = options.of(store).get("retry_time_limit", PATIENCE_S)
+    has_said = False
+    for attempt in count():
+        try:
+            return work(system)
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            if _code(error) in MISSING:
+                raise FileNotFoundError(address) from None
+            reason = _reason(error, options)
+            if _code(error) == "INVALID_OBJECT_STATE":  # archived
+                raise BadImage("unreadable", reason) from None
+            if _is_final(error):
+                raise StorageError(
+                    f"{address} is refused: {reason}; check address, region and credentials (--storage-options, or the "
+                    "environment of every node); without the right to list, a missing key is refused, too"
+                ) from None
+            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311
+            spent_s = time.monotonic() - start_s
+            if spent_s + pause_s > limit_s:
+                raise StorageError(
+                    f"cannot reach {address} ({attempt + 1} attempts in {spent_s:.0f} s): {reason}; the same command "
+                    "goes on where this one stopped"
+                ) from None
+            if spent_s > SAY_AFTER_S and not has_said:
+                say(f"cannot reach {address} yet, it is tried for {limit_s:.0f} s: {reason}")
+                has_said = True
+            time.sleep(pause_s)
+    raise AssertionError
+
+
+MISSING = ("NO_SUCH_KEY", "RESOURCE_NOT_FOUND")
+FINAL = (
+    *("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID", "MISSING_AUTHENTICATION_TOKEN"),
+    *("SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE", "INCOMPLETE_SIGNATURE", "UNRECOGNIZED_CLIENT"),
+    *("NO_SUCH_BUCKET", "OPT_IN_REQUIRED", "VALIDATION", "ACCOUNT_PROBLEM"),
+    *("PERMISSION_DENIED", "UNAUTHENTICATED", "FAILED_PRECONDITION"),
+)
+PASSING = (408, 429)
+
+
+def _code(error: Exception) -> str:
+    """Return Amazon's or Google's word for what happened, empty where the error has none."""
+    found = re.search(r"AWS Error (\w+)|google::cloud::Status\((\w+)", str(error))
+    return (found[1] or found[2]) if found else ""
+
+
+def _is_final(error: Exception) -> bool:
+    status = re.search(r"AWS Error \w+ \(HTTP status (\d+)\)", str(error))
+    is_refusal = status is not None and int(status[1]) // 100 in (3, 4) and int(status[1]) not in PASSING
+    return isinstance(error, PermissionError) or _code(error) in FINAL or is_refusal
+
+
+def _reason(error: Exception, options: StorageOptions) -> str:
+    """Return an error's first line without Google's appendix and without any credential."""
+    text = str(error).partition("\n")[0].partition(" error_info=")[0]
+    secrets = [str(value) for _, name, value in options.values if name in SECRETS]
+    for secret in [*secrets, *(os.environ.get(name, "") for name in SECRET_VARIABLES)]:
+        text = text.replace(secret, "***") if secret else text
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+
+
+@lru_cache(maxsize=8)
+def _file_system(store: str, options: StorageOptions) -> fs.FileSystem:
+    """Return pyarrow's file system, one in each process."""
+    given = options.of(store)
+    limit_s = given.pop("retry_time_limit", PATIENCE_S)
+    try:
+        if store == "gs":
+            return fs.GcsFileSystem(**{"retry_time_limit": timedelta(seconds=min(limit_s, 10))} | given)
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        defaults = {"request_timeout": 15, "connect_timeout": 5, "endpoint_override": endpoint}
+        return fs.S3FileSystem(**defaults | given, allow_delayed_open=True)  # small objects: one request
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise UsageError(f"pyarrow cannot use these --storage-options for {store}: {_reason(error, options)}") from None
