@@ -191,11 +191,13 @@ def _read_s3(system: fs.FileSystem, path: str, offset: int, max_bytes: int | Non
     with system.open_input_file(path) as file:
         length = max(0, file.size() - offset)
         length = length if max_bytes is None else min(length, max_bytes)
+        if not length:
+            return b""
         guard = os.urandom(min(length, GUARD_BYTES))
         content = bytearray(length)
-        content[length - len(guard) :] = guard
+        content[-len(guard) :] = guard
         file.seek(offset)
-        if length and (file.readinto(content) < length or content.endswith(guard)):
+        if file.readinto(content) < length or content.endswith(guard):
             raise ConnectionError("the answer was shorter than the object")
     return bytes(content)
 
@@ -225,6 +227,9 @@ def put_object(address: str, content: bytes, options: StorageOptions) -> None:
         stream = system.open_output_stream(path, compression=None)
         stream.write(content)
         stream.close()
+        size = system.get_file_info(path).size
+        if size != len(content):  # seen on an emulator of Google's after a broken upload
+            raise ConnectionError(f"the store has {size} bytes of {len(content)}")
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(_retried, address, options, put).result()
@@ -351,10 +356,10 @@ def _shortened(text: str) -> str:
 def _file_system(store: str, options: StorageOptions) -> fs.FileSystem:
     """Return pyarrow's file system, one in each process."""
     given = options.of(store)
-    limit_s = given.pop("retry_time_limit", PATIENCE_S)
+    given.pop("retry_time_limit", None)  # `_retried` has it: Google's client gives up early
     try:
         if store == "gs":
-            return fs.GcsFileSystem(**{"retry_time_limit": timedelta(seconds=min(limit_s, 10))} | given)
+            return fs.GcsFileSystem(**given, retry_time_limit=timedelta(seconds=1))
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         defaults = {"request_timeout": 15, "connect_timeout": 5, "endpoint_override": endpoint}
         return fs.S3FileSystem(**defaults | given, allow_delayed_open=True)  # small objects: one request

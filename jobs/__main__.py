@@ -9,6 +9,7 @@ import traceback
 
 from cam_ops.errors import CamrayError, UsageError
 from cluster.console import say
+from cluster.storage import without_credentials
 from jobs.command import Outcome, result_line
 from jobs.flags import last_value
 
@@ -63,7 +64,8 @@ def _run_command(command: str, arguments: list[str]) -> Outcome:
 def _out_of(arguments: list[str]) -> str | None:
     """Return the run directory that the arguments name, by flag or as the first word after the command."""
     positional = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") else None
-    return last_value(arguments, "--out") or positional
+    out = last_value(arguments, "--out") or positional
+    return out and without_credentials(out)
 
 
 def _usage() -> str:

@@ -7,6 +7,7 @@ import tyro
 import yaml
 
 from cam_ops.errors import UsageError
+from cluster.storage import SECRETS
 
 Config = TypeVar("Config")
 
@@ -24,6 +25,7 @@ def parse(config: type[Config], arguments: list[str], command: str) -> Config:
     """Parse a command's flags. Raises UsageError with tyro's own message, SystemExit(0) for --help."""
     arguments, from_file = _take_config_file(arguments)
     arguments = from_file + arguments
+    _refuse_stray_secrets(arguments)
     arguments = RECIPES.get(last_value(arguments, "--recipe") or "default", []) + arguments
     try:
         return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
@@ -31,6 +33,17 @@ def parse(config: type[Config], arguments: list[str], command: str) -> Config:
         if end.code in (0, None):
             raise
         raise UsageError(f"see the message above, or python -m jobs {command} --help") from None
+
+
+def _refuse_stray_secrets(arguments: list[str]) -> None:
+    """Raise UsageError for a credential behind a misspelt flag: tyro's own message would repeat it."""
+    flag = ""
+    for word in arguments:
+        name, _, value = word.partition("=") if word.startswith("--") else (flag, "", word)
+        flag = name
+        secret = value.partition("=")[0].removeprefix("s3.").removeprefix("gs.")
+        if secret in SECRETS and flag.replace("_", "-") != "--storage-options":
+            raise UsageError(f"a word {secret}=... stands behind {flag or 'no flag'}, it belongs to --storage-options")
 
 
 def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -62,6 +75,8 @@ def _as_flags(name: str, value: Any) -> list[str]:
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag[2:]]
+    if isinstance(value, dict):
+        return [flag, *(f"{key}={entry}" for key, entry in value.items())]
     if isinstance(value, list):
         return [flag, *map(str, value)]
     return [flag, str(value)]

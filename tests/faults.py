@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-Kind = Literal["500", "503", "429", "403", "404", "reset", "stall", "cut", "short", "half-sent"]
+Kind = Literal["500", "503", "429", "403", "404", "reset", "stall", "cut", "short", "half-sent", "hold"]
 """A status with an S3 error document; half an answer and then a reset, silence, or a close; half an answer that says it
-is all; a request of which the server gets half before the connection breaks."""
+is all; a request of which the server gets half before the connection breaks; one that is not passed on at all."""
 
 CODES = {"500": "InternalError", "503": "SlowDown", "429": "TooManyRequests", "403": "AccessDenied", "404": "NoSuchKey"}
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
@@ -30,6 +30,7 @@ class Fault:
     match: str  # regular expression for "METHOD PATH?QUERY"
     times: int
     done: int = 0
+    reached: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(slots=True)
@@ -48,6 +49,18 @@ class Proxy:
         self.faults.append(Fault(kind, match, times))
         return self.faults[-1]
 
+    def release(self) -> None:
+        """Let go of the requests that are held or stalled."""
+        self.closing.set()
+        self.closing = threading.Event()
+
+    def heal(self) -> None:
+        """Break nothing more, and forget what was asked for."""
+        self.release()
+        with self.lock:
+            self.faults.clear()
+            self.requests.clear()
+
     def take(self, request: str) -> Kind | None:
         """Note a request, and return what becomes of it."""
         with self.lock:
@@ -55,6 +68,7 @@ class Proxy:
             for fault in self.faults:
                 if fault.done < fault.times and re.search(fault.match, request):
                     fault.done += 1
+                    fault.reached.set()
                     return fault.kind
         return None
 
@@ -85,8 +99,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass(self) -> None:
         kind = self.proxy.take(f"{self.command} {self.path}")
         sent = self._body()
+        if self.command == "PUT" and self.path.endswith("/"):  # a directory marker, which rclone would take for a file
+            self._answer(200, {}, b"")
+            return
         if kind in CODES:
             self._answer(int(kind), {"Content-Type": "application/xml"}, _document(kind))
+            return
+        if kind == "hold":
+            self.proxy.closing.wait(120)
+            self._reset()
             return
         if kind == "half-sent":
             self._send_half(sent)

@@ -6,11 +6,59 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from cluster.storage import StorageOptions, parse_options, put_object
+from tests.faults import Proxy, proxy_to
+
 KEY, SECRET = "AKIACAMRAYTESTKEY000", "camray/test+secret/not+in+any+output0000"
 READY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A server with a bucket `bucket`, behind a proxy that can break exchanges."""
+
+    scheme: str
+    folder: Path  # what the server has of the bucket, as files
+    proxy: Proxy
+    words: list[str]  # --storage-options to reach it
+
+    def address(self, key: str) -> str:
+        return f"{self.scheme}://bucket/{key}"
+
+    @property
+    def options(self) -> StorageOptions:
+        return parse_options(self.words)
+
+    def put(self, folder: Path, key: str) -> str:
+        """Upload a folder's files below a key; return the address."""
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            put_object(self.address(f"{key}/{path.relative_to(folder)}"), path.read_bytes(), self.options)
+        return self.address(key)
+
+
+@contextmanager
+def s3_store(folder: Path) -> Iterator[Store]:
+    """Serve a folder that holds `bucket` as S3."""
+    with s3_server(folder) as server, proxy_to(server) as proxy:
+        keys = [f"access_key={KEY}", f"secret_key={SECRET}"]
+        words = [*_words(proxy), "region=us-east-1", "request_timeout=1", *keys]
+        yield Store(scheme="s3", folder=folder / "bucket", proxy=proxy, words=words)
+
+
+@contextmanager
+def gcs_store(folder: Path) -> Iterator[Store]:
+    """Serve a folder that holds `bucket` as Google Cloud Storage."""
+    with gcs_server(folder) as server, proxy_to(server) as proxy:
+        words = [*_words(proxy), "anonymous=true"]
+        yield Store(scheme="gs", folder=folder / "bucket", proxy=proxy, words=words)
+
+
+def _words(proxy: Proxy) -> list[str]:
+    return [f"endpoint_override={proxy.address}", "scheme=http", "retry_time_limit=20"]
 
 
 @contextmanager
