@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test clean
+.PHONY: demo test fuzz clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m jobs demo
@@ -13,6 +13,10 @@ test: .venv/test.stamp
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/pytest
+
+# Minutes of mutated pictures through the decoder; `make test` runs a few thousand of them.
+fuzz: .venv/test.stamp
+	.venv/bin/python -m tests.fuzz --count 200000
 
 clean:
 	rm -rf .venv camray-demo

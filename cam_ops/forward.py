@@ -51,7 +51,8 @@ class Forward(nn.Module):
 def compile_to(path: Path, forward: Forward, pixels_BCSS: Tensor) -> None:
     """Compile for pixels of this shape, dtype and layout, and for one thread; write a shared library to `path`.
 
-    Raises MachineError where the compiler fails, UsageError where the network cannot be traced.
+    Raises MachineError where the compiler fails, UsageError where the network cannot be traced, OSError where the
+    library cannot be written.
     """
     with torch.no_grad():
         try:
@@ -64,6 +65,8 @@ def compile_to(path: Path, forward: Forward, pixels_BCSS: Tensor) -> None:
         options = {"freezing": True, "aot_inductor.output_path": str(path)}
         try:
             torch._inductor.aot_compile(traced, (pixels_BCSS,), options=options)
+        except OSError:  # of the disk, not of the network
+            raise
         except Exception as error:
             raise MachineError(
                 f"the network cannot be compiled on this machine ({type(error).__name__}: {_first_line(error)}); "

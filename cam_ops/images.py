@@ -11,16 +11,24 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from cam_ops.arrays import U8
 from cam_ops.settings import Preprocessing
 
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MiB of RGB
+MAX_SIDE = 2**20  # OpenCV's bound
+MAX_SCANS = 500  # as libjpeg-turbo advises: a progressive JPEG's scan of a few bytes is a pass over all its pixels
 STL10_SIDE = 96
 STL10_BYTES = 3 * STL10_SIDE * STL10_SIDE
 JPEG = b"\xff\xd8\xff"  # how OpenCV tells it, too
+SCAN = b"\xff\xda"
+PNG = b"\x89PNG\r\n\x1a\n"
+MAGICS = (JPEG, PNG, b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+OTHER_KINDS = ((0, b"GIF8", "GIF"), (4, b"ftyp", "HEIC, AVIF or video"), (0, b"\0\x05\x16\x07", "macOS's AppleDouble"))
+TIFF_PARTS = ((273, 279), (324, 325))  # tags: where strips or tiles begin, how many bytes they have
 SCALES = (8, 4, 2)  # that libjpeg decodes at by smaller inverse transforms: 1 / n, sizes rounded up
 FLAGS = {  # the `GRAYSCALE` ones carry the scale alone; the `COLOR` ones ask for BGR as well, which excludes RGB
     1: cv2.IMREAD_COLOR_RGB,
@@ -64,8 +72,7 @@ def decode(encoded: bytes) -> U8:
     Raises BadImage with status ``empty``, ``too_large`` (bounds are checked on the header, before
     decoding), ``truncated`` or ``undecodable``.
     """
-    _checked_size(encoded)
-    return _decode_at(1, encoded)
+    return _decode_at(1, encoded, *_checked_size(encoded)).pixels_HWC
 
 
 def decode_for(encoded: bytes, config: Preprocessing) -> Decoded:
@@ -76,12 +83,7 @@ def decode_for(encoded: bytes, config: Preprocessing) -> Decoded:
     """
     width, height = _checked_size(encoded)
     scale = _scale(width, height, config) if config.decode == "reduced" and encoded.startswith(JPEG) else 1
-    pixels_HWC = _decode_at(scale, encoded)
-    if scale == 1:
-        return whole(pixels_HWC)
-    if pixels_HWC.shape[:2] != (-(-height // scale), -(-width // scale)):  # turned by its EXIF orientation
-        width, height = height, width
-    return Decoded(pixels_HWC=pixels_HWC, width=width, height=height)
+    return _decode_at(scale, encoded, width, height)
 
 
 def _scale(width: int, height: int, config: Preprocessing) -> int:
@@ -108,14 +110,20 @@ def crop_side(width: int, height: int, config: Preprocessing) -> int:
     return max(1, round(min(height, width) * config.crop_fraction))
 
 
-def _decode_at(scale: int, encoded: bytes) -> U8:
+def _decode_at(scale: int, encoded: bytes, width: int, height: int) -> Decoded:
+    """Decode at 1 / `scale` a picture that has the given size by its header, before EXIF orientation."""
     try:
-        image_HWC = cv2.imdecode(np.frombuffer(encoded, np.uint8), FLAGS[scale])
+        decoded_HWC = cv2.imdecode(np.frombuffer(encoded, np.uint8), FLAGS[scale])
     except cv2.error as error:
         raise BadImage("undecodable", str(error).strip()) from None
-    if image_HWC is None:
+    if decoded_HWC is None:
         raise _why_not_decoded(encoded)
-    return np.asarray(image_HWC, np.uint8)
+    pixels_HWC = np.asarray(decoded_HWC, np.uint8)
+    for wide, high in ((width, height), (height, width)):  # as it is, or turned by its EXIF orientation
+        if pixels_HWC.shape[:2] == (-(-high // scale), -(-wide // scale)):
+            return Decoded(pixels_HWC=pixels_HWC, width=wide, height=high)
+    high, wide = pixels_HWC.shape[:2]
+    raise BadImage("undecodable", f"it has {wide}x{high} pixels, by its header {width}x{height}")
 
 
 def decode_stl10(raw: bytes) -> U8:
@@ -137,36 +145,76 @@ def _checked_size(encoded: bytes) -> tuple[int, int]:
     if len(encoded) > MAX_BYTES:
         raise BadImage("too_large", f"more than {MAX_BYTES} bytes")
     width, height = _header_size(encoded)
-    if width * height > MAX_PIXELS:
-        raise BadImage("too_large", f"{width}x{height} pixels, the limit is {MAX_PIXELS}")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise BadImage("too_large", f"{width}x{height} pixels, the limit is {MAX_PIXELS}, of a side {MAX_SIDE}")
+    if encoded.startswith(PNG):
+        _check_chunks(encoded)
     return width, height
 
 
+def _check_chunks(encoded: bytes) -> None:
+    """Raise BadImage where a PNG ends inside a chunk: OpenCV 5.0 fills as much memory as the chunk's length says."""
+    start, kind = len(PNG), b""
+    while start < len(encoded) and kind != b"IEND":
+        length, kind = int.from_bytes(encoded[start : start + 4]), encoded[start + 4 : start + 8]
+        start += 12 + length
+    if start > len(encoded) or kind != b"IEND":
+        raise BadImage("truncated", "the PNG file ends before its last chunk does")
+
+
 def _header_size(encoded: bytes) -> tuple[int, int]:
+    content = _Content(encoded)
     try:
-        with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as picture:
-            return picture.size
-    except Image.DecompressionBombError as error:
+        with Image.open(content, formats=PILLOW_FORMATS) as picture:
+            num_scans = encoded.count(SCAN) if "progressive" in picture.info else 1
+            size = picture.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("too_large", str(error)) from None
-    except PILLOW_ERRORS as error:
-        if _riff_is_cut(encoded):  # Pillow opens a WebP file only if it is whole
-            raise BadImage("truncated", "the WebP file is shorter than its header says") from None
-        raise BadImage(
-            "undecodable", f"no header of a JPEG, PNG, WebP, BMP or TIFF file ({type(error).__name__})"
-        ) from None
+    except PILLOW_ERRORS:
+        raise _why_no_header(encoded, content.is_short) from None
+    if num_scans > MAX_SCANS:
+        raise BadImage("too_large", f"a progressive JPEG of {num_scans} scans, the limit is {MAX_SCANS}")
+    return size
+
+
+def _why_no_header(encoded: bytes, is_short: bool) -> BadImage:
+    if not any(encoded.startswith(magic) or magic.startswith(encoded) for magic in MAGICS):
+        kinds = [f"; its first bytes are {kind}'s" for at, magic, kind in OTHER_KINDS if encoded.startswith(magic, at)]
+        return BadImage("undecodable", "no JPEG, PNG, WebP, BMP or TIFF file" + "".join(kinds))
+    if is_short or _riff_is_cut(encoded):  # Pillow opens a WebP file only if it is whole
+        return BadImage("truncated", "the file ends before its header does, or before its header says")
+    return BadImage("undecodable", "its header is damaged")
 
 
 def _why_not_decoded(encoded: bytes) -> BadImage:
     """OpenCV 5 returns None for every damaged picture; Pillow says whether it merely ends too early."""
+    content, reason, is_cut = _Content(encoded), "OpenCV cannot decode it", False
     try:
-        with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as picture:
+        with Image.open(content, formats=PILLOW_FORMATS) as picture:
+            is_cut = isinstance(picture, TiffImageFile) and _part_is_cut(picture, len(encoded))
             picture.load()
     except PILLOW_ERRORS as error:
-        cut = "truncated" in str(error) or "unexpected end" in str(error).lower()
-        return BadImage(
-            "truncated" if cut else "undecodable", f"{type(error).__name__}: {_ADDRESS.sub('', str(error))}"
-        )
-    return BadImage("undecodable", "OpenCV cannot decode it")
+        reason = f"{type(error).__name__}: {_ADDRESS.sub('', str(error))}"
+    is_cut |= content.is_short or "truncated" in reason or "unexpected end" in reason.lower()
+    return BadImage("truncated" if is_cut else "undecodable", reason)
+
+
+def _part_is_cut(picture: TiffImageFile, num_bytes: int) -> bool:
+    tags = picture.tag_v2
+    parts = [zip(tags.get(start, ()), tags.get(length, ()), strict=False) for start, length in TIFF_PARTS]
+    return any(start + length > num_bytes for part in parts for start, length in part)
+
+
+class _Content(io.BytesIO):
+    """Notes whether its reader needed more than there is."""
+
+    is_short = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        chunk = super().read(size)
+        if size is not None and len(chunk) < size:
+            self.is_short |= not chunk or size < ImageFile.MAXBLOCK  # a whole block is asked for on suspicion
+        return chunk
 
 
 def _riff_is_cut(encoded: bytes) -> bool:

@@ -17,6 +17,7 @@ Triple = tuple[float, float, float]
 
 Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
 """What lies between the features and the logits: see `cam_ops.heads`."""
+MAX_IMAGE_SIZE = 4096
 DECOMPOSABLE: tuple[Kind, ...] = ("affine", "score-map", "norm-affine")
 
 Method = Literal[
@@ -84,8 +85,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (*(self.mean or ()), *(self.std or ()))):
             raise UsageError(f"--mean and --std expect finite numbers, got {self.mean} and {self.std}")
-        if self.image_size is not None and not 8 <= self.image_size <= 4096:
-            raise UsageError(f"--image-size expects 8 to 4096 pixels, got {self.image_size}")
+        if self.image_size is not None and not 8 <= self.image_size <= MAX_IMAGE_SIZE:
+            raise UsageError(f"--image-size expects 8 to {MAX_IMAGE_SIZE} pixels, got {self.image_size}")
         if self.std is not None and not all(s > 0 for s in self.std):
             raise UsageError(f"--std expects three numbers above 0, got {self.std}")
 

@@ -168,6 +168,10 @@ class Mapper:
                 of_side[view.side] = compiled(view.forward, view.of(pixels_BCSS))
         self.views = [replace(view, compiled=of_side[view.side]) for view in self.views]
 
+    def forget_compiled(self) -> None:
+        """Run the network itself from now on, which takes batches of any size."""
+        self.views = [replace(view, compiled=None) for view in self.views]
+
     def check(self, dtype: torch.dtype) -> None:
         """Map two classes of one picture of noise in `dtype`, on a copy of the network; UsageError where that fails."""
         if self.method == "scorecam":

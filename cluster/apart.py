@@ -14,6 +14,17 @@ from typing import Any
 from cam_ops.errors import CamrayError
 
 
+class ProcessEnded(CamrayError):
+    """The process is gone; `process_code` is its exit code, negative a signal's number, None if it was too slow."""
+
+    def __init__(self, process_code: int | None) -> None:
+        super().__init__(
+            f"a process of camray ended with exit code {process_code}, if negative a signal's number; is there enough "
+            "memory?"
+        )
+        self.process_code = process_code
+
+
 class Apart:
     """Holds ``MODULE:FACTORY`` called with `arguments`, all of which can be pickled; close it to end its process."""
 
@@ -25,18 +36,20 @@ class Apart:
         self.process.start()
         theirs.close()
 
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the object; return what it returns, raise what it raises."""
+    def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        """Call a method of the object; return what it returns, raise what it raises.
+
+        Raises ProcessEnded if the process is gone, or has no answer within `timeout_s` and is ended for it.
+        """
         try:
             self.connection.send((method, arguments))
+            if not self.connection.poll(timeout_s):
+                self.process.kill()
+                raise ProcessEnded(None)
             reply = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            code = self.process.exitcode
-            raise CamrayError(
-                f"the process that looks at the network ended with exit code {code}, if negative a signal's number; "
-                "is there enough memory for the network?"
-            ) from None
+            raise ProcessEnded(self.process.exitcode) from None
         if isinstance(reply, BaseException):
             raise reply
         return reply

@@ -1,23 +1,33 @@
-"""Hand shards to workers, replace those that die, yield a report per shard. Knows nothing of Ray, torch or reports.
+"""Hand shards to workers, replace those that die or hang, yield a report per shard. Knows nothing of Ray or torch.
 
 A call to a worker is a future; its end puts an event on a queue, which the loop sleeps on. So a shard costs the loop
-the same whatever the number of workers.
+the same whatever the number of workers. Once a second it looks after what no event tells: workers that hang, shards
+that are slow at the end, a cluster that has grown.
 """
 
 import queue
+import statistics
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from cam_ops.errors import CamrayError, MachineError
+from cam_ops.errors import CamrayError, MachineError, StorageError
 from cluster.console import say
 
 DEPTH = 2  # shards that a worker holds at most: the second starts without a gap
-MAX_SHARD_DEATHS = 3  # of the worker that works on it
-MAX_FAILED_STARTS = 3  # in a row
+MAX_SHARD_DEATHS = 12  # of the worker that works on it: two, and two for each of five pictures that kill it
+MAX_FAILED_STARTS = 3  # in a row, at one place
 WAKE_S = 1.0  # a signal that another thread took is seen by the main thread when it wakes
+GROWTH_S = 5.0  # between two looks at the size of the cluster
+TIMEOUT_S = 600.0  # the least that `auto` allows a shard
+TIMEOUT_FACTOR = 10  # times the longest shard so far
+SLOW_FACTOR = 2  # times the median: a shard that takes longer is also given to a worker that has nothing to do
+SLOW_S = 2.0  # the least that counts as slow
+QUIET_S = 600.0  # without a report before that is said
+RECENT = 100  # shards that the median is taken of
 
 Report = TypeVar("Report")
 
@@ -25,38 +35,58 @@ Report = TypeVar("Report")
 class WorkerDied(Exception):
     """A worker is gone, and all of its calls with it; the text says why."""
 
+    def __init__(self, reason: str, *, out_of_memory: bool = False) -> None:
+        super().__init__(reason)
+        self.out_of_memory = out_of_memory  # its machine ran out of memory and ended it
+
 
 class Worker(Protocol[Report]):
     """One model replica somewhere. Its calls begin in order; one that it does not survive fails with WorkerDied."""
 
-    def start(self) -> Future[None]:
-        """Load the model. Called once; shards may be given before it ends."""
+    place: Future[str]
+    """Where it is: known as soon as it is anywhere, before its model is loaded."""
 
-    def run_shard(self, shard: int) -> Future[Report]:
-        """Do one shard."""
+    def start(self) -> Future[None]:
+        """Load the model. Called once, and first."""
+
+    def run_shard(self, shard: int, deaths: int) -> Future[Report]:
+        """Do one shard, at which `deaths` workers have died before."""
 
     def kill(self) -> None:
         """End the worker, dead or alive. Its calls may end in any way."""
 
 
+class Cluster(Protocol[Report]):
+    """Where workers can be."""
+
+    def new_worker(self, avoided: frozenset[str]) -> Worker[Report]:
+        """Return a worker that begins to look for a place, not among those avoided."""
+
+    def num_workers(self) -> int:
+        """Return how many workers there should be, by the cluster's size now."""
+
+    def places(self) -> set[str]:
+        """Return the places that a worker could be at now."""
+
+    def is_done(self, shard: int) -> bool:
+        """Say whether a shard is committed, whoever did it."""
+
+
 def dispatch(
-    new_worker: Callable[[], Worker[Report]],
-    num_workers: int,
-    shards: Iterable[int],
-    is_done: Callable[[int], bool] = lambda shard: False,
+    cluster: Cluster[Report], shards: Iterable[int], timeout_s: float | None = None
 ) -> Generator[Report, None, None]:
     """Yield one report per shard, in the order they finish; no shard is no report, and no worker.
 
-    A death is blamed on the oldest of a worker's shards that is not done: its report may have died with the worker.
+    A worker whose shard takes longer than `timeout_s` counts as dead; by default the limit is ten times the longest
+    shard so far, at least ten minutes, and none before the first is done. A death is blamed on the oldest of a worker's
+    shards that is not done: its report may have died with the worker. A shard to which too many workers fell is left
+    out until all others are done.
 
-    Raises what a worker's own code raised, MachineError if no worker can be started, and CamrayError if a shard kills
-    one worker after another. Workers are killed at the end, however it comes.
+    Raises what a worker's own code raised, MachineError if no worker can be started, and CamrayError for shards that
+    were left out, or if workers die before any shard is done. Workers are killed at the end, however it comes.
     """
-    loop = _Loop(new_worker, deque(shards), is_done)
+    loop = _Loop(cluster, list(shards), timeout_s)
     try:
-        for _ in range(min(num_workers, loop.num_left)):
-            loop.add_worker()
-        loop.give_shards()
         yield from loop.reports()
     finally:
         loop.end()
@@ -67,8 +97,14 @@ class _Member(Generic[Report]):
     """A live worker and the shards that it holds, oldest first."""
 
     worker: Worker[Report]
-    starting: bool = True
+    started: bool = False
     shards: list[int] = field(default_factory=list)
+    since_s: float = 0.0  # the oldest of them is at work
+
+    def place(self) -> str:
+        """Return where it is, empty if it is nowhere yet or died before it could tell."""
+        place = self.worker.place
+        return place.result() if place.done() and not place.exception() else ""
 
 
 class _Event(NamedTuple):
@@ -82,99 +118,234 @@ class _Event(NamedTuple):
 class _Loop(Generic[Report]):
     """The live workers, which of them have room, and the shards that wait."""
 
-    def __init__(
-        self, new_worker: Callable[[], Worker[Report]], shards: deque[int], is_done: Callable[[int], bool]
-    ) -> None:
-        self.new_worker, self.shards, self.num_left = new_worker, shards, len(shards)
-        self.is_done = is_done
+    def __init__(self, cluster: Cluster[Report], shards: list[int], timeout_s: float | None) -> None:
+        self.cluster, self.timeout_s = cluster, timeout_s
+        self.waiting = deque(shards)
+        self.left = set(shards)  # without a report
+        self.lost: dict[int, str] = {}  # shards that are left out, with the last reason
         self.members: set[_Member[Report]] = set()
-        self.room: deque[_Member[Report]] = deque()  # holds less than DEPTH shards, each once; may have died since
+        self.idle: deque[_Member[Report]] = deque()  # hold no shard; each once; may have died since
+        self.busy: deque[_Member[Report]] = deque()  # hold shards, and less than DEPTH; as above
         self.events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self.deaths: Counter[int] = Counter()
-        self.failed_starts = 0
-        self.last_failure = ""
-
-    def add_worker(self) -> None:
-        member = _Member(self.new_worker())
-        self.members.add(member)
-        self.room.append(member)
-        self._watch(member, None, member.worker.start())
-
-    def give_shards(self) -> None:
-        """Give the shards that wait to the workers that have room, one in turn; a new worker's wait for its start."""
-        while self.shards and self.room:
-            member = self.room.popleft()
-            if member in self.members:
-                shard = self.shards.popleft()
-                member.shards.append(shard)
-                self._watch(member, shard, member.worker.run_shard(shard))
-                if len(member.shards) < DEPTH:
-                    self.room.append(member)
+        self.failed_starts: Counter[str] = Counter()  # in a row, by place
+        self.failure: CamrayError | None = None  # of the last start that failed
+        self.wanted = self.num_starting = 0
+        self.copied: set[int] = set()  # slow shards that two workers hold
+        self.spent_s: deque[float] = deque(maxlen=RECENT)
+        self.longest_s = 0.0
+        now_s = time.monotonic()
+        self.looked_s = self.grown_s = self.heard_s = now_s
 
     def reports(self) -> Iterator[Report]:
         """Yield reports until no shard is left."""
-        while self.num_left:
-            member, shard, call = self._next_event()
-            if member not in self.members:  # it died with an earlier call
+        self._grow()
+        while self.left:
+            event = self._next_event()
+            if time.monotonic() - self.looked_s >= WAKE_S:
+                self._look_after()
+            if event is None or event.member not in self.members:  # the latter died with an earlier call
                 continue
+            member, shard, call = event
             try:
                 report: Report = call.result()
             except WorkerDied as death:
-                self._replace(member, str(death))
+                self._replace(member, str(death), out_of_memory=death.out_of_memory)
                 continue
+            except (StorageError, MachineError) as error:
+                if shard is None:
+                    self._remove(member)
+                    self._fail_start(member, error, MAX_FAILED_STARTS)  # another one there would fail as well
+                    continue
+                raise
             if shard is None:
-                member.starting = False
-                self.failed_starts = 0
-                continue
-            self._take_back(member, shard)
-            yield report
+                self._started(member)
+            elif self._finished(member, shard):
+                yield report
+        if self.lost:
+            named = ", ".join(str(shard) for shard in sorted(self.lost)[:10])
+            raise CamrayError(
+                f"{len(self.lost)} shard(s) killed one replica after another and are not done: {named}; all others "
+                f"are. The last reason: {list(self.lost.values())[-1]}"
+            )
 
     def end(self) -> None:
         """Kill every worker: its work is committed or will be done again."""
         for member in self.members:
             member.worker.kill()
 
+    def _next_event(self) -> _Event | None:
+        try:
+            return self.events.get(timeout=WAKE_S)
+        except queue.Empty:
+            return None
+
+    def _look_after(self) -> None:
+        """Do what is due without an event."""
+        self.looked_s = time.monotonic()
+        for member in [member for member in self.members if member.shards]:
+            if self.looked_s - member.since_s > (limit_s := self._limit_s()):
+                self._replace(member, f"shard {member.shards[0]} took longer than {limit_s:.0f} s")
+        if self.looked_s - self.grown_s >= GROWTH_S:
+            self._grow()
+        if not self.waiting and self.spent_s:
+            self._copy_slow_shards()
+        if self.looked_s - self.heard_s > QUIET_S:
+            self.heard_s = self.looked_s
+            num_started = sum(member.started for member in self.members)
+            say(
+                f"nothing finished for {QUIET_S / 60:.0f} minutes; {num_started} of {len(self.members)} replicas have "
+                "started" + ("" if num_started else ": does the cluster have free resources for them?")
+            )
+
+    def _limit_s(self) -> float:
+        if self.timeout_s is not None:
+            return self.timeout_s
+        return max(TIMEOUT_S, TIMEOUT_FACTOR * self.longest_s) if self.longest_s else float("inf")
+
+    def _grow(self) -> None:
+        """Add workers where the cluster has become larger than it ever was."""
+        self.grown_s = time.monotonic()
+        wanted = max(self.wanted, self.cluster.num_workers())
+        num_new = min(wanted - self.wanted, len(self.left) - len(self.members))
+        for _ in range(num_new):
+            self._add_worker()
+        if self.wanted and num_new > 0:
+            say(f"the cluster has grown: {num_new} more replica(s)")
+        self.wanted = wanted
+
+    def _add_worker(self) -> None:
+        member = _Member(self.cluster.new_worker(frozenset(self._avoided())))
+        self.members.add(member)
+        self.num_starting += 1
+        self._watch(member, None, member.worker.start())
+
+    def _avoided(self) -> set[str]:
+        return {place for place, times in self.failed_starts.items() if times >= MAX_FAILED_STARTS}
+
+    def _started(self, member: _Member[Report]) -> None:
+        member.started = True
+        self.num_starting -= 1
+        self.failed_starts.pop(member.place(), None)
+        self.idle.append(member)
+        self._give_shards()
+
+    def _give_shards(self) -> None:
+        """Give the shards that wait to the workers that have room, one in turn; those that start soon get one, too."""
+        while self.waiting:
+            if self.idle:
+                member = self.idle.popleft()
+            elif self.busy and len(self.waiting) > self.num_starting:
+                member = self.busy.popleft()
+            else:
+                return
+            if member in self.members:
+                self._give(member, self.waiting.popleft())
+
+    def _give(self, member: _Member[Report], shard: int) -> None:
+        if not member.shards:
+            member.since_s = time.monotonic()
+        member.shards.append(shard)
+        self._watch(member, shard, member.worker.run_shard(shard, self.deaths[shard]))
+        if len(member.shards) < DEPTH:
+            self.busy.append(member)
+
+    def _copy_slow_shards(self) -> None:
+        """Give the slowest shards also to workers that have nothing to do: whoever is first reports."""
+        slow_s = max(SLOW_S, SLOW_FACTOR * statistics.median(self.spent_s))
+        busy = [member for member in self.members if member.shards and self.looked_s - member.since_s > slow_s]
+        slow = [
+            shard
+            for member in sorted(busy, key=lambda member: member.since_s)
+            for shard in member.shards
+            if shard in self.left - self.copied
+        ]
+        while slow and self.idle:
+            member = self.idle.popleft()
+            if member in self.members:
+                self.copied.add(slow[0])
+                say(f"shard {slow[0]} is slow, another replica begins it as well")
+                self._give(member, slow.pop(0))
+
     def _watch(self, member: _Member[Report], shard: int | None, call: Future[Any]) -> None:
         call.add_done_callback(lambda ended: self.events.put(_Event(member, shard, ended)))
 
-    def _next_event(self) -> _Event:
-        while True:
-            try:
-                return self.events.get(timeout=WAKE_S)
-            except queue.Empty:
-                continue
-
-    def _take_back(self, member: _Member[Report], shard: int) -> None:
-        """Note that a shard is done, and give its worker another."""
-        self.num_left -= 1
-        if len(member.shards) == DEPTH:
-            self.room.append(member)
+    def _finished(self, member: _Member[Report], shard: int) -> bool:
+        """Note that a worker has done a shard, and give it another; return whether it was the first to do it."""
+        self.heard_s = now_s = time.monotonic()
+        self.spent_s.append(now_s - member.since_s)
+        self.longest_s = max(self.longest_s, self.spent_s[-1])
+        if member.shards[0] == shard:
+            member.since_s = now_s
+        was_full = len(member.shards) == DEPTH
         member.shards.remove(shard)
-        self.give_shards()
+        if not member.shards:
+            self.busy.remove(member)
+            self.idle.append(member)
+        elif was_full:
+            self.busy.append(member)
+        self._give_shards()
+        is_first = shard in self.left
+        self.left.discard(shard)
+        return is_first
 
-    def _replace(self, member: _Member[Report], reason: str) -> None:
-        """Put a dead worker's shards back, oldest first, and start another. Raises CamrayError when that is no cure."""
-        member.worker.kill()  # it may only have been out of reach
-        self.members.remove(member)
-        self.shards.extendleft(reversed(member.shards))
-        self._count_death(member, reason)
-        say(f"a replica died, {len(member.shards)} shard(s) go back to the queue: {reason.splitlines()[0]}")
-        if self.failed_starts < MAX_FAILED_STARTS:
-            self.add_worker()
-        else:
-            say(f"it is not replaced: {self.failed_starts} died in a row while loading their model; the others go on")
-        self.give_shards()
-
-    def _count_death(self, member: _Member[Report], reason: str) -> None:
-        if member.starting:
-            self.failed_starts += 1
-            self.last_failure = reason
-        elif member.shards:
-            shard = next((shard for shard in member.shards if not self.is_done(shard)), member.shards[0])
-            self.deaths[shard] += 1
-            if self.deaths[shard] >= MAX_SHARD_DEATHS:
-                raise CamrayError(f"shard {shard} killed its replica {MAX_SHARD_DEATHS} times, the last: {reason}")
-        if self.failed_starts >= MAX_FAILED_STARTS and not self.members:
-            raise MachineError(
-                f"{self.failed_starts} replicas died while loading their model, the last: {self.last_failure}"
+    def _replace(self, member: _Member[Report], reason: str, *, out_of_memory: bool = False) -> None:
+        """Put a dead worker's shards back and start another. Raises CamrayError when that is no cure."""
+        self._remove(member)
+        if not member.started:
+            times = self.failed_starts[member.place()] + 1
+            self._fail_start(
+                member, MachineError(f"{times} replica(s) died while loading their model, the last: {reason}"), times
             )
+            return
+        held = {shard for other in self.members for shard in other.shards}
+        back = [shard for shard in member.shards if shard in self.left and shard not in held]
+        say(f"a replica died, {len(back)} shard(s) go back to the queue: {reason.splitlines()[0]}")
+        self.waiting.extendleft(reversed(back))
+        self.copied -= set(back)
+        others_live = any(other.started for other in self.members)
+        if out_of_memory and others_live:
+            say("its machine was out of memory: it is not replaced, the others go on")
+            self._give_shards()
+            return
+        if back and member.place() in self.cluster.places():  # else it died with its machine
+            self._blame(next((shard for shard in back if not self.cluster.is_done(shard)), back[0]), reason)
+        if self.left:
+            self._add_another()
+            self._give_shards()
+
+    def _blame(self, shard: int, reason: str) -> None:
+        """Count a death at a shard. At the second it has to wait for the others, at the last it is left out."""
+        self.deaths[shard] += 1
+        if self.deaths[shard] > 1:
+            self.waiting.remove(shard)
+            if self.deaths[shard] < MAX_SHARD_DEATHS:
+                self.waiting.append(shard)
+            else:
+                self.left.discard(shard)
+                self.lost[shard] = reason
+        if not self.spent_s and self.deaths.total() >= max(MAX_SHARD_DEATHS, 2 * self.wanted):
+            raise CamrayError(f"{self.deaths.total()} replicas died before any shard was done, the last: {reason}")
+
+    def _fail_start(self, member: _Member[Report], failure: CamrayError, times: int) -> None:
+        """Note that starting failed for a number of times in a row where the worker was; try another if that helps."""
+        self.failure, place = failure, member.place()
+        self.failed_starts[place] = times
+        say(f"a replica could not start: {failure}")
+        self._add_another()
+
+    def _remove(self, member: _Member[Report]) -> None:
+        member.worker.kill()  # it may only be out of reach
+        self.members.remove(member)
+        self.num_starting -= not member.started
+
+    def _add_another(self) -> None:
+        """Add a worker for one that is gone if there is a place for it; raise the reason where none can work."""
+        avoided = self._avoided()
+        if self.cluster.places() - avoided and "" not in avoided:
+            self._add_worker()
+        elif not any(member.started or member.worker.place.done() for member in self.members):
+            assert self.failure
+            raise self.failure
+        else:
+            say("it is not replaced, as no replica starts where there is room; the others go on")

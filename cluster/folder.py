@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cam_ops.errors import StorageError
+from cluster.failpoints import reach
 
 SCRATCH = ".scratch"
 SCRATCH_AGE_S = 24 * 3600.0
@@ -30,10 +32,14 @@ class Folder:
         """Return the path of a file."""
         return os.path.join(self.root, name)
 
-    def read(self, name: str) -> bytes | None:
-        """Return a file's bytes, None where there is no such file."""
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """Return a file's bytes, None where there is no such file. Raises StorageError, also if it has more."""
+        path = Path(self.where(name))
         try:
-            return Path(self.where(name)).read_bytes()
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size > max_bytes:
+                raise StorageError(f"expected {path} to be a file of at most {max_bytes} bytes, it is not")
+            return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -76,6 +82,7 @@ class Folder:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
+                reach(f"scratch-{name}")
                 put(scratch, target)
             finally:
                 with contextlib.suppress(OSError):  # it may be gone, or never have been made: the first error counts

@@ -7,7 +7,7 @@ import torch
 
 from cam_ops.settings import ModelConfig
 from cluster.request import Device
-from cluster.resources import replica_share
+from cluster.resources import Replicas, replica_share
 from cluster.rows import ShardReport
 from cluster.rundir import RunDir
 from cluster.worker import CamWorker
@@ -26,15 +26,16 @@ class InlineExecutor:
         model: ModelConfig,
         fingerprint: str,
         device: Device,
-        num_replicas: int,
+        replicas: Replicas,
         shards: Iterable[int],
+        timeout_s: float | None,
     ) -> Generator[ShardReport, None, None]:
-        """Yield one report per shard, in order."""
-        assert num_replicas == 1
+        """Yield one report per shard, in order. Nobody would end a shard that takes longer than `timeout_s`."""
+        assert replicas.number == 1
         share = replica_share(device, 1, len(os.sched_getaffinity(0)), self.num_gpus)
         worker = CamWorker(run_dir, model, fingerprint, share.threads)
         for number, shard in enumerate(shards):
-            yield worker.run_shard(shard, number)
+            yield worker.run_shard(shard, number, 0)
 
     def close(self) -> None:
         """Nothing to end."""

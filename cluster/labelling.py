@@ -16,6 +16,7 @@ from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.apart import Apart, Here
 from cluster.console import say
+from cluster.failpoints import reach
 from cluster.manifest import is_manifest
 from cluster.plan import plan_digest
 from cluster.progress import Progress
@@ -25,6 +26,7 @@ from cluster.resources import (
     DeviceChoice,
     ExecutorName,
     PrecisionChoice,
+    Replicas,
     choose_device,
     choose_replicas,
     open_executor,
@@ -44,9 +46,9 @@ class LabelConfig:
     """Turn a folder of images into detection pseudo-labels: heat maps and boxes, as Parquet."""
 
     images: str
-    """Folder of pictures, searched recursively: jpg, jpeg, png, webp, bmp, tif, tiff; or STL10's own binary files. Or a
-    manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label. A path, s3://BUCKET/KEY or
-    gs://BUCKET/KEY."""
+    """Folder of pictures, searched recursively: jpg, jpeg, jfif, png, webp, bmp, tif, tiff; or STL10's own binary
+    files. Or a manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label. A path,
+    s3://BUCKET/KEY or gs://BUCKET/KEY."""
     out: str
     """Run directory to create, or to resume: a path, s3://BUCKET/KEY or gs://BUCKET/KEY."""
     labels: str | None = None
@@ -77,6 +79,9 @@ class LabelConfig:
     """Model replicas; by default one per GPU, or one per CPU core where there is no GPU."""
     shard_size: int | None = None
     """Images per shard; by default 512, fewer for a small job. Fixed when the plan is made."""
+    shard_timeout: float | None = None
+    """Seconds after which a replica that still works on the same shard is taken to hang, and replaced; by default ten
+    times the longest shard so far, at least 600."""
     executor: ExecutorName = "ray"
     """`ray` runs actors; `inline` runs the same worker in this process."""
     ray_address: str | None = None
@@ -94,6 +99,8 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} expects a number of at least 1, got {value}")
+        if self.shard_timeout is not None and not self.shard_timeout > 0:
+            raise UsageError(f"--shard-timeout expects seconds above 0, got {self.shard_timeout}")
         if not 0 <= self.max_error_rate <= 1:
             raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
         if self.executor == "inline" and (self.replicas or 1) > 1:
@@ -142,11 +149,11 @@ def label(config: LabelConfig) -> Totals:
             if run:
                 preparation.call("refuse_another")
             device = choose_device(config.device, run.request.device if run else None, executor)
-            num_replicas = choose_replicas(config.replicas, device, executor)
-            run = run or preparation.call("plan", num_replicas, device)
+            replicas = choose_replicas(config.replicas, device, executor)
+            run = run or preparation.call("plan", replicas.number, device)
             assert run
             preparation.close()
-            _run_missing(config, run_dir, run, executor, num_replicas)
+            _run_missing(config, run_dir, run, executor, replicas)
     return _finish(run_dir, run)
 
 
@@ -156,7 +163,7 @@ def _prepare(config: LabelConfig, run: Run | None) -> Apart | Here:
 
 
 def _run_missing(
-    config: LabelConfig, run_dir: RunDir, run: Run, executor: "InlineExecutor | RayExecutor", num_replicas: int
+    config: LabelConfig, run_dir: RunDir, run: Run, executor: "InlineExecutor | RayExecutor", replicas: Replicas
 ) -> None:
     """Run every shard that is not committed."""
     run_dir.sweep_scratch()
@@ -172,10 +179,13 @@ def _run_missing(
         done_shards=num_shards - len(pending),
     )
     model = replace(config.model, class_names=None)  # the names stand in run.json
-    reports = executor.run(run_dir, model, run.request.fingerprint(), run.request.device, num_replicas, pending)
+    reports = executor.run(
+        *(run_dir, model, run.request.fingerprint(), run.request.device, replicas, pending, config.shard_timeout)
+    )
     with closing(reports):
         for report in reports:
             progress.add(report)
+            reach(f"report-{report.shard}")
 
 
 def _pending(run_dir: RunDir, run: Run) -> list[int]:
@@ -190,6 +200,7 @@ def _finish(run_dir: RunDir, run: Run) -> Totals:
             "driver wrote its own over it; begin again with --overwrite, or in another --out"
         )
     totals = count_rows(run_dir, run.request.fingerprint(), list(range(run.plan.num_shards)))
+    reach("totals")
     content = summary_of(run.request.fingerprint(), totals)
     if run_dir.read(SUMMARY) != content:
         run_dir.publish(SUMMARY, content)

@@ -5,6 +5,7 @@ Rates are images per second; stages are milliseconds per image in one thread.
 
 import itertools
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -19,11 +20,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cam_ops.classes import numbered_classes
 from cluster.apart import Apart
+from cluster.labels import find_labels, label_images
 from cluster.listing import Listing
-from cluster.plan import Plan, write_plan
+from cluster.plan import Plan, read_shard, write_plan
+from cluster.request import existing_run
+from cluster.rows import ShardRows
 from cluster.rundir import TABLES, open_run_dir
-from cluster.sources import list_folder, open_listing, source_address
+from cluster.sources import decode_for_input, list_folder, open_listing, read_image, source_address
 
 MAX_HELD = 64  # pictures held in memory
 
@@ -32,10 +37,7 @@ class Replica:
     """One replica's parts, alone, for a run in place; lives in a process of its own (`cluster.apart`)."""
 
     def __init__(self, out: str, model: Any) -> None:
-        from cluster.plan import read_shard  # with torch, which the driver does without
-        from cluster.request import existing_run
-        from cluster.sources import read_image
-        from cluster.worker import CamWorker
+        from cluster.worker import CamWorker  # with torch, which the driver does without
 
         run_dir = open_run_dir(out)
         run = existing_run(run_dir)
@@ -60,22 +62,19 @@ class Replica:
 
     def decode(self, seconds: float) -> float:
         """Return the rate of bare decoding and resizing, of files in memory."""
-        from cam_ops.fit import fit
-        from cluster.sources import decode_for_input
+        from cluster.decoding import decode_and_fit
 
         loader = self.worker.loader
 
         def run(number: int) -> None:
             place = number % len(self.rows)
-            fit(decode_for_input(self.rows[place], self.encoded[place], loader.input), loader.input)
+            decode_and_fit(self.rows[place], self.encoded[place], loader.input)
 
         return _rate(run, seconds)
 
     def stages(self) -> dict[str, float]:
         """Return the milliseconds per image of each stage, once over the pictures held."""
         from cam_ops.fit import fit
-        from cluster.rows import ShardRows
-        from cluster.sources import decode_for_input, read_image
 
         worker, loader, count = self.worker, self.worker.loader, len(self.rows)
         spent: dict[str, float] = {}
@@ -201,11 +200,6 @@ class Planner:
 
     def plan(self, manifest: str, out: str, num_classes: int) -> tuple[Plan, float, float]:
         """Return the plan, the seconds it took, and this process's largest resident size in MiB."""
-        import resource
-
-        from cam_ops.classes import numbered_classes
-        from cluster.labels import find_labels, label_images
-
         start_s = time.perf_counter()
 
         def planned(listing: Listing) -> Plan:

@@ -13,11 +13,12 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import PLAN, SCHEMA_VERSION, with_metadata
-from cluster.parquet import encode
+from cluster.parquet import MAX_ROWS, encode
 from cluster.rundir import RunDir, plan_name
 
 SHARDS_PER_PART = 1000
@@ -106,7 +107,11 @@ def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
     try:
         footer = _footer(run_dir, name, run_dir.version(name))
         with pq.ParquetFile(run_dir.open(name), metadata=footer) as opened:
-            return opened.read_row_group(row_group)
+            if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not opened.schema_arrow.equals(PLAN):
+                raise pa.ArrowInvalid("it has not the columns of a plan, or too many rows")
+            planned = opened.read_row_group(row_group)
+            planned.validate(full=True)
+            return planned
     except (OSError, IndexError, pa.ArrowException) as error:
         raise _broken_plan(run_dir.where(name), error) from None
 
@@ -122,13 +127,15 @@ def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | 
     for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
         name = plan_name(part)
         try:
-            found = pq.read_table(
-                run_dir.open(name), columns=["shard", "row"], filters=pc.field("image_id") == image_id
-            )
+            fragment = ds.ParquetFileFormat().make_fragment(run_dir.open(name))
+            found = fragment.head(1, schema=PLAN, columns=["shard", "row"], filter=pc.field("image_id") == image_id)
         except (OSError, pa.ArrowException) as error:
             raise _broken_plan(run_dir.where(name), error) from None
         if len(found):
-            return found["shard"][0].as_py(), found["row"][0].as_py()
+            shard, row = found["shard"][0].as_py(), found["row"][0].as_py()
+            if shard is None or row is None:
+                raise _broken_plan(run_dir.where(name), ValueError("it has not the columns of a plan"))
+            return shard, row
     return None
 
 

@@ -7,16 +7,16 @@ Ray restarts nothing by itself: `cluster.dispatch` replaces an actor that dies.
 import contextlib
 import os
 import socket
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import ray
+from ray._private import ray_constants
 from ray._private.gcs_utils import create_gcs_channel
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from cam_ops.errors import MachineError
 from cam_ops.settings import ModelConfig
@@ -24,7 +24,7 @@ from cluster.console import say
 from cluster.dispatch import DEPTH, WorkerDied, dispatch
 from cluster.interrupts import raise_on_sigterm
 from cluster.request import Device
-from cluster.resources import replica_share
+from cluster.resources import Replicas, Share, replica_share
 from cluster.rows import ShardReport
 from cluster.rundir import RunDir, shard_name
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cluster.worker import CamWorker
 
 CONNECT_TIMEOUT_S = 10.0
+NODE_ID = "ray.io/node-id"  # a label that Ray gives each node
 OWN_STORE_BYTES = 100 * 2**20  # of a Ray of our own: no image travels through it
 
 Value = TypeVar("Value")
@@ -46,13 +47,16 @@ class _Replica:
     def __init__(self) -> None:
         self.worker: Future[CamWorker] = Future()
 
+    def place(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
     def start(self, run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int) -> None:
         from cluster.worker import CamWorker  # needs torch, which the driver does without
 
         self.worker.set_result(CamWorker(run_dir, model, fingerprint, num_threads))
 
-    def run_shard(self, shard: int, number: int) -> ShardReport:
-        return self.worker.result().run_shard(shard, number)
+    def run_shard(self, shard: int, number: int, deaths: int) -> ShardReport:
+        return self.worker.result().run_shard(shard, number, deaths)
 
 
 class RayExecutor:
@@ -66,7 +70,8 @@ class RayExecutor:
                 _connect(address)
                 ray.init(address=address)
             else:
-                ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES)
+                with _on_loopback():
+                    ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES)
         except SystemExit:  # of the handler of SIGTERM that ray.init puts in place
             raise KeyboardInterrupt from None
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
@@ -88,29 +93,18 @@ class RayExecutor:
         model: ModelConfig,
         fingerprint: str,
         device: Device,
-        num_replicas: int,
+        replicas: Replicas,
         shards: Iterable[int],
+        timeout_s: float | None,
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in the order they finish.
 
         Raises the worker's own CamrayError if a replica or a shard fails for a reason that a retry cannot mend.
         """
         num_cpus = self._gpu_cpus() if device == "cuda" else self.num_cpus
-        share = replica_share(device, num_replicas, num_cpus, self.num_gpus)
-        actor = ray.remote(_Replica).options(
-            num_cpus=share.cpus,
-            num_gpus=share.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=1 + DEPTH,  # `start` and its shards: the next one fetches while this one has the network
-        )
-        arguments = run_dir, model, fingerprint, share.threads
-        return dispatch(
-            partial(_ActorWorker, actor, arguments),
-            num_replicas,
-            shards,
-            lambda shard: run_dir.exists(shard_name("images", shard)),
-        )
+        share = replica_share(device, replicas.number, num_cpus, self.num_gpus)
+        cluster = _Actors(share, replicas, (run_dir, model, fingerprint, share.threads))
+        return dispatch(cluster, shards, timeout_s)
 
     def _gpu_cpus(self) -> int:
         """Return the cores that GPUs can count on: as many for each as on the node where they have fewest."""
@@ -122,6 +116,20 @@ class RayExecutor:
     def close(self) -> None:
         """Leave the cluster; end it if it is our own."""
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that starts here listen on 127.0.0.1 alone, as it does by itself on systems where it has no clusters.
+
+    It runs what it is told to; `ray.init` replaces a loopback `_node_ip_address` by one that other machines can reach.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _connect(address: str) -> None:
@@ -140,18 +148,61 @@ def _connect(address: str) -> None:
             ) from None
 
 
+class _Actors:
+    """The cluster as the dispatch loop sees it: nodes with room for actors of one share."""
+
+    def __init__(self, share: Share, replicas: Replicas, arguments: tuple[RunDir, ModelConfig, str, int]) -> None:
+        self.share, self.replicas, self.arguments = share, replicas, arguments
+        self.run_dir = arguments[0]
+
+    def new_worker(self, avoided: frozenset[str]) -> "_ActorWorker":
+        """Ask Ray for an actor; it is pending until a node has room."""
+        options = {"label_selector": {NODE_ID: f"!in({','.join(sorted(avoided))})"}} if avoided else {}
+        actor = ray.remote(_Replica).options(
+            num_cpus=self.share.cpus,
+            num_gpus=self.share.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=2 + DEPTH,  # `place`, `start`, and shards: the next fetches while one has the network
+            **options,
+        )
+        return _ActorWorker(actor.remote(), self.arguments)
+
+    def num_workers(self) -> int:
+        """Return the replicas asked for, or one for each GPU or core that there is by now."""
+        if self.replicas.asked:
+            return self.replicas.number
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return max(self.replicas.number, int(resources.get("GPU" if self.share.gpus else "CPU", 0)))
+
+    def places(self) -> set[str]:
+        """Return the nodes that are alive and large enough for an actor."""
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        needed = {"CPU": self.share.cpus, "GPU": self.share.gpus}
+        return {
+            node["NodeID"]
+            for node in nodes
+            if node["Alive"] and all(node["Resources"].get(kind, 0) >= number for kind, number in needed.items())
+        }
+
+    def is_done(self, shard: int) -> bool:
+        """Say whether a shard's images are there."""
+        return self.run_dir.exists(shard_name("images", shard))
+
+
 class _ActorWorker:
     """An actor, as the dispatch loop sees it."""
 
-    def __init__(self, actor: Any, arguments: tuple[Any, ...]) -> None:
-        self.handle, self.arguments = actor.remote(), arguments
+    def __init__(self, handle: Any, arguments: tuple[Any, ...]) -> None:
+        self.handle, self.arguments = handle, arguments
         self.numbers = count()
+        self.place: Future[str] = _outcome(handle.place.remote())
 
     def start(self) -> Future[None]:
         return _outcome(self.handle.start.remote(*self.arguments))
 
-    def run_shard(self, shard: int) -> Future[ShardReport]:
-        return _outcome(self.handle.run_shard.remote(shard, next(self.numbers)))
+    def run_shard(self, shard: int, deaths: int) -> Future[ShardReport]:
+        return _outcome(self.handle.run_shard.remote(shard, next(self.numbers), deaths))
 
     def kill(self) -> None:
         with contextlib.suppress(RayError):
@@ -174,6 +225,8 @@ def _outcome(call: "ray.ObjectRef[Value]") -> Future[Value]:
 
 
 def _meaning(error: BaseException) -> BaseException:
+    if isinstance(error, OutOfMemoryError):
+        return WorkerDied(str(error), out_of_memory=True)
     if isinstance(error, RayActorError):
         return WorkerDied(str(error))
     if isinstance(error, RayTaskError):

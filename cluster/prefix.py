@@ -9,6 +9,8 @@ from cam_ops.errors import StorageError
 from cam_ops.images import BadImage
 from cluster.storage import StorageOptions, list_objects, object_version, put_object, read_object, remove_object
 
+MAX_KEPT_BYTES = 2 * 2**30  # of a part of a plan
+
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
@@ -21,12 +23,15 @@ class Prefix:
         """Return the address of a file."""
         return f"{self.root}/{name}"
 
-    def read(self, name: str) -> bytes | None:
-        """Return a file's bytes, None where there is no such file."""
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """Return a file's bytes, None where there is no such file. Raises StorageError, also if it has more."""
         try:
-            return read_object(self.where(name), self.options)
+            content = read_object(self.where(name), self.options, max_bytes=max_bytes + 1)
         except BadImage as bad:
             raise StorageError(f"cannot read {self.where(name)}: {bad}") from None
+        if content is not None and len(content) > max_bytes:
+            raise StorageError(f"expected {self.where(name)} to have at most {max_bytes} bytes, it has more")
+        return content
 
     def open(self, name: str) -> pa.BufferReader:
         """Return what pyarrow reads a file from: the file in memory, the last one is kept."""
@@ -64,7 +69,7 @@ class Prefix:
 
 @lru_cache(maxsize=1)
 def _kept(prefix: Prefix, name: str, version: tuple[int, int] | None) -> bytes:
-    content = prefix.read(name)
+    content = prefix.read(name, MAX_KEPT_BYTES)
     if content is None:
         raise StorageError(f"{prefix.where(name)} is missing; see `verify`")
     return content

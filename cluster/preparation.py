@@ -16,6 +16,7 @@ from cam_ops.tables import SCHEMA_VERSION
 from cam_ops.views import Mapper
 from cluster.compilation import choose_compile
 from cluster.console import say
+from cluster.failpoints import reach
 from cluster.labelling import LabelConfig
 from cluster.labels import find_labels, label_images, labels_digest
 from cluster.listing import Listing
@@ -105,9 +106,11 @@ class Preparation:
             run_dir.clear()
         shard_size = config.shard_size or auto_shard_size(num_images, num_replicas, compute.batch_size)
         plan = write_plan(run_dir, label_images(listing, labels_of), shard_size)
+        reach("plan")
         run = Run(request=request, plan=plan, class_names=self.described.classes.names, grid=self.described.grid)
         if not publish_run(run_dir, run, asdict(replace(config, storage_options=()))):
             return _run_of_another_driver(run_dir, request)
+        reach("run")
         if plan_digest(run_dir, plan) != plan.digest:  # one that lost the race for run.json wrote over ours
             write_plan(run_dir, label_images(listing, labels_of), shard_size)
         say(self._said())

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from cam_ops.boxes import BoxConfig
-from cam_ops.classes import ScoreKind
-from cam_ops.errors import RefusedError, StorageError
+from cam_ops.classes import ScoreKind, parse_class_choice
+from cam_ops.errors import RefusedError, StorageError, UsageError
 from cam_ops.maps import MapConfig
-from cam_ops.settings import ExplainConfig, Kind, Preprocessing
+from cam_ops.settings import MAX_IMAGE_SIZE, ExplainConfig, Kind, Preprocessing
 from cam_ops.tables import COORDINATES, SCHEMA_VERSION
 from cluster.plan import Plan
 from cluster.rundir import RUN, RunDir
@@ -24,6 +26,8 @@ Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 MAX_RUN_BYTES = 64 * 2**20
+MAX_SHARDS = 10**8
+MAX_GRID = 10 * MAX_IMAGE_SIZE  # --scales go up to 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,26 +109,51 @@ def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> bool:
     return run_dir.publish_new(RUN, json.dumps(document, indent=1).encode())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RunFile:
+    """What is read of run.json."""
+
+    fingerprint: str
+    request: Request
+    plan: Plan
+    class_names: tuple[str, ...]
+    grid: tuple[int, int]
+
+
 def read_run(run_dir: RunDir) -> Run | None:
     """Read run.json; None where there is none. Raises StorageError for a file that camray did not write."""
-    content = run_dir.read(RUN)
+    content = run_dir.read(RUN, MAX_RUN_BYTES)
     if content is None:
         return None
     try:
-        if len(content) > MAX_RUN_BYTES:
-            raise ValueError(f"{len(content)} bytes")
-        document = json.loads(content)
-        run = Run(
-            request=_request(document["request"]),
-            plan=Plan(**document["plan"]),
-            class_names=tuple(document["class_names"]),
-            grid=(int(document["grid"][0]), int(document["grid"][1])),
-        )
-        if run.request.fingerprint() != document["fingerprint"]:
-            raise ValueError("its fingerprint does not fit its request")
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise StorageError(f"{run_dir.where(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {error}") from None
-    return run
+        file = TypeAdapter(_RunFile).validate_json(content, strict=True)
+        reason = _contradiction(file)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        reason = f"{'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg']}"
+    except UsageError as error:
+        reason = str(error)
+    if reason is not None:
+        raise StorageError(f"{run_dir.where(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {reason}")
+    return Run(request=file.request, plan=file.plan, class_names=file.class_names, grid=file.grid)
+
+
+def _contradiction(file: _RunFile) -> str | None:
+    """Say what in a file of the right types cannot be, as camray would not have written it."""
+    plan, request = file.plan, file.request
+    shape = request.preprocessing
+    if plan.shard_size < 1 or not 1 <= plan.num_shards <= MAX_SHARDS:
+        return f"a plan of {_short(plan.num_shards)} shards of {_short(plan.shard_size)} images"
+    if plan.num_shards != -(-plan.num_images // plan.shard_size):
+        return f"{_short(plan.num_images)} images are not {plan.num_shards} shards of {_short(plan.shard_size)}"
+    if not 8 <= shape.image_size <= MAX_IMAGE_SIZE or not all(1 <= side <= MAX_GRID for side in file.grid):
+        return f"an input of {_short(shape.image_size)} pixels with maps of {_short(file.grid)}"
+    if request.batch_size < 1 or not 0 < shape.crop_fraction <= 1:
+        return f"batches of {_short(request.batch_size)}, crops of {shape.crop_fraction}"
+    parse_class_choice(request.classes)
+    if request.fingerprint() != file.fingerprint:
+        return "its fingerprint does not fit its request"
+    return None
 
 
 def existing_run(run_dir: RunDir) -> Run:
@@ -145,19 +174,6 @@ def refuse_another(run_dir: RunDir, existing: Request, asked: Request) -> None:
             f"{run_dir.root} holds another request ({changes}); give the same flags to resume it, "
             "another --out to keep both, or --overwrite to replace it"
         )
-
-
-def _request(fields: dict[str, Any]) -> Request:
-    shape, explain = fields["preprocessing"], fields["explain"]
-    lists = {name: tuple(explain[name]) for name in ("layer", "scales")}
-    nested = {
-        "preprocessing": Preprocessing(**{**shape, "mean": tuple(shape["mean"]), "std": tuple(shape["std"])}),
-        "explain": ExplainConfig(**{**explain, **lists}),
-        "cut": tuple(fields["cut"]),
-        "maps": MapConfig(**fields["maps"]),
-        "boxes": BoxConfig(**fields["boxes"]),
-    }
-    return Request(**{**fields, **nested})
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -44,7 +44,15 @@ def choose_device(asked: DeviceChoice, before: Device | None, executor: "InlineE
     return device
 
 
-def choose_replicas(asked: int | None, device: Device, executor: "InlineExecutor | RayExecutor") -> int:
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many replicas to start with; where no number was asked for, more as the cluster grows."""
+
+    number: int
+    asked: bool
+
+
+def choose_replicas(asked: int | None, device: Device, executor: "InlineExecutor | RayExecutor") -> Replicas:
     """Return how many replicas to start. Raises MachineError where the cluster lacks what was asked for."""
     available, unit = executor.num_gpus if device == "cuda" else executor.num_cpus, UNIT[device]
     if not available:
@@ -56,7 +64,7 @@ def choose_replicas(asked: int | None, device: Device, executor: "InlineExecutor
             f"asked for {num_replicas} replicas, the cluster has {available} {unit}s, which is room for {most}; "
             f"use --replicas {most}"
         )
-    return num_replicas
+    return Replicas(num_replicas, asked is not None)
 
 
 @dataclass(frozen=True, slots=True)

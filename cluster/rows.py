@@ -58,6 +58,38 @@ class BatchMaps:
     residual_P: F32 | None
 
 
+def no_maps(num_images: int, num_top: int, grid: tuple[int, int]) -> BatchMaps:
+    """Return what the network says where it was not run."""
+    none = np.zeros(0, np.float32)
+    return BatchMaps(
+        top_class_BT=np.zeros((num_images, num_top), np.int32),
+        top_score_BT=np.zeros((num_images, num_top), np.float32),
+        image_P=np.zeros(0, np.int64),
+        class_P=np.zeros(0, np.int32),
+        raw_Phw=np.zeros((0, *grid), np.float32),
+        score_P=none,
+        logit_P=none,
+        residual_P=none,
+    )
+
+
+def joined_maps(parts: list[tuple[int, BatchMaps]]) -> BatchMaps:
+    """Join what the network says of parts of a batch, each with the place of its first image, in order."""
+    all_maps = [maps for _, maps in parts]
+    residuals = [maps.residual_P for maps in all_maps if maps.residual_P is not None]
+    has_residuals = all(maps.residual_P is not None for maps in all_maps)
+    return BatchMaps(
+        top_class_BT=np.concatenate([maps.top_class_BT for maps in all_maps]),
+        top_score_BT=np.concatenate([maps.top_score_BT for maps in all_maps]),
+        image_P=np.concatenate([first + maps.image_P for first, maps in parts]),
+        class_P=np.concatenate([maps.class_P for maps in all_maps]),
+        raw_Phw=np.concatenate([maps.raw_Phw for maps in all_maps]),
+        score_P=np.concatenate([maps.score_P for maps in all_maps]),
+        logit_P=np.concatenate([maps.logit_P for maps in all_maps]),
+        residual_P=np.concatenate(residuals) if has_residuals else None,
+    )
+
+
 class ShardRows:
     """What is known of a shard's images, batch after batch in the order of the plan."""
 
@@ -68,13 +100,10 @@ class ShardRows:
         self.batches: list[tuple[int, BatchMaps]] = []  # with the row of the batch's first image
         self.boxes: list[MapBoxes] = []  # of each explained pair
 
-    def add(self, pictures: list[Picture], maps: BatchMaps | None) -> None:
-        """Add a batch, and box its maps; `maps` are None where no picture could be read."""
+    def add(self, pictures: list[Picture], maps: BatchMaps) -> None:
+        """Add a batch, and box its maps."""
         first_row = len(self.pictures)
         self.pictures += pictures
-        if maps is None:
-            self.top += [([], [])] * len(pictures)
-            return
         top = zip(pictures, maps.top_class_BT.tolist(), maps.top_score_BT.tolist(), strict=False)
         self.top += [(classes, scores) if picture.status == "ok" else ([], []) for picture, classes, scores in top]
         self.batches.append((first_row, maps))

@@ -18,11 +18,17 @@ from cluster.storage import NO_OPTIONS, StorageOptions, is_store, store_address,
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
 RUN, SUMMARY = "run.json", "summary.json"
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
+MAX_FILE_BYTES = 4 * 2**30
 
 
 def shard_name(table: str, shard: int) -> str:
     """Return the name of a shard's file, below the run directory."""
     return f"{table}/shard-{shard:07d}.parquet"
+
+
+def quarantine_name(shard: int) -> str:
+    """Return the name of the file on a shard's pictures that kill their replica, below the run directory."""
+    return f"quarantine/shard-{shard:07d}.json"
 
 
 def plan_name(part: int) -> str:
@@ -49,9 +55,9 @@ class RunDir:
         """Return the path or address of a file of the run, for people."""
         return self.files.where(name)
 
-    def read(self, name: str) -> bytes | None:
-        """Return a file's bytes, None where there is no such file."""
-        return self.files.read(name)
+    def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes | None:
+        """Return a file's bytes, None where there is no such file. Raises StorageError, also if it has more."""
+        return self.files.read(name, max_bytes)
 
     def open(self, name: str) -> "str | pa.BufferReader":
         """Return what pyarrow reads a file from."""
@@ -82,6 +88,8 @@ class RunDir:
         shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in self.shards(table)]
         for name in (RUN, SUMMARY, *shards):
             self.remove(name)
+        for name in self.files.names("quarantine"):
+            self.remove(f"quarantine/{name}")
         self.remove_plan_from(0)
 
     def remove_plan_from(self, part: int) -> None:

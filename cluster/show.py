@@ -11,12 +11,15 @@ from cam_ops.errors import StorageError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.maps import enlarge_and_normalise
 from cam_ops.overlays import COLOURS, blog_panels, draw_box, overlay
-from cluster import parquet
 from cluster.plan import find_image
 from cluster.request import Run, existing_run
+from cluster.rows import CORNERS
 from cluster.rundir import RunDir, shard_name
 from cluster.sources import load_picture
 from cluster.storage import NO_OPTIONS, StorageOptions
+from cluster.verify import checked_table
+
+MAX_CORNER = 2.0**24  # pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +44,11 @@ def read_labelled(run_dir: RunDir, run: Run, image_id: str) -> Labelled:
         if content is None:
             cure = "run the same `label` command again" if table == "images" else "see `verify`"
             raise StorageError(f"{name}, which holds {image_id!r}, is missing; {cure}")
-        decoded = parquet.decode(content, name)
+        decoded = checked_table(run, table, name, content)
         tables[table] = decoded.filter(np.equal(decoded["row"].to_numpy(), row)).to_pylist()
+    corners = [row[name] for row in tables["heatmaps"] + tables["boxes"] for name in CORNERS]
+    if len(tables["images"]) != 1 or not all(abs(corner) <= MAX_CORNER for corner in corners):
+        raise StorageError(f"what {run_dir.root} says of {image_id!r} cannot be drawn; see `verify`")
     return Labelled(image=tables["images"][0], heatmaps=tables["heatmaps"], boxes=tables["boxes"])
 
 
@@ -83,7 +89,7 @@ def _panels(run: Run, labelled: Labelled, picture_HWC: U8) -> Iterator[U8]:
 
 
 def _corners(row: dict[str, Any]) -> F32:
-    return np.array([row[name] for name in ("x0", "y0", "x1", "y1")], np.float32)
+    return np.array([row[name] for name in CORNERS], np.float32)
 
 
 def draw_image(run_dir: RunDir, image_id: str) -> U8:

@@ -26,12 +26,15 @@ def simulate(num_workers: int, num_shards: int, shard_seconds: float = 0.0) -> f
     `shard_seconds` is the mean simulated time of a shard, which varies at random: shards then end in random order.
     0 ends them in the order they were given. Nobody waits for it.
     """
-    with SimulatedCluster(shard_seconds) as cluster:
+    with SimulatedCluster(num_workers, shard_seconds) as cluster:
         start_s = time.perf_counter()
-        num_reports = sum(1 for _ in dispatch(cluster.new_worker, num_workers, range(num_shards)))
+        num_reports = sum(1 for _ in dispatch(cluster, range(num_shards)))
         seconds = time.perf_counter() - start_s
     assert num_reports == num_shards
     return num_shards / seconds
+
+
+PLACE = "here"
 
 
 @dataclass(order=True, slots=True)
@@ -50,13 +53,15 @@ class SimulatedWorker:
 
     def __init__(self, cluster: "SimulatedCluster") -> None:
         self.cluster = cluster
+        self.place: Future[str] = Future()
+        self.place.set_result(PLACE)
         self.busy_until_s = 0.0
         self.dead = False
 
     def start(self) -> Future[None]:
         return self.cluster.call(self, None)
 
-    def run_shard(self, shard: int) -> Future[int]:
+    def run_shard(self, shard: int, deaths: int) -> Future[int]:
         return self.cluster.call(self, shard)
 
     def kill(self) -> None:
@@ -64,13 +69,13 @@ class SimulatedWorker:
 
 
 class SimulatedCluster:
-    """The thread that ends the calls of simulated workers.
+    """`size` simulated workers, and the thread that ends their calls.
 
     `deaths` says how often a shard kills the worker that works on it. A simulated time is drawn with seed 0.
     """
 
-    def __init__(self, shard_seconds: float, deaths: Mapping[int, int] | None = None) -> None:
-        self.shard_seconds, self.deaths = shard_seconds, Counter(deaths)
+    def __init__(self, size: int, shard_seconds: float, deaths: Mapping[int, int] | None = None) -> None:
+        self.size, self.shard_seconds, self.deaths = size, shard_seconds, Counter(deaths)
         self.random = random.Random(0)  # noqa: S311  # not for secrets
         self.clock_s = 0.0
         self.calls: queue.SimpleQueue[tuple[SimulatedWorker, int | None, Future[Any]] | None] = queue.SimpleQueue()
@@ -86,9 +91,21 @@ class SimulatedCluster:
         self.calls.put(None)
         self.thread.join()
 
-    def new_worker(self) -> SimulatedWorker:
+    def new_worker(self, avoided: frozenset[str]) -> SimulatedWorker:
         """Return a worker that waits for its first call."""
         return SimulatedWorker(self)
+
+    def num_workers(self) -> int:
+        """Return the cluster's size."""
+        return self.size
+
+    def places(self) -> set[str]:
+        """Return the one place there is."""
+        return {PLACE}
+
+    def is_done(self, shard: int) -> bool:
+        """Say that nobody else does shards."""
+        return False
 
     def call(self, worker: SimulatedWorker, shard: int | None) -> Future[Any]:
         """Begin a call; the thread ends it."""

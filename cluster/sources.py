@@ -35,7 +35,7 @@ from cluster.storage import (
     without_credentials,
 )
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def source_address(text: str) -> str:
@@ -147,8 +147,12 @@ def _walk(folder: str, skip: str) -> Iterator[tuple[str, str, int]]:
             if entry.is_dir(follow_symlinks=False):
                 if entry.path != skip:
                     pending.append((entry.path, image_id + "/"))
-            elif entry.name.lower().endswith(SUFFIXES) and not os.path.isdir(entry.path):
+            elif _is_named_as_picture(entry.name) and not os.path.isdir(entry.path):
                 yield image_id, entry.path, _size(entry)
+
+
+def _is_named_as_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith("._")  # macOS's notes on a picture, not one
 
 
 def _size(entry: "os.DirEntry[str]") -> int:

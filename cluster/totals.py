@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cam_ops.errors import StorageError
+from cam_ops.tables import IMAGES
 from cluster.parquet import decode, document_of
 from cluster.rundir import RunDir, shard_name
 
+COUNTED = pa.schema([IMAGES.field(name) for name in ("status", "num_maps", "num_boxes")])
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 
 
@@ -47,9 +50,11 @@ def _count_file(run_dir: RunDir, fingerprint: str, name: str) -> Totals:
     where, content = run_dir.where(name), run_dir.read(name)
     if content is None:
         raise StorageError(f"{where} is gone; run `verify` on the run directory")
-    table = decode(content, where, ["status", "num_maps", "num_boxes"])
+    table = decode(content, where, COUNTED.names)
     if document_of(table.schema).get("fingerprint") != fingerprint:
         raise StorageError(f"{where} belongs to another request; run `verify` on the run directory")
+    if not table.schema.equals(COUNTED):
+        raise StorageError(f"{where} has not the columns of an images table; run `verify` on the run directory")
     return Totals(
         images=len(table),
         statuses={entry["values"]: entry["counts"] for entry in pc.value_counts(table["status"]).to_pylist()},

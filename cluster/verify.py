@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from cam_ops.arrays import Bools
 from cam_ops.errors import StorageError
 from cam_ops.tables import BOXES, IMAGES, heatmaps_schema
-from cluster.parquet import decode, document_of
+from cluster.parquet import MAX_ROWS, decode, document_of
 from cluster.plan import plan_digest, read_shard
 from cluster.request import Run, existing_run
 from cluster.rundir import SUMMARY, TABLES, RunDir, shard_name
@@ -31,18 +31,17 @@ def verify(run_dir: RunDir) -> Verdict:
     problems: list[str] = []
     if plan_digest(run_dir, run.plan) != run.plan.digest:
         problems.append("the plan's files are not those that run.json was written for")
-    committed = run_dir.shards("images")
-    planned = set(range(run.plan.num_shards))
-    if planned - committed:
-        missing = len(planned - committed)
-        problems.append(f"{missing} of {len(planned)} shards are not committed; run the same `label` command again")
+    num_shards = run.plan.num_shards
+    committed = sorted(shard for shard in run_dir.shards("images") if shard < num_shards)
+    if missing := num_shards - len(committed):
+        problems.append(f"{missing} of {num_shards} shards are not committed; run the same `label` command again")
     for table in TABLES:
-        if foreign := run_dir.shards(table) - planned:
+        if foreign := [shard for shard in run_dir.shards(table) if shard >= num_shards]:
             problems.append(f"{table}/ holds {len(foreign)} shard(s) that were never planned, such as {min(foreign)}")
     statuses: Counter[str] = Counter()
     maps = boxes = 0
     last_id: str | None = None
-    for shard in sorted(planned & committed):
+    for shard in committed:
         try:
             tables = {table: _read_table(run_dir, run, table, shard) for table in TABLES}
             problems += [f"shard {shard}: {problem}" for problem in _shard_problems(run_dir, run, tables, shard)]
@@ -57,18 +56,23 @@ def verify(run_dir: RunDir) -> Verdict:
         maps += len(tables["heatmaps"])
         boxes += len(tables["boxes"])
     totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
-    if committed >= planned and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
+    if not missing and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
         problems.append(f"{SUMMARY} is missing or does not add up; run the same `label` command again")
     return Verdict(problems=problems, totals=totals)
 
 
 def _read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
-    """Read one file and check that it is a table of this run."""
+    """Read one file; raises StorageError where it is missing or no such table of this run."""
     name = shard_name(table, shard)
     content = run_dir.read(name)
     if content is None:
         raise StorageError(f"{name} is missing, though its images are committed")
-    decoded = decode(content, name)
+    return checked_table(run, table, name, content)
+
+
+def checked_table(run: Run, table: str, name: str, content: bytes) -> pa.Table:
+    """Decode a file of a run; raises StorageError where it is no such table of this run."""
+    decoded = decode(content, name, max_rows=run.plan.shard_size if table == "images" else MAX_ROWS)
     if document_of(decoded.schema).get("fingerprint") != run.request.fingerprint():
         raise StorageError(f"{name} belongs to another request")
     expected = {"heatmaps": heatmaps_schema(run.grid), "boxes": BOXES, "images": IMAGES}[table]
@@ -101,7 +105,7 @@ def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shar
             problems.append(f"its {name} and its images disagree on image_id")
         if not ok[rows].all():
             problems.append(f"it has {name} of images that are not ok")
-    heat = heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy()
+    heat = heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy(zero_copy_only=False)
     if not np.isfinite(heat).all():
         problems.append("a map holds a number that is not finite")
     pairs = set(zip(heatmaps["row"].to_pylist(), heatmaps["class_id"].to_pylist(), strict=True))

@@ -7,6 +7,7 @@ from run.json. Letters: B batch, S side of the network's input, h, w the grid, K
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from threading import Condition
 
@@ -17,20 +18,25 @@ import torch
 from torch import Tensor
 
 from cam_ops.classes import parse_class_choice
-from cam_ops.errors import StorageError, UsageError
+from cam_ops.errors import MachineError, StorageError, UsageError
+from cam_ops.images import BadImage
 from cam_ops.models import load_classifier
 from cam_ops.scores import NUM_TOP, choose_classes, class_scores
 from cam_ops.settings import ModelConfig
 from cam_ops.views import Mapper
 from cluster.compilation import compile_mapper
+from cluster.console import say
+from cluster.failpoints import reach
 from cluster.loader import Loader
 from cluster.plan import read_shard
 from cluster.precision import DTYPES
+from cluster.quarantine import Quarantine, read_quarantine
 from cluster.request import Precision, read_run
-from cluster.rows import BatchMaps, Picture, ShardReport, ShardRows
+from cluster.rows import BatchMaps, Picture, ShardReport, ShardRows, joined_maps, no_maps
 from cluster.rundir import RUN, RunDir, shard_name
 from cluster.sources import check_source
 
+SUSPICIOUS_DEATHS = 2
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
@@ -74,17 +80,27 @@ class CamWorker:
         if request.compiled:
             compile_mapper(self.mapper, request)
         self.loader = Loader(shape, self.mapper.side, request.batch_size, num_threads, self.device, run_dir.options)
+        self.part_size = request.batch_size  # images that the network takes at once
+        self.num_top = min(NUM_TOP, len(run.class_names))
         self.choice = parse_class_choice(request.classes)
         self.checked = False
         self.turns = _Turns()
 
-    def run_shard(self, shard: int, number: int) -> ShardReport:
+    def run_shard(self, shard: int, number: int, deaths: int = 0) -> ShardReport:
         """Label the images of one shard and publish its tables, the images table last: that commits the shard.
 
-        `number` counts the calls from 0 on; in that order shards take their turn.
+        `number` counts the calls from 0 on; in that order shards take their turn. From the second of the `deaths` of
+        replicas at this shard on, its images are suspected of them.
         """
+        reach(f"fetch-{shard}")
         planned = read_shard(self.run_dir, shard)
-        batches = self.loader.open(planned)
+        quarantine = read_quarantine(self.run_dir, shard, after_death=deaths > SUSPICIOUS_DEATHS)
+        if deaths >= SUSPICIOUS_DEATHS:
+            with self.turns.take(number):
+                report = self._publish(shard, self._label_carefully(planned, quarantine))
+                quarantine.end()
+                return report
+        batches = self.loader.open(planned, quarantine.bad)
         if self.device.type == "cuda":
             with self.turns.take(number):
                 rows = self._label(planned, batches)
@@ -95,9 +111,44 @@ class CamWorker:
     def _label(self, planned: pa.Table, batches: Iterator[tuple[Tensor, list[Picture]]]) -> ShardRows:
         rows = ShardRows(self.run, planned)
         for pixels_BSS3, pictures in batches:
-            is_any_ok = any(picture.status == "ok" for picture in pictures)
-            rows.add(pictures, self.explain(pixels_BSS3, pictures) if is_any_ok else None)
+            rows.add(pictures, self.explain(pixels_BSS3, pictures))
+            reach(f"forward-{planned['shard'][0].as_py()}")
         return rows
+
+    def _label_carefully(self, planned: pa.Table, quarantine: Quarantine) -> ShardRows:
+        """Do the same, with a note of where the network is at work: one image at a time where replicas died before."""
+        rows, first_row = ShardRows(self.run, planned), 0
+        for pixels_BSS3, pictures in self.loader.open_carefully(planned, quarantine):
+            if first_row in quarantine.split or len(pictures) == 1:
+                maps = self._explain_one_by_one(pixels_BSS3, pictures, first_row, quarantine)
+            else:
+                quarantine.begin(first_row, len(pictures))
+                maps = self.explain(pixels_BSS3, pictures)
+            rows.add(pictures, maps)
+            first_row += len(pictures)
+        return rows
+
+    def _explain_one_by_one(
+        self, pixels_BSS3: Tensor, pictures: list[Picture], first_row: int, quarantine: Quarantine
+    ) -> BatchMaps:
+        """Run the network on each image in its place of an otherwise empty batch, but not on those that are deadly."""
+        parts = []
+        for place, picture in enumerate(pictures):
+            row = first_row + place
+            if picture.status == "ok" and quarantine.is_deadly(row):
+                bad = BadImage("crashed_network", "its replicas died while the network worked on this image alone")
+                picture.status, picture.error = bad.status, str(bad)
+                picture.width = picture.height = 0  # as of any picture that is not touched again
+                quarantine.add(row, bad)
+            quarantine.begin(row, 1)
+            alone = [other if other is picture else replace(other, status="apart") for other in pictures]
+            alone_BSS3 = torch.zeros_like(pixels_BSS3)
+            alone_BSS3[place] = pixels_BSS3[place]
+            maps = self.explain(alone_BSS3, alone)
+            top = maps.top_class_BT[place : place + 1], maps.top_score_BT[place : place + 1]
+            maps = replace(maps, top_class_BT=top[0], top_score_BT=top[1], image_P=maps.image_P - place)
+            parts.append((place, maps))
+        return joined_maps(parts)
 
     def _publish(self, shard: int, rows: ShardRows) -> ShardReport:
         tables = rows.tables()
@@ -105,15 +156,49 @@ class CamWorker:
             raise StorageError(f"{self.run_dir.root} now holds another run; this one ends and publishes nothing more")
         for table, content in tables.items():
             self.run_dir.publish(shard_name(table, shard), content)
+            reach(f"{table}-{shard}")
         return rows.report(shard)
 
     def explain(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
-        """Run the network on the whole batch and map the wanted classes."""
+        """Run the network on the whole batch and map the wanted classes.
+
+        Where the GPU lacks the memory, in as many parts as it takes, from then on; an image for which it lacks the
+        memory alone gets the status ``cuda_oom``.
+        """
+        parts: list[tuple[int, BatchMaps]] = []
+        first = 0
+        while first < len(pictures):
+            part = slice(first, first + self.part_size)
+            try:
+                parts.append((first, self._explain_part(pixels_BSS3[part], pictures[part])))
+                first = part.stop
+            except torch.OutOfMemoryError:
+                self._shrink_parts(pictures[first])
+        return parts[0][1] if len(parts) == 1 else joined_maps(parts)
+
+    def _shrink_parts(self, picture: Picture) -> None:
+        """Halve the parts; where they are single images, give this one up."""
+        torch.cuda.empty_cache()
+        if self.part_size > 1:
+            self.part_size = -(-self.part_size // 2)
+            self.mapper.forget_compiled()
+            say(f"the GPU has not the memory for a batch; from now on in parts of {self.part_size} image(s)")
+        elif self.checked:
+            picture.status, picture.error = "cuda_oom", "the GPU has not the memory for this image alone"
+        else:
+            raise MachineError(
+                f"the GPU has not the memory for {self.run.request.model} on one image; use a GPU with more, a smaller "
+                "--image-size, or fewer replicas per GPU"
+            )
+
+    def _explain_part(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
+        if not any(picture.status == "ok" for picture in pictures):
+            return no_maps(len(pictures), self.num_top, self.run.grid)
         pixels_BCSS = pixels_BSS3.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         explained = self.mapper.explain(pixels_BCSS, partial(self._choose, pictures))
         self._check_finite(explained.logits_BK, pictures)
         scores_BK = class_scores(explained.logits_BK, self.run.request.scores)
-        top = scores_BK.topk(min(NUM_TOP, scores_BK.shape[1]))
+        top = scores_BK.topk(self.num_top)
         image_P, class_P = explained.image_P, explained.class_P
         residual_P = None if explained.residual_P is None else explained.residual_P.cpu().numpy()
         self._check_first_batch(np.zeros(0) if residual_P is None else residual_P, len(image_P))

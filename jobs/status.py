@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> Outcome:
     config = parse(StatusConfig, arguments, "status")
     run_dir = open_run_dir(config.out, parse_options(config.storage_options))
     state = existing_run(run_dir)
-    committed = sorted(run_dir.shards("images") & set(range(state.plan.num_shards)))
+    committed = sorted(shard for shard in run_dir.shards("images") if shard < state.plan.num_shards)
     totals = count_rows(run_dir, state.request.fingerprint(), committed)
     num_shards, num_images = state.plan.num_shards, state.plan.num_images
     print(f"model   {state.request.model}, {state.request.device}, {state.request.precision}")

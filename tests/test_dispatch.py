@@ -10,8 +10,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from cam_ops.errors import CamrayError, MachineError, UsageError
-from cluster.dispatch import DEPTH, WorkerDied, dispatch
+from cam_ops.errors import CamrayError, MachineError, StorageError, UsageError
+from cluster.dispatch import DEPTH, MAX_SHARD_DEATHS, WorkerDied, dispatch
 from cluster.interrupts import raise_on_sigterm
 from cluster.simulated import SimulatedCluster, SimulatedWorker, simulate
 
@@ -27,32 +27,57 @@ def ended(outcome: object) -> Future:
 
 
 class ScriptedWorkers:
-    """Workers whose calls end at once: `starts` says how the first starts end, `shards` how a shard's first runs do.
+    """A cluster of `size` workers whose calls end at once.
 
-    Whatever is not in the script succeeds. A dead worker's calls fail.
+    `starts` says how the first starts end, `shards` how a shard's first runs do: by an error, or never, if None.
+    Whatever is not in the script succeeds. A dead worker's calls fail. Workers are at one of `where` in turn, but not
+    at one to be avoided.
     """
 
-    def __init__(self, starts: list[object] | None = None, shards: dict[int, list[Exception]] | None = None) -> None:
-        self.starts, self.shards = starts or [], shards or {}
+    def __init__(
+        self,
+        size: int,
+        starts: list[object] | None = None,
+        shards: dict[int, list[Exception | None]] | None = None,
+        where: tuple[str, ...] = ("here",),
+        done: tuple[int, ...] = (),
+    ) -> None:
+        self.size, self.starts, self.shards = size, starts or [], shards or {}
+        self.where, self.done, self.gone = where, done, set()
         self.workers: list[ScriptedWorker] = []
 
-    def new_worker(self) -> "ScriptedWorker":
-        self.workers.append(ScriptedWorker(self))
+    def new_worker(self, avoided: frozenset[str]) -> "ScriptedWorker":
+        free = [place for place in self.where if place not in avoided]
+        self.workers.append(ScriptedWorker(self, free[len(self.workers) % len(free)]))
         return self.workers[-1]
+
+    def num_workers(self) -> int:
+        return self.size
+
+    def places(self) -> set[str]:
+        return set(self.where) - self.gone
+
+    def is_done(self, shard: int) -> bool:
+        return shard in self.done
 
 
 class ScriptedWorker:
-    def __init__(self, script: ScriptedWorkers) -> None:
-        self.script, self.given, self.killed = script, [], False
+    def __init__(self, script: ScriptedWorkers, where: str) -> None:
+        self.script, self.given, self.deaths, self.killed = script, [], [], False
+        self.place = ended(where)
         self.death: WorkerDied | None = None
 
     def start(self) -> Future:
         return self._end(self.script.starts.pop(0) if self.script.starts else None)
 
-    def run_shard(self, shard: int) -> Future:
+    def run_shard(self, shard: int, deaths: int) -> Future:
         self.given.append(shard)
+        self.deaths.append(deaths)
         script = self.script.shards.get(shard)
-        return self._end(script.pop(0) if script and not self.death else shard)
+        if not script or self.death:
+            return self._end(shard)
+        outcome = script.pop(0)
+        return Future() if outcome is None else self._end(outcome)
 
     def kill(self) -> None:
         self.killed = True
@@ -64,15 +89,15 @@ class ScriptedWorker:
 
 
 def test_without_shards_no_worker_is_made() -> None:
-    script = ScriptedWorkers()
-    assert list(dispatch(script.new_worker, 3, [])) == []
+    script = ScriptedWorkers(3)
+    assert list(dispatch(script, [])) == []
     assert script.workers == []
 
 
-def test_shards_are_dealt_in_turn() -> None:
-    script = ScriptedWorkers()
-    assert sorted(dispatch(script.new_worker, 2, range(4))) == [0, 1, 2, 3]
-    assert [worker.given for worker in script.workers] == [[0, 2], [1, 3]]
+def test_few_shards_are_shared_by_all_workers() -> None:
+    script = ScriptedWorkers(3)
+    assert sorted(dispatch(script, range(4))) == [0, 1, 2, 3]
+    assert [worker.given for worker in script.workers] == [[0, 1], [2], [3]]
     assert all(worker.killed for worker in script.workers)
 
 
@@ -84,80 +109,165 @@ class HoldingWorker(SimulatedWorker):
         self.held: list[Future] = []
         self.most = 0
 
-    def run_shard(self, shard: int) -> Future:
-        future = super().run_shard(shard)
+    def run_shard(self, shard: int, deaths: int) -> Future:
+        future = super().run_shard(shard, deaths)
         self.held = [*(call for call in self.held if not call.done()), future]
         self.most = max(self.most, len(self.held))
         return future
 
 
+class HoldingCluster(SimulatedCluster):
+    """A simulated cluster of such workers."""
+
+    def new_worker(self, avoided: frozenset[str]) -> HoldingWorker:
+        self.workers = [*getattr(self, "workers", []), HoldingWorker(self)]
+        return self.workers[-1]
+
+
 def test_random_order_and_random_deaths_report_every_shard_once_and_nobody_holds_more_than_two() -> None:
     generator = random.Random(7)
     deaths = {shard: generator.choice([1, 2]) for shard in generator.sample(range(4000), 200)}
-    workers: list[HoldingWorker] = []
-
-    def new_worker() -> HoldingWorker:
-        workers.append(HoldingWorker(cluster))
-        return workers[-1]
-
-    with SimulatedCluster(1.0, deaths) as cluster:
-        reports = list(dispatch(new_worker, 50, range(4000)))
+    with HoldingCluster(50, 1.0, deaths) as cluster:
+        reports = list(dispatch(cluster, range(4000)))
     assert reports != sorted(reports)
     assert Counter(reports) == Counter(range(4000))
-    assert len(workers) == 50 + sum(deaths.values())
-    assert max(worker.most for worker in workers) == DEPTH == 2
-    assert all(worker.dead for worker in workers)
+    assert len(cluster.workers) == 50 + sum(deaths.values())
+    assert max(worker.most for worker in cluster.workers) == DEPTH == 2
+    assert all(worker.dead for worker in cluster.workers)
 
 
 def test_a_lost_workers_shards_go_back_to_the_front_in_order(capsys: pytest.CaptureFixture) -> None:
-    script = ScriptedWorkers(shards={2: [WorkerDied("segfault\nat 0x0")]})
-    assert list(dispatch(script.new_worker, 1, range(6))) == [0, 1, 2, 3, 4, 5]
+    script = ScriptedWorkers(1, shards={2: [WorkerDied("segfault\nat 0x0")]})
+    assert list(dispatch(script, range(6))) == [0, 1, 2, 3, 4, 5]
     assert [worker.given for worker in script.workers] == [[0, 1, 2, 3], [2, 3, 4, 5]]
+    assert script.workers[1].deaths == [1, 0, 0, 0]
     assert script.workers[0].killed
     assert "a replica died, 2 shard(s) go back to the queue: segfault\n" in capsys.readouterr().err
 
 
 def test_a_lost_workers_shards_go_to_live_workers_that_have_nothing_left_to_do() -> None:
-    script = ScriptedWorkers(starts=[None, None, *[WorkerDied("no memory")] * 3], shards={1: [WorkerDied("gone")]})
-    assert sorted(dispatch(script.new_worker, 2, range(2))) == [0, 1]
+    script = ScriptedWorkers(2, starts=[None, None, *[WorkerDied("no memory")] * 3], shards={1: [WorkerDied("gone")]})
+    assert sorted(dispatch(script, range(2))) == [0, 1]
     assert script.workers[0].given == [0, 1]
 
 
-def test_three_deaths_of_a_shard_end_the_run() -> None:
-    script = ScriptedWorkers(shards={5: [WorkerDied(f"death {i}") for i in range(9)]})
-    with pytest.raises(CamrayError, match=r"^shard 5 killed its replica 3 times, the last: death 2$"):
-        list(dispatch(script.new_worker, 1, range(9)))
-    assert len(script.workers) == 3
+def test_a_shard_that_kills_twice_waits_for_the_others_and_its_workers_are_told_of_the_deaths() -> None:
+    script = ScriptedWorkers(1, shards={2: [WorkerDied("once"), WorkerDied("twice"), WorkerDied("thrice")]})
+    assert list(dispatch(script, range(6))) == [0, 1, 3, 4, 5, 2]
+    assert [worker.deaths[worker.given.index(2)] for worker in script.workers] == [0, 1, 2, 3]
+
+
+def test_a_shard_that_kills_every_worker_is_left_out_and_named_once_the_others_are_done() -> None:
+    script = ScriptedWorkers(1, shards={5: [WorkerDied(f"death {i}") for i in range(99)]})
+    reports = []
+    with pytest.raises(CamrayError, match=r"^1 shard\(s\) killed .* not done: 5; all others are. .* death 11$"):
+        reports.extend(dispatch(script, range(9)))
+    assert reports == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert len(script.workers) == MAX_SHARD_DEATHS == 12
     assert all(worker.killed for worker in script.workers)
+
+
+def test_deaths_before_any_shard_is_done_end_the_run_whatever_shards_they_are_of() -> None:
+    script = ScriptedWorkers(2, shards={shard: [WorkerDied("illegal instruction")] * 99 for shard in range(1000)})
+    with pytest.raises(CamrayError, match=r"^12 replicas died before any shard was done, the last: illegal"):
+        list(dispatch(script, range(1000)))
+
+
+def test_a_death_with_its_machine_is_no_shards_fault() -> None:
+    script = ScriptedWorkers(1, shards={2: [WorkerDied("the node is gone")] * 20}, where=("spot", "other"))
+    script.gone = {"spot"}
+    assert list(dispatch(script, range(6))) == [0, 1, 3, 4, 5, 2]
+    deaths = [worker.deaths[worker.given.index(2)] for worker in script.workers]
+    assert deaths == [number // 2 for number in range(21)]  # every second worker is at a place that is still there
+
+
+def test_a_death_is_blamed_on_the_oldest_shard_that_is_not_done() -> None:
+    script = ScriptedWorkers(1, shards={0: [WorkerDied("its report is lost")]}, done=(0,))
+    assert list(dispatch(script, range(4))) == [0, 1, 2, 3]
+    assert (script.workers[1].given, script.workers[1].deaths) == ([0, 1, 2, 3], [0, 1, 0, 0])
 
 
 def test_three_failed_starts_in_a_row_without_a_live_worker_end_the_run() -> None:
     failures = [WorkerDied(f"failure {i}") for i in range(9)]
-    script = ScriptedWorkers(starts=list(failures))
-    with pytest.raises(MachineError, match=r"^3 replicas died while loading their model, the last: failure 2$"):
-        list(dispatch(script.new_worker, 1, range(9)))
-    script = ScriptedWorkers(starts=[failures[0], failures[1], None, *failures], shards={0: [WorkerDied("gone")]})
-    with pytest.raises(MachineError, match=r"^3 replicas died while loading their model, the last: failure 2$"):
-        list(dispatch(script.new_worker, 1, range(9)))
+    script = ScriptedWorkers(1, starts=list(failures))
+    with pytest.raises(MachineError, match=r"^3 replica\(s\) died while loading their model, the last: failure 2$"):
+        list(dispatch(script, range(9)))
+    starts = [failures[0], failures[1], None, *failures]
+    script = ScriptedWorkers(1, starts=starts, shards={0: [WorkerDied("gone")]})
+    with pytest.raises(MachineError, match=r"^3 replica\(s\) died while loading their model, the last: failure 2$"):
+        list(dispatch(script, range(9)))
     assert len(script.workers) == 3 + 3
 
 
 def test_after_three_failed_starts_the_live_workers_go_on_and_the_last_ones_death_ends_the_run() -> None:
-    script = ScriptedWorkers(starts=[None, *[WorkerDied("no memory")] * 3], shards={8: [WorkerDied("gone")]})
+    script = ScriptedWorkers(2, starts=[None, *[WorkerDied("no memory")] * 3], shards={8: [WorkerDied("gone")]})
     reports = []
-    with pytest.raises(MachineError, match=r"^3 replicas died while loading their model, the last: no memory$"):
-        reports.extend(dispatch(script.new_worker, 2, range(20)))
+    with pytest.raises(MachineError, match=r"^3 replica\(s\) died while loading their model, the last: no memory$"):
+        reports.extend(dispatch(script, range(20)))
     assert sorted(reports) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert len(script.workers) == 4
 
 
+def test_a_place_where_a_worker_cannot_work_is_avoided_if_others_can() -> None:
+    reason = StorageError("the node does not see the run")
+    script = ScriptedWorkers(3, starts=[None, reason, None], where=("good", "bad"))
+    assert sorted(dispatch(script, range(9))) == list(range(9))
+    assert [worker.place.result() for worker in script.workers] == ["good", "bad", "good", "good"]
+    assert script.workers[1].given == []
+
+
+def test_the_real_reason_ends_the_run_where_no_place_can_work() -> None:
+    script = ScriptedWorkers(4, starts=[StorageError("no such folder")] * 9, where=("one", "two"))
+    with pytest.raises(StorageError, match=r"^no such folder$"):
+        list(dispatch(script, range(9)))
+    assert len(script.workers) == 4 + 1
+
+
 @pytest.mark.parametrize("script", [{"starts": [UsageError("no such model")]}, {"shards": {3: [UsageError("no")]}}])
 def test_an_error_of_the_workers_own_ends_the_run(script: dict) -> None:
-    workers = ScriptedWorkers(**script)
+    workers = ScriptedWorkers(2, **script)
     with pytest.raises(UsageError, match=r"^no"):
-        list(dispatch(workers.new_worker, 2, range(9)))
+        list(dispatch(workers, range(9)))
     assert len(workers.workers) == 2
     assert all(worker.killed for worker in workers.workers)
+
+
+def test_a_worker_that_hangs_is_replaced_when_its_time_is_over(capsys: pytest.CaptureFixture) -> None:
+    script = ScriptedWorkers(1, shards={1: [None]})
+    assert sorted(dispatch(script, range(4), timeout_s=0.2)) == [0, 1, 2, 3]
+    assert len(script.workers) == 2
+    assert script.workers[0].killed
+    assert "shard 1 took longer than 0 s" in capsys.readouterr().err
+
+
+def test_a_slow_shard_is_begun_again_by_a_worker_that_has_nothing_to_do() -> None:
+    script = ScriptedWorkers(2, shards={4: [None]})
+    assert sorted(dispatch(script, range(6))) == list(range(6))
+    assert len(script.workers) == 2
+    assert [worker.given.count(4) for worker in script.workers] == [1, 1]
+
+
+def test_a_worker_that_ran_out_of_memory_is_not_replaced_while_others_live() -> None:
+    script = ScriptedWorkers(3, shards={4: [WorkerDied("out of memory", out_of_memory=True)]})
+    assert sorted(dispatch(script, range(30))) == list(range(30))
+    assert len(script.workers) == 3
+    script = ScriptedWorkers(1, shards={4: [WorkerDied("out of memory", out_of_memory=True)] * 2})
+    assert sorted(dispatch(script, range(6))) == list(range(6))
+    assert len(script.workers) == 3
+
+
+class GrowingWorkers(ScriptedWorkers):
+    """A cluster that is larger by one each time it is looked at."""
+
+    def num_workers(self) -> int:
+        self.size += 1
+        return self.size
+
+
+def test_a_cluster_that_grows_gets_more_workers_while_the_first_one_hangs() -> None:
+    script = GrowingWorkers(0, shards={0: [None], 1: [None]})
+    assert sorted(dispatch(script, range(4))) == [0, 1, 2, 3]
+    assert [sorted(worker.given) for worker in script.workers] == [[0, 1], [0, 1, 2, 3]]
 
 
 def operations(num_workers: int, num_shards: int) -> int:
@@ -170,11 +280,11 @@ def operations(num_workers: int, num_shards: int) -> int:
         count += event == "opcode"
         return trace
 
-    script = ScriptedWorkers()
+    script = ScriptedWorkers(num_workers)
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        for _ in dispatch(script.new_worker, num_workers, range(num_shards)):
+        for _ in dispatch(script, range(num_shards)):
             pass
     finally:
         sys.settrace(before)
@@ -192,12 +302,13 @@ def test_the_simulation_runs_a_thousand_workers_without_waiting_for_their_time()
 
 
 class EndlessWorker:
+    place: Future = ended("here")
     killed = False
 
     def start(self) -> Future:
         return Future()
 
-    def run_shard(self, shard: int) -> Future:
+    def run_shard(self, shard: int, deaths: int) -> Future:
         return Future()
 
     def kill(self) -> None:
@@ -205,13 +316,15 @@ class EndlessWorker:
 
 
 def test_sigterm_breaks_the_wait_and_ends_the_workers() -> None:
-    worker, before = EndlessWorker(), signal.getsignal(signal.SIGTERM)
+    endless, before = ScriptedWorkers(1), signal.getsignal(signal.SIGTERM)
+    worker = EndlessWorker()
+    endless.new_worker = lambda avoided: worker
     raise_on_sigterm()
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            next(dispatch(lambda: worker, 1, range(3)))
+            next(dispatch(endless, range(3)))
     finally:
         timer.cancel()
         signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from cam_ops.errors import MachineError
-from cluster.resources import Share, choose_device, choose_replicas, replica_share
+from cluster.resources import Replicas, Share, choose_device, choose_replicas, replica_share
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ def test_a_replica_on_cpus_has_one_core_and_four_threads_that_wait_for_storage()
 
 
 def test_by_default_there_is_a_replica_for_each_unit() -> None:
-    assert choose_replicas(None, "cuda", LARGE) == 8
-    assert choose_replicas(None, "cpu", LARGE) == 64
+    assert choose_replicas(None, "cuda", LARGE) == Replicas(8, False)
+    assert choose_replicas(None, "cpu", LARGE) == Replicas(64, False)
 
 
 def test_as_many_as_eight_replicas_share_a_gpu() -> None:
-    assert choose_replicas(16, "cuda", LARGE) == 16
-    assert choose_replicas(64, "cuda", LARGE) == 64
+    assert choose_replicas(16, "cuda", LARGE) == Replicas(16, True)
+    assert choose_replicas(64, "cuda", LARGE) == Replicas(64, True)
     with pytest.raises(MachineError) as refused:
         choose_replicas(65, "cuda", LARGE)
     assert str(refused.value) == (
