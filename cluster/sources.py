@@ -117,7 +117,7 @@ def list_prefix(address: str, limit: int | None, skip: str, options: StorageOpti
     found = sorted(
         (image_id_of(name), f"{address}/{name}", size)
         for name, size in list_objects(address, options)
-        if name.lower().endswith(SUFFIXES) and not f"{address}/{name}".startswith(f"{skip}/")
+        if _is_named_as_picture(name.rpartition("/")[2]) and not f"{address}/{name}".startswith(f"{skip}/")
     )[:limit]
     if not found:
         raise StorageError(f"expected pictures ({', '.join(SUFFIXES)}) below {address}, found none; check --images")

@@ -42,6 +42,7 @@ def test_odd_keys_are_listed_and_read_as_they_are(store: Store) -> None:
     for key in ODD:
         put_object(store.address(f"odd/{key}"), key.encode(), store.options)
     put_object(store.address("odd/run/ours.png"), b"ours", store.options)
+    put_object(store.address("odd/ünï/._x.png"), b"a note of macOS", store.options)
     table = list_prefix(store.address("odd"), None, store.address("odd/run"), store.options)
     assert table["uri"].to_pylist() == [store.address(f"odd/{key}") for key in sorted(ODD)]
     assert table["image_id"].to_pylist() == [key.replace("\\", "\\\\") for key in sorted(ODD)]
