@@ -6,6 +6,7 @@ passes through as a stream, one part in memory at a time.
 """
 
 import hashlib
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,6 +108,8 @@ def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
     path = run_dir.path(plan_name(part))
     try:
         found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("it is no file")
         with pq.ParquetFile(path, metadata=_footer(path, found.st_ino, found.st_mtime_ns)) as opened:
             if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not opened.schema_arrow.equals(PLAN):
                 raise pa.ArrowInvalid("it has not the columns of a plan, or too many rows")
@@ -128,6 +131,8 @@ def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | 
     for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
         path = run_dir.path(plan_name(part))
         try:
+            if not path.is_file():
+                raise OSError("there is no such file")
             parts = ds.dataset(path, schema=PLAN, format="parquet")
             found = parts.head(1, columns=["shard", "row"], filter=pc.field("image_id") == image_id)
         except (OSError, pa.ArrowException) as error:

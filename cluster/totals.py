@@ -5,15 +5,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import IMAGES
-from cluster.parquet import check_rows, document_of
+from cluster.parquet import decode, document_of
 from cluster.rundir import RunDir, shard_name
 
 COUNTED = pa.schema([IMAGES.field(name) for name in ("status", "num_maps", "num_boxes")])
@@ -39,23 +37,20 @@ def count_rows(run_dir: RunDir, fingerprint: str, shards: list[int]) -> Totals:
     """Add up the committed shards."""
     statuses: Counter[str] = Counter()
     maps = boxes = 0
-    paths = [run_dir.path(shard_name("images", shard)) for shard in shards]
     with ThreadPoolExecutor(NUM_READERS) as pool:
-        for counted in pool.map(partial(_count_file, fingerprint), paths):
+        for counted in pool.map(partial(_count_file, run_dir, fingerprint), shards):
             statuses.update(counted.statuses)
             maps += counted.maps
             boxes += counted.boxes
     return Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
 
 
-def _count_file(fingerprint: str, path: Path) -> Totals:
-    try:
-        with pq.ParquetFile(path) as file:
-            check_rows(file.metadata, str(path))
-            table = file.read(COUNTED.names, use_threads=False)
-            table.validate(full=True)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {path}: {error}; run `verify` on the run directory") from None
+def _count_file(run_dir: RunDir, fingerprint: str, shard: int) -> Totals:
+    path = run_dir.path(shard_name("images", shard))
+    content = run_dir.read(shard_name("images", shard))
+    if content is None:
+        raise StorageError(f"{path} is missing; run `verify` on the run directory")
+    table = decode(content, str(path), COUNTED.names)
     if document_of(table.schema).get("fingerprint") != fingerprint:
         raise StorageError(f"{path} belongs to another request; run `verify` on the run directory")
     if not table.schema.equals(COUNTED):
