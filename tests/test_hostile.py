@@ -359,10 +359,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def equal_rows(path: Path) -> None:
-    """Write a few kilobytes that stand for 2^26 rows."""
+    """Write a few kilobytes that stand for 2^25 rows."""
     metadata = pq.read_schema(path).metadata
-    rows = pa.table({"status": pa.DictionaryArray.from_arrays(np.zeros(2**26, np.int8), ["ok" * 1000])})
-    pq.write_table(rows.replace_schema_metadata(metadata), path, row_group_size=2**26)
+    rows = pa.table({"status": pa.DictionaryArray.from_arrays(np.zeros(2**25, np.int8), ["ok" * 1000])})
+    pq.write_table(rows.replace_schema_metadata(metadata), path, row_group_size=2**25)
 
 
 def inflated(path: Path) -> None:
