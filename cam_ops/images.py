@@ -4,6 +4,7 @@ Pictures are uint8 RGB arrays of shape (H, W, 3) **after EXIF orientation**; all
 refer to them, also where a picture was decoded at a reduced scale. Letters: H, W height and width of an array.
 """
 
+import contextlib
 import io
 import re
 import struct
@@ -163,25 +164,27 @@ def _check_chunks(encoded: bytes) -> None:
 
 
 def _header_size(encoded: bytes) -> tuple[int, int]:
-    content = _Content(encoded)
     try:
-        with Image.open(content, formats=PILLOW_FORMATS) as picture:
+        with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as picture:
             num_scans = encoded.count(SCAN) if "progressive" in picture.info else 1
             size = picture.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("too_large", str(error)) from None
     except PILLOW_ERRORS:
-        raise _why_no_header(encoded, content.is_short) from None
+        raise _why_no_header(encoded) from None
     if num_scans > MAX_SCANS:
         raise BadImage("too_large", f"a progressive JPEG of {num_scans} scans, the limit is {MAX_SCANS}")
     return size
 
 
-def _why_no_header(encoded: bytes, is_short: bool) -> BadImage:
+def _why_no_header(encoded: bytes) -> BadImage:
     if not any(encoded.startswith(magic) or magic.startswith(encoded) for magic in MAGICS):
         kinds = [f"; its first bytes are {kind}'s" for at, magic, kind in OTHER_KINDS if encoded.startswith(magic, at)]
         return BadImage("undecodable", "no JPEG, PNG, WebP, BMP or TIFF file" + "".join(kinds))
-    if is_short or _riff_is_cut(encoded):  # Pillow opens a WebP file only if it is whole
+    content = _Content(encoded)
+    with contextlib.suppress(*PILLOW_ERRORS):  # as before
+        Image.open(content, formats=PILLOW_FORMATS).close()
+    if content.is_short or _riff_is_cut(encoded):  # Pillow opens a WebP file only if it is whole
         return BadImage("truncated", "the file ends before its header does, or before its header says")
     return BadImage("undecodable", "its header is damaged")
 

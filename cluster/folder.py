@@ -46,7 +46,9 @@ class Folder:
             raise StorageError(f"cannot read {self.where(name)}: {error.strerror}") from None
 
     def open(self, name: str) -> str:
-        """Return what pyarrow reads a file from."""
+        """Return what pyarrow reads a file from. Raises OSError where there is no such file."""
+        if not os.path.isfile(self.where(name)):
+            raise FileNotFoundError("there is no such file")
         return self.where(name)
 
     def version(self, name: str) -> tuple[int, int] | None:

@@ -11,14 +11,14 @@ import tyro.conf
 
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ScoreKind, parse_class_choice
-from cam_ops.errors import RefusedError, StorageError, UsageError
+from cam_ops.errors import RefusedError, UsageError
 from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.apart import Apart, Here
 from cluster.console import say
 from cluster.failpoints import reach
 from cluster.manifest import is_manifest
-from cluster.plan import plan_digest
+from cluster.plan import check_plan
 from cluster.progress import Progress
 from cluster.request import Run, read_run
 from cluster.resources import (
@@ -35,6 +35,7 @@ from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
 from cluster.sources import source_address
 from cluster.storage import StorageOptions, parse_options
 from cluster.totals import Totals, count_rows, summary_of
+from cluster.verify import repair
 
 if TYPE_CHECKING:
     from cluster.inline import InlineExecutor
@@ -90,6 +91,8 @@ class LabelConfig:
     """Fraction of images that may be bad before the finished job exits with 3."""
     overwrite: bool = False
     """Remove another request's run in --out first."""
+    repair: bool = False
+    """Look at every committed shard first, as `verify` does, and do those again that are damaged."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://: pyarrow's own, such as endpoint_override, region, access_key, secret_key;
     without them environment, profile or instance role. Never stored."""
@@ -142,6 +145,9 @@ def label(config: LabelConfig) -> Totals:
             "or another --out"
         )
     with closing(_prepare(config, run)) as preparation:
+        if run and config.repair:
+            preparation.call("refuse_another")
+            repair(run_dir, run)
         if run and not _pending(run_dir, run):
             preparation.call("refuse_another")
             return _finish(run_dir, run)
@@ -194,11 +200,7 @@ def _pending(run_dir: RunDir, run: Run) -> list[int]:
 
 def _finish(run_dir: RunDir, run: Run) -> Totals:
     """Write summary.json unless it is there, and return what it says."""
-    if plan_digest(run_dir, run.plan) != run.plan.digest:
-        raise StorageError(
-            f"the plan in {run_dir.root} is not the one that run.json was written for: it is damaged, or another "
-            "driver wrote its own over it; begin again with --overwrite, or in another --out"
-        )
+    check_plan(run_dir, run.plan)
     totals = count_rows(run_dir, run.request.fingerprint(), list(range(run.plan.num_shards)))
     reach("totals")
     content = summary_of(run.request.fingerprint(), totals)

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import PLAN, SCHEMA_VERSION, with_metadata
 from cluster.parquet import MAX_ROWS, encode
 from cluster.rundir import RunDir, plan_name
 
+PARQUET = ds.ParquetFileFormat()
 SHARDS_PER_PART = 1000
 MAX_SHARD_SIZE = 512
 SHARDS_PER_REPLICA = 4
@@ -127,8 +129,9 @@ def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | 
     for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
         name = plan_name(part)
         try:
-            fragment = ds.ParquetFileFormat().make_fragment(run_dir.open(name))
-            found = fragment.head(1, schema=PLAN, columns=["shard", "row"], filter=pc.field("image_id") == image_id)
+            fragment = PARQUET.make_fragment(run_dir.open(name), fs.LocalFileSystem())
+            rows = ds.FileSystemDataset([fragment], PLAN, PARQUET)
+            found = rows.head(1, columns=["shard", "row"], filter=pc.field("image_id") == image_id)
         except (OSError, pa.ArrowException) as error:
             raise _broken_plan(run_dir.where(name), error) from None
         if len(found):
@@ -149,3 +152,12 @@ def plan_digest(run_dir: RunDir, plan: Plan) -> str:
     for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
         digest.update(run_dir.read(plan_name(part)) or b"")
     return digest.hexdigest()
+
+
+def check_plan(run_dir: RunDir, plan: Plan) -> None:
+    """Raise StorageError unless the parts are those that run.json was written for."""
+    if plan_digest(run_dir, plan) != plan.digest:
+        raise StorageError(
+            f"the plan in {run_dir.root} is not the one that run.json was written for: it is damaged, or another "
+            "driver wrote its own over it; begin again with --overwrite, or in another --out"
+        )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 NODE_ID = "ray.io/node-id"  # a label that Ray gives each node
+LOST_GPU = "AcceleratorError"  # of torch: a kernel failed, and every later call in that process does
 OWN_STORE_BYTES = 100 * 2**20  # of a Ray of our own: no image travels through it
 
 Value = TypeVar("Value")
@@ -226,10 +227,17 @@ def _outcome(call: "ray.ObjectRef[Value]") -> Future[Value]:
 
 def _meaning(error: BaseException) -> BaseException:
     if isinstance(error, OutOfMemoryError):
-        return WorkerDied(str(error), out_of_memory=True)
+        return WorkerDied(_shortened(error), out_of_memory=True)
     if isinstance(error, RayActorError):
-        return WorkerDied(str(error))
+        return WorkerDied(_shortened(error))
     if isinstance(error, RayTaskError):
         cause: BaseException = error.cause
+        if type(cause).__name__ == LOST_GPU:
+            return WorkerDied(f"its process cannot use its GPU any more: {cause}")
         return cause
     return error
+
+
+def _shortened(error: RayError) -> str:
+    """Return why an actor is dead, without Ray's names for it and its advice."""
+    return str(error).strip().splitlines()[-1].partition(" Some common causes")[0]

@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from cam_ops.arrays import Bools
 from cam_ops.errors import StorageError
 from cam_ops.tables import BOXES, IMAGES, heatmaps_schema
+from cluster.console import say
 from cluster.parquet import MAX_ROWS, decode, document_of
-from cluster.plan import plan_digest, read_shard
+from cluster.plan import check_plan, plan_digest, read_shard
 from cluster.request import Run, existing_run
 from cluster.rundir import SUMMARY, TABLES, RunDir, shard_name
 from cluster.totals import Totals, summary_of
@@ -59,6 +60,28 @@ def verify(run_dir: RunDir) -> Verdict:
     if not missing and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
         problems.append(f"{SUMMARY} is missing or does not add up; run the same `label` command again")
     return Verdict(problems=problems, totals=totals)
+
+
+def repair(run_dir: RunDir, run: Run) -> None:
+    """Remove the commits of damaged shards, so that they are done again, and shards that were never planned.
+
+    Nothing is removed that `verify` has no objection to. Raises StorageError where the plan itself is damaged.
+    """
+    check_plan(run_dir, run.plan)
+    for table in TABLES:
+        for shard in run_dir.shards(table):
+            if shard >= run.plan.num_shards:
+                say(f"repair: {shard_name(table, shard)} was never planned, it is removed")
+                run_dir.remove(shard_name(table, shard))
+    for shard in sorted(run_dir.shards("images")):
+        try:
+            tables = {table: _read_table(run_dir, run, table, shard) for table in TABLES}
+            problems = _shard_problems(run_dir, run, tables, shard)
+        except StorageError as error:
+            problems = [str(error)]
+        if problems:
+            say(f"repair: shard {shard} is done again: {problems[0]}")
+            run_dir.remove(shard_name("images", shard))
 
 
 def _read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:

@@ -5,6 +5,7 @@ from run.json. Letters: B batch, S side of the network's input, h, w the grid, K
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -64,6 +65,8 @@ class CamWorker:
         self.run_json = self.run_dir.read(RUN)
         check_source(request.images, run_dir.options)
         cv2.setNumThreads(0)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a picture, its row says
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         if request.device == "cpu":
             torch.set_num_threads(1)
         classifier = load_classifier(model)

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -52,6 +54,110 @@ def test_a_file_that_ends_too_early_is_truncated(form: str, kept: float) -> None
     with pytest.raises(BadImage) as caught:
         decode(content[: int(len(content) * kept)])
     assert caught.value.status == "truncated"
+
+
+def in_every_form() -> dict[str, bytes]:
+    """Return a small picture in each format, plain and in the variants that end differently."""
+    image_HWC = picture(18, 24)
+    palette = io.BytesIO()
+    Image.fromarray(image_HWC).quantize(8).save(palette, "PNG")
+    return {
+        **{form: encoded(image_HWC, form) for form in ("JPEG", "PNG", "WEBP", "BMP", "TIFF")},
+        "progressive": encoded(image_HWC, "JPEG", progressive=True),
+        "lossless": encoded(image_HWC, "WEBP", lossless=True),
+        **{name: encoded(image_HWC, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")},
+        **{f"{suffix} of OpenCV": cv2.imencode(suffix, image_HWC)[1].tobytes() for suffix in (".png", ".tiff")},
+        "palette": palette.getvalue(),
+        "directory first": directory_first(image_HWC),
+    }
+
+
+def directory_first(image_HWC: np.ndarray) -> bytes:
+    """Return a deflated TIFF whose directory comes before its strips of four lines each."""
+    height, width, _ = image_HWC.shape
+    strips = [zlib.compress(image_HWC[y : y + 4].tobytes()) for y in range(0, height, 4)]
+    entries, count = 9, len(strips)
+    bits = 8 + 2 + 12 * entries + 4
+    starts, lengths = bits + 6, bits + 6 + 4 * count
+    first = lengths + 4 * count
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, bits), (259, 3, 1, 8), (262, 3, 1, 2)]
+    tags += [(273, 4, count, starts), (277, 3, 1, 3), (278, 4, 1, 4), (279, 4, count, lengths)]
+    at = [first + sum(map(len, strips[:i])) for i in range(count)]
+    return b"".join(
+        [
+            b"II*\0" + struct.pack("<IH", 8, entries),
+            *(struct.pack("<HHII", *tag) for tag in tags),
+            struct.pack(f"<I3H{count}I{count}I", 0, 8, 8, 8, *at, *map(len, strips)),
+            *strips,
+        ]
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("form", in_every_form())
+def test_a_file_cut_at_any_byte_is_truncated(form: str) -> None:
+    content = in_every_form()[form]
+    assert decode(content).shape == (18, 24, 3)
+    statuses = set()
+    for kept in range(1, len(content)):
+        with pytest.raises(BadImage) as caught:
+            decode(content[:kept])
+        statuses.add(caught.value.status)
+    assert statuses == {"truncated"}
+
+
+def test_a_few_bytes_cannot_ask_for_gigabytes_or_hours() -> None:
+    png, flat = encoded(picture(4, 4), "PNG"), encoded(picture(64, 64), "JPEG", progressive=True)
+    last_scan = flat[flat.rindex(b"\xff\xda") : -2]
+    long_chunk = png[:33] + (2**31 - 1).to_bytes(4) + b"IDAT" + bytes(300) + png[33:]
+    bombs = {long_chunk: "truncated", flat[:-2] + 500 * last_scan + flat[-2:]: "too_large"}
+    for content, status in bombs.items():
+        with pytest.raises(BadImage) as caught:
+            decode(content)
+        assert caught.value.status == status
+    assert decode(flat[:-2] + 400 * last_scan + flat[-2:]).shape == (64, 64, 3)
+    strip = io.BytesIO()
+    Image.new("1", (2**20 + 1, 1)).save(strip, "PNG")
+    with pytest.raises(BadImage, match="1048577x1 pixels"):
+        decode(strip.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "tolerance"),
+    [
+        *(("PNG", mode, 0) for mode in ("1", "L", "LA", "P", "RGBA")),
+        *(("TIFF", mode, 0) for mode in ("1", "L", "P", "CMYK")),
+        *(("BMP", mode, 0) for mode in ("1", "L", "P", "RGBA")),
+        *(("WEBP", "RGBA", 0), ("JPEG", "L", 0), ("JPEG", "CMYK", 1), ("TIFF", "YCbCr", 1)),
+    ],
+)
+def test_other_colours_become_the_rgb_of_pillow(form: str, mode: str, tolerance: int) -> None:
+    stream = io.BytesIO()
+    source = Image.fromarray(picture(24, 32)).convert(mode)
+    if mode.endswith("A"):
+        source.putalpha(Image.fromarray(np.tile(np.arange(0, 256, 8, dtype=np.uint8), (24, 1))))
+    source.save(stream, form)
+    with Image.open(stream) as opened:
+        expected = np.asarray(opened.convert("RGB")).astype(int)
+    assert np.abs(decode(stream.getvalue()) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_sixteen_bits_become_their_upper_eight(suffix: str) -> None:
+    deep_HWC = np.random.default_rng(0).integers(0, 2**16, (24, 32, 3), np.uint16)
+    content = cv2.imencode(suffix, deep_HWC[..., ::-1])[1].tobytes()
+    assert np.abs(decode(content) - deep_HWC / 257).max() < 1
+
+
+def test_what_is_none_of_the_formats_is_named() -> None:
+    samples = {"GIF": encoded(picture(4, 4), "GIF"), "HEIC, AVIF": encoded(picture(16, 16), "AVIF")}
+    samples["macOS's AppleDouble"] = b"\0\x05\x16\x07" + bytes(100)
+    for kind, content in samples.items():
+        with pytest.raises(
+            BadImage, match=f"no JPEG, PNG, WebP, BMP or TIFF file; its first bytes are {kind}"
+        ) as caught:
+            decode(content)
+        assert caught.value.status == "undecodable"
 
 
 def test_bad_bytes_have_their_status() -> None:

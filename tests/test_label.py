@@ -331,6 +331,29 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
         whole.rename(out)
 
 
+def test_repair_does_the_damaged_shards_again_and_no_others(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--shard-size", 2)
+    whole = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+    truncated, swapped = out / "heatmaps" / "shard-0000001.parquet", out / "boxes" / "shard-0000003.parquet"
+    truncated.write_bytes(truncated.read_bytes()[:100])
+    shutil.copy(out / "boxes" / "shard-0000004.parquet", swapped)
+    shutil.copy(out / "images" / "shard-0000004.parquet", out / "images" / "shard-0000009.parquet")
+    (out / "images" / "shard-0000005.parquet").write_bytes(b"")
+    before = {path: path.stat().st_mtime_ns for path in whole}
+    assert Command("verify", out).code == 3
+    refused = label(pictures, out, "--shard-size", 2, "--repair", "--threshold", 0.7)
+    assert (refused.code, truncated.stat().st_size) == (4, 100)
+    repaired = label(pictures, out, "--shard-size", 2, "--repair")
+    assert (repaired.code, repaired.err.count("is done again"), repaired.err.count("was never planned")) == (0, 3, 1)
+    assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == whole
+    changed = {path.name for path in whole if path.stat().st_mtime_ns != before[path]}
+    assert changed == {f"shard-000000{shard}.parquet" for shard in (1, 3, 5)}
+    assert Command("verify", out).code == 0
+    (out / "plan" / "part-00000.parquet").write_bytes(b"PAR1")
+    assert label(pictures, out, "--shard-size", 2, "--repair").code == 5
+
+
 def test_show_draws_heat_and_box_into_its_own_folder(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     label(pictures, out, "--threshold", 0.6)

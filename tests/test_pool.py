@@ -1,6 +1,10 @@
 """Ray actors that die: bounded retries, and the reason in the result. Addresses at which something else listens."""
 
+import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,7 @@ from PIL import Image
 
 from cam_ops.errors import MachineError
 from cluster.pool import RayExecutor
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
 
 
 def label(pictures: Path, out: Path, factory: str, marker: Path) -> Command:
@@ -25,6 +29,28 @@ def test_replicas_that_die_while_loading_are_not_started_for_ever(pictures: Path
     assert failed.code == 6
     assert "3 replica(s) died while loading their model" in failed.result["error"]
     assert "Traceback" not in failed.err
+
+
+LISTEN = """
+import json, psutil, ray
+from cluster.pool import RayExecutor
+executor = RayExecutor(None)
+ray.get(ray.remote(lambda: 0).remote())
+here = psutil.Process()
+sockets = [socket for process in (here, *here.children(recursive=True)) for socket in process.net_connections()]
+print(json.dumps([socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN]))
+executor.close()
+"""
+
+
+def test_a_ray_of_our_own_listens_on_loopback_alone() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", LISTEN], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+    )
+    addresses = json.loads(ended.stdout.splitlines()[-1])
+    assert len(addresses) > 5
+    assert {address.removeprefix("::ffff:") for address in addresses} <= {"127.0.0.1", "::1"}
 
 
 def test_what_listens_and_is_not_ray_is_refused_in_seconds() -> None:
