@@ -29,7 +29,7 @@ PAGE = (ROOT / "docs" / "cluster.md").read_text()
 RAYJOB = yaml.safe_load((DEPLOY / "kuberay-rayjob.yaml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CLOUDS = ("aws", "gcp")
-# the fields that we use, with their types in KubeRay's rayjob_types.go and raycluster_types.go (ray-operator/apis/ray/v1)
+# the fields that we use, with their types in KubeRay's ray-operator/apis/ray/v1
 RAY_JOB_FIELDS = {
     "entrypoint": str,
     "runtimeEnvYAML": str,
