@@ -5,6 +5,7 @@ One cluster serves all tests, as starting nodes is what costs most; the last of 
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -184,7 +185,7 @@ def test_an_out_that_no_node_sees_is_exit_5(site: Site) -> None:
     with label(site, site.hidden / "out") as driver:
         code, result = driver.end()
     assert (code, result["status"]) == (5, "storage")
-    assert str(driver.out) in result["error"]
+    assert f"the node {socket.gethostname()} does not see the run at {driver.out}" in result["error"]
     assert "Traceback" not in driver.said()
     assert num_committed(driver.out) == 0
 
