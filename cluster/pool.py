@@ -7,6 +7,7 @@ Ray restarts nothing by itself: `cluster.dispatch` replaces an actor that dies.
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import count
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cluster.worker import CamWorker
 
 CONNECT_TIMEOUT_S = 10.0
+HEAD_TIMEOUT_S = 30.0  # Ray's own calls hang without a head, and Ray ends this process after a minute, without a word
 NODE_ID = "ray.io/node-id"  # a label that Ray gives each node
 LOST_GPU = "AcceleratorError"  # of torch: a kernel failed, and every later call in that process does
 OWN_STORE_BYTES = 100 * 2**20  # of a Ray of our own: no image travels through it
@@ -149,6 +151,22 @@ def _connect(address: str) -> None:
             ) from None
 
 
+def _await_head() -> None:
+    """Return once the cluster's head answers; raises MachineError if it does not within HEAD_TIMEOUT_S."""
+    address = ray.get_runtime_context().gcs_address
+    end_s = time.monotonic() + HEAD_TIMEOUT_S
+    while True:
+        try:
+            return _connect(address)
+        except OSError as error:
+            if time.monotonic() > end_s:
+                raise MachineError(
+                    f"the head of the Ray cluster at {address} has not answered for {HEAD_TIMEOUT_S:.0f} s ({error}); "
+                    "start a cluster and run the same command again: it does only what is missing"
+                ) from None
+        time.sleep(1)
+
+
 class _Actors:
     """The cluster as the dispatch loop sees it: nodes with room for actors of one share."""
 
@@ -171,6 +189,7 @@ class _Actors:
 
     def num_workers(self) -> int:
         """Return the replicas asked for, or one for each GPU or core that there is by now."""
+        _await_head()
         if self.replicas.asked:
             return self.replicas.number
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -178,6 +197,7 @@ class _Actors:
 
     def places(self) -> set[str]:
         """Return the nodes that are alive and large enough for an actor."""
+        _await_head()
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         needed = {"CPU": self.share.cpus, "GPU": self.share.gpus}
         return {

@@ -96,12 +96,19 @@ class Cluster:
         self._start("head", *self.head_arguments)
         self.nodes["head"].wait()
 
-    def add(self, *names: str) -> None:
-        """Add nodes with one CPU each, one after the other: Ray fails at two that start at once on one machine."""
+    def add(self, name: str) -> None:
+        """Add a node with one CPU."""
+        own = f"--temp-dir={self.folder / name}"  # nodes that share it delete each other's working directories
+        self._start(name, f"--address={self.address}", "--num-cpus=1", own, prefix=self.prefix)
+        self.nodes[name].wait()
+
+    def have(self, *names: str) -> None:
+        """See to it that there are these nodes beside the head, and no others."""
+        for name in self.nodes.keys() - {"head", *names}:
+            self.kill(name)
         for name in names:
-            own = f"--temp-dir={self.folder / name}"  # nodes that share it delete each other's working directories
-            self._start(name, f"--address={self.address}", "--num-cpus=1", own, prefix=self.prefix)
-            self.nodes[name].wait()
+            if name not in self.nodes:
+                self.add(name)
 
     def _start(self, name: str, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
         env = {**self.env, "CAMRAY_TEST_NODE": name}
