@@ -12,7 +12,7 @@ test: .venv/test.stamp
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/pytest
+	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Minutes of mutated pictures through the decoder; `make test` runs a few thousand of them.
 fuzz: .venv/test.stamp
