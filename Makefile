@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test fuzz clean
+.PHONY: demo test soak fuzz clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m jobs demo
@@ -13,6 +13,10 @@ test: .venv/test.stamp
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Ten minutes of kills on a real cluster; `make test` has less than one.
+soak: .venv/test.stamp
+	.venv/bin/python -m tests.soak --seconds 600
 
 # Minutes of mutated pictures through the decoder; `make test` runs a few thousand of them.
 fuzz: .venv/test.stamp

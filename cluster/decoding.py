@@ -42,20 +42,22 @@ def decode_and_fit(row: dict[str, Any], encoded: bytes, config: Preprocessing) -
 class DecoderApart:
     """Decodes in a process with limits, which is replaced when it dies; close it to end that."""
 
-    def __init__(self, config: Preprocessing) -> None:
-        self.config = config
+    def __init__(self, config: Preprocessing, timeout_s: float = DECODE_TIMEOUT_S) -> None:
+        self.config, self.timeout_s = config, timeout_s
         self.process: Apart | None = None
 
     def decode_and_fit(self, row: dict[str, Any], encoded: bytes) -> Fitted:
         """Do the same there; raises BadImage ``crashed_decoder`` where two processes died of it or did not end."""
         for deaths in range(1, MAX_DEATHS + 1):
-            self.process = self.process or Apart("cluster.decoding:LimitedDecoder", self.config)
+            if self.process is None:
+                self.process = Apart("cluster.decoding:LimitedDecoder", self.config)
+                self.process.call("ready")  # its imports are not this picture's time
             try:
-                answer = self.process.call("decode_and_fit", row, encoded, timeout_s=DECODE_TIMEOUT_S)
+                answer = self.process.call("decode_and_fit", row, encoded, timeout_s=self.timeout_s)
             except ProcessEnded as end:
                 self.close()
                 if deaths == MAX_DEATHS:
-                    raise BadImage("crashed_decoder", _how(end.process_code)) from None
+                    raise BadImage("crashed_decoder", _how(end.process_code, self.timeout_s)) from None
             else:
                 if isinstance(answer, Fitted):
                     return answer
@@ -80,6 +82,9 @@ class LimitedDecoder:
         resource.setrlimit(resource.RLIMIT_AS, (room, room))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
+    def ready(self) -> None:
+        """Return once there is a decoder."""
+
     def decode_and_fit(self, row: dict[str, Any], encoded: bytes) -> Fitted | tuple[str, str]:
         """Return the picture, or status and reason."""
         try:
@@ -90,9 +95,9 @@ class LimitedDecoder:
             return "undecodable", f"decoding it takes more than {ROOM_BYTES} bytes"
 
 
-def _how(process_code: int | None) -> str:
+def _how(process_code: int | None, timeout_s: float) -> str:
     if process_code is None:
-        return f"the decoder did not end within {DECODE_TIMEOUT_S:.0f} s"
+        return f"the decoder did not end within {timeout_s:.0f} s"
     if process_code < 0:
         return f"the decoder was ended by signal {-process_code} ({signal.Signals(-process_code).name})"
     return f"the decoder ended with exit code {process_code}"

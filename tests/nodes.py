@@ -96,10 +96,10 @@ class Cluster:
         self._start("head", *self.head_arguments)
         self.nodes["head"].wait()
 
-    def add(self, name: str) -> None:
-        """Add a node with one CPU."""
+    def add(self, name: str, *, plain: bool = False) -> None:
+        """Add a node with one CPU; a plain one without the prefix."""
         own = f"--temp-dir={self.folder / name}"  # nodes that share it delete each other's working directories
-        self._start(name, f"--address={self.address}", "--num-cpus=1", own, prefix=self.prefix)
+        self._start(name, f"--address={self.address}", "--num-cpus=1", own, prefix=() if plain else self.prefix)
         self.nodes[name].wait()
 
     def have(self, *names: str) -> None:

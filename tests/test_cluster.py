@@ -175,7 +175,7 @@ def test_ray_job_stop_exits_130_and_the_same_job_submitted_again_finishes(site: 
     assert tables(out) == site.expected
 
 
-def test_an_out_that_no_node_sees_is_exit_5(site: Site) -> None:
+def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_avoided(site: Site) -> None:
     if not site.is_hidden:
         pytest.skip("needs `unshare --mount`: root, and the permission to mount")
     site.cluster.have("b")
@@ -185,6 +185,14 @@ def test_an_out_that_no_node_sees_is_exit_5(site: Site) -> None:
     assert f"the node {socket.gethostname()} does not see the run at {driver.out}" in result["error"]
     assert "Traceback" not in driver.said()
     assert num_committed(driver.out) == 0
+    site.cluster.add("seeing", plain=True)
+    site.open("seeing")
+    shutil.rmtree(driver.log)
+    with label(site, site.hidden / "out") as driver:
+        code, result = driver.end()
+    assert (code, result["ok"]) == (0, NUM_PICTURES)
+    assert "a replica could not start: the node" in driver.said()
+    assert tables(driver.out) == site.expected
 
 
 def test_a_run_without_its_head_is_exit_6_and_another_cluster_finishes_it(site: Site, tmp_path: Path) -> None:

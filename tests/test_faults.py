@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -110,6 +111,23 @@ def test_pictures_that_kill_decoder_or_network_are_found_and_remembered_and_harm
     again = Command("label", "--images", pictures, "--out", out, *flags, *more, env=env)
     assert (again.code, "a replica died" in again.err) == (0, False)
     assert tables(out) == before
+
+
+@pytest.mark.skipif(psutil.virtual_memory().available < 14 * 2**30, reason="needs 14 GiB of memory")
+def test_a_machine_out_of_memory_costs_a_replica_and_no_image(pictures: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((32, 32, 3), 255, np.uint8)).save(pictures / "rings" / "05-white.png")
+    flags = ["--model", "tests.killers:eats_memory", *FLAGS, "--shard-size", 1, "--batch-size", 1]
+    memory = psutil.virtual_memory()
+    env = {
+        "CAMRAY_TEST_MARKER": str(tmp_path / "marker"),
+        "RAY_memory_usage_threshold": str((memory.total - memory.available + 6 * 2**30) / memory.total),
+    }
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert Command("label", "--images", pictures, "--out", whole, *flags, "--executor", "inline", env=env).code == 0
+    done = Command("label", "--images", pictures, "--out", out, *flags, "--replicas", 2, env=env)
+    assert (done.code, done.result["ok"], (tmp_path / "marker").exists()) == (0, 13, True)
+    assert "its machine was out of memory: it is not replaced" in done.err
+    assert tables(out) == tables(whole)
 
 
 class FitsFour(TwoChannels):

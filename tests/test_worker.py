@@ -63,6 +63,19 @@ def test_an_error_gives_the_turn_to_the_next() -> None:
     assert (taken, raised) == ([0, 1, 2, 3], [1])
 
 
+def test_a_replica_that_publishes_when_all_is_over_changes_nothing(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ["label", "--images", pictures, "--out", out, "--executor", "inline", "--shard-size", 4, *FLAGS]
+    assert Command(*command).code == 0
+    before = {path: path.read_bytes() for path in sorted(out.rglob("*.*")) if path.is_file()}
+    run_dir = RunDir(str(out))
+    zombie = CamWorker(run_dir, MODEL, existing_run(run_dir).request.fingerprint())
+    for number, deaths in enumerate((0, 1, 2, 3)):  # from the third on as suspicious as can be
+        zombie.run_shard(1, number, deaths)
+    assert {path: path.read_bytes() for path in sorted(out.rglob("*.*")) if path.is_file()} == before
+    assert Command("verify", out).code == 0
+
+
 def test_shards_of_two_threads_are_those_of_one_and_are_committed_by_number(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = Command("label", "--images", pictures, "--out", out, "--executor", "inline", "--shard-size", 4, *FLAGS)
