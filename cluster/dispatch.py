@@ -18,7 +18,9 @@ from cam_ops.errors import CamrayError, MachineError, StorageError
 from cluster.console import say
 
 DEPTH = 2  # shards that a worker holds at most: the second starts without a gap
-MAX_SHARD_DEATHS = 12  # of the worker that works on it: two, and two for each of five pictures that kill it
+SUSPICIOUS_DEATHS = 2  # of the worker that works on a shard: from then on its images are suspected
+SUSPECT_TIMEOUT_S = 300.0  # the least that such a shard is given: a picture may hold two decoders for a minute each
+MAX_SHARD_DEATHS = 12  # two, and three for each of three images that kill the worker
 MAX_FAILED_STARTS = 3  # in a row, at one place
 WAKE_S = 1.0  # a signal that another thread took is seen by the main thread when it wakes
 GROWTH_S = 5.0  # between two looks at the size of the cluster
@@ -184,7 +186,7 @@ class _Loop(Generic[Report]):
         """Do what is due without an event."""
         self.looked_s = time.monotonic()
         for member in [member for member in self.members if member.shards]:
-            if self.looked_s - member.since_s > (limit_s := self._limit_s()):
+            if self.looked_s - member.since_s > (limit_s := self._limit_s(member.shards[0])):
                 self._replace(member, f"shard {member.shards[0]} took longer than {limit_s:.0f} s")
         if self.looked_s - self.grown_s >= GROWTH_S:
             self._grow()
@@ -198,10 +200,10 @@ class _Loop(Generic[Report]):
                 "started" + ("" if num_started else ": does the cluster have free resources for them?")
             )
 
-    def _limit_s(self) -> float:
-        if self.timeout_s is not None:
-            return self.timeout_s
-        return max(TIMEOUT_S, TIMEOUT_FACTOR * self.longest_s) if self.longest_s else float("inf")
+    def _limit_s(self, shard: int) -> float:
+        limit_s = max(TIMEOUT_S, TIMEOUT_FACTOR * self.longest_s) if self.longest_s else float("inf")
+        limit_s = limit_s if self.timeout_s is None else self.timeout_s
+        return max(limit_s, SUSPECT_TIMEOUT_S) if self.deaths[shard] >= SUSPICIOUS_DEATHS else limit_s
 
     def _grow(self) -> None:
         """Add workers where the cluster has become larger than it ever was."""

@@ -27,6 +27,7 @@ from cam_ops.settings import ModelConfig
 from cam_ops.views import Mapper
 from cluster.compilation import compile_mapper
 from cluster.console import say
+from cluster.dispatch import SUSPICIOUS_DEATHS
 from cluster.failpoints import reach
 from cluster.loader import Loader
 from cluster.plan import read_shard
@@ -37,7 +38,6 @@ from cluster.rows import BatchMaps, Picture, ShardReport, ShardRows, joined_maps
 from cluster.rundir import RUN, RunDir, shard_name
 from cluster.sources import check_source
 
-SUSPICIOUS_DEATHS = 2
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
@@ -92,8 +92,8 @@ class CamWorker:
     def run_shard(self, shard: int, number: int, deaths: int = 0) -> ShardReport:
         """Label the images of one shard and publish its tables, the images table last: that commits the shard.
 
-        `number` counts the calls from 0 on; in that order shards take their turn. From the second of the `deaths` of
-        replicas at this shard on, its images are suspected of them.
+        `number` counts the calls from 0 on; in that order shards take their turn. After two `deaths` of replicas at
+        this shard its images are suspected of them.
         """
         reach(f"fetch-{shard}")
         planned = read_shard(self.run_dir, shard)
