@@ -158,8 +158,11 @@ class _Loop(Generic[Report]):
                 if shard is None:
                     self._remove(member)
                     self._fail_start(member, error, MAX_FAILED_STARTS)  # another one there would fail as well
-                    continue
-                raise
+                elif shard in self.left:
+                    raise
+                else:
+                    self._finished(member, shard)  # another has done it
+                continue
             if shard is None:
                 self._started(member)
             elif self._finished(member, shard):
@@ -228,7 +231,8 @@ class _Loop(Generic[Report]):
     def _started(self, member: _Member[Report]) -> None:
         member.started = True
         self.num_starting -= 1
-        self.failed_starts.pop(member.place(), None)
+        for place in (member.place(), ""):
+            self.failed_starts.pop(place, None)
         self.idle.append(member)
         self._give_shards()
 
