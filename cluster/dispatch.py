@@ -28,6 +28,7 @@ TIMEOUT_S = 600.0  # the least that `auto` allows a shard
 TIMEOUT_FACTOR = 10  # times the longest shard so far
 SLOW_FACTOR = 2  # times the median: a shard that takes longer is also given to a worker that has nothing to do
 SLOW_S = 2.0  # the least that counts as slow
+STORM_S = 30.0  # in which deaths of one place for lack of memory are one event
 QUIET_S = 600.0  # without a report before that is said
 RECENT = 100  # shards that the median is taken of
 
@@ -133,6 +134,7 @@ class _Loop(Generic[Report]):
         self.failed_starts: Counter[str] = Counter()  # in a row, by place
         self.failure: CamrayError | None = None  # of the last start that failed
         self.wanted = self.num_starting = 0
+        self.out_of_memory_s: dict[str, float] = {}  # when a worker was not replaced for that, by place
         self.copied: set[int] = set()  # slow shards that two workers hold
         self.spent_s: deque[float] = deque(maxlen=RECENT)
         self.longest_s = 0.0
@@ -309,16 +311,24 @@ class _Loop(Generic[Report]):
         say(f"a replica died, {len(back)} shard(s) go back to the queue: {reason.splitlines()[0]}")
         self.waiting.extendleft(reversed(back))
         self.copied -= set(back)
-        others_live = any(other.started for other in self.members)
-        if out_of_memory and others_live:
-            say("its machine was out of memory: it is not replaced, the others go on")
-            self._give_shards()
-            return
-        if back and member.place() in self.cluster.places():  # else it died with its machine
+        if out_of_memory and any(other.started and other.place() == member.place() for other in self.members):
+            if self._is_first_of_storm(member.place()):
+                say("its machine was out of memory: it is not replaced, the others there go on")
+                self._give_shards()
+                return
+        elif back and member.place() in self.cluster.places():  # else it died with its machine
             self._blame(next((shard for shard in back if not self.cluster.is_done(shard)), back[0]), reason)
         if self.left:
             self._add_another()
             self._give_shards()
+
+    def _is_first_of_storm(self, place: str) -> bool:
+        """Say whether no worker was out of memory there just now: Ray ends several at once, all but one come back."""
+        now_s = time.monotonic()
+        is_first = now_s - self.out_of_memory_s.get(place, -STORM_S) >= STORM_S
+        if is_first:
+            self.out_of_memory_s[place] = now_s
+        return is_first
 
     def _blame(self, shard: int, reason: str) -> None:
         """Count a death at a shard. At the second it has to wait for the others, at the last it is left out."""

@@ -247,7 +247,7 @@ def _outcome(call: "ray.ObjectRef[Value]") -> Future[Value]:
 
 def _meaning(error: BaseException) -> BaseException:
     if isinstance(error, OutOfMemoryError):
-        return WorkerDied(_shortened(error), out_of_memory=True)
+        return WorkerDied(str(error).partition("\n")[0], out_of_memory=True)
     if isinstance(error, RayActorError):
         return WorkerDied(_shortened(error))
     if isinstance(error, RayTaskError):
@@ -258,6 +258,6 @@ def _meaning(error: BaseException) -> BaseException:
     return error
 
 
-def _shortened(error: RayError) -> str:
+def _shortened(error: RayActorError) -> str:
     """Return why an actor is dead, without Ray's names for it and its advice."""
     return str(error).strip().splitlines()[-1].partition(" Some common causes")[0]

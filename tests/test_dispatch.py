@@ -247,10 +247,15 @@ def test_a_slow_shard_is_begun_again_by_a_worker_that_has_nothing_to_do() -> Non
     assert [worker.given.count(4) for worker in script.workers] == [1, 1]
 
 
-def test_a_worker_that_ran_out_of_memory_is_not_replaced_while_others_live() -> None:
-    script = ScriptedWorkers(3, shards={4: [WorkerDied("out of memory", out_of_memory=True)]})
+def test_of_workers_that_ran_out_of_memory_at_one_time_one_is_not_replaced() -> None:
+    lack = WorkerDied("out of memory", out_of_memory=True)
+    script = ScriptedWorkers(4, shards={4: [lack], 9: [lack]})
     assert sorted(dispatch(script, range(30))) == list(range(30))
-    assert len(script.workers) == 3
+    assert len(script.workers) == 4 + 1
+    assert not any(sum(worker.deaths) for worker in script.workers)  # no shard is blamed
+
+
+def test_the_last_worker_of_a_place_is_replaced_when_it_runs_out_of_memory() -> None:
     script = ScriptedWorkers(1, shards={4: [WorkerDied("out of memory", out_of_memory=True)] * 2})
     assert sorted(dispatch(script, range(6))) == list(range(6))
     assert len(script.workers) == 3
@@ -291,7 +296,10 @@ def operations(num_workers: int, num_shards: int) -> int:
     return count
 
 
-def test_a_shard_costs_the_same_number_of_operations_whatever_the_number_of_workers() -> None:
+def test_a_shard_costs_the_same_number_of_operations_whatever_the_number_of_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cluster.dispatch.WAKE_S", 3600.0)  # what is done once a second is no shard's cost
     cost = {workers: operations(workers, 1500) - operations(workers, 1000) for workers in (1, 10, 400)}
     assert cost[10] == pytest.approx(cost[1], rel=0.01)
     assert cost[400] == pytest.approx(cost[1], rel=0.01)

@@ -140,7 +140,7 @@ def test_a_machine_out_of_memory_costs_a_replica_and_no_image(pictures: Path, tm
     assert Command("label", "--images", pictures, "--out", whole, *flags, "--executor", "inline", env=env).code == 0
     done = Command("label", "--images", pictures, "--out", out, *flags, "--replicas", 2, env=env)
     assert (done.code, done.result["ok"], (tmp_path / "marker").exists()) == (0, 13, True)
-    assert "its machine was out of memory: it is not replaced" in done.err
+    assert "killed due to the node running low on memory" in done.err
     assert tables(out) == tables(whole)
 
 

@@ -136,7 +136,7 @@ def shards_in(out: Path) -> list[Path]:
 
 
 def wait_for_shards(out: Path, number: int) -> None:
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + 280
     while len(shards_in(out)) < number:
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
