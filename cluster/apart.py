@@ -4,11 +4,13 @@ The driver has one do what needs torch, so that it stays small and starts Ray in
 """
 
 import importlib
+import os
 import signal
 import traceback
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
+from threading import Thread
 from typing import Any
 
 from cam_ops.errors import CamrayError
@@ -77,8 +79,9 @@ class Here:
 
 
 def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> None:
-    """Answer calls until the other end closes."""
+    """Answer calls until the other end closes, or its process is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends this process
+    Thread(target=_end_with_parent, daemon=True).start()
     held: Any = None
     with suppress(EOFError, BrokenPipeError):
         while True:
@@ -92,6 +95,14 @@ def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> 
                 traceback.print_exc()
                 reply = RuntimeError(f"{type(error).__name__}: {error}")
             connection.send(reply)
+
+
+def _end_with_parent() -> None:
+    """Wait for the death of the process that made this one, which may be amid a long call then."""
+    parent = parent_process()
+    assert parent
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _build(factory: str, arguments: tuple[Any, ...]) -> Any:

@@ -2,7 +2,9 @@
 
 import sys
 
+ERASE = "\r\033[K"  # what a terminal shows on its last line: a state that may be there
+
 
 def say(sentence: str) -> None:
     """Write one line."""
-    print(f"camray: {sentence}", file=sys.stderr, flush=True)
+    print(f"{ERASE if sys.stderr.isatty() else ''}camray: {sentence}", file=sys.stderr, flush=True)

@@ -100,6 +100,7 @@ class _Member(Generic[Report]):
     """A live worker and the shards that it holds, oldest first."""
 
     worker: Worker[Report]
+    places: frozenset[str]  # that there were when it began to look for one
     started: bool = False
     shards: list[int] = field(default_factory=list)
     since_s: float = 0.0  # the oldest of them is at work
@@ -215,14 +216,16 @@ class _Loop(Generic[Report]):
         self.grown_s = time.monotonic()
         wanted = max(self.wanted, self.cluster.num_workers())
         num_new = min(wanted - self.wanted, len(self.left) - len(self.members))
-        for _ in range(num_new):
-            self._add_worker()
+        if num_new > 0:
+            places = self.cluster.places()
+            for _ in range(num_new):
+                self._add_worker(places)
         if self.wanted and num_new > 0:
             say(f"the cluster has grown: {num_new} more replica(s)")
         self.wanted = wanted
 
-    def _add_worker(self) -> None:
-        member = _Member(self.cluster.new_worker(frozenset(self._avoided())))
+    def _add_worker(self, places: set[str]) -> None:
+        member = _Member(self.cluster.new_worker(frozenset(self._avoided())), frozenset(places))
         self.members.add(member)
         self.num_starting += 1
         self._watch(member, None, member.worker.start())
@@ -301,7 +304,12 @@ class _Loop(Generic[Report]):
         """Put a dead worker's shards back and start another. Raises CamrayError when that is no cure."""
         self._remove(member)
         if not member.started:
-            times = self.failed_starts[member.place()] + 1
+            place = member.place()
+            if ({place} if place else member.places) - self.cluster.places():
+                say("a replica could not start: its machine is gone")
+                self._add_another()
+                return
+            times = self.failed_starts[place] + 1
             self._fail_start(
                 member, MachineError(f"{times} replica(s) died while loading their model, the last: {reason}"), times
             )
@@ -356,10 +364,15 @@ class _Loop(Generic[Report]):
         self.num_starting -= not member.started
 
     def _add_another(self) -> None:
-        """Add a worker for one that is gone if there is a place for it; raise the reason where none can work."""
-        avoided = self._avoided()
-        if self.cluster.places() - avoided and "" not in avoided:
-            self._add_worker()
+        """Add a worker for one that is gone if there is a place for it, or none at all: then it waits for a machine.
+
+        Raises the reason where none can work.
+        """
+        places, avoided = self.cluster.places(), self._avoided()
+        if (places - avoided or not places) and "" not in avoided:
+            if not places:
+                say("no machine is left that has room for a replica: waiting for one")
+            self._add_worker(places)
         elif not any(member.started or member.worker.place.done() for member in self.members):
             assert self.failure
             raise self.failure

@@ -7,6 +7,7 @@ store.
 import contextlib
 import errno
 import os
+import re
 import socket
 import stat
 import time
@@ -19,6 +20,7 @@ from cam_ops.errors import StorageError
 from cluster.failpoints import reach
 
 SCRATCH = ".scratch"
+SCRATCH_FILE = re.compile(r".*-\d+-[0-9a-f]{32}")  # HOST-PROCESS-RANDOM
 SCRATCH_AGE_S = 24 * 3600.0
 
 
@@ -119,10 +121,10 @@ class Folder:
             raise StorageError(f"cannot remove {self.where(name)}: {error.strerror}") from None
 
     def sweep_scratch(self) -> None:
-        """Remove what dead attempts left in scratch more than a day ago."""
+        """Remove what dead attempts left in scratch more than a day ago, and nothing that bears another name."""
         for path in Path(self.where(SCRATCH)).glob("*"):
             with contextlib.suppress(OSError):  # another driver may sweep too; a leftover does no harm
-                if path.stat().st_mtime < time.time() - SCRATCH_AGE_S:
+                if SCRATCH_FILE.fullmatch(path.name) and path.stat().st_mtime < time.time() - SCRATCH_AGE_S:
                     path.unlink()
 
 

@@ -17,7 +17,7 @@ import grpc
 import ray
 from ray._private import ray_constants
 from ray._private.gcs_utils import create_gcs_channel
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from cam_ops.errors import MachineError
 from cam_ops.settings import ModelConfig
@@ -248,7 +248,7 @@ def _outcome(call: "ray.ObjectRef[Value]") -> Future[Value]:
 def _meaning(error: BaseException) -> BaseException:
     if isinstance(error, OutOfMemoryError):
         return WorkerDied(str(error).partition("\n")[0], out_of_memory=True)
-    if isinstance(error, RayActorError):
+    if isinstance(error, (RayActorError, RuntimeEnvSetupError)):  # its node may lack room for the job's files
         return WorkerDied(_shortened(error))
     if isinstance(error, RayTaskError):
         cause: BaseException = error.cause
@@ -258,6 +258,6 @@ def _meaning(error: BaseException) -> BaseException:
     return error
 
 
-def _shortened(error: RayActorError) -> str:
+def _shortened(error: RayError) -> str:
     """Return why an actor is dead, without Ray's names for it and its advice."""
     return str(error).strip().splitlines()[-1].partition(" Some common causes")[0]

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from cluster.console import say
+from cluster.console import ERASE, say
 from cluster.rows import ShardReport
 
 LOG_INTERVAL_S = 10.0
@@ -49,7 +49,7 @@ class Progress:
             f"ETA {eta}"
         )
         if self.terminal:
-            print(f"\r\033[Kcamray: {line}", end="\n" if last else "", file=sys.stderr, flush=True)
+            print(f"{ERASE}camray: {line}", end="\n" if last else "", file=sys.stderr, flush=True)
         else:
             say(line)
 

@@ -299,10 +299,8 @@ def _retried(address: str, options: StorageOptions, work: Callable[[fs.FileSyste
             if _code(error) == "INVALID_OBJECT_STATE":  # archived
                 raise BadImage("unreadable", reason) from None
             if _is_final(error):
-                raise StorageError(
-                    f"{address} is refused: {reason}; check address, region and credentials (--storage-options, or the "
-                    "environment of every node); without the right to list, a missing key is refused, too"
-                ) from None
+                cure = CHUNKS_CURE if _http_status(error) == NO_CHUNKS else REFUSAL_CURE
+                raise StorageError(f"{address} is refused: {reason}; {cure}") from None
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311
             spent_s = time.monotonic() - start_s
             if spent_s + pause_s > limit_s:
@@ -325,6 +323,12 @@ FINAL = (
     *("PERMISSION_DENIED", "UNAUTHENTICATED", "FAILED_PRECONDITION"),
 )
 PASSING = (408, 429)
+NO_CHUNKS = 411  # Amazon's client uploads in chunks to add a checksum, which not all stores of its kind take
+CHUNKS_CURE = "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required in the environment of every node"
+REFUSAL_CURE = (
+    "check address, region and credentials (--storage-options, or the environment of every node); without the right to "
+    "list, a missing key is refused, too"
+)
 
 
 def _code(error: Exception) -> str:
@@ -333,9 +337,15 @@ def _code(error: Exception) -> str:
     return (found[1] or found[2]) if found else ""
 
 
+def _http_status(error: Exception) -> int:
+    """Return the status where Amazon's client has no word for it, else 0."""
+    found = re.search(r"AWS Error \w+ \(HTTP status (\d+)\)", str(error))
+    return int(found[1]) if found else 0
+
+
 def _is_final(error: Exception) -> bool:
-    status = re.search(r"AWS Error \w+ \(HTTP status (\d+)\)", str(error))
-    is_refusal = status is not None and int(status[1]) // 100 in (3, 4) and int(status[1]) not in PASSING
+    status = _http_status(error)
+    is_refusal = status // 100 in (3, 4) and status not in PASSING
     return isinstance(error, PermissionError) or _code(error) in FINAL or is_refusal
 
 

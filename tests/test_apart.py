@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from cam_ops.errors import CamrayError, UsageError
@@ -30,6 +31,10 @@ class Counter:
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def hang(self) -> None:
+        print(os.getpid(), flush=True)
+        signal.pause()
+
 
 def test_it_keeps_its_state_in_another_process_and_here_in_this_one() -> None:
     apart, here = Apart("tests.test_apart:Counter", 1), Here("tests.test_apart:Counter", 1)
@@ -54,6 +59,15 @@ def test_errors_come_with_the_call() -> None:
     with pytest.raises(CamrayError, match="ended with exit code -9"):
         apart.call("die")
     apart.close()
+
+
+def test_it_ends_with_the_process_that_made_it_whatever_it_is_at() -> None:
+    code = "from cluster.apart import Apart; Apart('tests.test_apart:Counter', 0).call('hang')"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout
+        hanging = psutil.Process(int(maker.stdout.readline()))
+        maker.kill()
+    hanging.wait(60)
 
 
 def test_a_driver_on_ray_does_not_import_torch() -> None:

@@ -181,6 +181,44 @@ def test_a_death_with_its_machine_is_no_shards_fault() -> None:
     assert deaths == [number // 2 for number in range(21)]  # every second worker is at a place that is still there
 
 
+def test_a_run_that_loses_all_of_its_machines_waits_for_others(capsys: pytest.CaptureFixture) -> None:
+    script = ScriptedWorkers(2, shards={2: [WorkerDied("gone")], 3: [WorkerDied("gone")]})
+    script.gone = {"here"}
+    assert sorted(dispatch(script, range(9))) == list(range(9))
+    assert len(script.workers) == 2 + 2
+    assert capsys.readouterr().err.count("no machine is left that has room for a replica: waiting for one") == 2
+
+
+class NowhereWorkers(ScriptedWorkers):
+    """A cluster whose workers cannot say where they are."""
+
+    def new_worker(self, avoided: frozenset[str]) -> ScriptedWorker:
+        worker = super().new_worker(avoided)
+        worker.place = Future()
+        return worker
+
+
+class FleetingWorkers(NowhereWorkers):
+    """The same on one machine, which is another one as soon as a worker begins to look for its place."""
+
+    def places(self) -> set[str]:
+        return {f"machine {len(self.workers)}"}
+
+
+def test_a_worker_that_dies_with_its_machine_before_it_is_anywhere_is_no_failed_start() -> None:
+    script = FleetingWorkers(1, starts=[WorkerDied("it never ran")] * 5)
+    assert list(dispatch(script, range(4))) == [0, 1, 2, 3]
+    assert len(script.workers) == 5 + 1
+
+
+def test_deaths_before_a_worker_is_anywhere_count_until_one_starts() -> None:
+    death = WorkerDied("it never ran")
+    script = NowhereWorkers(1, starts=[death, death, None, death, death, None], shards={2: [WorkerDied("gone")]})
+    assert list(dispatch(script, range(4))) == [0, 1, 2, 3]
+    with pytest.raises(MachineError, match=r"^3 replica\(s\) died while loading their model, the last: it never ran$"):
+        list(dispatch(NowhereWorkers(1, starts=[death] * 9), range(4)))
+
+
 def test_a_death_is_blamed_on_the_oldest_shard_that_is_not_done() -> None:
     script = ScriptedWorkers(1, shards={0: [WorkerDied("its report is lost")]}, done=(0,))
     assert list(dispatch(script, range(4))) == [0, 1, 2, 3]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,10 @@ from PIL import Image
 
 from cam_ops.errors import StorageError
 from cam_ops.settings import ModelConfig
+from cluster.console import say
+from cluster.progress import Progress
 from cluster.request import existing_run
+from cluster.rows import ShardReport
 from cluster.rundir import RunDir
 from cluster.worker import CamWorker
 from jobs.show import safe_name
@@ -430,6 +434,22 @@ def test_progress_counts_the_short_last_shard(pictures: Path, tmp_path: Path) ->
     assert Command("verify", out).code == 0
     (out / "images" / "shard-0000000.parquet").unlink()
     assert "12/12 images (100 %), 3/3 shards" in label(pictures, out, "--shard-size", 5).err
+
+
+def test_on_a_terminal_a_line_takes_the_place_of_the_state_and_the_state_comes_again() -> None:
+    theirs, ours = os.openpty()
+    with open(ours, "w") as terminal, open(theirs, "rb", buffering=0) as screen, redirect_stderr(terminal):
+        progress = Progress(num_images=3, num_shards=3, done_images=0, done_shards=0)
+        for shard in range(3):
+            progress.shown_s = 0.0  # long ago
+            progress.add(ShardReport(shard=shard, statuses={"ok": 1}, num_maps=1, num_boxes=1))
+            if shard == 1:
+                say("a replica died")
+        shown = screen.read(4096).decode()
+    lines = [line.rpartition("\r\033[K")[2] for line in shown.split("\r\n")]
+    assert lines[0] == "camray: a replica died"
+    assert lines[1].startswith("camray: 3/3 images (100 %)")
+    assert lines[2:] == [""]
 
 
 def test_a_factory_beside_the_user_is_found(pictures: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import duckdb
@@ -20,6 +22,7 @@ from cluster.parquet import decode, document_of, encode
 from cluster.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
 from cluster.rundir import RunDir
 from cluster.sources import list_folder, read_image
+from tests.conftest import ROOT
 
 
 def labelled(num_images: int, rows_per_batch: int) -> list[pa.RecordBatch]:
@@ -61,6 +64,24 @@ def test_publishing_replaces_whole_files_and_leaves_no_scratch(tmp_path: Path) -
     assert run_dir.read("images/shard-0000003.parquet") == b"two"
     assert run_dir.shards("images") == {3}
     assert list((tmp_path / ".scratch").iterdir()) == []
+
+
+PUBLISH = "import sys; from cluster.rundir import RunDir; RunDir(sys.argv[1]).publish('run.json', b'half')"
+
+
+def test_what_a_killed_process_left_is_swept_after_a_day_and_files_of_others_never(tmp_path: Path) -> None:
+    scratch = tmp_path / ".scratch"
+    for killed in ("first", "second"):
+        env = {**os.environ, "CAMRAY_FAILPOINTS": f"scratch-run.json:KILL:{tmp_path / killed}"}
+        assert subprocess.run([sys.executable, "-c", PUBLISH, tmp_path], cwd=ROOT, env=env).returncode == -9
+    leftover, fresh = scratch.iterdir()
+    foreign = scratch / "thesis.txt"
+    foreign.touch()
+    two_days_ago = time.time() - 2 * 86400
+    for old in (leftover, foreign):
+        os.utime(old, (two_days_ago, two_days_ago))
+    RunDir(str(tmp_path)).sweep_scratch()
+    assert set(scratch.iterdir()) == {fresh, foreign}
 
 
 def test_a_full_disk_is_a_storage_error_and_publishes_nothing(tmp_path: Path) -> None:

