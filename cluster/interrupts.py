@@ -10,4 +10,5 @@ def raise_on_sigterm() -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break the end that the first one began
     raise KeyboardInterrupt

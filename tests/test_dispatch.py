@@ -375,3 +375,14 @@ def test_sigterm_breaks_the_wait_and_ends_the_workers() -> None:
         timer.cancel()
         signal.signal(signal.SIGTERM, before)
     assert worker.killed
+
+
+def test_a_second_sigterm_does_not_break_the_end_that_the_first_began() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    raise_on_sigterm()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
