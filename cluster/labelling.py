@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from cluster.inline import InlineExecutor
     from cluster.pool import RayExecutor
 
+MAX_BATCH_SIZE, MAX_SHARD_SIZE = 2**14, 2**20  # images; a shard's rows are in memory
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelConfig:
@@ -102,6 +104,9 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} expects a number of at least 1, got {value}")
+        for name, most in (("batch_size", MAX_BATCH_SIZE), ("shard_size", MAX_SHARD_SIZE)):
+            if (getattr(self, name) or 0) > most:
+                raise UsageError(f"--{name.replace('_', '-')} expects at most {most}, got {getattr(self, name)}")
         if self.shard_timeout is not None and not self.shard_timeout > 0:
             raise UsageError(f"--shard-timeout expects seconds above 0, got {self.shard_timeout}")
         if not 0 <= self.max_error_rate <= 1:

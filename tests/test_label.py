@@ -246,6 +246,8 @@ def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: P
         (["--threshold", "1.5"], 2, "--threshold must lie strictly between 0 and 1"),
         (["--colour", "red"], 2, "see the message above"),
         (["--classes", "label"], 2, "needs labels"),
+        (["--batch-size", "100000000"], 2, "--batch-size expects at most 16384"),
+        (["--shard-size", "100000000"], 2, "--shard-size expects at most 1048576"),
         (["--labels", "nowhere.csv"], 2, "cannot read nowhere.csv"),
         (["--images", "/nowhere"], 5, "cannot list the image folder /nowhere"),
         (["--images", "ftp://host/x"], 2, "not supported"),
