@@ -93,6 +93,9 @@ def walk(read_at: ReadAt, num_bytes: int) -> Iterator[Member]:
 def _header(read_at: ReadAt, at: int, num_bytes: int) -> tarfile.TarInfo | None:
     """Parse the header at a place; None for the block of zeros that ends a tar file."""
     block = read_at(at, BLOCKSIZE)
+    kind = next((kind for magic, kind in COMPRESSED.items() if not at and block.startswith(magic)), None)
+    if kind is not None:
+        raise BadTar(f"is compressed by {kind}, so that no picture can be read alone; unpack it to a .tar")
     if not num_bytes:
         raise BadTar("is empty")
     if len(block) < BLOCKSIZE:
@@ -102,11 +105,6 @@ def _header(read_at: ReadAt, at: int, num_bytes: int) -> tarfile.TarInfo | None:
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
-        kind = next((kind for magic, kind in COMPRESSED.items() if not at and block.startswith(magic)), None)
-        if kind:
-            raise BadTar(
-                f"is compressed by {kind}, so that no picture can be read alone; unpack it to a .tar"
-            ) from None
         raise BadTar("is no tar file" if not at else f"is damaged: there is no header at byte {at}") from None
 
 
