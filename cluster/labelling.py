@@ -17,6 +17,7 @@ from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.apart import Apart, Here
 from cluster.console import say
 from cluster.failpoints import reach
+from cluster.labels import OWN
 from cluster.manifest import is_manifest
 from cluster.plan import check_plan
 from cluster.progress import Progress
@@ -34,6 +35,7 @@ from cluster.resources import (
 from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
 from cluster.sources import source_address
 from cluster.storage import StorageOptions, parse_options
+from cluster.tars import is_tars
 from cluster.totals import Totals, count_rows, summary_of
 from cluster.verify import repair
 
@@ -50,13 +52,14 @@ class LabelConfig:
 
     images: str
     """Folder of pictures, searched recursively: jpg, jpeg, jfif, png, webp, bmp, tif, tiff; or STL10's own binary
-    files. Or a manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label. A path,
-    s3://BUCKET/KEY or gs://BUCKET/KEY."""
+    files. Or a manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label. Or WebDataset's
+    tar files, `FILE.tar` or in quotes 'FOLDER/*.tar'. A path, s3://BUCKET/KEY or gs://BUCKET/KEY."""
     out: str
     """Run directory to create, or to resume: a path, s3://BUCKET/KEY or gs://BUCKET/KEY."""
     labels: str | None = None
-    """`none`, `folder` (the first directory level names the class), `manifest` (its column label), or a CSV FILE with
-    columns image_id and label. By default `manifest` where --images is one, else none."""
+    """`none`, `folder` (the first directory level names the class), `manifest` (its column label), `tar` (the member
+    KEY.cls beside a picture), or a CSV FILE with columns image_id and label. By default `manifest` or `tar` where
+    --images is such, else none."""
     limit: int | None = None
     """Only the first N images of the sorted listing."""
     model: tyro.conf.OmitArgPrefixes[ModelConfig]
@@ -113,9 +116,12 @@ class LabelConfig:
             raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
         if self.executor == "inline" and (self.replicas or 1) > 1:
             raise UsageError("--executor inline is one replica; use --executor ray for more")
-        is_listed = is_manifest(source_address(self.images))
-        if self.labels == "manifest" and not is_listed:
-            raise UsageError(f"--labels manifest needs --images FILE.parquet or FILE.csv, got {self.images}")
+        own = _own_labels(self.images)
+        if self.labels in OWN and self.labels != own:
+            needed = {"manifest": "FILE.parquet or FILE.csv", "tar": "FILE.tar"}[self.labels]
+            raise UsageError(f"--labels {self.labels} needs --images {needed}, got {self.images}")
+        if self.labels == "folder" and own == "tar":
+            raise UsageError("--labels folder: tar files are no folders; give --labels tar (members cls) or FILE.csv")
         parse_options(self.storage_options)
         choice = parse_class_choice(self.wanted_classes)
         if choice.label and self.label_source == "none":
@@ -124,7 +130,7 @@ class LabelConfig:
     @property
     def label_source(self) -> str:
         """--labels, or its default."""
-        return self.labels or ("manifest" if is_manifest(source_address(self.images)) else "none")
+        return self.labels or _own_labels(self.images)
 
     @property
     def options(self) -> StorageOptions:
@@ -137,12 +143,18 @@ class LabelConfig:
         return self.classes or ("top1" if self.label_source == "none" else "label")
 
 
+def _own_labels(images: str) -> str:
+    """Return the word for a source's own labels, none where its kind has none."""
+    address = source_address(images)
+    return "manifest" if is_manifest(address) else "tar" if is_tars(address) else "none"
+
+
 def label(config: LabelConfig) -> Totals:
     """Do what is missing of the run in `config.out`, planning it first if it is new; return its totals."""
     run_dir = open_run_dir(config.out, config.options)
     config = replace(config, images=source_address(config.images))
     run = None if config.overwrite else read_run(run_dir)
-    if run and config.classes is None and config.label_source == "manifest":
+    if run and config.classes is None and config.label_source in OWN:
         config = replace(config, classes=run.request.classes)  # whether it has labels was settled with the plan
     if not run and not config.overwrite and any(run_dir.shards(table) for table in TABLES):
         raise RefusedError(

@@ -1,4 +1,4 @@
-"""Give each listed image its class: from the manifest, from the first directory level, from a CSV file, or none."""
+"""Give each listed image its class: from the source itself, from the first directory, from a CSV file, or none."""
 
 import csv
 import hashlib
@@ -15,21 +15,22 @@ from cam_ops.tables import LABELLED, LISTING
 from cluster.listing import Listing
 from cluster.manifest import shown
 
-WORDS = ("none", "folder", "manifest")
+OWN = ("manifest", "tar")  # the source's own words, `Listing`'s column label
+WORDS = ("none", "folder", *OWN)
 
 LabelsOf = Callable[[pa.RecordBatch], pa.Array]
 """From a batch of a listing to the class of each image, int32, null where it has none."""
 
 
 def labels_digest(spec: str) -> str:
-    """Name a label source by content: `none`, `folder`, `manifest`, or the sha256 of the CSV file."""
+    """Name a label source by content: one of `WORDS`, or the sha256 of the CSV file."""
     if spec in WORDS:
         return spec
     try:
         return "sha256:" + hashlib.sha256(Path(spec).read_bytes()).hexdigest()
     except OSError as error:
         raise UsageError(
-            f"--labels expects none, folder, manifest or a CSV file, cannot read {spec}: {error.strerror}"
+            f"--labels expects {', '.join(WORDS)} or a CSV file, cannot read {spec}: {error.strerror}"
         ) from None
 
 
@@ -45,12 +46,12 @@ def find_labels(listing: Listing, spec: str, classes: ClassList, say: Callable[[
 
     Raises UsageError where folders or labels cannot be matched.
     """
-    if spec == "none" or (spec == "manifest" and not listing.has_labels):
+    if spec == "none" or (spec in OWN and not listing.has_labels):
         return lambda batch: pa.nulls(len(batch), pa.int32())
     if spec == "folder":
         return _folder_labels(listing, classes, say)
-    if spec == "manifest":
-        return _manifest_labels(listing, classes, say)
+    if spec in OWN:
+        return _own_labels(listing, spec, classes, say)
     return _csv_labels(listing, spec, classes, say)
 
 
@@ -69,12 +70,13 @@ def _count_words(listing: Listing, words_of: LabelsOf) -> Counter[str]:
     return counts
 
 
-def _manifest_labels(listing: Listing, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
+def _own_labels(listing: Listing, spec: str, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
     counts = _count_words(listing, _own_word)
-    class_of = {word: _find(word, classes, listing) for word in counts if word.strip()}
+    class_of = {word: _find(word, spec, classes, listing) for word in counts if word.strip()}
     if not class_of:
-        raise UsageError("the manifest's column label is empty; fill it, or give --labels none")
-    say(f"labels: {sum(counts[word] for word in class_of)} of {listing.num_images} images, from the manifest")
+        empty = "the manifest's column label is" if spec == "manifest" else "the members cls of the tar files are"
+        raise UsageError(f"{empty} empty; fill it, or give --labels none")
+    say(f"labels: {sum(counts[word] for word in class_of)} of {listing.num_images} images, from the {spec}")
     return _by_word(_own_word, class_of)
 
 
@@ -82,23 +84,25 @@ def _own_word(batch: pa.RecordBatch) -> pa.Array:
     return batch["label"]
 
 
-def _find(word: str, classes: ClassList, listing: Listing) -> int:
-    """Return the class that a manifest's word means; raises UsageError naming a row."""
+def _find(word: str, spec: str, classes: ClassList, listing: Listing) -> int:
+    """Return the class that a source's own word means; raises UsageError naming a row."""
     try:
         class_id = classes.find(word)
     except UsageError as error:
-        raise UsageError(f"{error} (manifest, row of {_uri_with(word, listing)})") from None
+        raise UsageError(f"{error} ({spec}, row of {_row_with(word, spec, listing)})") from None
     if class_id is None:
         raise UsageError(
-            f"the manifest gives {_uri_with(word, listing)} the label {shown(word)}, which is no class of the network, "
-            "by number or name"
+            f"the {spec} gives {_row_with(word, spec, listing)} the label {shown(word)}, which is no class of the "
+            "network, by number or name"
         )
     return class_id
 
 
-def _uri_with(word: str, listing: Listing) -> str:
+def _row_with(word: str, spec: str, listing: Listing) -> str:
+    """Name an image that has a label: by its id where one file holds many."""
+    column = "uri" if spec == "manifest" else "image_id"
     rows = ((batch, pc.index(batch["label"], word).as_py()) for batch in listing.batches())
-    return next(shown(batch["uri"][at].as_py()) for batch, at in rows if at >= 0)
+    return next(shown(batch[column][at].as_py()) for batch, at in rows if at >= 0)
 
 
 def _folder_labels(listing: Listing, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:

@@ -1,5 +1,6 @@
 """The images of a source: a stream of record batches that can be read again."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -22,3 +23,11 @@ class Listing:
 def listing_of(table: pa.Table) -> Listing:
     """Return a table that is a listing already, schema LISTING, as one."""
     return Listing(num_images=len(table), has_labels=False, batches=lambda: iter(table.to_batches()))
+
+
+def image_id_of(path: str) -> str:
+    """Return the id of a file by its path below the source: bytes that are not UTF-8 appear as ``\\xNN``.
+
+    A backslash that is part of a name is doubled, so that no two files share an id.
+    """
+    return os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")

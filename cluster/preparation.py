@@ -18,7 +18,7 @@ from cluster.compilation import choose_compile
 from cluster.console import say
 from cluster.failpoints import reach
 from cluster.labelling import LabelConfig
-from cluster.labels import find_labels, label_images, labels_digest
+from cluster.labels import OWN, find_labels, label_images, labels_digest
 from cluster.listing import Listing
 from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
 from cluster.precision import choose_precision
@@ -186,12 +186,13 @@ class Preparation:
 
 
 def _with_classes(config: LabelConfig, listing: Listing) -> LabelConfig:
-    """Settle --classes where it depends on whether a manifest has labels."""
-    if config.label_source != "manifest" or listing.has_labels:
+    """Settle --classes where it depends on whether a manifest or tar files have labels."""
+    if config.label_source not in OWN or listing.has_labels:
         return config
     if config.classes and parse_class_choice(config.classes).label:
         raise UsageError(
-            f"--classes {config.classes} needs labels, {config.images} has no column label; add it, or give --labels "
+            f"--classes {config.classes} needs labels, {config.images} has no "
+            f"{'column label' if config.label_source == 'manifest' else 'members cls'}; add them, or give --labels "
             "folder or --labels FILE.csv"
         )
     return replace(config, classes=config.classes or "top1")

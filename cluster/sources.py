@@ -20,7 +20,7 @@ from cam_ops.errors import StorageError, UsageError
 from cam_ops.images import MAX_BYTES, STL10_BYTES, BadImage, Decoded, decode, decode_for, decode_stl10, whole
 from cam_ops.settings import Preprocessing
 from cam_ops.tables import LISTING
-from cluster.listing import Listing, listing_of
+from cluster.listing import Listing, image_id_of, listing_of
 from cluster.manifest import is_manifest, open_manifest
 from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
 from cluster.storage import (
@@ -34,22 +34,25 @@ from cluster.storage import (
     store_address,
     without_credentials,
 )
+from cluster.tars import COMPRESSED_SUFFIXES, is_tars, open_tars
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def source_address(text: str) -> str:
-    """Return the absolute path of a folder or manifest given as a path or file:// URI; s3:// and gs:// as they are."""
+    """Return the absolute path that a path or file:// URI means; s3:// and gs:// addresses as they are."""
     if not text:
-        raise UsageError("--images expects a folder or a manifest, got an empty text")
+        raise UsageError("--images expects a folder, a manifest or tar files, got an empty text")
+    if text.lower().endswith(COMPRESSED_SUFFIXES):
+        raise UsageError(f"--images {text}: of a compressed tar file no picture can be read alone; unpack it to a .tar")
     if is_store(text):
         return store_address(text, "--images")
     if text.startswith("file://"):
         text = os.fsdecode(unquote_to_bytes(text.removeprefix("file://")))
     elif "://" in text:
         raise UsageError(
-            f"--images expects a folder or a manifest, a path, s3://... or gs://..., got {without_credentials(text)}: "
-            "this address kind is not supported"
+            "--images expects a folder, a manifest or tar files, by a path, s3://... or gs://..., got "
+            f"{without_credentials(text)}: this address kind is not supported"
         )
     return os.path.abspath(os.path.expanduser(text))
 
@@ -58,6 +61,8 @@ def check_source(address: str, options: StorageOptions = NO_OPTIONS) -> None:
     """Raise StorageError unless the source can be reached from here; the plan stands for a manifest."""
     if is_manifest(address):
         return
+    if is_tars(address):
+        address = os.path.dirname(address)
     if is_store(address):
         check_prefix(address, options)
     else:
@@ -78,9 +83,11 @@ def check_folder(address: str) -> None:
 def open_listing(
     address: str, limit: int | None, skip: str = "", options: StorageOptions = NO_OPTIONS
 ) -> AbstractContextManager[Listing]:
-    """List a source: the first `limit` images that a manifest names, or that a folder holds."""
+    """List a source: the first `limit` images that a manifest names, or that tar files or a folder hold."""
     if is_manifest(address):
         return open_manifest(address, limit, options=options)
+    if is_tars(address):
+        return open_tars(address, limit, options)
     if is_store(address):
         return nullcontext(listing_of(list_prefix(address, limit, skip, options)))
     return nullcontext(listing_of(list_images(address, limit, skip)))
@@ -102,7 +109,7 @@ def list_folder(address: str, limit: int | None, skip: str = "") -> pa.Table:
     if not found:
         raise StorageError(
             f"expected pictures ({', '.join(SUFFIXES)}) below {address}, or STL10's binary files in it, found none; "
-            "check --images"
+            f"check --images{_tars_in(address, os.listdir(address))}"
         )
     ids, paths, sizes = zip(*found, strict=True)
     uris = [Path(path).as_uri() for path in paths]
@@ -114,23 +121,25 @@ def list_prefix(address: str, limit: int | None, skip: str, options: StorageOpti
 
     Keys below the address `skip` are left out. Raises StorageError if it cannot be listed or holds no picture.
     """
+    objects = list_objects(address, options)
     found = sorted(
         (image_id_of(name), f"{address}/{name}", size)
-        for name, size in list_objects(address, options)
+        for name, size in objects
         if _is_named_as_picture(name.rpartition("/")[2]) and not f"{address}/{name}".startswith(f"{skip}/")
     )[:limit]
     if not found:
-        raise StorageError(f"expected pictures ({', '.join(SUFFIXES)}) below {address}, found none; check --images")
+        raise StorageError(
+            f"expected pictures ({', '.join(SUFFIXES)}) below {address}, found none; check --images"
+            f"{_tars_in(address, [name for name, _ in objects])}"
+        )
     ids, uris, sizes = zip(*found, strict=True)
     return pa.table([ids, uris, [0] * len(ids), sizes], schema=LISTING)
 
 
-def image_id_of(path: str) -> str:
-    """Return the id of a file by its path below the source: bytes that are not UTF-8 appear as ``\\xNN``.
-
-    A backslash that is part of a name is doubled, so that no two files share an id.
-    """
-    return os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+def _tars_in(address: str, names: list[str]) -> str:
+    """Return how to read a folder's tar files, nothing where it has none."""
+    has_tars = any("/" not in name and is_tars(f"{address}/{name}") for name in names)
+    return f", or give its tar files, --images '{address}/*.tar'" if has_tars else ""
 
 
 def _walk(folder: str, skip: str) -> Iterator[tuple[str, str, int]]:

@@ -127,7 +127,7 @@ def store_address(text: str, flag: str) -> str:
     """Return `s3://BUCKET[/KEY]` or `gs://...` without slashes at its end. Raises UsageError for another form of it."""
     scheme, _, path = text.partition("://")
     bucket, _, key = path.rstrip("/").partition("/")
-    if not BUCKET.fullmatch(bucket) or (key and not _is_plain(key)):
+    if not BUCKET.fullmatch(bucket) or (key and not is_plain(key)):
         raise UsageError(
             f"{flag} expects {scheme}://BUCKET/KEY, the key without empty, . and .. parts, got "
             f"{without_credentials(text)}; credentials and endpoints go into --storage-options or the environment"
@@ -138,10 +138,10 @@ def store_address(text: str, flag: str) -> str:
 def is_object(address: str) -> bool:
     """Say whether an address is one of an object that pyarrow can ask for."""
     bucket, _, key = _split(address)[1].partition("/")
-    return is_store(address) and BUCKET.fullmatch(bucket) is not None and _is_plain(key)
+    return is_store(address) and BUCKET.fullmatch(bucket) is not None and is_plain(key)
 
 
-def _is_plain(key: str) -> bool:
+def is_plain(key: str) -> bool:
     """Say whether a key has no parts that pyarrow cannot send: empty ones, `.` and `..`."""
     return not {"", ".", ".."} & set(key.split("/"))
 

@@ -107,7 +107,7 @@ def checked_table(run: Run, table: str, name: str, content: bytes) -> pa.Table:
 def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shard: int) -> list[str]:
     images, heatmaps, boxes = tables["images"], tables["heatmaps"], tables["boxes"]
     planned = read_shard(run_dir, shard)
-    for column in ("image_id", "shard", "row", "uri", "label"):
+    for column in ("image_id", "shard", "row", "uri", "offset", "size", "label"):
         if not images[column].combine_chunks().equals(planned[column].combine_chunks()):
             return [f"column {column} of its images is not the plan's"]
     problems = []
