@@ -169,7 +169,7 @@ def refuse_another(run_dir: RunDir, existing: Request, asked: Request) -> None:
     before, after = _flat(asdict(existing)), _flat(asdict(asked))
     different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     if different:
-        changes = "; ".join(f"{key} was {_short(before.get(key))}, now {_short(after.get(key))}" for key in different)
+        changes = "; ".join(f"{key} was {_shown(before.get(key))}, now {_shown(after.get(key))}" for key in different)
         raise RefusedError(
             f"{run_dir.root} holds another request ({changes}); give the same flags to resume it, "
             "another --out to keep both, or --overwrite to replace it"
@@ -184,6 +184,11 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def _shown(value: Any) -> str:
+    """Return a field of a request as it stands behind its flag."""
+    return _short(" ".join(map(str, value)) or "nothing" if isinstance(value, tuple) else value)
 
 
 def _short(value: Any) -> str:

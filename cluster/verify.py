@@ -55,7 +55,7 @@ def verify(run_dir: RunDir) -> Verdict:
             continue
         statuses.update(tables["images"]["status"].to_pylist())
         maps += len(tables["heatmaps"])
-        boxes += len(tables["boxes"])
+        boxes += int(tables["images"]["num_boxes"].to_numpy().sum())
     totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
     if not missing and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
         problems.append(f"{SUMMARY} is missing or does not add up; run the same `label` command again")
@@ -118,11 +118,13 @@ def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shar
     if boxes["class_name"].to_pylist() != [name_of.get(class_id) for class_id in boxes["class_id"].to_pylist()]:
         problems.append("its boxes have class names that are not the run's")
     ok = np.array([status == "ok" for status in images["status"].to_pylist()])
+    first_boxes = boxes.filter(np.equal(boxes["threshold"].to_numpy(), np.float32(run.request.boxes.threshold[0])))
     for name, table, count in (("maps", heatmaps, "num_maps"), ("boxes", boxes, "num_boxes")):
         rows = table["row"].to_numpy()
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(images)):
             return [f"its {name} name rows that the shard has not"]
-        if not np.array_equal(np.bincount(rows, minlength=len(images)), images[count].to_numpy()):
+        counted = first_boxes["row"].to_numpy() if table is boxes else rows
+        if not np.array_equal(np.bincount(counted, minlength=len(images)), images[count].to_numpy()):
             problems.append(f"{count} does not count its {name}")
         if not images["image_id"].take(pa.array(rows)).equals(table["image_id"]):
             problems.append(f"its {name} and its images disagree on image_id")
