@@ -1,6 +1,7 @@
 """Flags to a config. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
 
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,9 +32,10 @@ def parse(
     Raises UsageError with tyro's own message, SystemExit(0) for --help.
     """
     arguments, from_file = _take_config_file(arguments)
-    arguments = from_file + arguments
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))  # a flag before them would swallow them
+    arguments = from_file + arguments[len(words) :]
     _refuse_stray_secrets(arguments)
-    arguments = recipes.get(last_value(arguments, "--recipe") or "default", []) + arguments
+    arguments = words + recipes.get(last_value(arguments, "--recipe") or "default", []) + arguments
     try:
         return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
     except SystemExit as end:
