@@ -43,32 +43,55 @@ def enlarge_and_normalise(raw_hw: F32, side: int, config: MapConfig) -> tuple[F6
     NaN, or has nothing positive for `max`. Bicubic enlargement before normalisation is wsolevaluation's order (Choe et
     al. 2020); the `blog` recipe scales first and enlarges bilinearly, in float32, as the post does.
     """
-    if not np.isfinite(raw_hw).all() or raw_hw.min() == raw_hw.max():
-        raw_hw = np.zeros_like(raw_hw)
-    if config.recipe == "blog":
-        small_hw = normalise(raw_hw, config.normalise)
-        return _enlarge(raw_hw, side, cv2.INTER_LINEAR), _enlarge(small_hw, side, cv2.INTER_LINEAR)
-    enlarged_SS = _enlarge(raw_hw.astype(np.float64), side, cv2.INTER_CUBIC)
-    return enlarged_SS, normalise(enlarged_SS, config.normalise)
+    return Enlarger(side, config).enlarge(raw_hw)
 
 
-def _enlarge(map_hw: F32 | F64, side: int, interpolation: int) -> F64:
+class Enlarger:
+    """Enlarges and normalises maps in memory that it keeps: fresh pages cost twice the arithmetic."""
+
+    def __init__(self, side: int, config: MapConfig) -> None:
+        self.config = config
+        self.enlarged_SS, self.scaled_SS = np.empty((side, side)), np.empty((side, side))
+
+    def enlarge(self, raw_hw: F32) -> tuple[F64, F64]:
+        """Return what `enlarge_and_normalise` does, until the next call."""
+        if not np.isfinite(raw_hw).all() or raw_hw.min() == raw_hw.max():
+            raw_hw = np.zeros_like(raw_hw)
+        if self.config.recipe == "blog":
+            _enlarge(raw_hw, self.enlarged_SS, cv2.INTER_LINEAR)
+            _enlarge(normalise(raw_hw, self.config.normalise), self.scaled_SS, cv2.INTER_LINEAR)
+        else:
+            _enlarge(raw_hw.astype(np.float64), self.enlarged_SS, cv2.INTER_CUBIC)
+            normalise(self.enlarged_SS, self.config.normalise, self.scaled_SS)
+        return self.enlarged_SS, self.scaled_SS
+
+
+def _enlarge(map_hw: F32 | F64, enlarged_SS: F64, interpolation: int) -> None:
     """Resize in the map's own precision."""
-    return np.asarray(cv2.resize(map_hw, (side, side), interpolation=interpolation), np.float64)
+    if map_hw.dtype == enlarged_SS.dtype:
+        cv2.resize(map_hw, enlarged_SS.shape, dst=enlarged_SS, interpolation=interpolation)
+    else:
+        enlarged_SS[:] = cv2.resize(map_hw, enlarged_SS.shape, interpolation=interpolation)
 
 
-def normalise(cam_HW: Floats, how: str) -> Floats:
-    """Scale a map to 0..1 by `how`; keeps shape and dtype.
+def normalise(cam_HW: Floats, how: str, scaled_HW: Floats | None = None) -> Floats:
+    """Scale a map to 0..1 by `how`; keeps shape and dtype. The result is written to `scaled_HW` where that is given.
 
     `minmax` is wsolevaluation's; `max` the original ILSVRC script's; `ivr:P` is Kim et al. 2021, "Normalization Matters
     in Weakly Supervised Object Localization". A map that normalises to nothing is all 0.
     """
+    scaled_HW = np.empty_like(cam_HW) if scaled_HW is None else scaled_HW
     name, _, percentile = how.partition(":")
     if name == "minmax":
-        scaled_HW = cam_HW - cam_HW.min()
+        np.subtract(cam_HW, cam_HW.min(), out=scaled_HW)
     elif name == "max":
-        scaled_HW = np.maximum(cam_HW, 0)
+        np.maximum(cam_HW, 0, out=scaled_HW)
     else:
-        scaled_HW = np.maximum(cam_HW - np.percentile(cam_HW, float(percentile)).astype(cam_HW.dtype), 0)
+        np.subtract(cam_HW, np.percentile(cam_HW, float(percentile)).astype(cam_HW.dtype), out=scaled_HW)
+        np.maximum(scaled_HW, 0, out=scaled_HW)
     peak = scaled_HW.max()
-    return scaled_HW / peak if peak > 0 else np.zeros_like(cam_HW)
+    if peak > 0:
+        scaled_HW /= peak
+    else:
+        scaled_HW[:] = 0
+    return scaled_HW

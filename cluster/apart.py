@@ -67,7 +67,7 @@ class Here:
     """The same, in this process: ``MODULE:FACTORY`` called with `arguments`, at once."""
 
     def __init__(self, factory: str, *arguments: Any) -> None:
-        self.held = _build(factory, arguments)
+        self.held = build(factory, arguments)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the object."""
@@ -87,7 +87,7 @@ def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> 
         while True:
             method, given = connection.recv()
             try:
-                held = held or _build(factory, arguments)
+                held = held or build(factory, arguments)
                 reply = getattr(held, method)(*given)
             except CamrayError as error:
                 reply = error
@@ -105,6 +105,7 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _build(factory: str, arguments: tuple[Any, ...]) -> Any:
+def build(factory: str, arguments: tuple[Any, ...]) -> Any:
+    """Return ``MODULE:FACTORY`` called with `arguments`."""
     module_name, _, name = factory.partition(":")
     return getattr(importlib.import_module(module_name), name)(*arguments)

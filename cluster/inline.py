@@ -2,38 +2,31 @@
 
 import os
 from collections.abc import Generator, Iterable
+from functools import cached_property
 
-import torch
-
-from cam_ops.settings import ModelConfig
-from cluster.request import Device
-from cluster.resources import Replicas, replica_share
+from cluster.resources import Replicas, Work, replica_share
 from cluster.rows import ShardReport
-from cluster.rundir import RunDir
-from cluster.worker import CamWorker
 
 
 class InlineExecutor:
     """This process as the only replica."""
 
-    def __init__(self) -> None:
-        self.num_gpus = min(1, torch.cuda.device_count())
-        self.num_cpus = 1
+    num_cpus = 1
+
+    @cached_property
+    def num_gpus(self) -> int:
+        """1 where there is any."""
+        import torch  # for seconds, and only for work that asks
+
+        return min(1, torch.cuda.device_count())
 
     def run(
-        self,
-        run_dir: RunDir,
-        model: ModelConfig,
-        fingerprint: str,
-        device: Device,
-        replicas: Replicas,
-        shards: Iterable[int],
-        timeout_s: float | None,
+        self, work: Work, replicas: Replicas, shards: Iterable[int], timeout_s: float | None
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in order. Nobody would end a shard that takes longer than `timeout_s`."""
         assert replicas.number == 1
-        share = replica_share(device, 1, len(os.sched_getaffinity(0)), self.num_gpus)
-        worker = CamWorker(run_dir, model, fingerprint, share.threads)
+        num_gpus = self.num_gpus if work.device == "cuda" else 0
+        worker = work.replica(replica_share(work.device, 1, len(os.sched_getaffinity(0)), num_gpus).threads)
         for number, shard in enumerate(shards):
             yield worker.run_shard(shard, number, 0)
 

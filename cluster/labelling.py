@@ -5,43 +5,35 @@
 
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import tyro.conf
 
 from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ScoreKind, parse_class_choice
-from cam_ops.errors import RefusedError, UsageError
+from cam_ops.errors import UsageError
 from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.apart import Apart, Here
-from cluster.console import say
-from cluster.failpoints import reach
 from cluster.labels import OWN
 from cluster.manifest import is_manifest
-from cluster.plan import check_plan
-from cluster.progress import Progress
 from cluster.request import Run, read_run
 from cluster.resources import (
     CompileChoice,
     DeviceChoice,
     ExecutorName,
     PrecisionChoice,
-    Replicas,
+    Work,
     choose_device,
     choose_replicas,
     open_executor,
 )
-from cluster.rundir import SUMMARY, TABLES, RunDir, open_run_dir
+from cluster.resume import finish, pending_shards, refuse_strangers, run_missing
+from cluster.rundir import RunDir, open_run_dir
 from cluster.sources import source_address
 from cluster.storage import StorageOptions, parse_options
 from cluster.tars import is_tars
-from cluster.totals import Totals, count_rows, summary_of
+from cluster.totals import Totals
 from cluster.verify import repair
-
-if TYPE_CHECKING:
-    from cluster.inline import InlineExecutor
-    from cluster.pool import RayExecutor
 
 MAX_BATCH_SIZE, MAX_SHARD_SIZE = 2**14, 2**20  # images; a shard's rows are in memory
 
@@ -156,18 +148,15 @@ def label(config: LabelConfig) -> Totals:
     run = None if config.overwrite else read_run(run_dir)
     if run and config.classes is None and config.label_source in OWN:
         config = replace(config, classes=run.request.classes)  # whether it has labels was settled with the plan
-    if not run and not config.overwrite and any(run_dir.shards(table) for table in TABLES):
-        raise RefusedError(
-            f"{run_dir.root} holds shards but no run.json that says what they are; use --overwrite to replace them, "
-            "or another --out"
-        )
+    if not run and not config.overwrite:
+        refuse_strangers(run_dir)
     with closing(_prepare(config, run)) as preparation:
         if run and config.repair:
             preparation.call("refuse_another")
             repair(run_dir, run)
-        if run and not _pending(run_dir, run):
+        if run and not pending_shards(run_dir, run):
             preparation.call("refuse_another")
-            return _finish(run_dir, run)
+            return finish(run_dir, run)
         with closing(open_executor(config.executor, config.ray_address)) as executor:
             if run:
                 preparation.call("refuse_another")
@@ -176,8 +165,8 @@ def label(config: LabelConfig) -> Totals:
             run = run or preparation.call("plan", replicas.number, device)
             assert run
             preparation.close()
-            _run_missing(config, run_dir, run, executor, replicas)
-    return _finish(run_dir, run)
+            run_missing(run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
+    return finish(run_dir, run)
 
 
 def _prepare(config: LabelConfig, run: Run | None) -> Apart | Here:
@@ -185,42 +174,11 @@ def _prepare(config: LabelConfig, run: Run | None) -> Apart | Here:
     return (Here if config.executor == "inline" else Apart)("cluster.preparation:Preparation", config, run)
 
 
-def _run_missing(
-    config: LabelConfig, run_dir: RunDir, run: Run, executor: "InlineExecutor | RayExecutor", replicas: Replicas
-) -> None:
-    """Run every shard that is not committed."""
-    run_dir.sweep_scratch()
-    pending = _pending(run_dir, run)
-    size, num_images = run.plan.shard_size, run.plan.num_images
-    num_shards = run.plan.num_shards
-    if len(pending) < num_shards:
-        say(f"resuming {run_dir.root}: {num_shards - len(pending)} of {num_shards} shards committed")
-    progress = Progress(
-        num_images=num_images,
-        num_shards=num_shards,
-        done_images=num_images - sum(min(size, num_images - shard * size) for shard in pending),
-        done_shards=num_shards - len(pending),
-    )
+def _work(config: LabelConfig, run_dir: RunDir, run: Run) -> Work:
     model = replace(config.model, class_names=None)  # the names stand in run.json
-    reports = executor.run(
-        *(run_dir, model, run.request.fingerprint(), run.request.device, replicas, pending, config.shard_timeout)
+    return Work(
+        run_dir=run_dir,
+        device=run.request.device,
+        factory="cluster.worker:CamWorker",
+        arguments=(run_dir, model, run.request.fingerprint()),
     )
-    with closing(reports):
-        for report in reports:
-            progress.add(report)
-            reach(f"report-{report.shard}")
-
-
-def _pending(run_dir: RunDir, run: Run) -> list[int]:
-    return sorted(set(range(run.plan.num_shards)) - run_dir.shards("images"))
-
-
-def _finish(run_dir: RunDir, run: Run) -> Totals:
-    """Write summary.json unless it is there, and return what it says."""
-    check_plan(run_dir, run.plan)
-    totals = count_rows(run_dir, run.request.fingerprint(), list(range(run.plan.num_shards)))
-    reach("totals")
-    content = summary_of(run.request.fingerprint(), totals)
-    if run_dir.read(SUMMARY) != content:
-        run_dir.publish(SUMMARY, content)
-    return totals

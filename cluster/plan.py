@@ -154,6 +154,14 @@ def plan_digest(run_dir: RunDir, plan: Plan) -> str:
     return digest.hexdigest()
 
 
+def copy_plan(source_dir: RunDir, run_dir: RunDir, plan: Plan) -> None:
+    """Give a run the plan of another."""
+    num_parts = -(-plan.num_shards // SHARDS_PER_PART)
+    for part in range(num_parts):
+        run_dir.publish(plan_name(part), source_dir.read(plan_name(part)) or b"")
+    run_dir.remove_plan_from(num_parts)
+
+
 def check_plan(run_dir: RunDir, plan: Plan) -> None:
     """Raise StorageError unless the parts are those that run.json was written for."""
     if plan_digest(run_dir, plan) != plan.digest:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import ray
@@ -20,17 +20,12 @@ from ray._private.gcs_utils import create_gcs_channel
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from cam_ops.errors import MachineError
-from cam_ops.settings import ModelConfig
 from cluster.console import say
 from cluster.dispatch import DEPTH, WorkerDied, dispatch
 from cluster.interrupts import raise_on_sigterm
-from cluster.request import Device
-from cluster.resources import Replicas, Share, replica_share
+from cluster.resources import Replicas, Share, Work, replica_share
 from cluster.rows import ShardReport
-from cluster.rundir import RunDir, shard_name
-
-if TYPE_CHECKING:
-    from cluster.worker import CamWorker
+from cluster.rundir import shard_name
 
 CONNECT_TIMEOUT_S = 10.0
 HEAD_TIMEOUT_S = 30.0  # Ray's own calls hang without a head, and Ray ends this process after a minute, without a word
@@ -42,24 +37,23 @@ Value = TypeVar("Value")
 
 
 class _Replica:
-    """The actor. Its model loads in `start`, a call of its own, so that a failure to load keeps its own error.
+    """The actor. What it works with loads in `start`, a call of its own, so that a failure to load keeps its own error.
 
     The worker is a future so that shards may also run in threads of their own (`max_concurrency`) and wait for `start`.
     """
 
     def __init__(self) -> None:
-        self.worker: Future[CamWorker] = Future()
+        self.worker: Future[Any] = Future()
 
     def place(self) -> str:
         return ray.get_runtime_context().get_node_id()
 
-    def start(self, run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int) -> None:
-        from cluster.worker import CamWorker  # needs torch, which the driver does without
-
-        self.worker.set_result(CamWorker(run_dir, model, fingerprint, num_threads))
+    def start(self, work: Work, num_threads: int) -> None:
+        self.worker.set_result(work.replica(num_threads))
 
     def run_shard(self, shard: int, number: int, deaths: int) -> ShardReport:
-        return self.worker.result().run_shard(shard, number, deaths)
+        report: ShardReport = self.worker.result().run_shard(shard, number, deaths)
+        return report
 
 
 class RayExecutor:
@@ -91,22 +85,15 @@ class RayExecutor:
         say(f"{where}: {num_nodes} node(s), {self.num_gpus} GPU(s), {self.num_cpus} CPU(s)")
 
     def run(
-        self,
-        run_dir: RunDir,
-        model: ModelConfig,
-        fingerprint: str,
-        device: Device,
-        replicas: Replicas,
-        shards: Iterable[int],
-        timeout_s: float | None,
+        self, work: Work, replicas: Replicas, shards: Iterable[int], timeout_s: float | None
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in the order they finish.
 
         Raises the worker's own CamrayError if a replica or a shard fails for a reason that a retry cannot mend.
         """
-        num_cpus = self._gpu_cpus() if device == "cuda" else self.num_cpus
-        share = replica_share(device, replicas.number, num_cpus, self.num_gpus)
-        cluster = _Actors(share, replicas, (run_dir, model, fingerprint, share.threads))
+        num_cpus = self._gpu_cpus() if work.device == "cuda" else self.num_cpus
+        share = replica_share(work.device, replicas.number, num_cpus, self.num_gpus)
+        cluster = _Actors(share, replicas, work)
         return dispatch(cluster, shards, timeout_s)
 
     def _gpu_cpus(self) -> int:
@@ -170,9 +157,8 @@ def _await_head() -> None:
 class _Actors:
     """The cluster as the dispatch loop sees it: nodes with room for actors of one share."""
 
-    def __init__(self, share: Share, replicas: Replicas, arguments: tuple[RunDir, ModelConfig, str, int]) -> None:
-        self.share, self.replicas, self.arguments = share, replicas, arguments
-        self.run_dir = arguments[0]
+    def __init__(self, share: Share, replicas: Replicas, work: Work) -> None:
+        self.share, self.replicas, self.work = share, replicas, work
 
     def new_worker(self, avoided: frozenset[str]) -> "_ActorWorker":
         """Ask Ray for an actor; it is pending until a node has room."""
@@ -185,7 +171,7 @@ class _Actors:
             max_concurrency=2 + DEPTH,  # `place`, `start`, and shards: the next fetches while one has the network
             **options,
         )
-        return _ActorWorker(actor.remote(), self.arguments)
+        return _ActorWorker(actor.remote(), self.work, self.share.threads)
 
     def num_workers(self) -> int:
         """Return the replicas asked for, or one for each GPU or core that there is by now."""
@@ -208,14 +194,14 @@ class _Actors:
 
     def is_done(self, shard: int) -> bool:
         """Say whether a shard's images are there."""
-        return self.run_dir.exists(shard_name("images", shard))
+        return self.work.run_dir.exists(shard_name("images", shard))
 
 
 class _ActorWorker:
     """An actor, as the dispatch loop sees it."""
 
-    def __init__(self, handle: Any, arguments: tuple[Any, ...]) -> None:
-        self.handle, self.arguments = handle, arguments
+    def __init__(self, handle: Any, work: Work, num_threads: int) -> None:
+        self.handle, self.arguments = handle, (work, num_threads)
         self.numbers = count()
         self.place: Future[str] = _outcome(handle.place.remote())
 

@@ -77,7 +77,7 @@ class Preparation:
             compiled=before.compiled if config.compile == "auto" else config.compile == "always",
             batch_size=config.batch_size or before.batch_size,
         )
-        refuse_another(self.run_dir, before, self._request(compute))
+        refuse_another(self.run_dir, self.before, self._request(compute))
 
     def plan(self, num_replicas: int, device: Device) -> Run:
         """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
@@ -205,5 +205,5 @@ def _why(asked: object, reason: str) -> str:
 def _run_of_another_driver(run_dir: RunDir, request: Request) -> Run:
     """Join the run that another driver has begun here in the meantime, or refuse it."""
     run = existing_run(run_dir)
-    refuse_another(run_dir, run.request, request)
+    refuse_another(run_dir, run, request)
     return run

@@ -7,6 +7,7 @@ carries. Workers take their settings from run.json alone.
 import hashlib
 import json
 import platform
+import shlex
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal
@@ -20,12 +21,13 @@ from cam_ops.maps import MapConfig
 from cam_ops.settings import MAX_IMAGE_SIZE, ExplainConfig, Kind, Preprocessing
 from cam_ops.tables import COORDINATES, SCHEMA_VERSION
 from cluster.plan import Plan
-from cluster.rundir import RUN, RunDir
+from cluster.rundir import RUN, RunDir, open_run_dir
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 MAX_RUN_BYTES = 64 * 2**20
+BOX_SETTINGS = ("maps.", "boxes.")  # beginnings of their names
 MAX_SHARDS = 10**8
 MAX_GRID = 10 * MAX_IMAGE_SIZE  # --scales go up to 10
 
@@ -82,6 +84,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MapsFrom:
+    """The run whose maps a run of `rebox` was made from."""
+
+    root: str  # absolute path or address
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """The content of run.json."""
 
@@ -89,6 +99,12 @@ class Run:
     plan: Plan
     class_names: tuple[str, ...]
     grid: tuple[int, int]  # h, w of the raw maps
+    maps_from: MapsFrom | None = None  # None where the run has its own
+
+    @property
+    def command(self) -> str:
+        """The command that does what is missing of the run."""
+        return "label" if self.maps_from is None else "rebox"
 
 
 def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> bool:
@@ -103,6 +119,7 @@ def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> bool:
         "plan": asdict(run.plan),
         "grid": run.grid,
         "class_names": run.class_names,
+        "maps_from": run.maps_from and asdict(run.maps_from),
         "config": config,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
@@ -118,6 +135,7 @@ class _RunFile:
     plan: Plan
     class_names: tuple[str, ...]
     grid: tuple[int, int]
+    maps_from: MapsFrom | None
 
 
 def read_run(run_dir: RunDir) -> Run | None:
@@ -135,7 +153,13 @@ def read_run(run_dir: RunDir) -> Run | None:
         reason = str(error)
     if reason is not None:
         raise StorageError(f"{run_dir.where(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {reason}")
-    return Run(request=file.request, plan=file.plan, class_names=file.class_names, grid=file.grid)
+    return Run(
+        request=file.request,
+        plan=file.plan,
+        class_names=file.class_names,
+        grid=file.grid,
+        maps_from=file.maps_from,
+    )
 
 
 def _contradiction(file: _RunFile) -> str | None:
@@ -151,6 +175,10 @@ def _contradiction(file: _RunFile) -> str | None:
     if request.batch_size < 1 or not 0 < shape.crop_fraction <= 1:
         return f"batches of {_short(request.batch_size)}, crops of {shape.crop_fraction}"
     parse_class_choice(request.classes)
+    if file.maps_from and (
+        "\0" in file.maps_from.root or open_run_dir(file.maps_from.root).root != file.maps_from.root
+    ):
+        return f"maps from {_short(file.maps_from.root)}"
     if request.fingerprint() != file.fingerprint:
         return "its fingerprint does not fit its request"
     return None
@@ -164,16 +192,39 @@ def existing_run(run_dir: RunDir) -> Run:
     return run
 
 
-def refuse_another(run_dir: RunDir, existing: Request, asked: Request) -> None:
-    """Raise RefusedError naming the fields that differ and the cheapest way out, unless the requests are equal."""
-    before, after = _flat(asdict(existing)), _flat(asdict(asked))
-    different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    if different:
-        changes = "; ".join(f"{key} was {_short(before.get(key))}, now {_short(after.get(key))}" for key in different)
-        raise RefusedError(
-            f"{run_dir.root} holds another request ({changes}); give the same flags to resume it, "
-            "another --out to keep both, or --overwrite to replace it"
+def maps_of(run_dir: RunDir, run: Run) -> tuple[RunDir, Run]:
+    """Return where the maps of a run are, and the run that made them: itself, or the one that it names.
+
+    Raises StorageError where that one is gone, or has been replaced by another.
+    """
+    if run.maps_from is None:
+        return run_dir, run
+    source_dir = open_run_dir(run.maps_from.root, run_dir.options)
+    source = read_run(source_dir)
+    if source is None or source.request.fingerprint() != run.maps_from.fingerprint:
+        raise StorageError(
+            f"the maps of {run_dir.root} are those of the run at {source_dir.root}, which holds "
+            f"{'no run.json' if source is None else 'another run'} now; put it back, or run `rebox` into another --out"
         )
+    return source_dir, source
+
+
+def refuse_another(run_dir: RunDir, existing: Run, asked: Request, maps_from: MapsFrom | None = None) -> None:
+    """Raise RefusedError naming the fields that differ and the cheapest way out, unless the requests are equal."""
+    before = _flat({**asdict(existing.request), "maps_from": existing.maps_from and existing.maps_from.root})
+    after = _flat({**asdict(asked), "maps_from": maps_from and maps_from.root})
+    different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    if not different:
+        return
+    changes = "; ".join(f"{key} was {_shown(before.get(key))}, now {_shown(after.get(key))}" for key in different)
+    ways = "give the same flags to resume it, another --out to keep both, or --overwrite to replace it"
+    if existing.maps_from is None and all(key.startswith(BOX_SETTINGS) for key in different):
+        flags = " ".join(f"--{key.partition('.')[2]} {_shown(after[key])}" for key in different)
+        ways += (
+            f"; its maps serve for these boxes, without the model: python -m jobs rebox {shlex.quote(run_dir.root)} "
+            f"--out NEW {flags}"
+        )
+    raise RefusedError(f"{run_dir.root} holds another request ({changes}); {ways}")
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -184,6 +235,11 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def _shown(value: Any) -> str:
+    """Return a field of a request as it stands behind its flag."""
+    return _short(" ".join(map(str, value)) or "nothing" if isinstance(value, tuple) else value)
 
 
 def _short(value: Any) -> str:

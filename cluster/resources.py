@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cam_ops.errors import MachineError
+from cluster.apart import build
 from cluster.console import say
 from cluster.request import Device
+from cluster.rundir import RunDir
 
 if TYPE_CHECKING:
     from cluster.inline import InlineExecutor
@@ -24,7 +26,7 @@ UNIT: dict[Device, str] = {"cpu": "CPU", "cuda": "GPU"}
 
 def open_executor(name: ExecutorName, ray_address: str | None) -> "InlineExecutor | RayExecutor":
     """Return what runs the shards; the caller closes it."""
-    if name == "inline":  # each does without what the other imports, torch or ray
+    if name == "inline":  # it does without ray
         from cluster.inline import InlineExecutor
 
         return InlineExecutor()
@@ -65,6 +67,24 @@ def choose_replicas(asked: int | None, device: Device, executor: "InlineExecutor
             f"use --replicas {most}"
         )
     return Replicas(num_replicas, asked is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What replicas do with the shards of a run; can be pickled.
+
+    ``MODULE:FACTORY``, called with `arguments` and the number of threads that load pictures, gives what has
+    `run_shard(shard, number, deaths)`: see `cluster.worker`.
+    """
+
+    run_dir: RunDir
+    device: Device
+    factory: str
+    arguments: tuple[Any, ...]
+
+    def replica(self, num_threads: int) -> Any:
+        """Call the factory."""
+        return build(self.factory, (*self.arguments, num_threads))
 
 
 @dataclass(frozen=True, slots=True)

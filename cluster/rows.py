@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from cam_ops.arrays import F32, I32, I64
-from cam_ops.boxes import MapBoxes, boxes_from_heatmap
+from cam_ops.boxes import MapBoxes, boxes_from_heatmaps, joined_boxes
 from cam_ops.classes import parse_class_choice
 from cam_ops.tables import BOXES, IMAGES, heatmaps_schema, with_metadata
 from cluster.parquet import encode
-from cluster.request import Run
-from cluster.rundir import TABLES
+from cluster.request import Request, Run
 
 CORNERS = ("x0", "y0", "x1", "y1")
 
@@ -27,8 +26,6 @@ class ShardReport:
 
     shard: int
     statuses: dict[str, int]  # images by status
-    num_maps: int
-    num_boxes: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,6 +87,57 @@ def joined_maps(parts: list[tuple[int, BatchMaps]]) -> BatchMaps:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """The explained pairs of a shard, by image, and their boxes."""
+
+    row_P: I64
+    class_P: I32
+    score_P: F32
+    boxes: MapBoxes
+
+    def counts(self, num_rows: int, threshold: float) -> tuple[I64, I64]:
+        """Return the number of maps, and of boxes at a threshold, of each row of the shard."""
+        at_threshold_N = self.boxes.threshold_N == np.float32(threshold)
+        row_N = self.row_P[self.boxes.map_N[at_threshold_N]]
+        return np.bincount(self.row_P, minlength=num_rows), np.bincount(row_N, minlength=num_rows)
+
+
+def box_maps(request: Request, raw_Phw: F32, rectangle_P4: F32, size_P2: I64) -> MapBoxes:
+    """Box maps as requested; see `cam_ops.boxes.boxes_from_heatmaps`."""
+    side = request.preprocessing.image_size
+    return boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, side, request.maps, request.boxes)
+
+
+def boxes_file(run: Run, planned: pa.Table, pairs: Pairs) -> bytes:
+    """Return the bytes of a shard's boxes table; `planned` are its rows in the plan."""
+    found = pairs.boxes
+    row_N, class_N = pairs.row_P[found.map_N], pairs.class_P[found.map_N]
+    labels_are_mapped = parse_class_choice(run.request.classes).label
+    label_B = planned["label"].fill_null(-1).to_numpy()
+    from_label_N = (label_B[row_N] == class_N) & labels_are_mapped
+    columns = {
+        **_place(planned, row_N),
+        "class_id": class_N,
+        "class_name": pa.array(run.class_names).take(pa.array(class_N)),
+        "class_source": np.where(from_label_N, "label", "predicted"),
+        **_corners(found.boxes_N4),
+        "score": pairs.score_P[found.map_N],
+        "peak": found.peak_N,
+        "energy": found.energy_N,
+        "area_fraction": found.area_fraction_N,
+        "rank": found.rank_N,
+        "threshold": found.threshold_N,
+    }
+    return table_file(run, "boxes", BOXES, columns)
+
+
+def table_file(run: Run, table: str, schema: pa.Schema, columns: dict[str, object]) -> bytes:
+    """Return the bytes of a file of a run."""
+    described = with_metadata(schema, run.request.document(table))
+    return encode(pa.Table.from_pydict(columns, schema=described))
+
+
 class ShardRows:
     """What is known of a shard's images, batch after batch in the order of the plan."""
 
@@ -98,7 +146,7 @@ class ShardRows:
         self.pictures: list[Picture] = []
         self.top: list[tuple[list[int], list[float]]] = []
         self.batches: list[tuple[int, BatchMaps]] = []  # with the row of the batch's first image
-        self.boxes: list[MapBoxes] = []  # of each explained pair
+        self.boxes: list[MapBoxes] = []  # of each batch
 
     def add(self, pictures: list[Picture], maps: BatchMaps) -> None:
         """Add a batch, and box its maps."""
@@ -107,52 +155,37 @@ class ShardRows:
         top = zip(pictures, maps.top_class_BT.tolist(), maps.top_score_BT.tolist(), strict=False)
         self.top += [(classes, scores) if picture.status == "ok" else ([], []) for picture, classes, scores in top]
         self.batches.append((first_row, maps))
-        self.boxes += [self._boxes(pictures[i], raw_hw) for i, raw_hw in zip(maps.image_P, maps.raw_Phw, strict=True)]
+        rectangle_B4 = np.array([picture.rectangle for picture in pictures], np.float32)
+        size_B2 = np.array([(picture.width, picture.height) for picture in pictures])
+        self.boxes.append(box_maps(self.run.request, maps.raw_Phw, rectangle_B4[maps.image_P], size_B2[maps.image_P]))
 
     def tables(self) -> dict[str, bytes]:
         """Return the bytes of the three files, in the order of publication."""
         assert len(self.pictures) == len(self.planned)
         pairs = self._pairs()
-        columns = {"heatmaps": self._heatmaps(pairs), "boxes": self._boxes_of(pairs), "images": self._images(pairs)}
-        schemas = {"heatmaps": heatmaps_schema(self.run.grid), "boxes": BOXES, "images": IMAGES}
-        document = self.run.request.document
         return {
-            table: encode(pa.Table.from_pydict(columns[table], schema=with_metadata(schemas[table], document(table))))
-            for table in TABLES
+            "heatmaps": table_file(self.run, "heatmaps", heatmaps_schema(self.run.grid), self._heatmaps(pairs)),
+            "boxes": boxes_file(self.run, self.planned, pairs),
+            "images": table_file(self.run, "images", IMAGES, self._images(pairs)),
         }
 
     def report(self, shard: int) -> ShardReport:
         """Count the rows."""
-        return ShardReport(
-            shard=shard,
-            statuses=dict(Counter(picture.status for picture in self.pictures)),
-            num_maps=len(self.boxes),
-            num_boxes=sum(len(found.boxes_N4) for found in self.boxes),
-        )
+        statuses = Counter(picture.status for picture in self.pictures)
+        return ShardReport(shard=shard, statuses=dict(statuses))
 
-    def _boxes(self, picture: Picture, raw_hw: F32) -> MapBoxes:
-        request = self.run.request
-        return boxes_from_heatmap(
-            raw_hw,
-            picture.rectangle,
-            picture.width,
-            picture.height,
-            request.preprocessing.image_size,
-            request.maps,
-            request.boxes,
-        )
-
-    def _pairs(self) -> "_Pairs":
-        """Lay the batches' pairs end to end."""
+    def _pairs(self) -> Pairs:
+        """Lay the batches' pairs and boxes end to end."""
         row_P = _joined([first_row + maps.image_P for first_row, maps in self.batches], np.int64)
-        return _Pairs(
+        counts = [len(maps.class_P) for _, maps in self.batches]
+        return Pairs(
             row_P=row_P,
             class_P=_joined([maps.class_P for _, maps in self.batches], np.int32),
             score_P=_joined([maps.score_P for _, maps in self.batches], np.float32),
-            num_boxes_P=np.array([len(found.boxes_N4) for found in self.boxes], np.int64),
+            boxes=joined_boxes(self.boxes, counts),
         )
 
-    def _heatmaps(self, pairs: "_Pairs") -> dict[str, object]:
+    def _heatmaps(self, pairs: Pairs) -> dict[str, object]:
         raw = [maps.raw_Phw.ravel() for _, maps in self.batches]
         residuals = [
             pa.nulls(len(maps.class_P), pa.float32()) if maps.residual_P is None else pa.array(maps.residual_P)
@@ -162,7 +195,7 @@ class ShardRows:
         storage = pa.FixedSizeListArray.from_arrays(_joined(raw, np.float32), self.run.grid[0] * self.run.grid[1])
         rectangle_B4 = np.array([picture.rectangle for picture in self.pictures], np.float32)
         return {
-            **self._place(pairs.row_P),
+            **_place(self.planned, pairs.row_P),
             "class_id": pairs.class_P,
             "method": pa.repeat(self.run.request.explain.method, len(pairs.row_P)),
             "heatmap": pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type)),
@@ -172,29 +205,8 @@ class ShardRows:
             "residual": pa.chunked_array(residuals, pa.float32()),
         }
 
-    def _boxes_of(self, pairs: "_Pairs") -> dict[str, object]:
-        pair_N = np.repeat(np.arange(len(pairs.row_P)), pairs.num_boxes_P)
-        row_N, class_N = pairs.row_P[pair_N], pairs.class_P[pair_N]
-        labels_are_mapped = parse_class_choice(self.run.request.classes).label
-        label_B = np.array([-1 if picture.label is None else picture.label for picture in self.pictures])
-        from_label_N = (label_B[row_N] == class_N) & labels_are_mapped
-        first_N = np.repeat(np.cumsum(pairs.num_boxes_P) - pairs.num_boxes_P, pairs.num_boxes_P)
-        return {
-            **self._place(row_N),
-            "class_id": class_N,
-            "class_name": pa.array(self.run.class_names).take(pa.array(class_N)),
-            "class_source": np.where(from_label_N, "label", "predicted"),
-            **_corners(_joined([found.boxes_N4 for found in self.boxes], np.float32).reshape(-1, 4)),
-            "score": pairs.score_P[pair_N],
-            "peak": _joined([found.peak_N for found in self.boxes], np.float32),
-            "energy": _joined([found.energy_N for found in self.boxes], np.float32),
-            "area_fraction": _joined([found.area_fraction_N for found in self.boxes], np.float32),
-            "rank": np.arange(len(pair_N)) - first_N,
-            "threshold": np.full(len(pair_N), self.run.request.boxes.threshold, np.float32),
-        }
-
-    def _images(self, pairs: "_Pairs") -> dict[str, object]:
-        count = len(self.pictures)
+    def _images(self, pairs: Pairs) -> dict[str, object]:
+        num_maps, num_boxes = pairs.counts(len(self.pictures), self.run.request.boxes.threshold[0])
         return {
             **{name: self.planned[name] for name in self.planned.column_names},
             "width": [picture.width for picture in self.pictures],
@@ -203,24 +215,15 @@ class ShardRows:
             "error": [picture.error for picture in self.pictures],
             "top_classes": [classes for classes, _ in self.top],
             "top_scores": [scores for _, scores in self.top],
-            "num_maps": np.bincount(pairs.row_P, minlength=count),
-            "num_boxes": np.bincount(pairs.row_P, pairs.num_boxes_P, minlength=count),
+            "num_maps": num_maps,
+            "num_boxes": num_boxes,
         }
 
-    def _place(self, row_N: I64) -> dict[str, object]:
-        """Return what names the image of each row."""
-        place = self.planned.select(["image_id", "shard", "row"]).take(pa.array(row_N))
-        return {name: place[name] for name in place.column_names}
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pairs:
-    """The explained pairs of a shard, by image."""
-
-    row_P: I64
-    class_P: I32
-    score_P: F32
-    num_boxes_P: I64
+def _place(planned: pa.Table, row_N: I64) -> dict[str, object]:
+    """Return what names the image of each row."""
+    place = planned.select(["image_id", "shard", "row"]).take(pa.array(row_N))
+    return {name: place[name] for name in place.column_names}
 
 
 def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:

@@ -12,7 +12,7 @@ from cam_ops.images import BadImage
 from cam_ops.maps import enlarge_and_normalise
 from cam_ops.overlays import COLOURS, blog_panels, draw_box, overlay
 from cluster.plan import find_image
-from cluster.request import Run, existing_run
+from cluster.request import Run, existing_run, maps_of
 from cluster.rows import CORNERS
 from cluster.rundir import RunDir, shard_name
 from cluster.sources import load_picture
@@ -37,14 +37,16 @@ def read_labelled(run_dir: RunDir, run: Run, image_id: str) -> Labelled:
     if place is None:
         raise UsageError(f"{image_id!r} is no image of {run_dir.root}; ids are paths below {run.request.images}")
     shard, row = place
+    maps_dir, maps_run = maps_of(run_dir, run)
     tables = {}
     for table in ("images", "heatmaps", "boxes"):
+        its_dir, its_run = (maps_dir, maps_run) if table == "heatmaps" else (run_dir, run)
         name = shard_name(table, shard)
-        content = run_dir.read(name)
+        content = its_dir.read(name)
         if content is None:
-            cure = "run the same `label` command again" if table == "images" else "see `verify`"
+            cure = f"run the same `{run.command}` command again" if table == "images" else "see `verify`"
             raise StorageError(f"{name}, which holds {image_id!r}, is missing; {cure}")
-        decoded = checked_table(run, table, name, content)
+        decoded = checked_table(its_run, table, name, content)
         tables[table] = decoded.filter(np.equal(decoded["row"].to_numpy(), row)).to_pylist()
     corners = [row[name] for row in tables["heatmaps"] + tables["boxes"] for name in CORNERS]
     if len(tables["images"]) != 1 or not all(abs(corner) <= MAX_CORNER for corner in corners):
@@ -80,7 +82,8 @@ def _panels(run: Run, labelled: Labelled, picture_HWC: U8) -> Iterator[U8]:
             continue
         _, map_SS = enlarge_and_normalise(raw_hw, run.request.preprocessing.image_size, run.request.maps)
         panel_HWC = overlay(picture_HWC, map_SS, _corners(heatmap))
-        boxes = [box for box in labelled.boxes if box["class_id"] == heatmap["class_id"]]
+        first = np.float32(run.request.boxes.threshold[0])
+        boxes = [box for box in labelled.boxes if box["class_id"] == heatmap["class_id"] and box["threshold"] == first]
         for box in sorted(boxes, key=lambda box: -box["rank"]):
             caption = f"{box['class_name']} {box['score']:.2f}" + (f" #{box['rank']}" if len(boxes) > 1 else "")
             colour = COLOURS[box["rank"] % len(COLOURS)]

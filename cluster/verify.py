@@ -13,7 +13,7 @@ from cam_ops.tables import BOXES, IMAGES, heatmaps_schema
 from cluster.console import say
 from cluster.parquet import MAX_ROWS, decode, document_of
 from cluster.plan import check_plan, plan_digest, read_shard
-from cluster.request import Run, existing_run
+from cluster.request import Run, existing_run, maps_of
 from cluster.rundir import SUMMARY, TABLES, RunDir, shard_name
 from cluster.totals import Totals, summary_of
 
@@ -29,13 +29,16 @@ class Verdict:
 def verify(run_dir: RunDir) -> Verdict:
     """Check every file of the run against its plan; raises StorageError where there is no run at all."""
     run = existing_run(run_dir)
+    maps_dir, maps_run = maps_of(run_dir, run)
     problems: list[str] = []
     if plan_digest(run_dir, run.plan) != run.plan.digest:
         problems.append("the plan's files are not those that run.json was written for")
     num_shards = run.plan.num_shards
     committed = sorted(shard for shard in run_dir.shards("images") if shard < num_shards)
     if missing := num_shards - len(committed):
-        problems.append(f"{missing} of {num_shards} shards are not committed; run the same `label` command again")
+        problems.append(
+            f"{missing} of {num_shards} shards are not committed; run the same `{run.command}` command again"
+        )
     for table in TABLES:
         if foreign := [shard for shard in run_dir.shards(table) if shard >= num_shards]:
             problems.append(f"{table}/ holds {len(foreign)} shard(s) that were never planned, such as {min(foreign)}")
@@ -44,7 +47,7 @@ def verify(run_dir: RunDir) -> Verdict:
     last_id: str | None = None
     for shard in committed:
         try:
-            tables = {table: _read_table(run_dir, run, table, shard) for table in TABLES}
+            tables = _read_tables(run_dir, run, maps_dir, maps_run, shard)
             problems += [f"shard {shard}: {problem}" for problem in _shard_problems(run_dir, run, tables, shard)]
             first_id = tables["images"]["image_id"][0].as_py()
             if last_id is not None and first_id <= last_id:
@@ -55,10 +58,10 @@ def verify(run_dir: RunDir) -> Verdict:
             continue
         statuses.update(tables["images"]["status"].to_pylist())
         maps += len(tables["heatmaps"])
-        boxes += len(tables["boxes"])
+        boxes += int(tables["images"]["num_boxes"].to_numpy().sum())
     totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
     if not missing and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
-        problems.append(f"{SUMMARY} is missing or does not add up; run the same `label` command again")
+        problems.append(f"{SUMMARY} is missing or does not add up; run the same `{run.command}` command again")
     return Verdict(problems=problems, totals=totals)
 
 
@@ -68,6 +71,7 @@ def repair(run_dir: RunDir, run: Run) -> None:
     Nothing is removed that `verify` has no objection to. Raises StorageError where the plan itself is damaged.
     """
     check_plan(run_dir, run.plan)
+    maps_dir, maps_run = maps_of(run_dir, run)
     for table in TABLES:
         for shard in run_dir.shards(table):
             if shard >= run.plan.num_shards:
@@ -75,7 +79,7 @@ def repair(run_dir: RunDir, run: Run) -> None:
                 run_dir.remove(shard_name(table, shard))
     for shard in sorted(run_dir.shards("images")):
         try:
-            tables = {table: _read_table(run_dir, run, table, shard) for table in TABLES}
+            tables = _read_tables(run_dir, run, maps_dir, maps_run, shard)
             problems = _shard_problems(run_dir, run, tables, shard)
         except StorageError as error:
             problems = [str(error)]
@@ -84,7 +88,13 @@ def repair(run_dir: RunDir, run: Run) -> None:
             run_dir.remove(shard_name("images", shard))
 
 
-def _read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
+def _read_tables(run_dir: RunDir, run: Run, maps_dir: RunDir, maps_run: Run, shard: int) -> dict[str, pa.Table]:
+    """Read a shard's files, its maps where they are; raises StorageError where one is missing or no such table."""
+    tables = {table: read_table(run_dir, run, table, shard) for table in ("boxes", "images")}
+    return {**tables, "heatmaps": read_table(maps_dir, maps_run, "heatmaps", shard)}
+
+
+def read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
     """Read one file; raises StorageError where it is missing or no such table of this run."""
     name = shard_name(table, shard)
     content = run_dir.read(name)
@@ -106,39 +116,69 @@ def checked_table(run: Run, table: str, name: str, content: bytes) -> pa.Table:
 
 def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shard: int) -> list[str]:
     images, heatmaps, boxes = tables["images"], tables["heatmaps"], tables["boxes"]
-    planned = read_shard(run_dir, shard)
-    for column in ("image_id", "shard", "row", "uri", "offset", "size", "label"):
-        if not images[column].combine_chunks().equals(planned[column].combine_chunks()):
-            return [f"column {column} of its images is not the plan's"]
-    problems = []
-    ids = images["image_id"].combine_chunks()
-    if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
-        problems.append("its image_ids are not in order, each once")
+    problems = maps_problems(run, read_shard(run_dir, shard), images, heatmaps)
     name_of = dict(enumerate(run.class_names))
     if boxes["class_name"].to_pylist() != [name_of.get(class_id) for class_id in boxes["class_id"].to_pylist()]:
         problems.append("its boxes have class names that are not the run's")
-    ok = np.array([status == "ok" for status in images["status"].to_pylist()])
-    for name, table, count in (("maps", heatmaps, "num_maps"), ("boxes", boxes, "num_boxes")):
-        rows = table["row"].to_numpy()
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(images)):
-            return [f"its {name} name rows that the shard has not"]
-        if not np.array_equal(np.bincount(rows, minlength=len(images)), images[count].to_numpy()):
-            problems.append(f"{count} does not count its {name}")
-        if not images["image_id"].take(pa.array(rows)).equals(table["image_id"]):
-            problems.append(f"its {name} and its images disagree on image_id")
-        if not ok[rows].all():
-            problems.append(f"it has {name} of images that are not ok")
-    heat = heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy(zero_copy_only=False)
-    if not np.isfinite(heat).all():
-        problems.append("a map holds a number that is not finite")
-    pairs = set(zip(heatmaps["row"].to_pylist(), heatmaps["class_id"].to_pylist(), strict=True))
-    if len(pairs) != len(heatmaps):
-        problems.append("an image has two maps of one class")
-    if not set(zip(boxes["row"].to_pylist(), boxes["class_id"].to_pylist(), strict=True)) <= pairs:
+    if not _rows_fit(images, boxes):
+        return [*problems, "its boxes name rows that the shard has not"]
+    first_boxes = boxes.filter(np.equal(boxes["threshold"].to_numpy(), np.float32(run.request.boxes.threshold[0])))
+    problems += _row_problems("boxes", images, boxes, first_boxes)
+    if not _pairs_of(boxes) <= _pairs_of(heatmaps):
         problems.append("a box has no map")
     if num_outside := int((~_inside(boxes, images)).sum()):
         problems.append(f"{num_outside} box(es) are empty or reach outside their image")
     return problems
+
+
+def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Table) -> list[str]:
+    """Return what is wrong with a shard's images and maps; `planned` are its rows in the plan."""
+    for column in ("image_id", "shard", "row", "uri", "offset", "size", "label"):
+        if not images[column].combine_chunks().equals(planned[column].combine_chunks()):
+            return [f"column {column} of its images is not the plan's"]
+    if not _rows_fit(images, heatmaps):
+        return ["its maps name rows that the shard has not"]
+    problems = _row_problems("maps", images, heatmaps, heatmaps)
+    ids = images["image_id"].combine_chunks()
+    if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
+        problems.append("its image_ids are not in order, each once")
+    heat = heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy(zero_copy_only=False)
+    if not np.isfinite(heat).all():
+        problems.append("a map holds a number that is not finite")
+    if len(_pairs_of(heatmaps)) != len(heatmaps):
+        problems.append("an image has two maps of one class")
+    classes = heatmaps["class_id"].to_numpy()
+    if len(classes) and not (classes.min() >= 0 and classes.max() < len(run.class_names)):
+        problems.append("a map is of a class that the run has not")
+    x0, y0, x1, y1 = (heatmaps[name].to_numpy() for name in ("x0", "y0", "x1", "y1"))
+    if not ((x0 < x1) & (y0 < y1) & np.isfinite(x1 - x0) & np.isfinite(y1 - y0)).all():
+        problems.append("the part of the image that a map covers is empty or not finite")
+    return problems
+
+
+def _rows_fit(images: pa.Table, table: pa.Table) -> bool:
+    rows = table["row"].to_numpy()
+    return len(rows) == 0 or bool(rows.min() >= 0 and rows.max() < len(images))
+
+
+def _row_problems(name: str, images: pa.Table, table: pa.Table, counted: pa.Table) -> list[str]:
+    """Return what is wrong between a shard's images and the rows about them, of which `counted` are counted."""
+    rows, problems = table["row"].to_numpy(), []
+    counts = np.bincount(counted["row"].to_numpy(), minlength=len(images))
+    if not np.array_equal(counts, images[f"num_{name}"].to_numpy()):
+        problems.append(f"num_{name} does not count its {name}")
+    if not images["image_id"].take(pa.array(rows)).equals(table["image_id"]):
+        problems.append(f"its {name} and its images disagree on image_id")
+    sizes = np.minimum(images["width"].to_numpy(), images["height"].to_numpy())
+    is_ok = np.array([status == "ok" for status in images["status"].to_pylist()]) & (sizes > 0)
+    if not is_ok[rows].all():
+        problems.append(f"it has {name} of images that are not ok")
+    return problems
+
+
+def _pairs_of(table: pa.Table) -> set[tuple[int, int]]:
+    """Return the (row, class) of each row of a table of maps or boxes."""
+    return set(zip(table["row"].to_pylist(), table["class_id"].to_pylist(), strict=True))
 
 
 def _inside(boxes: pa.Table, images: pa.Table) -> Bools:

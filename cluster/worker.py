@@ -4,13 +4,10 @@ A plain class that tests and the inline executor call directly; `cluster.pool` w
 from run.json. Letters: B batch, S side of the network's input, h, w the grid, K classes, P explained pairs.
 """
 
-import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from threading import Condition
 
 import cv2
 import numpy as np
@@ -33,9 +30,10 @@ from cluster.loader import Loader
 from cluster.plan import read_shard
 from cluster.precision import DTYPES
 from cluster.quarantine import Quarantine, read_quarantine
-from cluster.request import Precision, read_run
+from cluster.replica import Membership, Turns
+from cluster.request import Precision
 from cluster.rows import BatchMaps, Picture, ShardReport, ShardRows, joined_maps, no_maps
-from cluster.rundir import RUN, RunDir, shard_name
+from cluster.rundir import RunDir
 from cluster.sources import check_source
 
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
@@ -54,15 +52,9 @@ class CamWorker:
         `num_threads` load pictures. Raises UsageError, StorageError or MachineError with the reason that this machine
         cannot take part.
         """
-        self.run_dir = run_dir
-        run = read_run(self.run_dir)
-        if run is None or run.request.fingerprint() != fingerprint:
-            raise StorageError(
-                f"the node {os.uname().nodename} does not see the run at {run_dir.root}; "
-                "a local --out must be shared by all nodes"
-            )
-        self.run, request = run, run.request
-        self.run_json = self.run_dir.read(RUN)
+        self.run_dir, self.membership = run_dir, Membership(run_dir, fingerprint)
+        self.run = run = self.membership.run
+        request = run.request
         check_source(request.images, run_dir.options)
         cv2.setNumThreads(0)
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a picture, its row says
@@ -87,7 +79,7 @@ class CamWorker:
         self.num_top = min(NUM_TOP, len(run.class_names))
         self.choice = parse_class_choice(request.classes)
         self.checked = False
-        self.turns = _Turns()
+        self.turns = Turns()
 
     def run_shard(self, shard: int, number: int, deaths: int = 0) -> ShardReport:
         """Label the images of one shard and publish its tables, the images table last: that commits the shard.
@@ -154,12 +146,7 @@ class CamWorker:
         return joined_maps(parts)
 
     def _publish(self, shard: int, rows: ShardRows) -> ShardReport:
-        tables = rows.tables()
-        if self.run_dir.read(RUN) != self.run_json:
-            raise StorageError(f"{self.run_dir.root} now holds another run; this one ends and publishes nothing more")
-        for table, content in tables.items():
-            self.run_dir.publish(shard_name(table, shard), content)
-            reach(f"{table}-{shard}")
+        self.membership.publish(shard, rows.tables())
         return rows.report(shard)
 
     def explain(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
@@ -247,23 +234,3 @@ class CamWorker:
                 f"{residual_P.max():.1e}, at most {limit:.0e} expected; the network does more than average and multiply"
             )
         self.checked = self.checked or num_pairs > 0
-
-
-class _Turns:
-    """Lets threads pass one at a time, in the order of their numbers."""
-
-    def __init__(self) -> None:
-        self.condition = Condition()
-        self.next = 0
-
-    @contextmanager
-    def take(self, number: int) -> Iterator[None]:
-        """Wait for the turn of `number`; leaving it, by an error too, gives it to the next."""
-        with self.condition:
-            self.condition.wait_for(lambda: self.next == number)
-        try:
-            yield
-        finally:
-            with self.condition:
-                self.next += 1
-                self.condition.notify_all()

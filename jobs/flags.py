@@ -1,5 +1,7 @@
 """Flags to a config. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
 
+from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,22 +13,29 @@ from cluster.storage import SECRETS
 
 Config = TypeVar("Config")
 
+BOX_RECIPES: dict[str, list[str]] = {"default": [], "blog": ["--normalise", "minmax", "--threshold", "0.2"]}
 RECIPES: dict[str, list[str]] = {
     "default": [],
     "blog": [
         *("--image-size", "128", "--mean", "0", "0", "0", "--std", "1", "1", "1"),
-        *("--method", "cam", "--precision", "fp32"),
-        *("--classes", "top1", "--normalise", "minmax", "--threshold", "0.2"),
+        *("--method", "cam", "--precision", "fp32", "--classes", "top1"),
+        *BOX_RECIPES["blog"],
     ],
 }
 
 
-def parse(config: type[Config], arguments: list[str], command: str) -> Config:
-    """Parse a command's flags. Raises UsageError with tyro's own message, SystemExit(0) for --help."""
+def parse(
+    config: type[Config], arguments: list[str], command: str, recipes: Mapping[str, list[str]] = RECIPES
+) -> Config:
+    """Parse a command's flags; `recipes` are the flags that a --recipe stands for.
+
+    Raises UsageError with tyro's own message, SystemExit(0) for --help.
+    """
     arguments, from_file = _take_config_file(arguments)
-    arguments = from_file + arguments
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))  # a flag before them would swallow them
+    arguments = from_file + arguments[len(words) :]
     _refuse_stray_secrets(arguments)
-    arguments = RECIPES.get(last_value(arguments, "--recipe") or "default", []) + arguments
+    arguments = words + recipes.get(last_value(arguments, "--recipe") or "default", []) + arguments
     try:
         return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
     except SystemExit as end:

@@ -31,6 +31,8 @@ def run(arguments: list[str]) -> Outcome:
     totals = count_rows(run_dir, state.request.fingerprint(), committed)
     num_shards, num_images = state.plan.num_shards, state.plan.num_images
     print(f"model   {state.request.model}, {state.request.device}, {state.request.precision}")
+    if state.maps_from:
+        print(f"maps of {state.maps_from.root}")
     print(f"shards  {len(committed)} of {num_shards} committed")
     print(f"images  {totals.images} of {num_images} ({100 * totals.images / num_images:.1f} %)")
     for status, count in totals.statuses.items():

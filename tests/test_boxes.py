@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from cam_ops.boxes import BoxConfig, boxes_from_heatmap, regions_above
+from cam_ops.boxes import BoxConfig, boxes_from_heatmaps, regions_above
 from cam_ops.errors import UsageError
 from cam_ops.maps import MapConfig, enlarge_and_normalise, normalise
 
@@ -14,8 +14,9 @@ WHOLE = np.array([0, 0, 80, 40], np.float32)
 
 def boxes_of(raw_hw: object, *, side: int = 8, rectangle: np.ndarray = WHOLE, components: str = "largest", **maps: str):
     raw_hw = np.array(raw_hw, np.float32)
-    box_config = BoxConfig(threshold=0.5, components=components)
-    return boxes_from_heatmap(raw_hw, rectangle, 80, 40, side, MapConfig(**maps), box_config)
+    box_config = BoxConfig(threshold=(0.5,), components=components)
+    size_12 = np.array([[80, 40]])
+    return boxes_from_heatmaps(raw_hw[None], rectangle[None], size_12, side, MapConfig(**maps), box_config)
 
 
 def test_one_pixel_blob_is_a_unit_box() -> None:

@@ -291,7 +291,7 @@ def test_flags_from_a_file_give_way_to_flags(pictures: Path, tmp_path: Path) -> 
         == 0
     )
     boxes = json.loads((out / "run.json").read_text())["request"]["boxes"]
-    assert boxes == {"threshold": 0.6, "components": "largest"}
+    assert boxes == {"threshold": [0.6], "components": "largest"}
     assert Command("verify", out).code == 0  # shards of one image
 
 

@@ -13,6 +13,7 @@ from cam_ops.boxes import BoxConfig
 from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.labelling import LabelConfig
+from cluster.reboxing import ReboxConfig
 from jobs.__main__ import COMMANDS
 from jobs.bench import BenchConfig
 from jobs.demo import DemoConfig
@@ -26,6 +27,7 @@ README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 CONFIGS = {
     "label": LabelConfig,
+    "rebox": ReboxConfig,
     "verify": VerifyConfig,
     "status": StatusConfig,
     "show": ShowConfig,

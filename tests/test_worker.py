@@ -7,9 +7,10 @@ from threading import Event, Thread
 import pytest
 
 from cam_ops.settings import ModelConfig
+from cluster.replica import Turns
 from cluster.request import existing_run
 from cluster.rundir import RunDir
-from cluster.worker import CamWorker, _Turns
+from cluster.worker import CamWorker
 from tests.conftest import Command
 
 MODEL = ModelConfig(model="tests.conftest:two_channels", mean=(0, 0, 0), std=(1, 1, 1), image_size=32)
@@ -36,7 +37,7 @@ def started_in_order(numbers: list[int], run: Callable[[int], None]) -> None:
 
 @pytest.mark.parametrize("arrival", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]])
 def test_threads_take_their_turns_by_number_whatever_order_they_arrive_in(arrival: list[int]) -> None:
-    turns, taken = _Turns(), []
+    turns, taken = Turns(), []
 
     def take(number: int) -> None:
         with turns.take(number):
@@ -48,7 +49,7 @@ def test_threads_take_their_turns_by_number_whatever_order_they_arrive_in(arriva
 
 
 def test_an_error_gives_the_turn_to_the_next() -> None:
-    turns, taken, raised = _Turns(), [], []
+    turns, taken, raised = Turns(), [], []
 
     def take(number: int) -> None:
         try:

@@ -1,0 +1,80 @@
+"""One replica of `rebox`: the number of a shard in, its boxes and images tables out. It needs no torch."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from cam_ops.arrays import F32
+from cam_ops.errors import StorageError
+from cam_ops.tables import IMAGES
+from cluster.failpoints import reach
+from cluster.plan import read_shard
+from cluster.replica import Membership, Turns
+from cluster.request import maps_of
+from cluster.rows import CORNERS, Pairs, ShardReport, box_maps, boxes_file, table_file
+from cluster.rundir import RunDir
+from cluster.verify import maps_problems, read_table
+
+
+class Reboxer:
+    """Reads a shard's maps while the one before has the core."""
+
+    def __init__(self, run_dir: RunDir, fingerprint: str, num_threads: int = 1) -> None:
+        """Check that this machine sees the run and its maps; `num_threads` fetch files. Raises StorageError."""
+        self.membership = Membership(run_dir, fingerprint)
+        self.run_dir, self.run = run_dir, self.membership.run
+        self.maps_dir, self.maps_run = maps_of(run_dir, self.run)
+        self.num_threads = num_threads
+        self.turns = Turns()
+        cv2.setNumThreads(0)
+
+    def run_shard(self, shard: int, number: int, deaths: int = 0) -> ShardReport:
+        """Box the maps of one shard and publish its tables, the images table last: that commits the shard.
+
+        `number` counts the calls from 0 on; in that order shards take their turn. `deaths` of replicas at this shard
+        change nothing. Raises StorageError where its maps are damaged.
+        """
+        reach(f"fetch-{shard}")
+        try:
+            planned, images, heatmaps = self._read(shard)
+            problems = maps_problems(self.maps_run, planned, images, heatmaps)
+        except StorageError as error:
+            problems = [str(error)]
+        with self.turns.take(number):
+            if problems:
+                raise StorageError(
+                    f"shard {shard} of {self.maps_dir.root} is damaged: {problems[0]}; run its `label` command again "
+                    "with --repair, then this one"
+                )
+            self.membership.publish(shard, self._tables(planned, images, heatmaps))
+        return ShardReport(shard=shard, statuses=dict(Counter(images["status"].to_pylist())))
+
+    def _read(self, shard: int) -> tuple[pa.Table, pa.Table, pa.Table]:
+        """Return a shard's rows of the plan, and what the run with the maps says of it."""
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            images = pool.submit(read_table, self.maps_dir, self.maps_run, "images", shard)
+            heatmaps = pool.submit(read_table, self.maps_dir, self.maps_run, "heatmaps", shard)
+            return read_shard(self.run_dir, shard), images.result(), heatmaps.result()
+
+    def _tables(self, planned: pa.Table, images: pa.Table, heatmaps: pa.Table) -> dict[str, bytes]:
+        """Return the bytes of the two files, in the order of publication."""
+        row_P = heatmaps["row"].to_numpy().astype(np.int64)
+        storage = heatmaps["heatmap"].combine_chunks().storage
+        raw_Phw: F32 = storage.flatten().to_numpy().reshape(-1, *self.run.grid)
+        rectangle_P4 = np.stack([heatmaps[name].to_numpy() for name in CORNERS], axis=1)
+        size_B2 = np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
+        pairs = Pairs(
+            row_P=row_P,
+            class_P=heatmaps["class_id"].to_numpy(),
+            score_P=heatmaps["score"].to_numpy(),
+            boxes=box_maps(self.run.request, raw_Phw, rectangle_P4, size_B2[row_P]),
+        )
+        columns = {name: images[name].combine_chunks() for name in images.column_names}
+        columns["num_boxes"] = pairs.counts(len(images), self.run.request.boxes.threshold[0])[1]
+        return {
+            "boxes": boxes_file(self.run, planned, pairs),
+            "images": table_file(self.run, "images", IMAGES, columns),
+        }

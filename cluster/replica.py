@@ -1,0 +1,55 @@
+"""What replicas have in common, whatever they do: the run they belong to, turns, the publication of a shard."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition
+
+from cam_ops.errors import StorageError
+from cluster.failpoints import reach
+from cluster.request import Run, read_run
+from cluster.rundir import RUN, RunDir, shard_name
+
+
+class Membership:
+    """A replica's part in one run: what run.json said when it joined."""
+
+    def __init__(self, run_dir: RunDir, fingerprint: str) -> None:
+        """Read run.json. Raises StorageError where this machine does not see the run of that fingerprint."""
+        self.run_dir = run_dir
+        run = read_run(run_dir)
+        if run is None or run.request.fingerprint() != fingerprint:
+            raise StorageError(
+                f"the node {os.uname().nodename} does not see the run at {run_dir.root}; "
+                "a local --out must be shared by all nodes"
+            )
+        self.run: Run = run
+        self.run_json = run_dir.read(RUN)
+
+    def publish(self, shard: int, tables: dict[str, bytes]) -> None:
+        """Put a shard's files in place, in the order given; the last commits it."""
+        if self.run_dir.read(RUN) != self.run_json:
+            raise StorageError(f"{self.run_dir.root} now holds another run; this one ends and publishes nothing more")
+        for table, content in tables.items():
+            self.run_dir.publish(shard_name(table, shard), content)
+            reach(f"{table}-{shard}")
+
+
+class Turns:
+    """Lets threads pass one at a time, in the order of their numbers."""
+
+    def __init__(self) -> None:
+        self.condition = Condition()
+        self.next = 0
+
+    @contextmanager
+    def take(self, number: int) -> Iterator[None]:
+        """Wait for the turn of `number`; leaving it, by an error too, gives it to the next."""
+        with self.condition:
+            self.condition.wait_for(lambda: self.next == number)
+        try:
+            yield
+        finally:
+            with self.condition:
+                self.next += 1
+                self.condition.notify_all()

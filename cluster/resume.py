@@ -1,0 +1,67 @@
+"""Do the shards of a run that are not committed, and add up: the same for a new run and for one that was cut off."""
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from cam_ops.errors import RefusedError
+from cluster.console import say
+from cluster.failpoints import reach
+from cluster.plan import check_plan
+from cluster.progress import Progress
+from cluster.request import Run
+from cluster.resources import Replicas, Work
+from cluster.rundir import SUMMARY, TABLES, RunDir
+from cluster.totals import Totals, count_rows, summary_of
+
+if TYPE_CHECKING:
+    from cluster.inline import InlineExecutor
+    from cluster.pool import RayExecutor
+
+
+def refuse_strangers(run_dir: RunDir) -> None:
+    """Raise RefusedError where a folder without run.json holds shards."""
+    if any(run_dir.shards(table) for table in TABLES):
+        raise RefusedError(
+            f"{run_dir.root} holds shards but no run.json that says what they are; use --overwrite to replace them, "
+            "or another --out"
+        )
+
+
+def pending_shards(run_dir: RunDir, run: Run) -> list[int]:
+    """Return the shards that are not committed, in order."""
+    return sorted(set(range(run.plan.num_shards)) - run_dir.shards("images"))
+
+
+def run_missing(
+    run: Run, work: Work, executor: "InlineExecutor | RayExecutor", replicas: Replicas, timeout_s: float | None
+) -> None:
+    """Run every shard that is not committed; `timeout_s` is how long a replica may take for one."""
+    run_dir = work.run_dir
+    run_dir.sweep_scratch()
+    pending = pending_shards(run_dir, run)
+    size, num_images = run.plan.shard_size, run.plan.num_images
+    num_shards = run.plan.num_shards
+    if len(pending) < num_shards:
+        say(f"resuming {run_dir.root}: {num_shards - len(pending)} of {num_shards} shards committed")
+    progress = Progress(
+        num_images=num_images,
+        num_shards=num_shards,
+        done_images=num_images - sum(min(size, num_images - shard * size) for shard in pending),
+        done_shards=num_shards - len(pending),
+    )
+    reports = executor.run(work, replicas, pending, timeout_s)
+    with closing(reports):
+        for report in reports:
+            progress.add(report)
+            reach(f"report-{report.shard}")
+
+
+def finish(run_dir: RunDir, run: Run) -> Totals:
+    """Write summary.json unless it is there, and return what it says."""
+    check_plan(run_dir, run.plan)
+    totals = count_rows(run_dir, run.request.fingerprint(), list(range(run.plan.num_shards)))
+    reach("totals")
+    content = summary_of(run.request.fingerprint(), totals)
+    if run_dir.read(SUMMARY) != content:
+        run_dir.publish(SUMMARY, content)
+    return totals
