@@ -57,6 +57,7 @@ def boxes_from_heatmaps(
     a map is enlarged first. What lies outside the picture (letterbox padding) belongs to no box. The boxes of a map and
     a threshold are ordered by peak, then area, then position (top, left). A constant map has none.
     """
+    is_positive_part = maps.recipe == "default" and maps.normalise == "max"  # that is what is normalised, by its peak
     enlarger, mask_SS = Enlarger(side, maps), np.empty((side, side), np.bool_)
     keys: list[tuple[int, int]] = []  # place of map and threshold, of each region
     regions: list[I64] = [np.zeros((0, 4), np.int64)]
@@ -66,7 +67,8 @@ def boxes_from_heatmaps(
         enlarged_SS, scaled_SS = enlarger.enlarge(raw_hw)
         _clear_padding((enlarged_SS, scaled_SS), rectangle_P4[place], size_P2[place])
         above = [_wanted_regions(scaled_SS, threshold, config.components, mask_SS) for threshold in config.threshold]
-        energies.append(_energy_shares(enlarged_SS, [region for regions_N4, _ in above for region in regions_N4]))
+        positive_SS = scaled_SS if is_positive_part else np.maximum(enlarged_SS, 0, out=enlarged_SS)
+        energies.append(_energy_shares(positive_SS, [region for regions_N4, _ in above for region in regions_N4]))
         for number, (regions_N4, peak_N) in enumerate(above):
             keys += [(place, number)] * len(peak_N)
             regions.append(regions_N4)
@@ -151,11 +153,8 @@ def _to_original(regions_N4: I64, rectangle_N4: F32, size_N2: I64, side: int) ->
     return clipped
 
 
-def _energy_shares(raw_SS: F64, regions: list[I64]) -> F64:
-    """Return each region's share of the positive mass; what is negative in `raw_SS` becomes 0."""
-    if not regions:
-        return np.zeros(0)
-    positive_SS = np.maximum(raw_SS, 0, out=raw_SS)
+def _energy_shares(positive_SS: F64, regions: list[I64]) -> F64:
+    """Return each region's share of the mass."""
     total = positive_SS.sum()
     if not total > 0:
         return np.zeros(len(regions))
