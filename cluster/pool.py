@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import count
+from threading import Thread
 from typing import Any, TypeVar
 
 import grpc
@@ -123,19 +124,30 @@ def _on_loopback() -> Iterator[None]:
 
 
 def _connect(address: str) -> None:
-    """Raise OSError unless a gRPC server answers at host:port: ray.init itself waits for minutes and then aborts."""
+    """Raise OSError unless a gRPC server answers at host:port: ray.init itself waits for minutes and then aborts.
+
+    In a thread of its own: an interrupt amid gRPC's code leaves a lock held, for which its objects wait when they go.
+    """
     target = address.removeprefix("ray://")
     host, _, port = target.rpartition(":")
     if not host or not port.isdigit():
         return
-    socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
-    with create_gcs_channel(target) as channel:  # with Ray's own TLS, token and proxy settings
-        try:
+    answer: Future[None] = Future()
+    Thread(target=_ask, args=(host, int(port), target, answer), daemon=True).start()
+    answer.result()
+
+
+def _ask(host: str, port: int, target: str, answer: Future[None]) -> None:
+    try:
+        socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+        with create_gcs_channel(target) as channel:  # with Ray's own TLS, token and proxy settings
             grpc.channel_ready_future(channel).result(CONNECT_TIMEOUT_S)
-        except grpc.FutureTimeoutError:
-            raise ConnectionError(
-                f"what listens there did not answer as Ray does in {CONNECT_TIMEOUT_S:.0f} s"
-            ) from None
+        answer.set_result(None)
+    except grpc.FutureTimeoutError:
+        reason = f"what listens there did not answer as Ray does in {CONNECT_TIMEOUT_S:.0f} s"
+        answer.set_exception(ConnectionError(reason))
+    except OSError as error:
+        answer.set_exception(error)
 
 
 def _await_head() -> None:

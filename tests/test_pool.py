@@ -15,7 +15,7 @@ from ray.exceptions import RuntimeEnvSetupError
 from cam_ops.errors import MachineError
 from cluster.dispatch import WorkerDied
 from cluster.pool import RayExecutor, _meaning
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT, Command, result_of
 
 
 def label(pictures: Path, out: Path, factory: str, marker: Path) -> Command:
@@ -68,3 +68,16 @@ def test_what_listens_and_is_not_ray_is_refused_in_seconds() -> None:
             MachineError, match=f"cannot join the Ray cluster at {address}: .* did not answer as Ray does"
         ):
             RayExecutor(address)
+
+
+def test_sigterm_while_a_cluster_is_asked_whether_it_is_ray_exits_130(pictures: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        words = ["label", "--images", str(pictures), "--out", str(tmp_path / "run"), "--model", "resnet18"]
+        address = ["--weights", "random", "--ray-address", f"127.0.0.1:{silent.getsockname()[1]}"]
+        command = [sys.executable, "-m", "jobs", *words, *address]
+        driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        silent.accept()[0].close()  # of the first look at the port; gRPC comes next
+        with silent.accept()[0]:
+            driver.terminate()
+            out = driver.communicate(timeout=60)[0]
+    assert (driver.returncode, result_of(out)["status"]) == (130, "interrupted")
