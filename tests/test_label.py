@@ -444,7 +444,7 @@ def test_on_a_terminal_a_line_takes_the_place_of_the_state_and_the_state_comes_a
         progress = Progress(num_images=3, num_shards=3, done_images=0, done_shards=0)
         for shard in range(3):
             progress.shown_s = 0.0  # long ago
-            progress.add(ShardReport(shard=shard, statuses={"ok": 1}, num_maps=1, num_boxes=1))
+            progress.add(ShardReport(shard=shard, statuses={"ok": 1}))
             if shard == 1:
                 say("a replica died")
         shown = screen.read(4096).decode()
