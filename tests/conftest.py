@@ -54,7 +54,7 @@ def _as_process(words: list[str], env: dict[str, str], cwd: Path) -> tuple[int, 
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     return finished.returncode, finished.stdout, finished.stderr
 

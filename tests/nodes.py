@@ -23,7 +23,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_until(fact: Callable[[], object], deadline_s: float = 60) -> None:
+def wait_until(fact: Callable[[], object], deadline_s: float = 240) -> None:
     """Return when the fact holds; fail where it does not within the deadline."""
     end_s = time.monotonic() + deadline_s
     while not fact():

@@ -99,7 +99,7 @@ class Driver:
     def said(self) -> str:
         return (self.log / "err").read_text()
 
-    def end(self, timeout_s: float = 120) -> tuple[int, dict]:
+    def end(self, timeout_s: float = 400) -> tuple[int, dict]:
         code = self.process.wait(timeout_s)
         return code, result_of((self.log / "out").read_text(), self.said())
 
@@ -157,7 +157,7 @@ def test_a_run_goes_on_without_a_node_that_dies_and_waits_for_another_when_the_l
 
 def job(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [RAY, "job", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=site.cluster.env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=site.cluster.env, capture_output=True, text=True, timeout=400)
 
 
 def test_ray_job_stop_exits_130_and_the_same_job_submitted_again_finishes(site: Site, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_command_killed_at_every_step_of_its_way_ends_with_the_tables_of_an_un
             cwd=ROOT,
             env={**os.environ, "CAMRAY_FAILPOINTS": kill_at(tmp_path, point)},
             capture_output=True,
-            timeout=300,
+            timeout=900,
         )
         assert killed.returncode == -signal.SIGKILL, (point, killed.stderr)
         assert (out / "run.json").exists() == (number > 0)

@@ -47,7 +47,7 @@ def unprivileged(words: list[object]) -> list[str]:
 
 def label_unprivileged(pictures: Path, out: Path, *more: object) -> tuple[int, dict[str, Any]]:
     words = unprivileged(["-m", "jobs", "label", "--images", pictures, "--out", out, *EXACT, *TWO, *more])
-    finished = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert "Traceback" not in finished.stderr
     return finished.returncode, result_of(finished.stdout, finished.stderr)
 
@@ -426,7 +426,7 @@ def test_tables_that_lie_are_told_in_a_sentence_and_take_little_memory(run: Path
             lie(out / table / ("part-00000.parquet" if table == "plan" else "shard-0000000.parquet"))
             outs.append(str(out))
     finished = subprocess.run(
-        [sys.executable, "-c", LOOK, *outs], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", LOOK, *outs], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert "Traceback" not in finished.stderr
     *lines, peak_mib = [line for line in finished.stdout.splitlines() if line[:1] == "[" or line.isdigit()]

@@ -247,7 +247,7 @@ def test_sigterm_during_the_sort_exits_130_and_leaves_nothing(tmp_path: Path, su
     while not list(scratch.glob("camray-*/*")) and time.monotonic() < deadline_s:
         time.sleep(0.01)
     driver.send_signal(signal.SIGTERM)
-    stdout, _ = driver.communicate(timeout=60)
+    stdout, _ = driver.communicate(timeout=240)
     assert (driver.returncode, result_of(stdout)["status"]) == (130, "interrupted")
     assert list(scratch.glob("camray-*")) == []
     assert not (tmp_path / "run").exists()

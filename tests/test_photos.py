@@ -157,7 +157,7 @@ def test_a_killed_driver_loses_nothing(data: Path, photos: Path, labelled: Path,
     before = {path: path.stat().st_mtime_ns for path in shards_in(out)}
     assert 5 <= len(before) < 32
     again = start_label(data, photos, out)
-    result = result_of(again.communicate(timeout=300)[0])
+    result = result_of(again.communicate(timeout=900)[0])
     assert (again.returncode, result["images"]) == (0, 505)
     untouched = [path for path, mtime in before.items() if path.stat().st_mtime_ns == mtime]
     assert len(untouched) >= len(before) - 1  # a shard may land while the dead driver's actors end
@@ -180,7 +180,7 @@ def test_a_killed_actor_is_replaced(data: Path, photos: Path, labelled: Path, tm
     driver = start_label(data, photos, out)
     wait_for_shards(out, 3)
     os.kill(replica_of(driver.pid), signal.SIGKILL)
-    stdout, stderr = driver.communicate(timeout=300)
+    stdout, stderr = driver.communicate(timeout=900)
     result = result_of(stdout)
     assert stderr.count("a replica died") == 1
     assert (driver.returncode, result["images"]) == (0, 505)
@@ -246,7 +246,7 @@ def ray_head(folder: Path) -> Iterator[dict[str, str]]:
 def submit(env: dict[str, str], *arguments: object) -> tuple[int, str]:
     ray = shutil.which("ray", path=str(Path(sys.executable).parent))
     command = [ray, "job", "submit", "--working-dir", ".", "--", "python", "-m", "jobs", *map(str, arguments)]
-    finished = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
     return finished.returncode, finished.stdout
 
 

@@ -79,5 +79,5 @@ def test_sigterm_while_a_cluster_is_asked_whether_it_is_ray_exits_130(pictures: 
         silent.accept()[0].close()  # of the first look at the port; gRPC comes next
         with silent.accept()[0]:
             driver.terminate()
-            out = driver.communicate(timeout=60)[0]
+            out = driver.communicate(timeout=240)[0]
     assert (driver.returncode, result_of(out)["status"]) == (130, "interrupted")
