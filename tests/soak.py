@@ -71,9 +71,9 @@ class Soak:
 
     def run(self, seconds: float) -> None:
         """Do runs until the time is over; the last one is driven to its end without further faults."""
-        end_s = time.monotonic() + seconds
         self.cluster.start()
         self.cluster.have(next(self.names), next(self.names))
+        end_s = time.monotonic() + seconds
         try:
             for number in count():
                 out = self.folder / f"run-{number}"

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from cluster.rundir import RunDir
 from tests.conftest import ROOT, Command, TwoChannels, table_rows
 
 FLAGS = ["--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32, "--precision", "fp32", "--compile", "never"]
@@ -113,18 +111,6 @@ def test_pictures_that_kill_decoder_or_network_are_found_and_remembered_and_harm
     again = Command("label", "--images", pictures, "--out", out, *flags, *more, env=env)
     assert (again.code, "a replica died" in again.err) == (0, False)
     assert tables(out) == before
-
-
-def test_scratch_of_attempts_that_died_more_than_a_day_ago_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    run_dir = RunDir(str(tmp_path))
-    run_dir.publish("images/shard-0000000.parquet", b"published")
-    for name, age_h in (("live", 23), ("dead", 25)):
-        (tmp_path / ".scratch" / name).write_bytes(b"half")
-        os.utime(tmp_path / ".scratch" / name, (time.time() - age_h * 3600,) * 2)
-    os.utime(tmp_path / "images" / "shard-0000000.parquet", (0, 0))
-    run_dir.sweep_scratch()
-    assert [path.name for path in (tmp_path / ".scratch").iterdir()] == ["live"]
-    assert run_dir.read("images/shard-0000000.parquet") == b"published"
 
 
 @pytest.mark.skipif(psutil.virtual_memory().available < 14 * 2**30, reason="needs 14 GiB of memory")

@@ -433,4 +433,4 @@ def test_tables_that_lie_are_told_in_a_sentence_and_take_little_memory(run: Path
     found = [json.loads(line) for line in lines]
     assert [line for line in found if line[2] not in may_be[line[0]]] == []
     assert len(found) == 3 * len(outs)
-    assert int(peak_mib) < 2048
+    assert int(peak_mib) < 4096  # what they claim is many times that
