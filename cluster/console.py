@@ -1,8 +1,14 @@
-"""Lines for people, on stderr; stdout is for what a command prints as its result."""
+"""Lines for people, on stderr, and what stands in them; stdout is for what a command prints as its result."""
 
 import sys
 
 ERASE = "\r\033[K"  # what a terminal shows on its last line: a state that may be there
+
+
+def shortened(value: object, most: int, kept: int | None = None) -> str:
+    """Return a value as it stands in a message: of a text longer than `most` characters the first `kept`, or `most`."""
+    text = str(value)
+    return text if len(text) <= most else text[: kept or most] + "..."
 
 
 def say(sentence: str) -> None:

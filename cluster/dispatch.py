@@ -265,12 +265,8 @@ class _Loop(Generic[Report]):
         """Give the slowest shards also to workers that have nothing to do: whoever is first reports."""
         slow_s = max(SLOW_S, SLOW_FACTOR * statistics.median(self.spent_s))
         busy = [member for member in self.members if member.shards and self.looked_s - member.since_s > slow_s]
-        slow = [
-            shard
-            for member in sorted(busy, key=lambda member: member.since_s)
-            for shard in member.shards
-            if shard in self.left - self.copied
-        ]
+        shards = [shard for member in sorted(busy, key=lambda member: member.since_s) for shard in member.shards]
+        slow = [shard for shard in shards if shard in self.left and shard not in self.copied]
         while slow and self.idle:
             member = self.idle.popleft()
             if member in self.members:

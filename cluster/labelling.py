@@ -23,6 +23,7 @@ from cluster.resources import (
     ExecutorName,
     PrecisionChoice,
     Work,
+    check_execution,
     choose_device,
     choose_replicas,
     open_executor,
@@ -30,12 +31,12 @@ from cluster.resources import (
 from cluster.resume import finish, pending_shards, refuse_strangers, run_missing
 from cluster.rundir import RunDir, open_run_dir
 from cluster.sources import source_address
-from cluster.storage import StorageOptions, parse_options
+from cluster.store_options import StorageOptions, parse_options
 from cluster.tars import is_tars
 from cluster.totals import Totals
 from cluster.verify import repair
 
-MAX_BATCH_SIZE, MAX_SHARD_SIZE = 2**14, 2**20  # images; a shard's rows are in memory
+BATCH_LIMIT, SHARD_LIMIT = 2**14, 2**20  # images; a shard's rows are in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,19 +96,16 @@ class LabelConfig:
     without them environment, profile or instance role. Never stored."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "batch_size", "replicas", "shard_size"):
+        for name in ("limit", "batch_size", "shard_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} expects a number of at least 1, got {value}")
-        for name, most in (("batch_size", MAX_BATCH_SIZE), ("shard_size", MAX_SHARD_SIZE)):
+        for name, most in (("batch_size", BATCH_LIMIT), ("shard_size", SHARD_LIMIT)):
             if (getattr(self, name) or 0) > most:
                 raise UsageError(f"--{name.replace('_', '-')} expects at most {most}, got {getattr(self, name)}")
-        if self.shard_timeout is not None and not self.shard_timeout > 0:
-            raise UsageError(f"--shard-timeout expects seconds above 0, got {self.shard_timeout}")
         if not 0 <= self.max_error_rate <= 1:
             raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
-        if self.executor == "inline" and (self.replicas or 1) > 1:
-            raise UsageError("--executor inline is one replica; use --executor ray for more")
+        check_execution(self.executor, self.replicas, self.shard_timeout)
         own = _own_labels(self.images)
         if self.labels in OWN and self.labels != own:
             needed = {"manifest": "FILE.parquet or FILE.csv", "tar": "FILE.tar"}[self.labels]

@@ -21,7 +21,7 @@ from cluster.decoding import DecoderApart, Fitted, decode_and_fit
 from cluster.quarantine import Quarantine
 from cluster.rows import Picture
 from cluster.sources import read_image
-from cluster.storage import NO_OPTIONS, StorageOptions
+from cluster.store_options import NO_OPTIONS, StorageOptions
 
 AHEAD = 2  # batches
 SOURCE = ("row", "image_id", "label", "uri", "offset", "size")

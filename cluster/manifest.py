@@ -24,9 +24,11 @@ import pyarrow.parquet as pq
 from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.tables import LISTING
+from cluster.console import shortened
 from cluster.listing import Listing
 from cluster.parquet import stream
-from cluster.storage import BUCKET, NO_OPTIONS, StorageOptions, download, is_store, without_credentials
+from cluster.storage import BUCKET, download, is_store, without_credentials
+from cluster.store_options import NO_OPTIONS, StorageOptions
 
 SUFFIXES = (".parquet", ".csv")
 COLUMNS = ("uri", "image_id", "label")
@@ -77,7 +79,7 @@ def _fetched(address: str, scratch: str, options: StorageOptions) -> str:
 
 def shown(text: str) -> str:
     """Return a text from a manifest as it stands in a message: quoted, and shortened where it is long."""
-    return repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
+    return repr(shortened(text, SHOWN_CHARACTERS))
 
 
 def _folder_of(address: str) -> str:

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from cam_ops.errors import StorageError
 from cam_ops.images import BadImage
-from cluster.storage import StorageOptions, list_objects, object_version, put_object, read_object, remove_object
+from cluster.storage import list_objects, object_version, put_object, read_object, remove_object
+from cluster.store_options import StorageOptions
 
 MAX_KEPT_BYTES = 2 * 2**30  # of a part of a plan
 

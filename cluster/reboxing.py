@@ -16,10 +16,10 @@ from cluster.console import say
 from cluster.failpoints import reach
 from cluster.plan import check_plan, copy_plan, plan_digest
 from cluster.request import MapsFrom, Run, existing_run, maps_of, publish_run, read_run, refuse_another
-from cluster.resources import ExecutorName, Work, choose_replicas, open_executor
+from cluster.resources import ExecutorName, Work, check_execution, choose_replicas, open_executor
 from cluster.resume import finish, pending_shards, refuse_strangers, run_missing
 from cluster.rundir import RunDir, open_run_dir
-from cluster.storage import StorageOptions, parse_options
+from cluster.store_options import StorageOptions, parse_options
 from cluster.totals import Totals
 from cluster.verify import repair
 
@@ -60,12 +60,7 @@ class ReboxConfig:
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
     def __post_init__(self) -> None:
-        if self.replicas is not None and self.replicas < 1:
-            raise UsageError(f"--replicas expects a number of at least 1, got {self.replicas}")
-        if self.shard_timeout is not None and not self.shard_timeout > 0:
-            raise UsageError(f"--shard-timeout expects seconds above 0, got {self.shard_timeout}")
-        if self.executor == "inline" and (self.replicas or 1) > 1:
-            raise UsageError("--executor inline is one replica; use --executor ray for more")
+        check_execution(self.executor, self.replicas, self.shard_timeout)
         parse_options(self.storage_options)
 
     @property

@@ -20,6 +20,7 @@ from cam_ops.errors import RefusedError, StorageError, UsageError
 from cam_ops.maps import MapConfig
 from cam_ops.settings import MAX_IMAGE_SIZE, ExplainConfig, Kind, Preprocessing
 from cam_ops.tables import COORDINATES, SCHEMA_VERSION
+from cluster.console import shortened
 from cluster.plan import Plan
 from cluster.rundir import RUN, RunDir, open_run_dir
 
@@ -243,5 +244,4 @@ def _shown(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else text[:12] + "..."
+    return shortened(value, 80, 12)

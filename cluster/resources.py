@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from cam_ops.errors import MachineError
+from cam_ops.errors import MachineError, UsageError
 from cluster.apart import build
 from cluster.console import say
 from cluster.request import Device
@@ -22,6 +22,16 @@ DeviceChoice = Literal["auto", "cuda", "cpu"]
 FETCH_THREADS = 4  # of a replica on a CPU; they wait for storage, decoding has the replica's own thread
 MAX_PER_GPU = 8
 UNIT: dict[Device, str] = {"cpu": "CPU", "cuda": "GPU"}
+
+
+def check_execution(executor: ExecutorName, replicas: int | None, shard_timeout_s: float | None) -> None:
+    """Raise UsageError for flags on where a run takes place that mean nothing."""
+    if replicas is not None and replicas < 1:
+        raise UsageError(f"--replicas expects a number of at least 1, got {replicas}")
+    if shard_timeout_s is not None and not shard_timeout_s > 0:
+        raise UsageError(f"--shard-timeout expects seconds above 0, got {shard_timeout_s}")
+    if executor == "inline" and (replicas or 1) > 1:
+        raise UsageError("--executor inline is one replica; use --executor ray for more")
 
 
 def open_executor(name: ExecutorName, ray_address: str | None) -> "InlineExecutor | RayExecutor":

@@ -13,7 +13,8 @@ import pyarrow as pa
 from cam_ops.errors import UsageError
 from cluster.folder import Folder
 from cluster.prefix import Prefix
-from cluster.storage import NO_OPTIONS, StorageOptions, is_store, store_address, without_credentials
+from cluster.storage import is_store, store_address, without_credentials
+from cluster.store_options import NO_OPTIONS, StorageOptions
 
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
 RUN, SUMMARY = "run.json", "summary.json"

@@ -16,7 +16,7 @@ from cluster.request import Run, existing_run, maps_of
 from cluster.rows import CORNERS
 from cluster.rundir import RunDir, shard_name
 from cluster.sources import load_picture
-from cluster.storage import NO_OPTIONS, StorageOptions
+from cluster.store_options import NO_OPTIONS, StorageOptions
 from cluster.verify import checked_table
 
 MAX_CORNER = 2.0**24  # pixels

@@ -24,8 +24,6 @@ from cluster.listing import Listing, image_id_of, listing_of
 from cluster.manifest import is_manifest, open_manifest
 from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
 from cluster.storage import (
-    NO_OPTIONS,
-    StorageOptions,
     check_prefix,
     is_object,
     is_store,
@@ -34,6 +32,7 @@ from cluster.storage import (
     store_address,
     without_credentials,
 )
+from cluster.store_options import NO_OPTIONS, StorageOptions
 from cluster.tars import COMPRESSED_SUFFIXES, is_tars, open_tars
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")

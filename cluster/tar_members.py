@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from tarfile import BLOCKSIZE
 
+from cluster.console import shortened
+
+SHOWN_CHARACTERS = 40
 MAX_HEADERS = 2**21  # of a file
 MAX_EXTENDED_BYTES = 2**20  # of an extended header: names, attributes
 MAX_PADDING_BYTES = 2**20  # of zeros after the end; writers fill blocks of 10 KiB
@@ -72,7 +75,7 @@ def walk(read_at: ReadAt, num_bytes: int) -> Iterator[Member]:
         size = 0 if header.type in TYPES_WITHOUT_CONTENT else size
         if not 0 <= size <= num_bytes - offset:
             raise BadTar(
-                f"is cut: its header at byte {at} announces {_shortened(size)} bytes, "
+                f"is cut: its header at byte {at} announces {shortened(size, SHOWN_CHARACTERS)} bytes, "
                 f"{max(0, num_bytes - offset)} follow"
             )
         at = offset + -(-size // BLOCKSIZE) * BLOCKSIZE
@@ -149,7 +152,7 @@ def _extend(known: _Extended, kind: bytes, content: bytes) -> _Extended:
     records = _pax_records(content)
     name, size = records.get(b"path"), records.get(b"size")
     if size and not (size.isdigit() and len(size) < 20):
-        raise BadTar(f"is damaged: an extended header says that a member has {_shortened(size)} bytes")
+        raise BadTar(f"is damaged: an extended header says that a member has {shortened(size, SHOWN_CHARACTERS)} bytes")
     return _Extended(
         name=_text(name) if name else known.name,
         size=int(size) if size else known.size,
@@ -166,15 +169,12 @@ def _pax_records(content: bytes) -> dict[bytes, bytes]:
         end = at + int(digits) if digits.isdigit() else 0
         key, equals, value = content[space + 1 : end - 1].partition(b"=")
         if not space < end <= len(content) or content[end - 1 : end] != b"\n" or not equals:
-            raise BadTar(f"is damaged: an extended header has a line that is none, {_shortened(content[at:])}")
+            raise BadTar(
+                f"is damaged: an extended header has a line that is none, {shortened(content[at:], SHOWN_CHARACTERS)}"
+            )
         records[key], at = value, end
     return records
 
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-def _shortened(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:40] + "..."

@@ -35,16 +35,8 @@ from cluster.console import say
 from cluster.listing import Listing, image_id_of
 from cluster.manifest import shown
 from cluster.parquet import stream
-from cluster.storage import (
-    NO_OPTIONS,
-    StorageOptions,
-    download,
-    is_plain,
-    is_store,
-    list_objects,
-    object_version,
-    read_object,
-)
+from cluster.storage import download, is_plain, is_store, list_objects, object_version, read_object
+from cluster.store_options import NO_OPTIONS, StorageOptions
 from cluster.tar_members import BadTar, Member, ReadAt, walk, windowed
 
 SUFFIX = ".tar"

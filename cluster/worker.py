@@ -104,10 +104,10 @@ class CamWorker:
             return self._publish(shard, self._label(planned, batches))
 
     def _label(self, planned: pa.Table, batches: Iterator[tuple[Tensor, list[Picture]]]) -> ShardRows:
-        rows = ShardRows(self.run, planned)
+        rows, point = ShardRows(self.run, planned), f"forward-{planned['shard'][0].as_py()}"
         for pixels_BSS3, pictures in batches:
             rows.add(pictures, self.explain(pixels_BSS3, pictures))
-            reach(f"forward-{planned['shard'][0].as_py()}")
+            reach(point)
         return rows
 
     def _label_carefully(self, planned: pa.Table, quarantine: Quarantine) -> ShardRows:

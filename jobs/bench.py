@@ -27,7 +27,7 @@ from jobs.command import Outcome
 from jobs.demo_model import MEAN, STD
 from jobs.flags import parse
 
-Section = Literal["stages", "limit", "executors", "peers", "dispatch", "plan", "memory"]
+Section = Literal["stages", "limit", "executors", "peers", "dispatch", "plan", "memory", "rebox"]
 Figure = dict[str, Any]
 
 SPEED: tuple[Section, ...] = ("stages", "limit")
@@ -47,7 +47,7 @@ class BenchConfig:
     sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
     """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `executors`: Ray
     against inline; `peers`: what one would run instead; `dispatch`: shards a second; `plan`: a large manifest;
-    `memory`: resident sizes over a long run."""
+    `memory`: resident sizes over a long run; `rebox`: maps a second, in one process."""
     images: str
     """Folder of pictures; they are used again and again."""
     models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
@@ -207,6 +207,20 @@ def memory(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
         }
 
 
+def rebox(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Make new boxes of --num-images maps, copies of those of 512 pictures, in one process."""
+    source = scratch / "rebox"
+    run_label([*_label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
+    reboxes = Apart("cluster.measures:Reboxes", str(source), str(scratch / "rebox-copies"), config.num_images)
+    rates = [reboxes.call("rebox", str(scratch / f"rebox-{number}")) for number in range(config.rounds)]
+    reboxes.close()
+    yield {
+        "section": f"rebox, maps/s, {config.num_images} maps",
+        "by the clock": _spread([by_clock for by_clock, _ in rates]),
+        "of the processor's time": _spread([by_cpu for _, by_cpu in rates]),
+    }
+
+
 MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "stages": stages,
     "limit": limit,
@@ -215,6 +229,7 @@ MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "dispatch": dispatch,
     "plan": plan,
     "memory": memory,
+    "rebox": rebox,
 }
 
 

@@ -9,7 +9,7 @@ import tyro
 import yaml
 
 from cam_ops.errors import UsageError
-from cluster.storage import SECRETS
+from cluster.store_options import SECRETS
 
 Config = TypeVar("Config")
 

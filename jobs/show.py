@@ -12,7 +12,7 @@ import tyro.conf
 from cam_ops.errors import StorageError
 from cluster.rundir import open_run_dir
 from cluster.show import draw_image
-from cluster.storage import parse_options
+from cluster.store_options import parse_options
 from jobs.command import Outcome
 from jobs.flags import parse
 

@@ -6,7 +6,7 @@ import tyro.conf
 
 from cluster.request import existing_run
 from cluster.rundir import open_run_dir
-from cluster.storage import parse_options
+from cluster.store_options import parse_options
 from cluster.totals import count_rows
 from jobs.command import Outcome, outcome_of
 from jobs.flags import parse

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import tyro.conf
 
 from cluster.rundir import open_run_dir
-from cluster.storage import parse_options
+from cluster.store_options import parse_options
 from cluster.verify import verify
 from jobs.command import Outcome, outcome_of
 from jobs.flags import parse

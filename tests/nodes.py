@@ -68,9 +68,9 @@ class Node:
 
 
 class Cluster:
-    """A head without CPUs and with a dashboard, with token authentication as `ray start` has it; nodes by name."""
+    """A head with a dashboard, by default without CPUs, that asks for a token as `ray start` has it; nodes by name."""
 
-    def __init__(self, folder: Path, prefix: tuple[str, ...] = (), **env: str) -> None:
+    def __init__(self, folder: Path, prefix: tuple[str, ...] = (), head_cpus: int = 0, **env: str) -> None:
         """Name what `start` starts; `prefix` is a command that runs all nodes but the head.
 
         The folder needs a short path, as Ray's sockets are in it.
@@ -89,7 +89,7 @@ class Cluster:
         self.address = f"127.0.0.1:{port}"
         self.nodes: dict[str, Node] = {}
         where = (f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}")
-        self.head_arguments = ("--head", "--num-cpus=0", f"--temp-dir={folder}", *where)
+        self.head_arguments = ("--head", f"--num-cpus={head_cpus}", f"--temp-dir={folder}", *where)
 
     def start(self) -> None:
         """Start the head."""

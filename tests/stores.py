@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from cluster.storage import StorageOptions, parse_options, put_object
+from cluster.storage import put_object
+from cluster.store_options import StorageOptions, parse_options
 from tests.faults import Proxy, proxy_to
 
 KEY, SECRET = "AKIACAMRAYTESTKEY000", "camray/test+secret/not+in+any+output0000"

@@ -55,6 +55,17 @@ def test_stages_of_a_replica_by_the_command(data: Path, tmp_path: Path) -> None:
     assert spent["decode"] > spent["fetch"]  # of files that the first round has read
 
 
+def test_rebox_by_the_command(data: Path, tmp_path: Path) -> None:
+    flags = ["--images", data / "photos", "--num-images", 40, "--rounds", 1]
+    env = {"CAMRAY_CACHE": str(tmp_path / "cache")}
+    done = Command("bench", "rebox", *flags, "--out", tmp_path / "bench.jsonl", env=env)
+    assert done.code == 0, done.err
+    figure = json.loads((tmp_path / "bench.jsonl").read_text())
+    by_clock, by_cpu = (float(figure[name].split()[0]) for name in ("by the clock", "of the processor's time"))
+    assert by_clock > 0
+    assert by_cpu > 0
+
+
 def test_wrong_sections_and_numbers_are_usage_errors(pictures: Path) -> None:
     assert Command("bench", "speed", "--images", pictures).code == 2
     none = Command("bench", "dispatch", "--images", pictures, "--rounds", 0)

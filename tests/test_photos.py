@@ -4,12 +4,10 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -24,6 +22,7 @@ from torchvision.transforms.v2 import functional
 
 from jobs.demo_model import efficientnet_lite0
 from tests.conftest import LITE0, ROOT, Command, result_of, table_rows
+from tests.nodes import RAY, Cluster, free_port
 
 NUM_TRUNCATED = 5
 
@@ -208,44 +207,8 @@ def test_the_same_scene_in_all_orientations_has_the_same_boxes(data: Path, tmp_p
     assert {(i["width"], i["height"]) for i in table_rows(out, "images")} == {upright.size}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def ray_head(folder: Path) -> Iterator[dict[str, str]]:
-    """A head as `ray start --head` makes it, ended by its own process group; yields the environment of its clients."""
-    port, dashboard = free_port(), free_port()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs run the head's `python`
-    env = {**os.environ, "PATH": path, "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_AUTH_MODE": "token"}
-    (folder / "token").write_text("0123456789abcdef0123456789abcdef")
-    command = [
-        *(shutil.which("ray", path=str(Path(sys.executable).parent)), "start", "--head", "--block"),
-        *(f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--disable-usage-stats"),
-        *(f"--temp-dir={folder}", f"--dashboard-agent-listen-port={free_port()}", "--dashboard-host=127.0.0.1"),
-    ]
-    with (folder / "head.log").open("w") as log:
-        head = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        deadline_s = time.monotonic() + 60
-        while "Ray runtime started" not in (folder / "head.log").read_text():
-            assert head.poll() is None, (folder / "head.log").read_text()
-            assert time.monotonic() < deadline_s
-            time.sleep(0.2)
-        yield {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", "GCS": f"127.0.0.1:{port}"}
-    finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        try:
-            head.wait(40)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, signal.SIGKILL)
-
-
 def submit(env: dict[str, str], *arguments: object) -> tuple[int, str]:
-    ray = shutil.which("ray", path=str(Path(sys.executable).parent))
-    command = [ray, "job", "submit", "--working-dir", ".", "--", "python", "-m", "jobs", *map(str, arguments)]
+    command = [RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", "jobs", *map(str, arguments)]
     finished = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
     return finished.returncode, finished.stdout
 
@@ -255,26 +218,25 @@ def result_in(log: str) -> dict:
 
 
 def test_ray_job_submit_joins_that_cluster_and_keeps_its_exit_codes(data: Path, photos: Path) -> None:
-    folder = (
-        Path(os.path.realpath(os.environ.get("TMPDIR", "/tmp"))) / f"cr{os.getpid()}"
-    )  # Ray's sockets need it short
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="cr", dir=os.path.realpath(tempfile.gettempdir())))  # sockets need it short
+    cluster = Cluster(folder, head_cpus=2)
     try:
-        with ray_head(folder) as env:
-            common = ["label", "--images", photos, *flags(data), "--limit", 48, "--max-error-rate", 1]
-            code, log = submit(env, *common, "--out", folder / "out")
-            assert code == 0, log
-            assert "joined the Ray cluster" in log
-            assert result_in(log)["exit_code"] == 0
-            assert Command("verify", folder / "out").code == 0
-            code, log = submit(env, *common, "--out", folder / "out", "--threshold", 0.5)
-            assert (code, result_in(log)["exit_code"]) == (1, 4)
-            code, log = submit(env, *common, "--out", "relative")
-            assert (code, result_in(log)["exit_code"]) == (1, 2)
-            joined = Command(*common, "--out", folder / "two", "--ray-address", env["GCS"], env=env)
-            assert joined.code == 0
-            assert f"joined the Ray cluster at {env['GCS']}" in joined.err
+        cluster.start()
+        common = ["label", "--images", photos, *flags(data), "--limit", 48, "--max-error-rate", 1]
+        code, log = submit(cluster.env, *common, "--out", folder / "out")
+        assert code == 0, log
+        assert "joined the Ray cluster" in log
+        assert result_in(log)["exit_code"] == 0
+        assert Command("verify", folder / "out").code == 0
+        code, log = submit(cluster.env, *common, "--out", folder / "out", "--threshold", 0.5)
+        assert (code, result_in(log)["exit_code"]) == (1, 4)
+        code, log = submit(cluster.env, *common, "--out", "relative")
+        assert (code, result_in(log)["exit_code"]) == (1, 2)
+        joined = Command(*common, "--out", folder / "two", "--ray-address", cluster.address, env=cluster.env)
+        assert joined.code == 0
+        assert f"joined the Ray cluster at {cluster.address}" in joined.err
     finally:
+        cluster.close()
         shutil.rmtree(folder)
 
 

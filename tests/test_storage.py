@@ -12,16 +12,15 @@ from cam_ops.images import BadImage
 from cluster.rundir import RunDir, open_run_dir
 from cluster.sources import list_prefix, read_image
 from cluster.storage import (
-    StorageOptions,
     download,
     list_objects,
     object_version,
-    parse_options,
     put_object,
     read_object,
     remove_object,
     store_address,
 )
+from cluster.store_options import StorageOptions, parse_options
 from tests.stores import KEY, SECRET, Store, s3_server
 
 ODD = [

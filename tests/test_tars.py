@@ -16,7 +16,8 @@ import pytest
 from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.images import BadImage
 from cluster.sources import load_picture, open_listing, read_image
-from cluster.storage import NO_OPTIONS, StorageOptions, put_object
+from cluster.storage import put_object
+from cluster.store_options import NO_OPTIONS, StorageOptions
 from cluster.tar_members import MAX_EXTENDED_BYTES, MAX_PADDING_BYTES, BadTar, walk
 from cluster.tars import STORE_WINDOW_BYTES, key_and_kind
 from tests.conftest import Command, table_rows
