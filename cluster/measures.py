@@ -5,7 +5,6 @@ Rates are images per second; stages are milliseconds per image in one thread.
 
 import itertools
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -168,6 +167,12 @@ def resident_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def peak_mib() -> float:
+    """Return this process's largest resident size; `ru_maxrss` begins with that of the process which started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+
+
 def _num_rows(path: Path) -> int:
     return int(pq.ParquetFile(path).metadata.num_rows)
 
@@ -212,7 +217,7 @@ class Planner:
 
         with open_listing(manifest, None) as listing:
             plan = planned(listing)
-        return plan, time.perf_counter() - start_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return plan, time.perf_counter() - start_s, peak_mib()
 
 
 class Reboxes:

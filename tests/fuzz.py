@@ -8,7 +8,6 @@ import argparse
 import io
 import json
 import os
-import resource
 import sys
 import time
 import warnings
@@ -22,6 +21,7 @@ from PIL import Image
 from cam_ops.fit import fit
 from cam_ops.images import BadImage, decode, decode_for
 from cam_ops.settings import Preprocessing
+from cluster.measures import peak_mib
 from tests.conftest import ROOT
 
 PHOTOS = Path(os.environ.get("CAMRAY_DATA", ROOT.parent / "shared" / "data")) / "photos"
@@ -156,8 +156,8 @@ def main() -> int:
     warnings.filterwarnings("ignore", module="PIL")
     photos, small = photographs(), generated()
     outcomes: Counter[str] = Counter()
-    failures, start_s, peak_mib = [], time.monotonic(), _peak_mib()
-    before_mib = peak_mib
+    failures, start_s, most_mib = [], time.monotonic(), int(peak_mib())
+    before_mib = most_mib
     for i in range(asked.first, asked.first + asked.count):
         if asked.last:
             asked.last.write_text(str(i))
@@ -168,23 +168,19 @@ def main() -> int:
             outcomes[outcome_of(content)] += 1
         except Exception as error:  # noqa: BLE001  what is looked for
             failures.append(f"mutation {i}: {type(error).__name__}: {str(error)[:300]}")
-        if _peak_mib() > peak_mib + 100:
-            print(f"mutation {i} took the peak from {peak_mib} to {_peak_mib()} MiB", file=sys.stderr)
-            peak_mib = _peak_mib()
+        if peak_mib() > most_mib + 100:
+            print(f"mutation {i} took the peak from {most_mib} to {peak_mib():.0f} MiB", file=sys.stderr)
+            most_mib = int(peak_mib())
     document = {
         "mutations": asked.count,
         "outcomes": dict(outcomes.most_common()),
         "failures": failures,
         "seconds": round(time.monotonic() - start_s, 1),
         "mib_before": before_mib,
-        "mib_peak": _peak_mib(),
+        "mib_peak": int(peak_mib()),
     }
     print(json.dumps(document, indent=1))
     return bool(failures)
-
-
-def _peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 if __name__ == "__main__":
