@@ -17,10 +17,18 @@ ANY_PORT = ("--min-worker-port=0", "--max-worker-port=0")
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port that nobody listens on, and none twice: what it is for may not listen yet."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def wait_until(fact: Callable[[], object], deadline_s: float = 240) -> None:
