@@ -60,6 +60,7 @@ class Soak:
         self.manifest = write_manifest(folder)
         self.counts: Counter[str] = Counter()
         self.faults, self.names = cycle(FAULTS), (f"n{number}" for number in count())
+        self.due = next(self.faults)
         undisturbed = folder / "undisturbed"
         done = Command("label", *self.words(undisturbed), "--executor", "inline")
         assert (done.code, done.result["images"]) == (3, NUM_IMAGES), done.err
@@ -111,25 +112,28 @@ class Soak:
             with suppress(subprocess.TimeoutExpired):
                 driver.wait(self.random.uniform(*PAUSE_S))
                 return
-            fault = next(self.faults)
+            fault = self.due
             if fault in ("driver", "stop"):
                 driver.send_signal(signal.SIGKILL if fault == "driver" else signal.SIGTERM)
-                self.counts[fault] += 1
+            elif not self.harm(fault):
+                continue  # there is no actor yet
+            self.counts[fault] += 1
+            self.due = next(self.faults)
+            if fault in ("driver", "stop"):
                 return
-            self.counts[fault] += self.harm(fault)
 
-    def harm(self, fault: str) -> int:
-        """Kill or stop an actor, or kill a node and add another; return the number of those hit."""
+    def harm(self, fault: str) -> bool:
+        """Kill or stop an actor, or kill a node and add another; return whether there was any."""
         if fault == "node":
             self.cluster.kill(self.random.choice([name for name in self.cluster.nodes if name != "head"]))
             self.cluster.add(next(self.names))
-            return 1
+            return True
         actors = [actor for actor in self.actors() if actor.status() != psutil.STATUS_STOPPED]
         for actor in self.random.sample(actors, min(1, len(actors))):
             with suppress(psutil.NoSuchProcess):
                 actor.send_signal(signal.SIGSTOP if fault == "hang" else signal.SIGKILL)
-                return 1
-        return 0
+                return True
+        return False
 
     def actors(self) -> list[psutil.Process]:
         found = []
