@@ -68,8 +68,16 @@ class LevelSets:
         box_L4 = np.empty((NUM_LEVELS, 4), np.int64)
         doubtful_L = np.zeros(NUM_LEVELS, np.bool_)
         _regions(
-            self.key_P, self.side, self.label_P, num_maxima, self.links_P3,
-            truth_G4, hole_area_L, all_L, box_L4, doubtful_L,
+            self.key_P,
+            self.side,
+            self.label_P,
+            num_maxima,
+            self.links_P3,
+            truth_G4,
+            hole_area_L,
+            all_L,
+            box_L4,
+            doubtful_L,
         )
         if doubtful_L.any():
             quantised_SS = (score_SS * NUM_LEVELS).astype(np.uint8)
@@ -134,7 +142,12 @@ def _maxima(key_P: I32, side: int, row_P: I32, code_P: I32, label_P: I32, path_P
     left_Q, middle_Q, right_Q, inner_Q = key_P[:-2], key_P[1:-1], key_P[2:], row_P[1:-1]
     for i in range(len(inner_Q)):  # slices, as indices that may be negative keep a loop from being vectorised
         inner_Q[i] = max(max(left_Q[i] << FOUR, middle_Q[i] << FOUR | ONE), right_Q[i] << FOUR | TWO)
-    up_Q, same_Q, down_Q, inner_Q = row_P[: -2 * padded], row_P[padded:-padded], row_P[2 * padded :], code_P[padded:-padded]
+    up_Q, same_Q, down_Q, inner_Q = (
+        row_P[: -2 * padded],
+        row_P[padded:-padded],
+        row_P[2 * padded :],
+        code_P[padded:-padded],
+    )
     for i in range(len(inner_Q)):
         inner_Q[i] = max(max(up_Q[i], same_Q[i] + THREE), down_Q[i] + SIX)
     steps = np.array([-padded - 1, -padded, -padded + 1, -1, 0, 1, padded - 1, padded, padded + 1], np.int32)
@@ -152,7 +165,12 @@ def _minima(key_P: I32, side: int, row_P: I32, code_P: I32, label_P: I32, path_P
     left_Q, middle_Q, right_Q, inner_Q = key_P[:-2], key_P[1:-1], key_P[2:], row_P[1:-1]
     for i in range(len(inner_Q)):
         inner_Q[i] = min(min(left_Q[i] << FOUR | ONE, middle_Q[i] << FOUR | TWO), right_Q[i] << FOUR | THREE)
-    up_Q, same_Q, down_Q, inner_Q = key_P[: -2 * padded], row_P[padded:-padded], key_P[2 * padded :], code_P[padded:-padded]
+    up_Q, same_Q, down_Q, inner_Q = (
+        key_P[: -2 * padded],
+        row_P[padded:-padded],
+        key_P[2 * padded :],
+        code_P[padded:-padded],
+    )
     for i in range(len(inner_Q)):
         inner_Q[i] = min(min(up_Q[i] << FOUR, same_Q[i]), down_Q[i] << FOUR | FOUR)
     steps = np.array([-padded, -1, 0, 1, padded], np.int32)
