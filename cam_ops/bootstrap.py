@@ -31,7 +31,8 @@ def uniforms(seed_N: U64, stream: int) -> F64:
     state_N = seed_N + np.uint64(stream * GOLDEN % 2**64)
     state_N = (state_N ^ (state_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state_N = (state_N ^ (state_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((state_N ^ (state_N >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+    share_N: F64 = ((state_N ^ (state_N >> np.uint64(31))) >> np.uint64(11)) * np.float64(2.0**-53)
+    return share_N
 
 
 def poisson_weights(seed_N: U64, num_replicates: int) -> U8:

@@ -1,10 +1,11 @@
 """What an audit counts: sums over images of whole numbers, which parts of a run may be added up in any order.
 
 Letters: R = 1 + B rows, each image once and then each bootstrap replicate; M images; F = len(FIGURES), with 2 for a
-figure's numerator and denominator; D = 3 IoUs, L = 255 levels, 2 before them for the largest contour and for all; E bins
-of pixel scores, 2 before them for inside and outside; S = len(SLICES).
+figure's numerator and denominator; D = 3 IoUs, L = 255 levels, 2 before them for the largest contour and for all; E
+bins of pixel scores, 2 before them for inside and outside; S = len(SLICES).
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -128,7 +129,7 @@ def count(values: ImageValues, split: Split) -> Counts:
 
 def _sums(weight_RM: F64, values_MX: np.ndarray) -> I64:
     """Return weighted sums over images, exact: all numbers are whole and below 2**53."""
-    flat_MX = values_MX.reshape(len(values_MX), -1).astype(np.float64)
+    flat_MX = values_MX.reshape(len(values_MX), math.prod(values_MX.shape[1:])).astype(np.float64)
     return (weight_RM @ flat_MX).astype(np.int64).reshape(len(weight_RM), *values_MX.shape[1:])
 
 

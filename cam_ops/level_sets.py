@@ -55,7 +55,7 @@ class LevelSets:
 
         `score_SS` lies in 0..1 and reaches 1, or is 0 everywhere; then its box is (0, 0, 0, 0) at every level.
         """
-        if not score_SS.any():
+        if not score_SS.max() > 0:
             nothing_L4 = np.zeros((NUM_LEVELS, 4), np.int64)
             overlap_L = np.full(NUM_LEVELS, best_overlap(nothing_L4[0], truth_G4))
             return LevelOverlaps(largest_L=overlap_L, all_L=overlap_L.copy(), box_L4=nothing_L4)
@@ -82,7 +82,7 @@ class LevelSets:
         if doubtful_L.any():
             quantised_SS = (score_SS * NUM_LEVELS).astype(np.uint8)
             for level in np.flatnonzero(doubtful_L):
-                box_L4[level] = _traced_box(quantised_SS, level)
+                box_L4[level] = _traced_box(quantised_SS, int(level))
         largest_L = np.empty(NUM_LEVELS)
         _overlaps(box_L4, truth_G4, largest_L)
         return LevelOverlaps(largest_L=largest_L, all_L=all_L, box_L4=box_L4)

@@ -69,7 +69,7 @@ def failure_of(box_N4: F32, truth_G4: F64, reachable: float, is_top: bool | None
 
 
 def points_inside(map_SS: F64, mask_SS: U8) -> bool:
-    """Pointing game (Zhang et al. 2016, without their margin): the map's highest pixel, the first of equals, is inside."""
+    """Pointing game (Zhang et al. 2016, without a margin): the map's highest pixel, the first of equals, is inside."""
     return bool(mask_SS.ravel()[map_SS.argmax()])
 
 

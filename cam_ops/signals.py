@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cam_ops.arrays import F32, F64, I32, I64
+from cam_ops.arrays import F32, F64, I64
 from cam_ops.boxes import BoxConfig, boxes_from_heatmaps
 from cam_ops.maps import MapConfig
 
@@ -129,7 +129,7 @@ class ClassSums:
         return np.divide(total_Chw, num_C11, out=np.full_like(total_Chw, np.nan), where=num_C11 > 0)
 
 
-def class_sums(class_P: I32, raw_Phw: F32, class_N: I32, boxes_N4: F32, size_N2: I64) -> ClassSums:
+def class_sums(class_P: I64, raw_Phw: F32, class_N: I64, boxes_N4: F32, size_N2: I64) -> ClassSums:
     """Add up maps by class, and boxes by class in pictures of (width, height).
 
     Maps without a positive value are left out.

@@ -1,8 +1,8 @@
 """wsolevaluation's protocol (Choe et al. 2020, clovaai/wsolevaluation), bit for bit: score maps, boxes, curves, PxAP.
 
-A raw map is enlarged to 224x224 (bicubic, float64), scaled by min-max, quantised to 0..255 by truncation and thresholded
-at t = 0, 0.001, ..., 0.999. True boxes are integers (x0, y0, x1, y1) with both ends inside, scaled to 224x224 by
-truncation. All counts are integers: sums over images, in any order and grouping.
+A raw map is enlarged to 224x224 (bicubic, float64), scaled by min-max, quantised to 0..255 by truncation and
+thresholded at t = 0, 0.001, ..., 0.999. True boxes are integers (x0, y0, x1, y1) with both ends inside, scaled to
+224x224 by truncation. All counts are integers: sums over images, in any order and grouping.
 
 Letters: h, w the network's grid, S = 224, T = 1000 thresholds, L = 255 levels that they fall on, D = 3 IoUs, G true
 boxes, E = 1002 bins of scores.
@@ -11,7 +11,7 @@ boxes, E = 1002 bins of scores.
 import cv2
 import numpy as np
 
-from cam_ops.arrays import F32, F64, I64, U8
+from cam_ops.arrays import F32, F64, I64, U8, Bools
 from cam_ops.level_sets import NUM_LEVELS, compiled
 
 SIDE = 224
@@ -23,26 +23,28 @@ NUM_BINS = len(EDGES) - 1
 INSIDE, IGNORED = 1, 255
 
 
-def enlarged_map(raw_hw: F32, rectangle_4: F32, width: int, height: int) -> tuple[F64, F64 | None]:
-    """Return a raw map over the whole picture, float64 (S, S), and where it says something, None if everywhere.
+def enlarged_map(raw_hw: F32, rectangle_4: F32, width: int, height: int) -> F64:
+    """Return a raw map over the whole picture, float64 (S, S).
 
-    `rectangle_4` is the part of a picture of `width` x `height` that the map's grid covers. Where it is the whole, as in
-    wsolevaluation, this is `cv2.resize`. Elsewhere each of the S x S pixels takes the value at its own place, by the
+    `rectangle_4` is the part of a picture of `width` x `height` that the map's grid covers. Where it is the whole, as
+    in wsolevaluation, this is `cv2.resize`. Elsewhere each of the S x S pixels takes the value at its own place, by the
     same cubic; beyond the grid it takes the map's least value within the picture.
     """
     x0, y0, x1, y1 = rectangle_4.tolist()
     if (x0, y0, x1, y1) == (0, 0, width, height):
-        return cv2.resize(raw_hw.astype(np.float64), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), None
+        whole_SS: F64 = np.empty((SIDE, SIDE))
+        cv2.resize(raw_hw.astype(np.float64), (SIDE, SIDE), dst=whole_SS, interpolation=cv2.INTER_CUBIC)
+        return whole_SS
     weight_Sh, seen_y = _cubic_weights(raw_hw.shape[0], y0, y1, height)
     weight_Sw, seen_x = _cubic_weights(raw_hw.shape[1], x0, x1, width)
-    map_SS = weight_Sh @ raw_hw.astype(np.float64) @ weight_Sw.T
+    map_SS: F64 = weight_Sh @ raw_hw.astype(np.float64) @ weight_Sw.T
     seen_SS = seen_y[:, None] & seen_x
     if not seen_SS.all():
         map_SS[~seen_SS] = map_SS[seen_SS].min() if seen_SS.any() else 0
-    return map_SS, seen_SS
+    return map_SS
 
 
-def _cubic_weights(cells: int, start: float, end: float, size: int) -> tuple[F64, np.ndarray]:
+def _cubic_weights(cells: int, start: float, end: float, size: int) -> tuple[F64, Bools]:
     """Return the weights of a grid's cells at S places across a picture, and which of the places the grid covers.
 
     OpenCV's cubic: a = -0.75, cells at their centres, those at the ends repeated.
@@ -60,7 +62,8 @@ def _cubic_weights(cells: int, start: float, end: float, size: int) -> tuple[F64
 def _cubic(distance_S: F64, a: float = -0.75) -> F64:
     near = ((a + 2) * distance_S - (a + 3)) * distance_S**2 + 1
     far = ((a * distance_S - 5 * a) * distance_S + 8 * a) * distance_S - 4 * a
-    return np.where(distance_S <= 1, near, np.where(distance_S < 2, far, 0))
+    weight_S: F64 = np.where(distance_S <= 1, near, np.where(distance_S < 2, far, 0))
+    return weight_S
 
 
 def score_map(map_SS: F64) -> F64:
@@ -68,7 +71,7 @@ def score_map(map_SS: F64) -> F64:
     low, high = map_SS.min(), map_SS.max()
     if not high > low:  # also where one of them is NaN
         return np.zeros_like(map_SS)
-    scaled_SS = map_SS - low
+    scaled_SS: F64 = map_SS - low
     scaled_SS /= scaled_SS.max()
     return scaled_SS
 
@@ -88,7 +91,7 @@ def filled(boxes_G4: I64) -> U8:
 
 
 def score_histograms(score_SS: F64, mask_SS: U8) -> I64:
-    """Count the scores inside and outside a mask in the bins between EDGES, int64 (2, E); IGNORED pixels are left out."""
+    """Count the scores inside and outside a mask in each bin of EDGES, int64 (2, E); IGNORED pixels are left out."""
     counts_2E = np.zeros((2, NUM_BINS), np.int64)
     _count_scores(score_SS, mask_SS, EDGES, counts_2E)
     return counts_2E

@@ -46,3 +46,22 @@ DETECTIONS = pa.schema(
     ]
 )
 """For average precision, by image and class: a row for its true boxes, score null, then one for each detection."""
+
+PER_CLASS = pa.schema(
+    [
+        pa.field("class_id", pa.int32(), nullable=False),
+        pa.field("class_name", pa.string(), nullable=False),
+        pa.field("images", pa.int64(), nullable=False),
+        pa.field("correct", pa.int64(), nullable=False),
+        pa.field("gt_known_loc", pa.float64()),
+        pa.field("top1_loc", pa.float64()),
+        pa.field("mean_iou", pa.float64()),
+        pa.field("ap", pa.float64()),
+        pa.field("num_maps", pa.int64(), nullable=False),
+        pa.field("mean_map", pa.list_(pa.float64())),
+        pa.field("box_density", pa.list_(pa.int64())),
+        pa.field("suspected_place", pa.string()),
+    ]
+)
+"""One row per class: images of it and their figures in percent; its maps, each over its peak, averaged, and how many
+of its boxes cover each cell of a 16x16 grid, by rows; where most of that lies, if it is suspected of a shortcut."""

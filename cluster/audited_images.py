@@ -121,7 +121,7 @@ class ShardAudit:
         width, height = image["width"], image["height"]
         objects = [box for box in truth["boxes"] if not box["crowd"]]
         rectangle_4 = shown.rectangle_P4[place]
-        map_SS, _ = wsol.enlarged_map(shown.raw_Phw[place], rectangle_4, width, height)
+        map_SS = wsol.enlarged_map(shown.raw_Phw[place], rectangle_4, width, height)
         score_SS = wsol.score_map(map_SS)
         scaled_by = truth["truth_width"] or width, truth["truth_height"] or height
         ends_G4 = np.array([[box[f"w{name}"] for name in CORNERS] for box in objects], np.int64).reshape(-1, 4)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from mmap import mmap
 
 import pyarrow as pa
 
@@ -42,7 +43,7 @@ class Prefix:
         """Return what changes when a file is replaced, None where there is none."""
         return object_version(self.where(name), self.options)
 
-    def publish(self, name: str, content: bytes) -> None:
+    def publish(self, name: str, content: bytes | mmap) -> None:
         """Put a whole file in place, replacing what bears its name. Raises StorageError."""
         put_object(self.where(name), content, self.options)
 

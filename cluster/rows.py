@@ -6,6 +6,7 @@ images of a batch, T best classes, P explained (image, class) pairs, h, w the gr
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ class ShardReport:
 
     shard: int
     statuses: dict[str, int]  # images by status
+    findings: Any = None  # what the driver needs of it besides its files
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import lru_cache
 from itertools import count
+from mmap import mmap
 from pathlib import Path
 from typing import TypeVar
 
@@ -138,7 +139,7 @@ def _read_gs(system: fs.FileSystem, path: str, offset: int, max_bytes: int | Non
     return b"".join(pieces)[offset:]
 
 
-def put_object(address: str, content: bytes, options: StorageOptions) -> None:
+def put_object(address: str, content: bytes | mmap, options: StorageOptions) -> None:
     """Upload a whole object, which replaces what bears its name; raises StorageError.
 
     In a thread, where no interrupt comes between: a stream that is dropped publishes what it has.

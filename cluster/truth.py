@@ -49,7 +49,7 @@ PROBLEMS = {
 class TruthConfig:
     """Where ground truth is."""
 
-    truth: str
+    truth: str | None = None
     """Ground truth: a COCO JSON, a CSV or Parquet file of boxes, ImageNet's LOC CSV, tar files with boxes in members
     json, a folder of Pascal VOC, YOLO, masks or wsolevaluation's metadata."""
     truth_format: Literal["auto"] | Format = "auto"
@@ -86,6 +86,7 @@ def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_dir: RunDi
     Memory does not grow with the run, but for COCO files, which are read whole. Raises UsageError for a truth that
     cannot be read or names none of the images.
     """
+    assert config.truth is not None
     find = class_finder(run.class_names, config.class_map)
     source = open_truth(config.truth, config.truth_format, config.masks)
     with open_database() as database:

@@ -16,6 +16,7 @@ from jobs.flags import last_value
 COMMANDS = {
     "label": "turn a folder of images into heat maps and boxes; resumes by default",
     "rebox": "make new boxes from a run's maps, without model, pictures or GPU",
+    "audit": "how well a run localizes: against ground truth, and by signs that need none",
     "verify": "prove a run whole: every planned image exactly once, files readable, boxes inside their image",
     "status": "progress of a run, from its files alone",
     "show": "draw one image with its heat maps and boxes",
