@@ -97,16 +97,22 @@ def _yolo_names(folder: Path) -> dict[int, str]:
             text = read_bounded(path, MAX_NAMES_BYTES).decode("utf-8-sig")
             if path.suffix not in (".yaml", ".yml"):
                 return dict(enumerate(line.strip() for line in text.splitlines()))
-            try:
-                document = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(f"it is no YAML: {error}") from None
+            document = _plain_yaml(text)
             names: Any = document.get("names", []) if isinstance(document, dict) else None
             named = dict(enumerate(names)) if isinstance(names, list) else names
             if not isinstance(named, dict) or not all(isinstance(word, str) for word in named.values()):
                 raise ValueError("expected `names`, a list of texts, or texts by number")
             return named
     return {}
+
+
+def _plain_yaml(text: str) -> Any:
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # merged, they fill the memory
+            raise ValueError("it has aliases, which are not read")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is no YAML: {error}") from None
 
 
 def masks(folder: str) -> Iterator[Entry]:
