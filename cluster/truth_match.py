@@ -23,7 +23,7 @@ from cluster.rundir import RunDir
 from cluster.truth_problems import NUM_EXAMPLES, Problem, shown_example
 from cluster.verify import read_table
 
-MEMORY_LIMIT = "1GiB"
+MEMORY_LIMIT = "512MiB"
 NUM_THREADS = 2
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 SHARDS_AT_ONCE = 64
