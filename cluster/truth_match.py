@@ -23,7 +23,7 @@ from cluster.rundir import RunDir
 from cluster.truth_problems import NUM_EXAMPLES, Problem, shown_example
 from cluster.verify import read_table
 
-MEMORY_LIMIT = "1GiB"
+MEMORY_LIMIT = "512MiB"
 NUM_THREADS = 2
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 SHARDS_AT_ONCE = 64
@@ -133,8 +133,8 @@ CREATE MACRO has_box_of(x0, y0, x1, y1) AS coalesce(x0, y0, x1, y1) IS NOT NULL;
 TRUTHS = """
 CREATE TABLE truths AS
 SELECT image AS id, path_of(image) AS path, stem_of(image) AS stem,
-    first(struct_pack(width, height) ORDER BY rowid) FILTER (width IS NOT NULL AND height IS NOT NULL) AS size,
-    first(image_word ORDER BY rowid) FILTER (image_word IS NOT NULL) AS image_word
+    arg_min(struct_pack(width, height), rowid) FILTER (width IS NOT NULL AND height IS NOT NULL) AS size,
+    arg_min(image_word, rowid) FILTER (image_word IS NOT NULL) AS image_word
 FROM entries WHERE image <> '' GROUP BY image;
 CREATE TABLE keyed AS
 SELECT rowid AS place, image_id AS id, path_of(image_id) AS path, stem_of(image_id) AS stem FROM planned;
@@ -150,8 +150,8 @@ WITH rest AS (
 ), candidates AS (
     SELECT {key}, min(place) AS place, count(*) AS num FROM keyed SEMI JOIN rest USING ({key}) GROUP BY {key}
 )
-SELECT place, rest.id, {is_exact} FROM rest JOIN candidates USING ({key})
-WHERE rest.num = 1 AND candidates.num = 1 AND place NOT IN (SELECT place FROM matches)
+SELECT place, rest.id, {is_exact} FROM rest JOIN candidates USING ({key}) ANTI JOIN matches USING (place)
+WHERE rest.num = 1 AND candidates.num = 1
 """
 IMAGES = """
 CREATE TABLE images AS
