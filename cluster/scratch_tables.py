@@ -1,6 +1,7 @@
 """Tables of two runs side by side in a DuckDB file of their own, so that memory does not grow with the runs."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +18,14 @@ Rows = list[dict[str, Any]]
 
 
 class ScratchTables:
-    """The open file. Names of tables and queries are written here in the code: nothing from a run becomes SQL."""
+    """The open file. Names of tables and queries are written in the code: nothing from a run becomes SQL.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    Queries run in a thread of their own: DuckDB 2.0 does not hear Ctrl-C while it works.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, thread: ThreadPoolExecutor) -> None:
         self.connection = connection
+        self.thread = thread
 
     def create(self, table: str, schema: pa.Schema) -> None:
         """Make an empty table."""
@@ -32,10 +37,16 @@ class ScratchTables:
 
     def execute(self, query: str) -> None:
         """Run a query for its effect."""
-        self.connection.execute(query)
+        self.rows(query)
 
     def rows(self, query: str, *values: object) -> Rows:
         """Run a query; return its rows by column name."""
+        try:
+            return self.thread.submit(self._rows, query, values).result()
+        finally:
+            self.connection.interrupt()
+
+    def _rows(self, query: str, values: tuple[object, ...]) -> Rows:
         cursor = self.connection.execute(query, values)
         names = [column[0] for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -46,19 +57,20 @@ class ScratchTables:
 
 
 @contextmanager
-def scratch_tables() -> Iterator[ScratchTables]:
+def scratch_tables(memory_limit: str = MEMORY_LIMIT) -> Iterator[ScratchTables]:
     """Open a file without tables, and remove it at the end; raises StorageError where there is no room for it."""
     with TemporaryDirectory(prefix="camray-") as scratch:
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY_LIMIT,
+            "memory_limit": memory_limit,
             "temp_directory": scratch,
             "threads": 1,  # means are then added up in one order
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
         try:
-            with duckdb.connect(str(Path(scratch, "tables.duckdb")), config=settings) as connection:
-                yield ScratchTables(connection)
+            path = str(Path(scratch, "tables.duckdb"))
+            with duckdb.connect(path, config=settings) as connection, ThreadPoolExecutor(1) as thread:
+                yield ScratchTables(connection, thread)
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             reason = str(error).partition("\n")[0]
             raise StorageError(f"no room in {scratch}: {reason}; set TMPDIR to a folder with room") from None

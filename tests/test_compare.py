@@ -1,8 +1,12 @@
 """`compare`: differences of real runs counted again by hand, paired intervals, gates that fail, what is refused."""
 
 import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cam_ops.errors import UsageError
+from cam_ops.errors import StorageError, UsageError
 from cluster.gates import parse_gate
+from cluster.scratch_tables import scratch_tables
 from tests.conftest import Command, table_rows
 from tests.stores import Store
 
@@ -363,6 +368,19 @@ def test_damaged_tables_and_no_run_at_all_are_refused(two_runs: tuple[Path, Path
     assert (damaged.code, "has empty boxes; see `verify`" in damaged.result["error"]) == (5, True)
     assert Command("compare", a, tmp_path / "nowhere").code == 5
     assert Command("compare", a).code == 2
+
+
+def test_a_long_query_is_interrupted() -> None:
+    start_s = time.monotonic()
+    Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), scratch_tables() as tables:
+        tables.execute("SELECT count(*) FROM range(100000) a, range(10000000) b WHERE a.range * b.range % 7 = 3")
+    assert time.monotonic() - start_s < 20
+
+
+def test_without_room_for_the_tables_the_cure_is_said() -> None:
+    with pytest.raises(StorageError, match="set TMPDIR to a folder with room"), scratch_tables("1MiB") as tables:
+        tables.execute("CREATE TABLE t AS SELECT range, random() AS x FROM range(3000000) ORDER BY x")
 
 
 def test_an_incomplete_run_is_compared_as_far_as_it_is(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
