@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -212,20 +212,27 @@ def maps_of(run_dir: RunDir, run: Run) -> tuple[RunDir, Run]:
 
 def refuse_another(run_dir: RunDir, existing: Run, asked: Request, maps_from: MapsFrom | None = None) -> None:
     """Raise RefusedError naming the fields that differ and the cheapest way out, unless the requests are equal."""
-    before = _flat({**asdict(existing.request), "maps_from": existing.maps_from and existing.maps_from.root})
-    after = _flat({**asdict(asked), "maps_from": maps_from and maps_from.root})
-    different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    different = changed_fields(existing, replace(existing, request=asked, maps_from=maps_from))
     if not different:
         return
-    changes = "; ".join(f"{key} was {_shown(before.get(key))}, now {_shown(after.get(key))}" for key in different)
+    changes = "; ".join(f"{key} was {before}, now {after}" for key, (before, after) in different.items())
     ways = "give the same flags to resume it, another --out to keep both, or --overwrite to replace it"
     if existing.maps_from is None and all(key.startswith(BOX_SETTINGS) for key in different):
-        flags = " ".join(f"--{key.partition('.')[2]} {_shown(after[key])}" for key in different)
+        flags = " ".join(f"--{key.partition('.')[2]} {after}" for key, (_, after) in different.items())
         ways += (
             f"; its maps serve for these boxes, without the model: python -m jobs rebox {shlex.quote(run_dir.root)} "
             f"--out NEW {flags}"
         )
     raise RefusedError(f"{run_dir.root} holds another request ({changes}); {ways}")
+
+
+def changed_fields(before: Run, after: Run) -> dict[str, tuple[str, str]]:
+    """Return the fields of the request that differ, and `maps_from`, by name, each as it stands behind its flag."""
+    was, now = (
+        _flat({**asdict(run.request), "maps_from": run.maps_from and run.maps_from.root}) for run in (before, after)
+    )
+    different = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+    return {key: (_shown(was.get(key)), _shown(now.get(key))) for key in different}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": "prove a run whole: every planned image exactly once, files readable, boxes inside their image",
     "status": "progress of a run, from its files alone",
     "show": "draw one image with its heat maps and boxes",
+    "compare": "what changed between two runs; --fail-if makes it a test",
     "bench": "measure this machine: stages, whole runs, peers",
     "demo": "the whole chain on real photos, in under two minutes",
 }

@@ -151,6 +151,33 @@ def test_a_detection_takes_the_truth_that_it_overlaps_most_and_only_once() -> No
     assert hits_and_misses(matched_N, ignored_N, 9) == (1, 2)
 
 
+def test_of_truth_that_overlaps_equally_the_later_is_taken() -> None:
+    truth_M4 = np.array([[0, 0, 10, 10], [10, 0, 20, 10.0]])
+    detections_N4 = np.array([[0, 0, 20, 10], [10, 0, 20, 10.0]])
+    no_crowd_M = np.array([False, False])
+    matched_N, ignored_N, _ = match_image(detections_N4, truth_M4, no_crowd_M)
+    assert matched_N.tolist() == [
+        1,
+        0b1111111110,
+    ]  # IoU .5 with both: at .5 the second box is gone for the second detection
+    group = {
+        "image": 0,
+        "class": 0,
+        "truth": truth_M4,
+        "crowd": no_crowd_M,
+        "boxes": detections_N4,
+        "score": [0.9, 0.8],
+    }
+    ap_T = average_precision(np.array([0.9, 0.8]), matched_N, ignored_N, 2)
+    np.testing.assert_allclose(ap_T, pycocotools_ap([group], 1)[0], rtol=0, atol=1e-12)
+
+
+def test_a_detection_that_matches_is_not_excused_by_a_crowd_around_it() -> None:
+    truth_M4 = np.array([[0, 0, 100, 100], [0, 0, 10, 8.0]])
+    matched_N, ignored_N, num_truth = match_image(np.array([[0, 0, 10, 10.0]]), truth_M4, np.array([True, False]))
+    assert (matched_N.tolist(), ignored_N.tolist(), num_truth) == ([0b1111111], [0b1110000000], 1)
+
+
 def test_a_crowd_excuses_any_number_of_detections_inside_it() -> None:
     crowd_M4 = np.array([[0, 0, 100, 100.0]])
     detections_N4 = np.array([[0, 0, 10, 10], [95, 0, 105, 10], [200, 0, 210, 10.0]])

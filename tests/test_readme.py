@@ -16,6 +16,7 @@ from cluster.labelling import LabelConfig
 from cluster.reboxing import ReboxConfig
 from jobs.__main__ import COMMANDS
 from jobs.bench import BenchConfig
+from jobs.compare import CompareConfig
 from jobs.demo import DemoConfig
 from jobs.flags import parse
 from jobs.show import ShowConfig
@@ -31,6 +32,7 @@ CONFIGS = {
     "verify": VerifyConfig,
     "status": StatusConfig,
     "show": ShowConfig,
+    "compare": CompareConfig,
     "demo": DemoConfig,
     "bench": BenchConfig,
 }
