@@ -181,9 +181,12 @@ def corloc(counts: Counts) -> Figure:
     return Figure(value_R=value_R, images=sum(int(found_R2[0, 1]) for found_R2 in counts.corloc.values()))
 
 
-def curves(counts: Counts, *, has_masks: bool) -> dict[str, F64]:
-    """Return the curves over all T thresholds, in percent, precision and recall of pixels as shares; (T,) each."""
-    images = max(1, int(counts.figure("oracle")[0, 1]))
+def curves(counts: Counts) -> dict[str, F64]:
+    """Return the curves over all T thresholds, in percent, precision and recall of pixels as shares; (T,) each.
+
+    Without true boxes those of boxes are NaN.
+    """
+    images = int(counts.figure("oracle")[0, 1]) or np.nan
     curve_2DT = 100.0 * counts.curve_R2DL[0][:, :, wsol.LEVEL_T] / images
     precision_E, recall_E = wsol.pixel_curve(counts.pixels_R2E[0])
     num_thresholds = len(wsol.THRESHOLD_T)

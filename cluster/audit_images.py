@@ -92,5 +92,7 @@ def signal_summary(path: Path, whole_image: float) -> dict[str, object]:
 
 def rows_of(query: str, values: list[object]) -> list[dict[str, Any]]:
     """Return the rows of a query."""
-    rows: list[dict[str, Any]] = duckdb.sql(query, params=values).to_arrow_table().to_pylist()
+    found = duckdb.sql(query, params=values)
+    assert found is not None
+    rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
     return rows

@@ -65,7 +65,7 @@ def _shown(run: Run, tables: ShardTables) -> _Shown:
     boxes = tables.boxes.filter(np.equal(tables.boxes["threshold"].to_numpy(), threshold))
     row_N, class_N = boxes["row"].to_numpy(), boxes["class_id"].to_numpy()
     starts = np.flatnonzero(np.diff(row_N, prepend=-1) | np.diff(class_N, prepend=-1)).tolist()
-    ends = [*starts[1:], len(row_N)]
+    ends = [*starts[1:], *([len(row_N)] if starts else [])]
     return _Shown(
         tables=tables,
         raw_Phw=tables.heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy().reshape(-1, *run.grid),
@@ -173,10 +173,15 @@ class ShardAudit:
         )
 
     def _add_signals(self, shown: _Shown, rows: list[dict[str, Any]]) -> None:
-        """Fill in what maps say without truth: of the true class's map, or of an image's first."""
+        """Fill in what maps say without truth: of the map of the true class, else of the label, else of the first."""
         first = {row: place for place, row in reversed(list(enumerate(shown.row_P.tolist())))}
         chosen = [row for row in rows if row["row"] in first]
-        places = [shown.place.get((row["row"], row["true_class"]), first[row["row"]]) for row in chosen]
+        places = [
+            shown.place.get(
+                (row["row"], row["label"] if row["true_class"] is None else row["true_class"]), first[row["row"]]
+            )
+            for row in chosen
+        ]
         request, images = self.run.request, shown.tables.images
         raw_Phw, rectangle_P4 = shown.raw_Phw[places], shown.rectangle_P4[places]
         rows_P = [row["row"] for row in chosen]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import tyro.conf
 
 from cam_ops.counts import Counts, Split, no_counts
+from cam_ops.curves import draw_curves
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.localization import FAILURES
 from cam_ops.metrics import NO_BOXES, NO_CLASSES, Figure, corloc, curves, figures_of, missing, slices_of
@@ -128,7 +129,10 @@ def audit(config: AuditConfig) -> Audit:
     if truth is not None:
         replicates = {name: figure.value_R[1:] for name, figure in found.figures.items()}
         audit_dir.publish("bootstrap.parquet", encode(pa.table(replicates)))
-        audit_dir.publish("curves.parquet", encode(pa.table(curves(counts, has_masks=truth.has_masks))))
+        drawn = curves(counts)
+        audit_dir.publish("curves.parquet", encode(pa.table(drawn)))
+        for name, content in draw_curves(drawn, run_dir.root).items():
+            audit_dir.publish(name, content)
     audit_dir.publish(METRICS, json.dumps(document, indent=1, allow_nan=False).encode())
     _clear(audit_dir, keep=True)
     return Audit(document=document, statuses=statuses)
