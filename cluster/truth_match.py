@@ -37,7 +37,10 @@ PLANNED = pa.schema(
 
 @contextmanager
 def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an empty database in a scratch folder, which goes with it. Raises StorageError where room lacks."""
+    """Open an empty database in a scratch folder, which goes with it.
+
+    Raises StorageError where room lacks, KeyboardInterrupt where a signal's handler raised that during a query.
+    """
     with TemporaryDirectory(prefix="camray-") as scratch:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
@@ -54,6 +57,10 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
             raise StorageError(
                 f"cannot match the ground truth in {scratch}: {reason}; set TMPDIR to a folder with room"
             ) from None
+        except RuntimeError as error:
+            if str(error) != "Query interrupted":  # DuckDB drops what a signal's handler raised
+                raise
+            raise KeyboardInterrupt from None
 
 
 def load(database: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:

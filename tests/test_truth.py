@@ -4,7 +4,10 @@ import csv
 import gzip
 import io
 import json
+import os
+import signal
 import tarfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +28,7 @@ from cluster.rundir import RunDir, shard_name
 from cluster.sources import open_listing
 from cluster.storage import read_object
 from cluster.truth import TruthConfig, TruthReport, prepare_truth, read_truth_shard
+from cluster.truth_match import open_database
 from cluster.truth_rows import TRUTH
 from tests.conftest import Command
 from tests.stores import Store
@@ -525,6 +529,14 @@ def test_what_is_no_truth_of_this_run_is_refused(planner: Planner, tmp_path: Pat
     assert "--truth expects a local file" in refusal(planner, {"1.jpg": (40, 20, None)}, "s3://bucket/boxes.csv")
     assert "expects a folder" in refusal(planner, {"1.jpg": (40, 20, None)}, table, truth_format="voc")
     assert not (tmp_path / "run" / "audit").exists()
+
+
+def test_an_interrupt_during_a_query_is_one() -> None:
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt), open_database() as database:
+        database.execute("CREATE TABLE long AS SELECT i % 1000003 AS k FROM range(1000000000) t(i) ORDER BY k")
+    timer.join()
 
 
 def test_a_run_on_s3_has_its_truth_there(template: Run, s3: Store, tmp_path: Path) -> None:
