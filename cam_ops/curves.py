@@ -44,17 +44,16 @@ def draw_curves(curves: Mapping[str, F64], name: str) -> dict[str, bytes]:
     """Return the bytes of `curves.svg` and `curves.png`; `name` stands above them.
 
     `curves` has `threshold`, `box_acc_30`, `_50`, `_70`, `box_acc_v2_30`, `_50`, `_70` (percent), `px_precision` and
-    `px_recall` (0..1), all (L,). What is missing or NaN throughout is not drawn; without pixels there is one panel. The
-    best threshold of each curve is marked, the first of equals.
+    `px_recall` (0..1), all (L,). What is missing or NaN throughout is not drawn; without boxes, or without
+    pixels, there is one panel. The best threshold of each curve is marked, the first of equals.
     """
-    has_pixels = _is_known(curves, "px_precision") and _is_known(curves, "px_recall")
+    draw = [_draw_boxes] if any(_is_known(curves, name) for name in curves if name.startswith("box_acc")) else []
+    draw += [_draw_pixels] if _is_known(curves, "px_precision") and _is_known(curves, "px_recall") else []
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10 if has_pixels else 5.6, 4.6), layout="constrained")
+        figure = Figure(figsize=(10 if len(draw) > 1 else 5.6, 4.6), layout="constrained")
         figure.suptitle(name, fontsize=11)
-        panels = figure.subplots(1, 2 if has_pixels else 1, squeeze=False)[0]
-        _draw_boxes(panels[0], curves)
-        if has_pixels:
-            _draw_pixels(panels[1], curves)
+        for number, draw_panel in enumerate(draw, start=1):
+            draw_panel(figure.add_subplot(1, len(draw), number), curves)
         return {"curves.svg": _saved(figure, "svg"), "curves.png": _saved(figure, "png")}
 
 

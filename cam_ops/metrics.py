@@ -42,7 +42,7 @@ class Figure:
 
     def document(self) -> dict[str, object]:
         """Return the figure as it stands in metrics.json."""
-        low, high = interval(self.value_R[1:])
+        low, high = interval(float(self.value_R[0]), self.value_R[1:])
         shown = {"value": self.value_R[0], "low": low, "high": high}
         document: dict[str, object] = {name: float(x) if np.isfinite(x) else None for name, x in shown.items()}
         document |= {"images": self.images, "unit": self.unit}

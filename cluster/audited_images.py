@@ -176,12 +176,8 @@ class ShardAudit:
         """Fill in what maps say without truth: of the map of the true class, else of the label, else of the first."""
         first = {row: place for place, row in reversed(list(enumerate(shown.row_P.tolist())))}
         chosen = [row for row in rows if row["row"] in first]
-        places = [
-            shown.place.get(
-                (row["row"], row["label"] if row["true_class"] is None else row["true_class"]), first[row["row"]]
-            )
-            for row in chosen
-        ]
+        wanted = [row["label"] if row["true_class"] is None else row["true_class"] for row in chosen]
+        places = [shown.place.get((row["row"], c), first[row["row"]]) for row, c in zip(chosen, wanted, strict=True)]
         request, images = self.run.request, shown.tables.images
         raw_Phw, rectangle_P4 = shown.raw_Phw[places], shown.rectangle_P4[places]
         rows_P = [row["row"] for row in chosen]
@@ -344,11 +340,11 @@ def _values(added: list[_Added]) -> ImageValues:
 
 def _corloc(matches: list[_Match], split: Split) -> dict[int, I64]:
     """Count, by class, the images whose best box of it is right, and the images, in each row of weights."""
-    counts: dict[int, I64] = {}
     judged = [match for match in matches if match.is_found is not None]
-    for class_id in sorted({match.class_id for match in judged}):
-        found = [match for match in judged if match.class_id == class_id]
-        weight_RM = split.weights(np.array([match.seed for match in found], np.uint64))
-        found_M2 = np.array([[bool(match.is_found), True] for match in found], np.float64)
-        counts[class_id] = (weight_RM @ found_M2).astype(np.int64)
-    return counts
+    weight_RJ = split.weights(np.array([match.seed for match in judged], np.uint64))
+    class_J = np.array([match.class_id for match in judged], np.int64)
+    found_J2 = np.array([[bool(match.is_found), True] for match in judged], np.float64).reshape(-1, 2)
+    return {
+        class_id: (weight_RJ[:, class_J == class_id] @ found_J2[class_J == class_id]).astype(np.int64)
+        for class_id in np.unique(class_J).tolist()
+    }

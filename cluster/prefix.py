@@ -36,7 +36,7 @@ class Prefix:
         return content
 
     def open(self, name: str) -> pa.BufferReader:
-        """Return what pyarrow reads a file from: the file in memory, the last one is kept."""
+        """Return what pyarrow reads a file from: the file in memory, the last two are kept."""
         return pa.BufferReader(_kept(self, name, self.version(name)))
 
     def version(self, name: str) -> tuple[int, int] | None:
@@ -69,7 +69,7 @@ class Prefix:
         """Nothing to sweep: an upload that did not end is not there."""
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _kept(prefix: Prefix, name: str, version: tuple[int, int] | None) -> bytes:
     content = prefix.read(name, MAX_KEPT_BYTES)
     if content is None:

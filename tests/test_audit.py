@@ -128,8 +128,11 @@ def test_figures_and_replicates_are_those_of_plain_loops(run: Path, truth: Path,
     for b, weights_N in enumerate(weights_BN.astype(float)):
         drawn = plain.figures(weights_N)
         assert {name: replicates[name][b].as_py() for name in drawn} == pytest.approx(drawn, abs=1e-4)
-    low, high = np.percentile(replicates["gt_known_loc"], (2.5, 97.5))
-    assert (document["metrics"]["gt_known_loc"]["low"], document["metrics"]["gt_known_loc"]["high"]) == (low, high)
+    low, median, high = np.percentile(replicates["gt_known_loc"], (2.5, 50, 97.5)) - expected["gt_known_loc"]
+    figure = document["metrics"]["gt_known_loc"]
+    assert (figure["low"] - figure["value"], figure["high"] - figure["value"]) == pytest.approx(
+        (low - median, high - median)
+    )
     rows = pq.read_table(run / "audit" / "per_image.parquet").to_pylist()
     assert [row["image_id"] for row in rows] == plain.ids
     assert [row["iou"] for row in rows] == pytest.approx(plain.first, abs=1e-6)

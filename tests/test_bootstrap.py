@@ -29,10 +29,14 @@ def test_weights_are_poisson_and_do_not_depend_on_the_other_images() -> None:
 def test_the_interval_of_a_mean_is_the_normal_one() -> None:
     values_N = np.random.default_rng(0).random(400)
     weights_BN = poisson_weights(image_seeds([str(i) for i in range(400)]), 1000).astype(float)
-    low, high = interval(weights_BN @ values_N / weights_BN.sum(1))
+    low, high = interval(values_N.mean(), weights_BN @ values_N / weights_BN.sum(1))
     half = 1.96 * values_N.std() / 20
     assert (low, high) == (
         pytest.approx(values_N.mean() - half, abs=0.004),
         pytest.approx(values_N.mean() + half, abs=0.004),
     )
-    assert np.isnan(interval(np.full(5, np.nan))).all()
+    assert np.isnan(interval(1.0, np.full(5, np.nan))).all()
+
+
+def test_replicates_that_are_all_too_high_surround_the_figure() -> None:
+    assert interval(10.0, np.linspace(20, 21, 1001)) == (pytest.approx(9.525), pytest.approx(10.475))
