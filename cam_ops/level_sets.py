@@ -185,25 +185,37 @@ def _minima(key_P: I32, side: int, row_P: I32, code_P: I32, label_P: I32, path_P
 
 @compiled
 def _follow(code_P: I32, steps: I32, stay: int, side: int, label_P: I32, path_P: I32, count: int) -> int:
-    """Follow each pixel to its end, whose label is a new one; `count` labels are given already."""
+    """Follow each pixel to its end, whose label is a new one; `count` labels are given already.
+
+    The codes are replaced by the place of the next pixel.
+    """
     padded = side + 2
     for y in range(1, side + 1):  # what leads back, then what leads on: most
-        for i in range(y * padded + 1, y * padded + side + 1):
-            if code_P[i] & 15 == stay:
-                label_P[i] = count
+        start = y * padded + 1
+        row_S, label_S = code_P[start : start + side], label_P[start : start + side]
+        for x in range(side):
+            if row_S[x] & 15 == stay:
+                label_S[x] = count
                 count += 1
-            label_P[i] = label_P[i + steps[code_P[i] & 15]]
+        for x in range(side):
+            row_S[x] = np.int32(start + x) + steps[row_S[x] & 15]
+        for x in range(side):
+            label_S[x] = label_P[np.uint32(row_S[x])]
     for y in range(side, 0, -1):
-        for i in range(y * padded + side, y * padded, -1):
-            label_P[i] = label_P[i + steps[code_P[i] & 15]]
+        start = y * padded + 1
+        row_S, label_S = code_P[start : start + side], label_P[start : start + side]
+        for x in range(side - 1, -1, -1):
+            label_S[x] = label_P[np.uint32(row_S[x])]
     for y in range(1, side + 1):
         for start in range(y * padded + 1, y * padded + side + 1):
+            if label_P[start] >= 0:
+                continue
             length = 0
             at = start
             while label_P[at] < 0:
                 path_P[length] = at
                 length += 1
-                at += steps[code_P[at] & 15]
+                at = code_P[at]
             label = label_P[at]
             for i in range(length):
                 label_P[path_P[i]] = label
@@ -219,16 +231,22 @@ def _find(parent_N: I32, basin: int) -> int:
 
 
 @compiled
-def _extents(key_P: I32, side: int, label_P: I32, num_basins: int) -> I32:
-    """Return the extents (x0, y0, x1, y1, both ends inside) of each basin's pixels of each value, int32 (N, 256, 4)."""
+def _extents(key_P: I32, side: int, label_P: I32, num_basins: int, first: int) -> I32:
+    """Return the extents (x0, y0, x1, y1, both ends inside) of each basin's pixels of each value, int32 (N, 256, 4).
+
+    Basins before the `first` are left out.
+    """
     extent_NV4 = np.empty((num_basins, 256, 4), np.int32)
     extent_NV4[:, :, :2] = NOTHING
     extent_NV4[:, :, 2:] = -1
     padded = side + 2
     for y in range(side):
         start = (y + 1) * padded + 1
+        label_S, key_S = label_P[start : start + side], key_P[start : start + side]
         for x in range(side):
-            extent = extent_NV4[label_P[start + x], key_P[start + x] >> FRACTION_BITS]
+            if label_S[x] < first:
+                continue
+            extent = extent_NV4[label_S[x], key_S[x] >> FRACTION_BITS]
             if x < extent[0]:
                 extent[0] = x
             if y < extent[1]:
@@ -256,17 +274,21 @@ def _holes(
     first_V = np.full(256, -1, np.int32)
     count = 0
     for y in range(1, side + 1):
-        for i in range(y * padded + 1, y * padded + side + 1):
-            label = label_P[i]
-            if ((label_P[i + 1] ^ label) | (label_P[i + padded] ^ label)) == 0:
+        start = y * padded + 1
+        here, right = label_P[start : start + side], label_P[start + 1 : start + side + 1]
+        down = label_P[start + padded : start + padded + side]
+        for x in range(side):
+            label = here[x]
+            if ((right[x] ^ label) | (down[x] ^ label)) == 0:
                 continue
+            i = start + x
             for other in (i + 1, i + padded):
                 if label_P[other] != label and key_P[other] != FRAME:
                     value = max(key_P[i], key_P[other]) >> FRACTION_BITS
                     links_P3[count, 0], links_P3[count, 1], links_P3[count, 2] = label, label_P[other], first_V[value]
                     first_V[value] = count
                     count += 1
-    extent_NV4 = _extents(key_P, side, label_P, num_basins)
+    extent_NV4 = _extents(key_P, side, label_P, num_basins, 1)
     parent_N = np.arange(num_basins).astype(np.int32)
     whole_N4 = np.empty((num_basins, 4), np.int32)
     whole_N4[:, :2] = NOTHING
@@ -311,15 +333,14 @@ def _regions(
     area_NV = np.zeros((num_basins, 257), np.int64)  # twice the area that a basin adds below each value
     count = 0
     for y in range(1, side + 1):
-        for i in range(y * padded + 1, y * padded + side + 1):
-            label = label_P[i]
-            if (
-                (label_P[i + 1] ^ label)
-                | (label_P[i + padded - 1] ^ label)
-                | (label_P[i + padded] ^ label)
-                | (label_P[i + padded + 1] ^ label)
-            ) == 0:
+        start = y * padded + 1
+        here, right = label_P[start : start + side], label_P[start + 1 : start + side + 1]
+        below = label_P[start + padded - 1 : start + padded + side + 1]
+        for x in range(side):
+            label = here[x]
+            if ((right[x] ^ label) | (below[x] ^ label) | (below[x + 1] ^ label) | (below[x + 2] ^ label)) == 0:
                 continue
+            i = start + x
             for other in (i + 1, i + padded - 1, i + padded, i + padded + 1):
                 if label_P[other] != label and label_P[other] >= 0:
                     value = min(key_P[i], key_P[other]) >> FRACTION_BITS
@@ -327,7 +348,7 @@ def _regions(
                     first_V[value] = count
                     count += 1
     _areas(key_P, side, label_P, area_NV)
-    extent_NV4 = _extents(key_P, side, label_P, num_basins)
+    extent_NV4 = _extents(key_P, side, label_P, num_basins, 0)
     parent_N = np.arange(num_basins).astype(np.int32)
     area_N = np.zeros(num_basins, np.int64)
     whole_N4 = np.empty((num_basins, 4), np.int32)

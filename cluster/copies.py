@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops import wsol
-from cam_ops.arrays import F64
+from cam_ops.arrays import F64, I64
 from cam_ops.level_sets import LevelSets
 from cam_ops.tables import LABELLED
 from cluster.auditing import AuditConfig, audit
@@ -69,8 +69,8 @@ class Copies:
         levels.overlaps(next(scores()), truth_G4)  # compiles
         return (
             rate(lambda score_SS: levels.overlaps(score_SS, truth_G4)),
-            rate(lambda score_SS: _boxes_by_threshold(score_SS, all_contours=False)),
-            rate(lambda score_SS: _boxes_by_threshold(score_SS, all_contours=True)),
+            rate(lambda score_SS: _evaluate(score_SS, truth_G4, all_contours=False)),
+            rate(lambda score_SS: _evaluate(score_SS, truth_G4, all_contours=True)),
         )
 
     def rebox(self, out: str) -> tuple[float, float]:
@@ -100,12 +100,25 @@ def _copy_shard(source: str, out: str, num_maps: int) -> int:
     return num_copies * len(tables["heatmaps"])
 
 
-def _boxes_by_threshold(score_SS: F64, *, all_contours: bool) -> None:
-    """Do what wsolevaluation's `compute_bboxes_from_scoremaps` does, as it does it: 1,000 masks and their contours."""
+def _evaluate(score_SS: F64, truth_G4: I64, *, all_contours: bool) -> list[float]:
+    """Do for a map what wsolevaluation's BoxEvaluator does, as it does it: 1,000 masks, contours, boxes, overlaps."""
     quantised_SS1 = np.expand_dims((score_SS * 255).astype(np.uint8), 2)
+    boxes: list[I64] = []
     for threshold in wsol.THRESHOLD_T.tolist():
-        level = int(threshold * quantised_SS1.max())
+        level = int(threshold * np.max(quantised_SS1))
         _, mask_SS = cv2.threshold(quantised_SS1, level, 255, cv2.THRESH_BINARY)
         contours, _ = cv2.findContours(mask_SS, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-        for contour in contours if all_contours else [max(contours, key=cv2.contourArea)]:
-            cv2.boundingRect(contour)
+        chosen = contours if all_contours else [max(contours, key=cv2.contourArea)]
+        bounds = [cv2.boundingRect(contour) for contour in chosen]
+        last = wsol.SIDE - 1
+        boxes.append(
+            np.asarray([[x, y, min(x + width, last), min(y + height, last)] for x, y, width, height in bounds])
+        )
+    boxes_N4 = np.vstack(boxes)
+    ends_NG2 = np.minimum(boxes_N4[:, None, 2:], truth_G4[:, 2:])
+    sides_NG2 = np.maximum(0, ends_NG2 - np.maximum(boxes_N4[:, None, :2], truth_G4[:, :2]) + 1)
+    shared_NG = sides_NG2.prod(2)
+    areas_NG = [np.prod(ends[:, 2:] - ends[:, :2] + 1, axis=1) for ends in (boxes_N4, truth_G4)]
+    overlap_NG = shared_NG / (areas_NG[0][:, None] + areas_NG[1] - shared_NG)
+    starts = np.cumsum([0, *map(len, boxes)])
+    return [float(overlap_NG[start:end].max()) for start, end in zip(starts, starts[1:], strict=False)]
