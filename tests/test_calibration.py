@@ -1,0 +1,193 @@
+"""Calibration: its arithmetic against scikit-learn and by hand; files, `label`, `rebox` and `calibrate` by the command."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from cam_ops.boxes import BoxConfig, best_overlaps, boxes_from_heatmaps
+from cam_ops.calibrating import (
+    best_setting,
+    class_settings,
+    fit_logistic,
+    fit_probability,
+    isotonic,
+    plateau_middle,
+    smoothed,
+)
+from cam_ops.calibration import Calibration, ProbabilityModel, box_signals
+from cam_ops.maps import MapConfig
+from cam_ops.reliability import (
+    calibration_error,
+    coverage_table,
+    gain_of,
+    poisson_weights,
+    reliability_curve,
+    share_of,
+)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pooled_violators_are_scikit_learns_isotonic_regression(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    values_N, weights_N = generator.random(50).round(1), generator.integers(1, 5, 50).astype(np.float64)
+    expected_N = IsotonicRegression().fit_transform(np.arange(50), values_N, sample_weight=weights_N)
+    np.testing.assert_allclose(isotonic(values_N, weights_N), expected_N, atol=1e-12)
+
+
+@pytest.mark.parametrize("ridge", [0.1, 1.0, 30.0])
+def test_the_logistic_regression_is_scikit_learns(ridge: float) -> None:
+    generator = np.random.default_rng(1)
+    signals_NF = generator.normal(size=(300, 4)) * [1, 10, 0.1, 0] + [5, 0, -3, 7]
+    correct_N = signals_NF[:, 0] + 0.2 * signals_NF[:, 1] + generator.normal(size=300) > 5
+    intercept, coefficients_F = fit_logistic(signals_NF, correct_N, ridge)
+    standard_NF = (signals_NF - signals_NF.mean(0)) / np.where(signals_NF.std(0) > 1e-9, signals_NF.std(0), 1)
+    oracle = LogisticRegression(C=1 / ridge, tol=1e-10, max_iter=10_000).fit(standard_NF[:, :3], correct_N)
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(-(intercept + signals_NF @ coefficients_F))),
+        oracle.predict_proba(standard_NF[:, :3])[:, 1],
+        atol=1e-6,
+    )
+    assert coefficients_F[3] == 0
+
+
+def test_separable_boxes_and_boxes_that_are_all_right_have_finite_coefficients() -> None:
+    signals_NF = np.arange(10.0)[:, None]
+    intercept, coefficients_F = fit_logistic(signals_NF, np.arange(10) >= 5)
+    combined_N = intercept + signals_NF @ coefficients_F
+    assert (combined_N[:5] < 0).all()
+    assert (combined_N[5:] > 0).all()
+    assert fit_logistic(signals_NF, np.ones(10, bool)) == (0.0, np.zeros(1))
+
+
+def test_a_probability_lies_on_straight_lines_between_the_knots_and_stays_level_beyond_them() -> None:
+    model = ProbabilityModel(intercept=1.0, coefficients=(2.0, 0.0, 0.0, 0.0, 0.0), knots=((0.0, 0.2), (4.0, 0.6)))
+    half, ones = np.array([0.5, 0.75], np.float32), np.ones(2, np.float32)
+    combined_N = [1.0, 1 + 2 * np.log(3)]  # the logits of .5 and .75 are 0 and ln 3
+    expected_N = [0.2 + 0.1 * combined for combined in combined_N]
+    found_N = model.probabilities(box_signals(half, ones, ones, ones))
+    np.testing.assert_allclose(found_N, expected_N, rtol=1e-6)
+    assert found_N.dtype == np.float32
+    extremes_N = model.probabilities(box_signals(np.array([0, 1], np.float32), ones, ones, ones))
+    np.testing.assert_array_equal(extremes_N, np.float32([0.2, 0.6]))
+
+
+def test_fitted_probabilities_rise_with_the_combined_score_and_recover_those_that_drew_the_boxes() -> None:
+    generator = np.random.default_rng(2)
+    score_N = generator.random(4000).astype(np.float32)
+    other_N = generator.random((3, 4000)).astype(np.float32)
+    signals_NF = box_signals(score_N, *other_N)
+    wanted_N = 0.1 + 0.7 * score_N**2  # not logistic: only the monotone part can find it
+    model = fit_probability(signals_NF, generator.random(4000) < wanted_N, np.arange(4000))
+    found_N = model.probabilities(signals_NF)
+    assert np.abs(found_N - wanted_N).mean() < 0.03
+    combined_N = model.intercept + signals_NF @ np.array(model.coefficients)
+    assert (np.diff(found_N[np.argsort(combined_N)]) >= 0).all()
+
+
+def test_a_few_boxes_give_a_cautious_model() -> None:
+    signals_NF = box_signals(*np.full((4, 5), 0.5, np.float32))
+    model = fit_probability(signals_NF, np.array([True] * 5), np.arange(5))
+    assert model.knots == ((0.0, 1.0),)
+    model = fit_probability(signals_NF, np.array([True, True, True, False, False]), np.arange(5))
+    assert [probability for _, probability in model.knots] == pytest.approx([0.6])  # (3 + 2 * .6) / (5 + 2)
+
+
+def test_the_calibration_error_by_hand() -> None:
+    probability_N = np.array([0.05, 0.15, 0.19, 0.95, 1.0], np.float32)
+    correct_N = np.array([False, True, False, True, True])
+    curve = reliability_curve(probability_N, correct_N)
+    assert [entry.boxes for entry in curve] == [1, 2, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert (curve[1].probability, curve[1].precision) == (pytest.approx(0.17), 0.5)
+    assert (curve[9].probability, curve[9].precision) == (pytest.approx(0.975), 1.0)
+    assert curve[5].probability is None
+    assert calibration_error(curve) == pytest.approx((1 * 0.05 + 2 * 0.33 + 2 * 0.025) / 5)
+
+
+def test_the_coverage_table_by_hand() -> None:
+    probability_N = np.array([0.05, 0.3, 0.9, 0.95], np.float32)
+    rows = coverage_table(probability_N, np.array([False, True, False, True]), np.array([0, 0, 1, 2]), 4)
+    assert [(row.probability, row.boxes, row.precision, row.images) for row in rows[::3]] == [
+        (0.0, 4, 0.5, 0.75),
+        (0.3, 3, pytest.approx(2 / 3, abs=1e-6), 0.75),
+        (0.6, 2, 0.5, 0.5),
+        (0.9, 2, 0.5, 0.5),
+    ]
+
+
+def test_the_bootstrap_interval_is_that_of_a_binomial_share() -> None:
+    correct_N = np.arange(400) < 100
+    weights_BN = poisson_weights(400, 0)
+    share = share_of(correct_N, weights_BN)
+    assert (share.value, share.images) == (25, 400)
+    deviation = 100 * np.sqrt(0.25 * 0.75 / 400)
+    assert share.low == pytest.approx(25 - 1.96 * deviation, abs=0.6)
+    assert share.high == pytest.approx(25 + 1.96 * deviation, abs=0.6)
+    same = gain_of(correct_N, correct_N, weights_BN)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_thresholds_are_smoothed_and_the_middle_of_the_plateau_is_taken() -> None:
+    np.testing.assert_allclose(smoothed(np.array([3.0, 0, 6, 9])), [1.5, 3, 5, 7.5])
+    assert plateau_middle(np.array([0, 5, 5, 0, 5, 5, 5, 1])) == (5, 3)
+    assert plateau_middle(np.array([4.0])) == (0, 1)
+    lucky, broad = np.zeros((9, 4), bool), np.zeros((9, 4), bool)
+    lucky[1] = True  # every image is right at one threshold and none at its neighbours
+    broad[3:8, :3] = True
+    assert best_setting(np.stack([lucky, broad])) == (1, 5)
+    assert best_setting(np.stack([broad, broad])) == (0, 5)
+
+
+def test_rare_classes_are_shrunk_towards_all_images() -> None:
+    """Thresholds 0..4; class 7 has 30 images, all right at 0 and 1 alone, class 8 has 2, right at 3 and 4 alone."""
+    correct_TN = np.zeros((5, 32), bool)
+    correct_TN[:2, :30] = True
+    correct_TN[3:, 30:] = True
+    class_N = np.array([7] * 30 + [8] * 2)
+    assert class_settings(correct_TN, class_N, 0) == {7: 0, 8: 4}
+    # Smoothed shares of all: 30/32 at 0, 1/32 ... 2/32 at 4; of class 8 at 4: (2 + 20 * 2/32) / 22 = .15, at 0:
+    # (0 + 20 * 30/32) / 22 = .85
+    assert class_settings(correct_TN, class_N, 20) == {7: 0, 8: 0}
+    assert class_settings(correct_TN, class_N, 1) == {7: 0, 8: 4}
+
+
+def test_overlaps_are_torchvisions_and_a_map_without_truth_has_none() -> None:
+    generator = np.random.default_rng(3)
+    corners_N22 = np.sort(generator.random((40, 2, 2)), axis=1)
+    boxes_N4 = corners_N22.reshape(40, 4).astype(np.float32)
+    truth_PM4 = np.sort(generator.random((4, 3, 2, 2)), axis=2).reshape(4, 3, 4)
+    truth_PM4[1, 2], truth_PM4[3] = 0, 0
+    map_N = np.arange(40) % 4
+    found_N = best_overlaps(boxes_N4, map_N, truth_PM4)
+    for box, place, found in zip(boxes_N4, map_N, found_N, strict=True):
+        truth = torch.from_numpy(truth_PM4[place])
+        expected = torchvision.ops.box_iou(torch.from_numpy(box[None]).double(), truth).nan_to_num().max()
+        assert found == pytest.approx(float(expected), abs=1e-12)
+    assert (found_N[map_N == 3] == 0).all()
+    assert best_overlaps(boxes_N4[:1], map_N[:1], np.zeros((1, 0, 4))).tolist() == [0]
+
+
+def test_maps_may_have_a_threshold_each() -> None:
+    raw_Phw = np.random.default_rng(4).normal(size=(6, 5, 5)).astype(np.float32)
+    rectangle_P4, size_P2 = np.tile(np.float32([0, 0, 60, 40]), (6, 1)), np.tile([60, 40], (6, 1))
+    thresholds = np.array([0.1, 0.3, 0.5, 0.3, 0.7, 0.2])
+    common = dict(side=32, maps=MapConfig())
+    found = boxes_from_heatmaps(
+        raw_Phw, rectangle_P4, size_P2, config=BoxConfig(components="all"), threshold_P=thresholds, **common
+    )
+    for place, threshold in enumerate(thresholds):
+        config = BoxConfig(components="all", threshold=(float(threshold),))
+        alone = boxes_from_heatmaps(raw_Phw[place : place + 1], rectangle_P4[:1], size_P2[:1], config=config, **common)
+        np.testing.assert_array_equal(found.boxes_N4[found.map_N == place], alone.boxes_N4)
+        np.testing.assert_array_equal(found.rank_N[found.map_N == place], alone.rank_N)
+        np.testing.assert_array_equal(found.threshold_N[found.map_N == place], alone.threshold_N)
+
+
+def test_a_class_without_a_threshold_of_its_own_has_the_usual_one() -> None:
+    model = ProbabilityModel(intercept=0, coefficients=(0,) * 5, knots=((0.0, 0.5),))
+    calibration = Calibration(class_thresholds=((2, 0.3), (9, 0.4)), probability=model)
+    class_P = np.array([0, 2, 3, 9, 10], np.int32)
+    assert calibration.thresholds(class_P, 0.2).tolist() == [0.2, 0.3, 0.2, 0.4, 0.2]
+    assert Calibration(class_thresholds=(), probability=model).thresholds(class_P, 0.2).tolist() == [0.2] * 5
