@@ -1,4 +1,4 @@
-"""Fit a calibration to boxes of which it is known whether they are right: threshold, thresholds of classes, probability.
+"""Fit a calibration to boxes of which it is known whether they are right: thresholds and probability.
 
 Small and deterministic, in numpy alone, as what is fitted is small. Letters: R normalisers, T thresholds in rising
 order, C classes, N images or boxes, F signals, G groups of boxes, K knots.

@@ -1,4 +1,4 @@
-"""Calibration: its arithmetic against scikit-learn and by hand; files, `label`, `rebox` and `calibrate` by the command."""
+"""Calibration: its arithmetic against scikit-learn and by hand; `calibrate`, `label` and `rebox` by the command."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from cam_ops.calibrating import (
     plateau_middle,
     smoothed,
 )
-from cam_ops.calibration import Calibration, ProbabilityModel, box_signals
+from cam_ops.calibration import ProbabilityModel, box_signals, thresholds_of
 from cam_ops.maps import MapConfig
 from cam_ops.reliability import (
     calibration_error,
@@ -173,7 +173,7 @@ def test_maps_may_have_a_threshold_each() -> None:
     raw_Phw = np.random.default_rng(4).normal(size=(6, 5, 5)).astype(np.float32)
     rectangle_P4, size_P2 = np.tile(np.float32([0, 0, 60, 40]), (6, 1)), np.tile([60, 40], (6, 1))
     thresholds = np.array([0.1, 0.3, 0.5, 0.3, 0.7, 0.2])
-    common = dict(side=32, maps=MapConfig())
+    common = {"side": 32, "maps": MapConfig()}
     found = boxes_from_heatmaps(
         raw_Phw, rectangle_P4, size_P2, config=BoxConfig(components="all"), threshold_P=thresholds, **common
     )
@@ -186,8 +186,6 @@ def test_maps_may_have_a_threshold_each() -> None:
 
 
 def test_a_class_without_a_threshold_of_its_own_has_the_usual_one() -> None:
-    model = ProbabilityModel(intercept=0, coefficients=(0,) * 5, knots=((0.0, 0.5),))
-    calibration = Calibration(class_thresholds=((2, 0.3), (9, 0.4)), probability=model)
     class_P = np.array([0, 2, 3, 9, 10], np.int32)
-    assert calibration.thresholds(class_P, 0.2).tolist() == [0.2, 0.3, 0.2, 0.4, 0.2]
-    assert Calibration(class_thresholds=(), probability=model).thresholds(class_P, 0.2).tolist() == [0.2] * 5
+    assert thresholds_of(class_P, ((2, 0.3), (9, 0.4)), 0.2).tolist() == [0.2, 0.3, 0.2, 0.4, 0.2]
+    assert thresholds_of(class_P, (), 0.2).tolist() == [0.2] * 5
