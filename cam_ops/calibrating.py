@@ -9,6 +9,7 @@ import numpy as np
 from cam_ops.arrays import F64, I64, Bools
 from cam_ops.calibration import ProbabilityModel
 
+STANDARD_ERRORS = 1.5  # by which another setting must be better; 1 lost points on small samples, 2 missed gains
 RIDGE = 1.0
 NUM_FOLDS = 5
 GROUP_SIZE = 20  # boxes whose share of right ones is one point of the monotone fit; more where there are many
@@ -37,31 +38,42 @@ def plateau_middle(values_T: F64) -> tuple[int, int]:
     return longest[(len(longest) - 1) // 2], len(longest)
 
 
-def best_setting(correct_RTN: Bools) -> tuple[int, int]:
-    """Return normaliser and threshold with the largest share of images that are right.
+def best_setting(correct_RTN: Bools, own_N: Bools) -> tuple[int, int] | None:
+    """Return normaliser and threshold that are best, None where no other is surely better than one's own.
 
-    The shares are `smoothed` over the thresholds, so that one lucky threshold does not win. Of equal ones the middle of
-    the longest plateau is taken, of equally long ones the first normaliser's.
+    What counts is by how much larger the share of right images is than with one's own setting, less 1.5 standard errors
+    of that difference, image by image. Shares are `smoothed` over the thresholds, so that one lucky threshold does not
+    win. Of equal ones the middle of the longest plateau is taken, of equally long ones the first normaliser's.
     """
-    share_RT = smoothed(correct_RTN.mean(2))
-    best_R = [plateau_middle(share_T) for share_T in share_RT]
-    candidates = [normaliser for normaliser, share in enumerate(share_RT.max(1)) if share >= share_RT.max() - TOLERANCE]
+    gain_RT = np.stack([_sure_gain(correct_TN, own_N) for correct_TN in correct_RTN])
+    if gain_RT.max() <= TOLERANCE:
+        return None
+    best_R = [plateau_middle(gain_T) for gain_T in gain_RT]
+    candidates = [normaliser for normaliser, gain in enumerate(gain_RT.max(1)) if gain >= gain_RT.max() - TOLERANCE]
     normaliser = max(candidates, key=lambda candidate: best_R[candidate][1])
     return normaliser, best_R[normaliser][0]
 
 
-def class_settings(correct_TN: Bools, class_N: I64, shrinkage: float) -> dict[int, int]:
-    """Return the best threshold of each class in `class_N`, shrunk towards that of all.
+def _sure_gain(correct_TN: Bools, own_N: Bools) -> F64:
+    gain_NT = smoothed(correct_TN.T.astype(np.float64)) - own_N[:, None]
+    sure_T: F64 = gain_NT.mean(0) - STANDARD_ERRORS * gain_NT.std(0) / np.sqrt(len(gain_NT))
+    return sure_T
 
-    A class's shares are those of its own images and of `shrinkage` further ones that are as all are on average; so a
-    class of few images keeps the threshold of all unless its own are clear about another.
+
+def class_settings(correct_TN: Bools, class_N: I64, shared: int, shrinkage: float) -> dict[int, int]:
+    """Return the best threshold of each class in `class_N`, shrunk towards the `shared` one of all.
+
+    To a class's own images come `shrinkage` further ones that are as all are on average, at no threshold better than at
+    the shared one. So a class of few images keeps that one unless they are clear about another. Shares are `smoothed`.
     """
-    share_T = correct_TN.mean(1)
+    share_T = smoothed(correct_TN.mean(1))
+    usual_T = np.minimum(share_T, share_T[shared])
     settings: dict[int, int] = {}
     for class_id in np.unique(class_N).tolist():
         own_TN = correct_TN[:, class_N == class_id]
-        shrunk_T = (own_TN.sum(1) + shrinkage * share_T) / (own_TN.shape[1] + shrinkage)
-        settings[class_id] = plateau_middle(smoothed(shrunk_T))[0]
+        shrunk_T = (smoothed(own_TN.sum(1)) + shrinkage * usual_T) / (own_TN.shape[1] + shrinkage)
+        is_better = shrunk_T.max() > shrunk_T[shared] + TOLERANCE
+        settings[class_id] = plateau_middle(shrunk_T)[0] if is_better else shared
     return settings
 
 

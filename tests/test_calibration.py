@@ -133,24 +133,35 @@ def test_thresholds_are_smoothed_and_the_middle_of_the_plateau_is_taken() -> Non
     np.testing.assert_allclose(smoothed(np.array([3.0, 0, 6, 9])), [1.5, 3, 5, 7.5])
     assert plateau_middle(np.array([0, 5, 5, 0, 5, 5, 5, 1])) == (5, 3)
     assert plateau_middle(np.array([4.0])) == (0, 1)
-    lucky, broad = np.zeros((9, 4), bool), np.zeros((9, 4), bool)
+    lucky, broad = np.zeros((9, 40), bool), np.zeros((9, 40), bool)
     lucky[1] = True  # every image is right at one threshold and none at its neighbours
-    broad[3:8, :3] = True
-    assert best_setting(np.stack([lucky, broad])) == (1, 5)
-    assert best_setting(np.stack([broad, broad])) == (0, 5)
+    broad[3:8, :30] = True
+    none = np.zeros(40, bool)
+    assert best_setting(np.stack([lucky, broad]), none) == (1, 5)
+    assert best_setting(np.stack([broad, broad]), none) == (0, 5)
+
+
+def test_ones_own_setting_is_kept_unless_another_is_better_by_one_and_a_half_standard_errors() -> None:
+    """Of 100 images 20 are right; the other setting adds n and loses none, so that its share of gains g is n / 100 and
+    g > 1.5 sqrt(g (1 - g) / 100) holds from n = 3 on."""
+    own_N = np.arange(100) < 20
+    for num_more, found in ((2, None), (3, (0, 1))):
+        other_TN = np.tile(np.arange(100) < 20 + num_more, (3, 1))
+        assert best_setting(other_TN[None], own_N) == found
 
 
 def test_rare_classes_are_shrunk_towards_all_images() -> None:
-    """Thresholds 0..4; class 7 has 30 images, all right at 0 and 1 alone, class 8 has 2, right at 3 and 4 alone."""
+    """Five thresholds, the first one shared. Class 7 has 30 images, right at the first two; class 8 has 2, at the last
+    two. Smoothed, 30/32 of all are right at the first and 2/32 at the last, so that with n average images
+    class 8 has n 30/32 there and 2 + n 2/32 here: its own threshold is better up to n = 2."""
     correct_TN = np.zeros((5, 32), bool)
     correct_TN[:2, :30] = True
     correct_TN[3:, 30:] = True
     class_N = np.array([7] * 30 + [8] * 2)
-    assert class_settings(correct_TN, class_N, 0) == {7: 0, 8: 4}
-    # Smoothed shares of all: 30/32 at 0, 1/32 ... 2/32 at 4; of class 8 at 4: (2 + 20 * 2/32) / 22 = .15, at 0:
-    # (0 + 20 * 30/32) / 22 = .85
-    assert class_settings(correct_TN, class_N, 20) == {7: 0, 8: 0}
-    assert class_settings(correct_TN, class_N, 1) == {7: 0, 8: 4}
+    for shrinkage, found in ((0, 4), (2, 4), (2.4, 0), (20, 0)):
+        assert class_settings(correct_TN, class_N, 0, shrinkage) == {7: 0, 8: found}
+    always = np.ones((5, 32), bool)
+    assert class_settings(always, class_N, 3, 20) == {7: 3, 8: 3}  # nothing is better than the shared one
 
 
 def test_overlaps_are_torchvisions_and_a_map_without_truth_has_none() -> None:
