@@ -1,5 +1,6 @@
 """`calibrate`: fit box settings and probabilities to a labelled sample of a run, from its stored maps alone."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from tempfile import TemporaryDirectory
@@ -86,6 +87,8 @@ class CalibrateConfig:
             raise UsageError(f"--max-images expects 1 to {MAX_SAMPLE}, got {self.max_images}")
         if not 0 <= self.shrinkage < float("inf"):
             raise UsageError(f"--shrinkage expects a number of images, got {self.shrinkage}")
+        if "://" in self.out or os.path.isdir(self.out) or not os.path.isdir(os.path.dirname(self.out) or "."):
+            raise UsageError(f"--out expects a file to write in a local folder that is there, got {self.out}")
         if self.seed < 0:
             raise UsageError(f"--seed expects a number from 0 on, got {self.seed}")
         parse_options(self.storage_options)

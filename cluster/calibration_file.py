@@ -13,12 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 from cam_ops.boxes import BoxConfig
 from cam_ops.calibration import Calibration
 from cam_ops.classes import ScoreKind
-from cam_ops.errors import UsageError
+from cam_ops.errors import StorageError, UsageError
 from cam_ops.maps import MapConfig
 from cam_ops.reliability import CoverageRow, ReliabilityBin, Share
 from cam_ops.settings import ExplainConfig, Preprocessing
 from cluster.console import shortened
-from cluster.folder import Folder
 from cluster.request import Request, flat
 
 CALIBRATION_VERSION = "1.0.0"
@@ -104,8 +103,13 @@ def maps_of_request(request: Request) -> MapsOf:
 
 def write_calibration(path: str, file: CalibrationFile) -> None:
     """Write the file whole or not at all; raises StorageError."""
-    target = Path(os.path.abspath(path))
-    Folder(str(target.parent)).publish(target.name, json.dumps(asdict(file), indent=1).encode() + b"\n")
+    scratch = Path(f"{path}.{os.getpid()}.part")
+    try:
+        scratch.write_text(json.dumps(asdict(file), indent=1) + "\n")
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror}; check --out") from None
 
 
 def read_calibration(path: str) -> CalibrationFile:
