@@ -4,8 +4,10 @@ An entry says one thing or several of an image: a box, a mask, a class, a size. 
 format fixes their `Frame`. Files are anybody's: what is read whole has at most so many bytes, nothing is executed.
 """
 
+import csv
 import os
 import stat
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ ROWS_PER_BATCH = 2**15
 MAX_SIDE = 2**24  # pixels
 MAX_LINE = 2**16  # characters
 NUM_SHOWN = 10
+UNREADABLE = (ValueError, ArithmeticError, RecursionError, EOFError, csv.Error, zlib.error)
 
 ENTRIES = pa.schema(
     [
@@ -80,8 +83,8 @@ def reading(path: str | Path, kind: str, cure: str = "mend it, or give another -
     try:
         yield
     except OSError as error:
-        raise UsageError(f"cannot read the ground truth {path}: {error.strerror}; check --truth") from None
-    except (ValueError, ArithmeticError, RecursionError, pa.ArrowException) as error:
+        raise UsageError(f"cannot read the ground truth {path}: {error.strerror or error}; check --truth") from None
+    except (*UNREADABLE, pa.ArrowException) as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise UsageError(f"cannot read {path} as {kind}: {reason}; {cure}") from None
 

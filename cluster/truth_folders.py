@@ -11,6 +11,7 @@ import yaml
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from cluster.console import say
 from cluster.truth_entries import Entry, files_below, lines_of, read_bounded, reading, size_of
 
 MAX_XML_BYTES = 4 * 2**20
@@ -58,9 +59,12 @@ def yolo(folder: str) -> Iterator[Entry]:
     """Read ``NAME.txt`` files of lines ``class x y width height``, centre and size, as entries of the image NAME.
 
     A line with more corners is a polygon, its box is taken. Below `folder`, those below its ``labels`` are taken if it
-    has such. Classes are called by the names in `YOLO_NAMES`, there or one folder above, else by their numbers.
+    has such. Classes are called by the names in one of `YOLO_NAMES`, there or up to two folders above, else by their
+    numbers.
     """
     names = _yolo_names(Path(folder))
+    if not names:
+        say(f"truth: no {' or '.join(YOLO_NAMES)} at {folder}, the numbers of classes are taken as the network's")
     labels = os.path.join(folder, YOLO_LABELS)
     labels = labels if os.path.isdir(labels) else folder
     with reading(labels, "a folder of YOLO"):
@@ -90,23 +94,30 @@ def _yolo_entry(image: str, number: int, cells: list[str], names: dict[int, str]
 
 
 def _yolo_names(folder: Path) -> dict[int, str]:
-    """Return the names that the first file of them, in the folder or above it, gives to classes."""
-    paths = [path for place in (folder, folder.parent) for name in YOLO_NAMES if (path := place / name).is_file()]
+    """Return the names that the first file of them, in the folder or up to two above it, gives to classes."""
+    places = (folder, *folder.parents[:2])
+    paths = [path for place in places for name in YOLO_NAMES if (path := place / name).is_file()]
     for path in paths[:1]:
         with reading(path, "names of YOLO's classes"):
             text = read_bounded(path, MAX_NAMES_BYTES).decode("utf-8-sig")
             if path.suffix not in (".yaml", ".yml"):
                 return dict(enumerate(line.strip() for line in text.splitlines()))
-            try:
-                document = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(f"it is no YAML: {error}") from None
+            document = _plain_yaml(text)
             names: Any = document.get("names", []) if isinstance(document, dict) else None
             named = dict(enumerate(names)) if isinstance(names, list) else names
             if not isinstance(named, dict) or not all(isinstance(word, str) for word in named.values()):
                 raise ValueError("expected `names`, a list of texts, or texts by number")
             return named
     return {}
+
+
+def _plain_yaml(text: str) -> Any:
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # merged, they fill the memory
+            raise ValueError("it has aliases, which are not read")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is no YAML: {error}") from None
 
 
 def masks(folder: str) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import pyarrow as pa
 
@@ -86,6 +86,8 @@ def _format_of(path: str) -> Format:
 def _format_of_folder(folder: Path) -> Format:
     if any((folder / name).exists() for name in truth_lines.WSOL):
         return "wsol"
+    if any((folder / name).exists() for name in (truth_folders.YOLO_LABELS, *truth_folders.YOLO_NAMES)):
+        return "yolo"
     with reading(folder, "a folder"):
         if truth_json.tar_paths(str(folder)):
             return "tar"
@@ -93,12 +95,14 @@ def _format_of_folder(folder: Path) -> Format:
             return "table"
         names = islice((name for _, _, names in os.walk(folder) for name in names), NUM_LOOKED_AT)
         suffixes = {os.path.splitext(name)[1].lower() for name in names}
-    by_suffix = {".xml": "voc", ".txt": "yolo", ".png": "masks"}
-    for suffix, kind in by_suffix.items():
-        if suffix in suffixes:
-            return cast(Format, kind)
-    raise _unknown(str(folder))
+    by_suffix: dict[str, Format] = {".xml": "voc", ".txt": "yolo", ".png": "masks"}
+    found = next((kind for suffix, kind in by_suffix.items() if suffix in suffixes), None)
+    if found is None:
+        raise _unknown(str(folder))
+    return found
 
 
 def _unknown(path: str) -> UsageError:
-    return UsageError(f"cannot tell the format of the ground truth {path}; give --truth-format, one of {FORMATS}")
+    return UsageError(
+        f"cannot tell the format of the ground truth {path}; give --truth-format, one of {', '.join(FORMATS)}"
+    )

@@ -126,21 +126,14 @@ def loc(path: str) -> Iterator[Entry]:
         lines = csv.DictReader(bounded_lines(file))
         if not set(LOC) <= set(lines.fieldnames or ()):
             raise ValueError(f"expected the columns {' and '.join(LOC)}, found {str(lines.fieldnames)[:200]}")
-        try:
-            yield from _loc_entries(lines)
-        except (csv.Error, EOFError) as error:
-            raise ValueError(f"line {lines.line_num}: {error}") from None
-
-
-def _loc_entries(lines: "csv.DictReader[str]") -> Iterator[Entry]:
-    for line in lines:
-        words = (line[LOC[1]] or "").split()
-        if len(words) % 5:
-            raise ValueError(f"line {lines.line_num}: expected five words a box, found {len(words)}")
-        yield Entry(image=line[LOC[0]])
-        for at in range(0, len(words), 5):
-            box = tuple(float(word) for word in words[at + 1 : at + 5])
-            yield Entry(image=line[LOC[0]], box=box, word=words[at])
+        for line in lines:
+            words = (line[LOC[1]] or "").split()
+            if len(words) % 5:
+                raise ValueError(f"line {lines.line_num}: expected five words a box, found {len(words)}")
+            yield Entry(image=line[LOC[0]])
+            for at in range(0, len(words), 5):
+                box = tuple(float(word) for word in words[at + 1 : at + 5])
+                yield Entry(image=line[LOC[0]], box=box, word=words[at])
 
 
 def _open_text(path: str) -> IO[str]:

@@ -23,7 +23,7 @@ from cluster.rundir import RunDir
 from cluster.truth_problems import NUM_EXAMPLES, Problem, shown_example
 from cluster.verify import read_table
 
-MEMORY_LIMIT = "1GiB"
+MEMORY_LIMIT = "512MiB"
 NUM_THREADS = 2
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 SHARDS_AT_ONCE = 64
@@ -37,7 +37,10 @@ PLANNED = pa.schema(
 
 @contextmanager
 def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an empty database in a scratch folder, which goes with it. Raises StorageError where room lacks."""
+    """Open an empty database in a scratch folder, which goes with it.
+
+    Raises StorageError where room lacks, KeyboardInterrupt where a signal's handler raised that during a query.
+    """
     with TemporaryDirectory(prefix="camray-") as scratch:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
@@ -54,6 +57,10 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
             raise StorageError(
                 f"cannot match the ground truth in {scratch}: {reason}; set TMPDIR to a folder with room"
             ) from None
+        except RuntimeError as error:
+            if str(error) != "Query interrupted":  # DuckDB drops what a signal's handler raised
+                raise
+            raise KeyboardInterrupt from None
 
 
 def load(database: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
@@ -133,8 +140,8 @@ CREATE MACRO has_box_of(x0, y0, x1, y1) AS coalesce(x0, y0, x1, y1) IS NOT NULL;
 TRUTHS = """
 CREATE TABLE truths AS
 SELECT image AS id, path_of(image) AS path, stem_of(image) AS stem,
-    first(struct_pack(width, height) ORDER BY rowid) FILTER (width IS NOT NULL AND height IS NOT NULL) AS size,
-    first(image_word ORDER BY rowid) FILTER (image_word IS NOT NULL) AS image_word
+    arg_min(struct_pack(width, height), rowid) FILTER (width IS NOT NULL AND height IS NOT NULL) AS size,
+    arg_min(image_word, rowid) FILTER (image_word IS NOT NULL) AS image_word
 FROM entries WHERE image <> '' GROUP BY image;
 CREATE TABLE keyed AS
 SELECT rowid AS place, image_id AS id, path_of(image_id) AS path, stem_of(image_id) AS stem FROM planned;
@@ -150,8 +157,8 @@ WITH rest AS (
 ), candidates AS (
     SELECT {key}, min(place) AS place, count(*) AS num FROM keyed SEMI JOIN rest USING ({key}) GROUP BY {key}
 )
-SELECT place, rest.id, {is_exact} FROM rest JOIN candidates USING ({key})
-WHERE rest.num = 1 AND candidates.num = 1 AND place NOT IN (SELECT place FROM matches)
+SELECT place, rest.id, {is_exact} FROM rest JOIN candidates USING ({key}) ANTI JOIN matches USING (place)
+WHERE rest.num = 1 AND candidates.num = 1
 """
 IMAGES = """
 CREATE TABLE images AS
