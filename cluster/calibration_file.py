@@ -115,22 +115,25 @@ def write_calibration(path: str, file: CalibrationFile) -> None:
 def read_calibration(path: str) -> CalibrationFile:
     """Read a calibration; raises UsageError for what is none."""
     try:
-        if not os.path.isfile(path) or os.path.getsize(path) > MAX_CALIBRATION_BYTES:
-            raise UsageError(
-                f"--calibration expects a file that `calibrate` wrote, {path} is no file of at most "
-                f"{MAX_CALIBRATION_BYTES} bytes"
-            )
-        file = TypeAdapter(CalibrationFile).validate_json(Path(path).read_bytes(), strict=True)
+        is_small_file = os.path.isfile(path) and os.path.getsize(path) <= MAX_CALIBRATION_BYTES
+        content = Path(path).read_bytes() if is_small_file else None
     except OSError as error:
         raise UsageError(f"cannot read --calibration {path}: {error.strerror}") from None
+    if content is None:
+        raise UsageError(f"--calibration {path} is no file, or one of more than {MAX_CALIBRATION_BYTES} bytes")
+    try:
+        file = TypeAdapter(CalibrationFile).validate_json(content, strict=True)
+        reason = None if file.schema_version == CALIBRATION_VERSION else f"schema version {file.schema_version}"
+        reason = reason if len(file.boxes.threshold) == 1 else f"{len(file.boxes.threshold)} thresholds"
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "as a whole"
-        raise UsageError(f"--calibration {path} is none that `calibrate` wrote: {where}: {first['msg']}") from None
-    if file.schema_version != CALIBRATION_VERSION or len(file.boxes.threshold) != 1:
+        reason = f"{'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg']}"
+    except UsageError as error:
+        reason = str(error)
+    if reason is not None:
         raise UsageError(
-            f"--calibration {path}: expected schema version {CALIBRATION_VERSION} and one threshold, got "
-            f"{shortened(file.schema_version, 80, 12)} and {len(file.boxes.threshold)}; run `calibrate` again"
+            f"--calibration {path} is not what `calibrate` writes, version {CALIBRATION_VERSION}: "
+            f"{shortened(reason, 200)}; run `calibrate` again"
         )
     return file
 
