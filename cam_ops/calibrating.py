@@ -124,7 +124,7 @@ def fit_logistic(signals_NF: F64, correct_N: Bools, ridge: float = RIDGE) -> tup
         return float(np.logaddexp(0, np.where(correct_N, -combined_N, combined_N)).sum() + penalty @ weights**2 / 2)
 
     for _ in range(100):
-        probability_N = 1 / (1 + np.exp(-(design @ weights)))
+        probability_N = (1 + np.tanh(design @ weights / 2)) / 2  # the logistic function, without overflow
         gradient = design.T @ (probability_N - correct_N) + penalty * weights
         curvature = (design.T * (probability_N * (1 - probability_N))) @ design + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
@@ -142,10 +142,11 @@ def _knots(combined_N: F64, correct_N: Bools) -> tuple[tuple[float, float], ...]
     order_N = np.argsort(combined_N, kind="stable")
     num_groups = max(1, min(MAX_GROUPS, len(order_N) // GROUP_SIZE))
     groups = np.array_split(order_N, num_groups)
-    size_G = np.array([len(group) for group in groups], np.float64)
-    share_G = np.array([correct_N[group].sum() + 2 * correct_N.mean() for group in groups]) / (size_G + 2)
-    score_G = np.array([combined_N[group].mean() for group in groups])
-    level_G = isotonic(share_G, size_G)
+    scores = [rounded(float(combined_N[group].mean())) for group in groups]
+    score_G, place = np.unique(scores, return_inverse=True)  # groups of equal score are one
+    size_G = np.bincount(place, weights=[len(group) for group in groups]).astype(np.float64)
+    right_G = np.bincount(place, weights=[correct_N[group].sum() for group in groups])
+    level_G = isotonic((right_G + 2 * correct_N.mean()) / (size_G + 2), size_G)
     knots: dict[float, float] = {}
     for level in np.unique(level_G).tolist():
         inside_G = level_G == level

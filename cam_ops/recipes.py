@@ -19,6 +19,7 @@ from cam_ops.maps import MapConfig
 NORMALISERS = ("max", "minmax", "ivr:20", "ivr:30", "ivr:40", "ivr:50", "ivr:60")
 THRESHOLDS = tuple(step / 40 for step in range(1, 29))
 MAPS_AT_ONCE = 256
+BOXES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +75,17 @@ def boxes_of(maps: LabelledMaps, recipe: Recipe, threshold_P: F64 | None = None)
 
 def are_right(maps: LabelledMaps, boxes: MapBoxes) -> Bools:
     """Say of each box whether it is right."""
-    right_N: Bools = best_overlaps(boxes.boxes_N4, boxes.map_N, maps.truth_PM4) >= RIGHT_IOU
+    right_N = np.zeros(len(boxes.map_N), np.bool_)
+    for first in range(0, len(right_N), BOXES_AT_ONCE):
+        some = slice(first, first + BOXES_AT_ONCE)
+        right_N[some] = best_overlaps(boxes.boxes_N4[some], boxes.map_N[some], maps.truth_PM4) >= RIGHT_IOU
     return right_N
 
 
 def images_right(maps: LabelledMaps, recipe: Recipe) -> Bools:
-    """Say of each image whether its best box is right; of several thresholds at the first."""
+    """Say of each image whether its best box is right, by a recipe with one threshold of all."""
     boxes = boxes_of(maps, recipe, recipe.thresholds(maps.class_P))
-    first_N = boxes.threshold_N == np.float32(recipe.boxes.threshold[0])
-    right_P = np.zeros(len(maps), np.bool_)
-    best_N = (boxes.rank_N == 0) & (first_N | bool(recipe.class_thresholds))
+    right_P, best_N = np.zeros(len(maps), np.bool_), boxes.rank_N == 0
     right_P[boxes.map_N[best_N]] = are_right(maps, boxes)[best_N]
     return right_P
 

@@ -104,6 +104,10 @@ def test_a_few_boxes_give_a_cautious_model() -> None:
     assert model.knots == ((0.0, 1.0),)
     model = fit_probability(signals_NF, np.array([True, True, True, False, False]), np.arange(5))
     assert [probability for _, probability in model.knots] == pytest.approx([0.6])  # (3 + 2 * .6) / (5 + 2)
+    signals_NF = box_signals(*np.full((4, 80), 0.5, np.float32))
+    is_right_N = np.arange(80) % 40 >= 20  # in groups of twenty equal boxes, by accident of their order
+    model = fit_probability(signals_NF, is_right_N, np.zeros(80, np.int64))
+    assert model.knots == ((0.0, 0.5),)
 
 
 def test_the_calibration_error_by_hand() -> None:
