@@ -1,5 +1,6 @@
 """What `bench` measures of commands that take a run's maps: on copies of one shard, in a process without torch."""
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -121,4 +122,4 @@ def _evaluate(score_SS: F64, truth_G4: I64, *, all_contours: bool) -> list[float
     areas_NG = [np.prod(ends[:, 2:] - ends[:, :2] + 1, axis=1) for ends in (boxes_N4, truth_G4)]
     overlap_NG = shared_NG / (areas_NG[0][:, None] + areas_NG[1] - shared_NG)
     starts = np.cumsum([0, *map(len, boxes)])
-    return [float(overlap_NG[start:end].max()) for start, end in zip(starts, starts[1:], strict=False)]
+    return [float(overlap_NG[start:end].max()) for start, end in itertools.pairwise(starts)]

@@ -64,6 +64,9 @@ class LabelConfig:
     """How logits become scores: over all classes together, or each by itself for multi-label heads."""
     maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()
     boxes: tyro.conf.OmitArgPrefixes[BoxConfig] = BoxConfig()
+    calibration: str | None = None
+    """FILE that `calibrate` wrote: brings its own --threshold, --normalise and --components, and adds the column
+    probability to boxes."""
     device: DeviceChoice = "auto"
     """`auto` takes GPUs where the cluster has any; what it chose, and why, is said and stored."""
     precision: PrecisionChoice = "auto"
@@ -105,6 +108,9 @@ class LabelConfig:
                 raise UsageError(f"--{name.replace('_', '-')} expects at most {most}, got {getattr(self, name)}")
         if not 0 <= self.max_error_rate <= 1:
             raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
+        own_maps = self.maps.recipe == "default" and self.maps != MapConfig()
+        if self.calibration is not None and (own_maps or self.boxes != BoxConfig()):
+            raise UsageError("--calibration brings its own --threshold, --normalise and --components; give either")
         check_execution(self.executor, self.replicas, self.shard_timeout)
         own = _own_labels(self.images)
         if self.labels in OWN and self.labels != own:

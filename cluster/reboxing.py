@@ -12,6 +12,7 @@ import tyro.conf
 from cam_ops.boxes import BoxConfig, Components
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.maps import MapConfig, Recipe
+from cluster.calibration_file import calibrated
 from cluster.console import say
 from cluster.failpoints import reach
 from cluster.plan import check_plan, copy_plan, plan_digest
@@ -44,6 +45,9 @@ class ReboxConfig:
     """`largest` or `all`, as of `label`."""
     recipe: Recipe | None = None
     """`default` enlarges and then normalises; `blog` presets min-max before a bilinear enlargement and boxes at .2."""
+    calibration: str | None = None
+    """FILE that `calibrate` wrote, in place of the four flags above; adds the column probability. A run's own
+    calibration goes on where none of the five is given."""
     replicas: int | None = None
     """Replicas; by default one per CPU core."""
     shard_timeout: float | None = None
@@ -60,8 +64,17 @@ class ReboxConfig:
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
     def __post_init__(self) -> None:
+        if self.calibration is not None and self.has_own_boxes:
+            raise UsageError(
+                "--calibration brings its own --threshold, --normalise, --components and --recipe; give either"
+            )
         check_execution(self.executor, self.replicas, self.shard_timeout)
         parse_options(self.storage_options)
+
+    @property
+    def has_own_boxes(self) -> bool:
+        """Whether a flag says how boxes are made."""
+        return any(flag is not None for flag in (self.threshold, self.normalise, self.components, self.recipe))
 
     @property
     def options(self) -> StorageOptions:
@@ -103,9 +116,15 @@ def rebox(config: ReboxConfig) -> Totals:
 
 def _asked(config: ReboxConfig, source_dir: RunDir, source: Run) -> Run:
     before = source.request
+    if config.calibration is not None:
+        request = calibrated(before, config.calibration)
+    elif config.has_own_boxes:
+        request = replace(before, maps=config.maps(before.maps), boxes=config.boxes(before.boxes), calibration=None)
+    else:
+        request = before
     return replace(
         source,
-        request=replace(before, maps=config.maps(before.maps), boxes=config.boxes(before.boxes)),
+        request=request,
         maps_from=MapsFrom(root=source_dir.root, fingerprint=before.fingerprint()),
     )
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "label": "turn a folder of images into heat maps and boxes; resumes by default",
     "rebox": "make new boxes from a run's maps, without model, pictures or GPU",
     "audit": "how well a run localizes: against ground truth, and by signs that need none",
+    "calibrate": "fit box settings and probabilities to a labelled sample of a run",
     "verify": "prove a run whole: every planned image exactly once, files readable, boxes inside their image",
     "status": "progress of a run, from its files alone",
     "show": "draw one image with its heat maps and boxes",
@@ -72,7 +73,7 @@ def _out_of(arguments: list[str]) -> str | None:
 
 
 def _usage() -> str:
-    lines = [f"  {name:8} {purpose}" for name, purpose in COMMANDS.items()]
+    lines = [f"  {name:9} {purpose}" for name, purpose in COMMANDS.items()]
     return (
         "usage: python -m jobs COMMAND [flags], or camray COMMAND [flags]; COMMAND --help lists its flags\n\n"
         + "\n".join(lines)

@@ -12,6 +12,7 @@ import pytest
 from cam_ops.boxes import BoxConfig
 from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
+from cluster.calibrating import CalibrateConfig
 from cluster.labelling import LabelConfig
 from cluster.reboxing import ReboxConfig
 from jobs.__main__ import COMMANDS
@@ -29,6 +30,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 CONFIGS = {
     "label": LabelConfig,
     "rebox": ReboxConfig,
+    "calibrate": CalibrateConfig,
     "verify": VerifyConfig,
     "status": StatusConfig,
     "show": ShowConfig,
