@@ -117,6 +117,7 @@ def _sort(address: str, path: str, ordered: Path, limit: int | None, scratch: st
 def _write(connection: duckdb.DuckDBPyConnection, rows: duckdb.DuckDBPyRelation, ordered: Path) -> None:
     """Run the sort in a thread of its own: an interrupt inside DuckDB's call for rows would be its error."""
     with ThreadPoolExecutor(1) as thread:
+        thread.submit(int).result()  # the thread is there: its end would not be waited for if its start was interrupted
         try:
             thread.submit(
                 rows.write_parquet, str(ordered), compression="lz4_raw", row_group_size=ROWS_PER_BATCH
