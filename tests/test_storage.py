@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,19 @@ def test_a_download_is_the_object_whatever_breaks(store: Store, tmp_path: Path) 
     assert download(store.address("large.bin"), tmp_path / "copy", store.options)
     assert (tmp_path / "copy").read_bytes() == content
     assert not download(store.address("none.bin"), tmp_path / "none", store.options)
+
+
+def test_a_download_of_an_object_that_is_replaced_meanwhile_is_refused(store: Store, tmp_path: Path) -> None:
+    address = store.address("replaced.bin")
+    put_object(address, b"a" * 1000, store.options)
+    fault = store.proxy.fault("hold", "alt=media" if store.scheme == "gs" else "GET.*replaced.bin$")
+    with ThreadPoolExecutor(1) as thread:
+        copied = thread.submit(download, address, tmp_path / "copy", store.options)
+        assert fault.reached.wait(30)
+        put_object(address, b"b" * 1001, store.options)
+        store.proxy.release()
+        with pytest.raises(StorageError, match=f"^{address} was changed while it was read"):
+            copied.result()
 
 
 def test_options_are_for_the_stores_that_know_them() -> None:
