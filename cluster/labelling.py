@@ -80,7 +80,7 @@ class LabelConfig:
     """Images per shard; by default 512, fewer for a small job. Fixed when the plan is made."""
     shard_timeout: float | None = None
     """Seconds after which a replica that still works on the same shard is taken to hang, and replaced; by default ten
-    times the longest shard so far, at least 600."""
+    times the longest shard so far, at least 600. To load its model a replica has 1800, or this if it is more."""
     executor: ExecutorName = "ray"
     """`ray` runs actors; `inline` runs the same worker in this process."""
     ray_address: str | None = None

@@ -113,6 +113,27 @@ def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_a
     assert tables(driver.out) == site.expected
 
 
+def test_a_node_that_loses_the_run_s_folder_in_mid_run_is_avoided_and_another_does_its_shards(
+    site: Site, tmp_path: Path
+) -> None:
+    if not site.cluster.prefix:
+        pytest.skip("needs `unshare --mount`: root, and the permission to mount")
+    if "seeing" not in site.cluster.nodes:
+        site.cluster.add("seeing", plain=True)
+    site.cluster.have("b", "seeing")
+    with label(site, tmp_path / "out") as driver:
+        wait_until(lambda: site.arrived("b", "seeing"))
+        inside_b = ("nsenter", "--mount", f"--target={site.cluster.nodes['b'].process.pid}")
+        subprocess.run([*inside_b, "mount", "-t", "tmpfs", "none", str(driver.out)], check=True)
+        site.open("b")
+        wait_until(lambda: "a replica cannot go on, 2 shard(s) go to other machines: " in driver.said())
+        site.open("seeing")
+        code, result = driver.end()
+    assert (code, result["ok"]) == (0, NUM_PICTURES)
+    assert f"the node {socket.gethostname()} does not see it any more" in driver.said()
+    assert tables(driver.out) == site.expected
+
+
 def test_a_run_without_its_head_is_exit_6_and_another_cluster_finishes_it(site: Site, tmp_path: Path) -> None:
     site.cluster.have("b")
     site.open("b", 5)
