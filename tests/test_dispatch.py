@@ -280,14 +280,14 @@ def test_two_workers_of_one_place_that_lack_storage_for_a_shard_do_not_end_the_r
 
 def test_a_shard_for_which_two_places_lack_storage_ends_the_run_with_the_reason() -> None:
     script = ScriptedWorkers(2, shards={3: [LACK, StorageError("the plan is damaged")]}, where=("one", "two", "three"))
-    with pytest.raises(StorageError, match="^the plan is damaged$"):
+    with pytest.raises(StorageError, match=r"^the plan is damaged$"):
         list(dispatch(script, range(9)))
     assert all(worker.killed for worker in script.workers)
 
 
 def test_storage_that_the_only_place_lacks_ends_the_run_at_once() -> None:
     script = ScriptedWorkers(2, shards={3: [LACK]})
-    with pytest.raises(StorageError, match="^the node does not see"):
+    with pytest.raises(StorageError, match=r"^the node does not see"):
         list(dispatch(script, range(9)))
     assert len(script.workers) == 2
 
