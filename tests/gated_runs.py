@@ -102,11 +102,11 @@ class Driver:
 
 
 @contextmanager
-def label(site: Site, out: Path) -> Iterator[Driver]:
+def label(site: Site, out: Path, *more: str) -> Iterator[Driver]:
     """Run `label` on the cluster beside this process."""
     log = out.with_suffix(".log")
     log.mkdir()
-    command = [sys.executable, "-m", "jobs", *site.words(out), "--ray-address", site.cluster.address]
+    command = [sys.executable, "-m", "jobs", *site.words(out), *more, "--ray-address", site.cluster.address]
     with (log / "out").open("wb") as stdout, (log / "err").open("wb") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, env=site.cluster.env, stdout=stdout, stderr=stderr)
     try:

@@ -35,10 +35,12 @@ def closed_gate(site: Site) -> None:
         path.unlink()
 
 
-def test_a_node_that_is_added_in_mid_run_gets_work(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--replicas", "3")])
+def test_a_node_that_is_added_in_mid_run_gets_work(site: Site, tmp_path: Path, more: tuple[str, ...]) -> None:
     site.cluster.have("a")
-    with label(site, tmp_path / "out") as driver:
+    with label(site, tmp_path / "out", *more) as driver:
         wait_until(lambda: site.arrived("a"))
+        assert ("the others begin when it has more" in driver.said()) == bool(more)
         site.open("b")
         site.cluster.add("b")
         wait_until(lambda: num_committed(driver.out) >= NUM_PICTURES // 2)  # all by b: a waits at its first picture
