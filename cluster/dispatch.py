@@ -83,12 +83,10 @@ def dispatch(
 
     A worker whose shard takes longer than `timeout_s` counts as dead; by default the limit is ten times the longest
     shard so far, at least ten minutes, and none before the first is done. To load its model it has half an hour, or
-    `timeout_s` if that is longer. A death is blamed on the oldest of a worker's
-    shards that is not done: its report may have died with the worker. A shard to which too many workers fell is left
-    out until all others are done.
-
-    StorageError and MachineError of a worker's own code are taken to be its place's fault until a second place says the
-    same of a shard.
+    `timeout_s` if that is longer. A death is blamed on the oldest of a worker's shards that is not done: its report may
+    have died with the worker. A shard to which too many workers fell is left out until all others are done.
+    StorageError and MachineError of a worker's own code are its place's fault until a second place says the same of a
+    shard.
 
     Raises what a worker's own code raised, MachineError if no worker can be started, and CamrayError for shards that
     were left out, or if workers die before any shard is done. Workers are killed at the end, however it comes.
