@@ -26,8 +26,8 @@ from cluster.listing import Listing
 from cluster.plan import Plan, read_shard, write_plan
 from cluster.request import existing_run
 from cluster.rows import ShardRows
-from cluster.rundir import TABLES, open_run_dir
-from cluster.sources import decode_for_input, list_folder, open_listing, read_image, source_address
+from cluster.rundir import open_run_dir
+from cluster.sources import decode_for_input, open_listing, read_image, source_address
 
 MAX_HELD = 64  # pictures held in memory
 
@@ -183,7 +183,8 @@ def _steady(commits: list[tuple[float, int]], num_replicas: int) -> float:
 
 def write_manifest(folder: str, num_images: int, path: Path) -> None:
     """List the pictures of a folder again and again, each time by other ids, until there are enough."""
-    uris = list_folder(source_address(folder), None)["uri"].to_pylist()
+    with open_listing(source_address(folder), None) as listing:
+        uris = [uri for batch in listing.batches() for uri in batch["uri"].to_pylist()]
     rows = list(itertools.islice(itertools.cycle(uris), num_images))
     ids = [f"{number:08d}" for number in range(num_images)]
     pq.write_table(pa.table({"uri": rows, "image_id": ids}), path)

@@ -57,7 +57,7 @@ class ReboxConfig:
     ray_address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
     overwrite: bool = False
-    """Remove another request's run in --out first."""
+    """Remove the run in --out first, whatever it is, and begin from nothing. To go on after a crash, leave it out."""
     repair: bool = False
     """Look at every committed shard first, as `verify` does, and do those again that are damaged."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
