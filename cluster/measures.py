@@ -26,7 +26,7 @@ from cluster.listing import Listing
 from cluster.plan import Plan, read_shard, write_plan
 from cluster.request import existing_run
 from cluster.rows import ShardRows
-from cluster.rundir import open_run_dir
+from cluster.rundir import TABLES, open_run_dir
 from cluster.sources import decode_for_input, open_listing, read_image, source_address
 
 MAX_HELD = 64  # pictures held in memory
