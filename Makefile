@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test soak fuzz clean
+.PHONY: demo test soak fuzz levels clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m jobs demo
@@ -21,6 +21,10 @@ soak: .venv/test.stamp
 # Minutes of mutated pictures through the decoder; `make test` runs a few thousand of them.
 fuzz: .venv/test.stamp
 	.venv/bin/python -m tests.fuzz --count 200000
+
+# Boxes at all thresholds of 10,000 random maps against OpenCV's contours; `make test` compares 500.
+levels: .venv/test.stamp
+	.venv/bin/python -m tests.test_level_sets --count 10000
 
 clean:
 	rm -rf .venv camray-demo

@@ -49,13 +49,20 @@ class MapBoxes:
 
 
 def boxes_from_heatmaps(
-    raw_Phw: F32, rectangle_P4: F32, size_P2: I64, side: int, maps: MapConfig, config: BoxConfig
+    raw_Phw: F32,
+    rectangle_P4: F32,
+    size_P2: I64,
+    side: int,
+    maps: MapConfig,
+    config: BoxConfig,
+    threshold_P: F64 | None = None,
 ) -> MapBoxes:
     """Box the objects of raw maps, in pixels of the original pictures, whose width and height is `size_P2`.
 
     `rectangle_P4` is the part of the original that the map's grid covers and `side` the network's input size, to which
     a map is enlarged first. What lies outside the picture (letterbox padding) belongs to no box. The boxes of a map and
-    a threshold are ordered by peak, then area, then position (top, left). A constant map has none.
+    a threshold are ordered by peak, then area, then position (top, left). A constant map has none. Where `threshold_P`
+    is given, each map has its own threshold, and those of `config` do not count.
     """
     is_positive_part = maps.recipe == "default" and maps.normalise == "max"  # that is what is normalised, by its peak
     enlarger, mask_SS = Enlarger(side, maps), np.empty((side, side), np.bool_)
@@ -66,7 +73,8 @@ def boxes_from_heatmaps(
     for place, raw_hw in enumerate(raw_Phw):
         enlarged_SS, scaled_SS = enlarger.enlarge(raw_hw)
         _clear_padding((enlarged_SS, scaled_SS), rectangle_P4[place], size_P2[place])
-        above = [_wanted_regions(scaled_SS, threshold, config.components, mask_SS) for threshold in config.threshold]
+        thresholds = config.threshold if threshold_P is None else (float(threshold_P[place]),)
+        above = [_wanted_regions(scaled_SS, threshold, config.components, mask_SS) for threshold in thresholds]
         positive_SS = scaled_SS if is_positive_part else np.maximum(enlarged_SS, 0, out=enlarged_SS)
         energies.append(_energy_shares(positive_SS, [region for regions_N4, _ in above for region in regions_N4]))
         for number, (regions_N4, peak_N) in enumerate(above):
@@ -78,7 +86,7 @@ def boxes_from_heatmaps(
     boxes_N4 = _to_original(np.concatenate(regions), rectangle_P4[map_N], size_P2[map_N], side)
     area_N = (boxes_N4[:, 2] - boxes_N4[:, 0]) * (boxes_N4[:, 3] - boxes_N4[:, 1])
     order_N = np.lexsort((boxes_N4[:, 0], boxes_N4[:, 1], -area_N, -peak_N, number_N, map_N))  # the last counts first
-    list_N = map_N * len(config.threshold) + number_N
+    list_N = map_N * (1 + number_N.max(initial=0)) + number_N
     return MapBoxes(
         map_N=map_N,
         boxes_N4=boxes_N4[order_N],
@@ -86,8 +94,24 @@ def boxes_from_heatmaps(
         energy_N=np.concatenate(energies)[order_N].astype(np.float32),
         area_fraction_N=(area_N / size_P2[map_N].prod(1))[order_N].astype(np.float32),
         rank_N=np.arange(len(list_N)) - np.searchsorted(list_N, list_N),
-        threshold_N=np.array(config.threshold, np.float32)[number_N],
+        threshold_N=np.array(config.threshold, np.float32)[number_N]
+        if threshold_P is None
+        else threshold_P[map_N].astype(np.float32),
     )
+
+
+def best_overlaps(boxes_N4: F32, map_N: I64, truth_PM4: F64) -> F64:
+    """Return each box's largest IoU with the true boxes of its map, which are filled up to M with boxes of zeros.
+
+    Half-open: the union of two boxes that touch has no intersection. 0 where there is no true box.
+    """
+    boxes_N14, truth_NM4 = boxes_N4.astype(np.float64)[:, None], truth_PM4[map_N]
+    corner_NM2 = np.maximum(boxes_N14[..., :2], truth_NM4[..., :2])
+    sides_NM2 = np.maximum(np.minimum(boxes_N14[..., 2:], truth_NM4[..., 2:]) - corner_NM2, 0)
+    shared_NM = sides_NM2.prod(2)
+    areas_NM = (boxes_N14[..., 2:] - boxes_N14[..., :2]).prod(2) + (truth_NM4[..., 2:] - truth_NM4[..., :2]).prod(2)
+    overlap_N: F64 = (shared_NM / np.maximum(areas_NM - shared_NM, np.finfo(np.float64).tiny)).max(1, initial=0)
+    return overlap_N
 
 
 def joined_boxes(parts: list[MapBoxes], counts: list[int]) -> MapBoxes:

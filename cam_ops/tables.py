@@ -67,6 +67,9 @@ BOXES = pa.schema(
 )
 """One row per box, by image row, then class in order of explanation, then rank (0 = best of its image and class)."""
 
+CALIBRATED_BOXES = BOXES.append(pa.field("probability", pa.float32(), nullable=False))
+"""The same in runs with a calibration: `probability` is that of IoU >= .5 with an object of the box's class."""
+
 
 def heatmaps_schema(grid: tuple[int, int]) -> pa.Schema:
     """Return the schema of the raw maps on a grid of (h, w): one row per explained (image, class).

@@ -25,6 +25,7 @@ MAX_FAILED_STARTS = 3  # in a row, at one place
 WAKE_S = 1.0  # a signal that another thread took is seen by the main thread when it wakes
 GROWTH_S = 5.0  # between two looks at the size of the cluster
 TIMEOUT_S = 600.0  # the least that `auto` allows a shard
+START_TIMEOUT_S = 1800.0  # the least that a worker is given to load its model, once it has a place
 TIMEOUT_FACTOR = 10  # times the longest shard so far
 SLOW_FACTOR = 2  # times the median: a shard that takes longer is also given to a worker that has nothing to do
 SLOW_S = 2.0  # the least that counts as slow
@@ -81,9 +82,11 @@ def dispatch(
     """Yield one report per shard, in the order they finish; no shard is no report, and no worker.
 
     A worker whose shard takes longer than `timeout_s` counts as dead; by default the limit is ten times the longest
-    shard so far, at least ten minutes, and none before the first is done. A death is blamed on the oldest of a worker's
-    shards that is not done: its report may have died with the worker. A shard to which too many workers fell is left
-    out until all others are done.
+    shard so far, at least ten minutes, and none before the first is done. To load its model it has half an hour, or
+    `timeout_s` if that is longer. A death is blamed on the oldest of a worker's shards that is not done: its report may
+    have died with the worker. A shard to which too many workers fell is left out until all others are done.
+    StorageError and MachineError of a worker's own code are its place's fault until a second place says the same of a
+    shard.
 
     Raises what a worker's own code raised, MachineError if no worker can be started, and CamrayError for shards that
     were left out, or if workers die before any shard is done. Workers are killed at the end, however it comes.
@@ -103,7 +106,7 @@ class _Member(Generic[Report]):
     places: frozenset[str]  # that there were when it began to look for one
     started: bool = False
     shards: list[int] = field(default_factory=list)
-    since_s: float = 0.0  # the oldest of them is at work
+    since_s: float = 0.0  # the oldest of them is at work; before the start, the worker was first seen to have a place
 
     def place(self) -> str:
         """Return where it is, empty if it is nowhere yet or died before it could tell."""
@@ -133,7 +136,8 @@ class _Loop(Generic[Report]):
         self.events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self.deaths: Counter[int] = Counter()
         self.failed_starts: Counter[str] = Counter()  # in a row, by place
-        self.failure: CamrayError | None = None  # of the last start that failed
+        self.failure: CamrayError | None = None  # of the last start that failed, or the last worker that cannot go on
+        self.failed: dict[int, str] = {}  # shards that lacked storage or the machine, with the place where they did
         self.wanted = self.num_starting = 0
         self.out_of_memory_s: dict[str, float] = {}  # when a worker was not replaced for that, by place
         self.copied: set[int] = set()  # slow shards that two workers hold
@@ -160,9 +164,10 @@ class _Loop(Generic[Report]):
             except (StorageError, MachineError) as error:
                 if shard is None:
                     self._remove(member)
-                    self._fail_start(member, error, MAX_FAILED_STARTS)  # another one there would fail as well
+                    say(f"a replica could not start: {error}")
+                    self._fail_at(member.place(), error, MAX_FAILED_STARTS)  # another one there would fail as well
                 elif shard in self.left:
-                    raise
+                    self._try_elsewhere(member, shard, error)
                 else:
                     self._finished(member, shard)  # another has done it
                 continue
@@ -194,6 +199,7 @@ class _Loop(Generic[Report]):
         for member in [member for member in self.members if member.shards]:
             if self.looked_s - member.since_s > (limit_s := self._limit_s(member.shards[0])):
                 self._replace(member, f"shard {member.shards[0]} took longer than {limit_s:.0f} s")
+        self._end_slow_starts(max(START_TIMEOUT_S, self.timeout_s or 0))
         if self.looked_s - self.grown_s >= GROWTH_S:
             self._grow()
         if not self.waiting and self.spent_s:
@@ -205,6 +211,13 @@ class _Loop(Generic[Report]):
                 f"nothing finished for {QUIET_S / 60:.0f} minutes; {num_started} of {len(self.members)} replicas have "
                 "started" + ("" if num_started else ": does the cluster have free resources for them?")
             )
+
+    def _end_slow_starts(self, limit_s: float) -> None:
+        """Replace workers that have a place and do not get their model loaded there."""
+        for member in [member for member in self.members if not member.started and member.place()]:
+            member.since_s = member.since_s or self.looked_s
+            if self.looked_s - member.since_s > limit_s:
+                self._replace(member, f"it did not load within {limit_s:.0f} s")
 
     def _limit_s(self, shard: int) -> float:
         limit_s = max(TIMEOUT_S, TIMEOUT_FACTOR * self.longest_s) if self.longest_s else float("inf")
@@ -306,15 +319,12 @@ class _Loop(Generic[Report]):
                 self._add_another()
                 return
             times = self.failed_starts[place] + 1
-            self._fail_start(
-                member, MachineError(f"{times} replica(s) died while loading their model, the last: {reason}"), times
-            )
+            failure = MachineError(f"{times} replica(s) died while loading their model, the last: {reason}")
+            say(f"a replica could not start: {failure}")
+            self._fail_at(place, failure, times)
             return
-        held = {shard for other in self.members for shard in other.shards}
-        back = [shard for shard in member.shards if shard in self.left and shard not in held]
+        back = self._take_back(member)
         say(f"a replica died, {len(back)} shard(s) go back to the queue: {reason.splitlines()[0]}")
-        self.waiting.extendleft(reversed(back))
-        self.copied -= set(back)
         if out_of_memory and any(other.started and other.place() == member.place() for other in self.members):
             if self._is_first_of_storm(member.place()):
                 say("its machine was out of memory: it is not replaced, the others there go on")
@@ -325,6 +335,28 @@ class _Loop(Generic[Report]):
         if self.left:
             self._add_another()
             self._give_shards()
+
+    def _try_elsewhere(self, member: _Member[Report], shard: int, error: CamrayError) -> None:
+        """Avoid the place of a worker that lacks storage or the machine for a shard, and give its shards to others.
+
+        Raises the error where there is no other place, or where one has failed at this shard before.
+        """
+        place = member.place()
+        if not self.cluster.places() - self._avoided() - {place} or self.failed.setdefault(shard, place) != place:
+            raise error
+        self._remove(member)
+        back = self._take_back(member)
+        say(f"a replica cannot go on, {len(back)} shard(s) go to other machines: {error}")
+        self._fail_at(place, error, MAX_FAILED_STARTS)
+        self._give_shards()
+
+    def _take_back(self, member: _Member[Report]) -> list[int]:
+        """Put the shards of a worker that is gone back to the front of the queue; return those that nobody else has."""
+        held = {shard for other in self.members for shard in other.shards}
+        back = [shard for shard in member.shards if shard in self.left and shard not in held]
+        self.waiting.extendleft(reversed(back))
+        self.copied -= set(back)
+        return back
 
     def _is_first_of_storm(self, place: str) -> bool:
         """Say whether no worker was out of memory there just now: Ray ends several at once, all but one come back."""
@@ -347,11 +379,9 @@ class _Loop(Generic[Report]):
         if not self.spent_s and self.deaths.total() >= max(MAX_SHARD_DEATHS, 2 * self.wanted):
             raise CamrayError(f"{self.deaths.total()} replicas died before any shard was done, the last: {reason}")
 
-    def _fail_start(self, member: _Member[Report], failure: CamrayError, times: int) -> None:
-        """Note that starting failed for a number of times in a row where the worker was; try another if that helps."""
-        self.failure, place = failure, member.place()
-        self.failed_starts[place] = times
-        say(f"a replica could not start: {failure}")
+    def _fail_at(self, place: str, failure: CamrayError, times: int) -> None:
+        """Note that workers failed for a number of times in a row at a place; try another one if that helps."""
+        self.failure, self.failed_starts[place] = failure, times
         self._add_another()
 
     def _remove(self, member: _Member[Report]) -> None:

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 
 from cam_ops.errors import StorageError
@@ -63,7 +64,7 @@ class Folder:
             raise StorageError(f"cannot read {self.where(name)}: {error.strerror}") from None
         return found.st_ino, found.st_mtime_ns
 
-    def publish(self, name: str, content: bytes) -> None:
+    def publish(self, name: str, content: bytes | mmap) -> None:
         """Put a whole file in place, durably, replacing what bears its name. Raises StorageError."""
         self._place(name, content, os.replace)
 
@@ -75,7 +76,7 @@ class Folder:
             return False
         return True
 
-    def _place(self, name: str, content: bytes, put: Callable[[Path, Path], None]) -> None:
+    def _place(self, name: str, content: bytes | mmap, put: Callable[[Path, Path], None]) -> None:
         target = Path(self.where(name))
         scratch = Path(self.where(f"{SCRATCH}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"))
         try:

@@ -12,6 +12,7 @@ class InlineExecutor:
     """This process as the only replica."""
 
     num_cpus = 1
+    can_grow = False
 
     @cached_property
     def num_gpus(self) -> int:

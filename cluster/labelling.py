@@ -64,6 +64,9 @@ class LabelConfig:
     """How logits become scores: over all classes together, or each by itself for multi-label heads."""
     maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()
     boxes: tyro.conf.OmitArgPrefixes[BoxConfig] = BoxConfig()
+    calibration: str | None = None
+    """FILE that `calibrate` wrote: brings its own --threshold, --normalise and --components, and adds the column
+    probability to boxes."""
     device: DeviceChoice = "auto"
     """`auto` takes GPUs where the cluster has any; what it chose, and why, is said and stored."""
     precision: PrecisionChoice = "auto"
@@ -75,12 +78,13 @@ class LabelConfig:
     batch_size: int | None = None
     """Images per forward pass; by default 16 on CPU, 64 on CUDA, fewer for a small job."""
     replicas: int | None = None
-    """Model replicas; by default one per GPU, or one per CPU core where there is no GPU."""
+    """Model replicas; by default one per GPU, or one per CPU core where there is no GPU. On a cluster that is joined
+    those for which there is no room wait until it has more."""
     shard_size: int | None = None
     """Images per shard; by default 512, fewer for a small job. Fixed when the plan is made."""
     shard_timeout: float | None = None
     """Seconds after which a replica that still works on the same shard is taken to hang, and replaced; by default ten
-    times the longest shard so far, at least 600."""
+    times the longest shard so far, at least 600. To load its model a replica has 1800, or this if it is more."""
     executor: ExecutorName = "ray"
     """`ray` runs actors; `inline` runs the same worker in this process."""
     ray_address: str | None = None
@@ -88,7 +92,7 @@ class LabelConfig:
     max_error_rate: float = 0.02
     """Fraction of images that may be bad before the finished job exits with 3."""
     overwrite: bool = False
-    """Remove another request's run in --out first."""
+    """Remove the run in --out first, whatever it is, and begin from nothing. To go on after a crash, leave it out."""
     repair: bool = False
     """Look at every committed shard first, as `verify` does, and do those again that are damaged."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
@@ -105,6 +109,9 @@ class LabelConfig:
                 raise UsageError(f"--{name.replace('_', '-')} expects at most {most}, got {getattr(self, name)}")
         if not 0 <= self.max_error_rate <= 1:
             raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
+        own_maps = self.maps.recipe == "default" and self.maps != MapConfig()
+        if self.calibration is not None and (own_maps or self.boxes != BoxConfig()):
+            raise UsageError("--calibration brings its own --threshold, --normalise and --components; give either")
         check_execution(self.executor, self.replicas, self.shard_timeout)
         own = _own_labels(self.images)
         if self.labels in OWN and self.labels != own:

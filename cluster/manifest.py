@@ -2,13 +2,11 @@
 
 Columns are `uri`, and as the author likes `image_id` (unique; by default the uri as written) and `label`; others are
 left out. A uri is an absolute path, a file:// URI, an s3:// or gs:// address, or a path relative to the manifest's own
-folder. pyarrow reads the file as a stream, from a local copy if it is on an object store; DuckDB sorts it, on disk
-where it outgrows `MEMORY_LIMIT`. No path and no name from the file ever becomes SQL.
+folder. pyarrow reads the file as a stream, from a local copy if it is on an object store; `cluster.disk_sort` sorts it.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.tables import LISTING
 from cluster.console import shortened
+from cluster.disk_sort import MEMORY_LIMIT, ROWS_PER_BATCH, first_line, sort_rows
 from cluster.listing import Listing
 from cluster.parquet import stream
 from cluster.storage import BUCKET, download, is_store, without_credentials
@@ -32,9 +31,6 @@ from cluster.store_options import NO_OPTIONS, StorageOptions
 
 SUFFIXES = (".parquet", ".csv")
 COLUMNS = ("uri", "image_id", "label")
-MEMORY_LIMIT = "512MiB"  # of the sort; more makes it no faster
-NUM_THREADS = 1  # the rows arrive one after the other; with two, the sort needs more memory and no less time
-ROWS_PER_BATCH = 2**15
 CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row; a dozen blocks are read ahead
 SHOWN_CHARACTERS = 200
 SUPPORTED = rf"^(file:///|(s3|gs)://{BUCKET.pattern}/)"
@@ -93,41 +89,20 @@ def _folder_of(address: str) -> str:
 
 def _sort(address: str, path: str, ordered: Path, limit: int | None, scratch: str, memory_limit: str) -> list[str]:
     """Write the manifest's columns as texts, sorted by id, to the Parquet file `ordered`; return their names."""
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": memory_limit,
-        "temp_directory": scratch,
-        "threads": NUM_THREADS,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
     try:
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 raise StorageError(f"the manifest {address} is empty; check --images")
         reader = _open_csv(address, path) if address.lower().endswith(".csv") else _open_parquet(address, path)
-        with duckdb.connect(":memory:", config=settings) as connection:
-            rows = connection.from_arrow(reader).order(f"{_id_column(reader.schema)} NULLS FIRST")
-            rows = rows if limit is None else rows.limit(limit)
-            _write(connection, rows, ordered)
+        sort_rows(reader, _id_column(reader.schema), ordered, limit, scratch, memory_limit)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise _refusal(address, scratch, error) from None
     return list(reader.schema.names)
 
 
-def _write(connection: duckdb.DuckDBPyConnection, rows: duckdb.DuckDBPyRelation, ordered: Path) -> None:
-    """Run the sort in a thread of its own: an interrupt inside DuckDB's call for rows would be its error."""
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            thread.submit(
-                rows.write_parquet, str(ordered), compression="lz4_raw", row_group_size=ROWS_PER_BATCH
-            ).result()
-        finally:
-            connection.interrupt()
-
-
 def _refusal(address: str, scratch: str, error: Exception) -> CamrayError:
     """Say whose fault it is that a manifest cannot be read and sorted."""
-    reason = str(error).strip().partition("\n")[0].partition(" Detail: Python exception")[0]
+    reason = first_line(error)
     if isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
         return StorageError(
             f"cannot sort the manifest {address} in {scratch}: {reason}; set TMPDIR to a folder with room; "

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,18 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.classes import numbered_classes
-from cam_ops.tables import LABELLED
 from cluster.apart import Apart
 from cluster.labels import find_labels, label_images
 from cluster.listing import Listing
-from cluster.parquet import encode
 from cluster.plan import Plan, read_shard, write_plan
-from cluster.reboxing import ReboxConfig, rebox
-from cluster.request import existing_run, publish_run
+from cluster.request import existing_run
 from cluster.rows import ShardRows
-from cluster.rundir import TABLES, open_run_dir, shard_name
-from cluster.sources import decode_for_input, list_folder, open_listing, read_image, source_address
-from cluster.verify import read_table
+from cluster.rundir import TABLES, open_run_dir
+from cluster.sources import decode_for_input, open_listing, read_image, source_address
 
 MAX_HELD = 64  # pictures held in memory
 
@@ -187,7 +183,8 @@ def _steady(commits: list[tuple[float, int]], num_replicas: int) -> float:
 
 def write_manifest(folder: str, num_images: int, path: Path) -> None:
     """List the pictures of a folder again and again, each time by other ids, until there are enough."""
-    uris = list_folder(source_address(folder), None)["uri"].to_pylist()
+    with open_listing(source_address(folder), None) as listing:
+        uris = [uri for batch in listing.batches() for uri in batch["uri"].to_pylist()]
     rows = list(itertools.islice(itertools.cycle(uris), num_images))
     ids = [f"{number:08d}" for number in range(num_images)]
     pq.write_table(pa.table({"uri": rows, "image_id": ids}), path)
@@ -218,37 +215,3 @@ class Planner:
         with open_listing(manifest, None) as listing:
             plan = planned(listing)
         return plan, time.perf_counter() - start_s, peak_mib()
-
-
-class Reboxes:
-    """Copies of a run's first shard, and `rebox` of them, without torch, in a process of its own."""
-
-    def __init__(self, source: str, out: str, num_maps: int) -> None:
-        """Write the copies to `out`, `num_maps` or a few more in all."""
-        self.out, self.num_maps = out, _copy_shard(source, out, num_maps)
-
-    def rebox(self, out: str) -> tuple[float, float]:
-        """Return maps per second by the clock, and of the processor's time, to which other work does not count."""
-        start_s, start_cpu_s = time.perf_counter(), time.process_time()
-        rebox(ReboxConfig(run=self.out, out=out, threshold=(0.3,), executor="inline"))
-        return self.num_maps / (time.perf_counter() - start_s), self.num_maps / (time.process_time() - start_cpu_s)
-
-
-def _copy_shard(source: str, out: str, num_maps: int) -> int:
-    source_dir, run_dir = open_run_dir(source), open_run_dir(out)
-    run = existing_run(source_dir)
-    tables = {table: read_table(source_dir, run, table, 0) for table in TABLES}
-    num_copies = -(-num_maps // len(tables["heatmaps"]))
-
-    def copied(table: pa.Table, number: int) -> pa.Table:
-        ids = [f"{number:06d}/{image_id}" for image_id in table["image_id"].to_pylist()]
-        table = table.set_column(0, table.schema.field(0), pa.array(ids))
-        return table.set_column(1, table.schema.field(1), pa.array([number] * len(table), pa.int32()))
-
-    rows = [copied(tables["images"], number).select(LABELLED.names).to_batches()[0] for number in range(num_copies)]
-    plan = write_plan(run_dir, (batch.cast(LABELLED) for batch in rows), len(tables["images"]))
-    for number in range(num_copies):
-        for name, table in tables.items():
-            run_dir.publish(shard_name(name, number), encode(copied(table, number)))
-    publish_run(run_dir, replace(run, plan=plan), {})
-    return num_copies * len(tables["heatmaps"])

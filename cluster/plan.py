@@ -107,15 +107,20 @@ def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
     part, row_group = divmod(shard, SHARDS_PER_PART)
     name = plan_name(part)
     try:
-        footer = _footer(run_dir, name, run_dir.version(name))
-        with pq.ParquetFile(run_dir.open(name), metadata=footer) as opened:
-            if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not opened.schema_arrow.equals(PLAN):
-                raise pa.ArrowInvalid("it has not the columns of a plan, or too many rows")
-            planned = opened.read_row_group(row_group)
-            planned.validate(full=True)
-            return planned
+        return read_row_group(run_dir, name, row_group, PLAN)
     except (OSError, IndexError, pa.ArrowException) as error:
         raise _broken_plan(run_dir.where(name), error) from None
+
+
+def read_row_group(run_dir: RunDir, name: str, row_group: int, schema: pa.Schema) -> pa.Table:
+    """Return the rows of one shard in a part's file. Raises OSError, IndexError or ArrowException."""
+    footer = _footer(run_dir, name, run_dir.version(name))
+    with pq.ParquetFile(run_dir.open(name), metadata=footer) as opened:
+        if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not opened.schema_arrow.equals(schema):
+            raise pa.ArrowInvalid("it has not the columns that it should have, or too many rows")
+        rows = opened.read_row_group(row_group)
+        rows.validate(full=True)
+        return rows
 
 
 @lru_cache(maxsize=2)

@@ -79,6 +79,7 @@ class RayExecutor:
                 "asks for a token"
             ) from None
         raise_on_sigterm()  # ray.init puts its own handler in place
+        self.can_grow = bool(address)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.num_gpus, self.num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
         num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]

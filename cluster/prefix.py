@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from mmap import mmap
 
 import pyarrow as pa
 
@@ -35,14 +36,14 @@ class Prefix:
         return content
 
     def open(self, name: str) -> pa.BufferReader:
-        """Return what pyarrow reads a file from: the file in memory, the last one is kept."""
+        """Return what pyarrow reads a file from: the file in memory, the last two are kept."""
         return pa.BufferReader(_kept(self, name, self.version(name)))
 
     def version(self, name: str) -> tuple[int, int] | None:
         """Return what changes when a file is replaced, None where there is none."""
         return object_version(self.where(name), self.options)
 
-    def publish(self, name: str, content: bytes) -> None:
+    def publish(self, name: str, content: bytes | mmap) -> None:
         """Put a whole file in place, replacing what bears its name. Raises StorageError."""
         put_object(self.where(name), content, self.options)
 
@@ -68,7 +69,7 @@ class Prefix:
         """Nothing to sweep: an upload that did not end is not there."""
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _kept(prefix: Prefix, name: str, version: tuple[int, int] | None) -> bytes:
     content = prefix.read(name, MAX_KEPT_BYTES)
     if content is None:

@@ -14,6 +14,7 @@ from cam_ops.models import Classifier, classes_for, load_classifier
 from cam_ops.settings import ATTENTION, ExplainConfig, Kind
 from cam_ops.tables import SCHEMA_VERSION
 from cam_ops.views import Mapper
+from cluster.calibration_file import calibrated, read_calibration
 from cluster.compilation import choose_compile
 from cluster.console import say
 from cluster.failpoints import reach
@@ -62,6 +63,8 @@ class Preparation:
         self.config, self.before = config, before
         self.run_dir: RunDir = open_run_dir(config.out, config.options)
         self.labels = labels_digest(config.label_source)
+        if config.calibration is not None:
+            read_calibration(config.calibration)  # what cannot be used is said before the network is loaded
         self.classifier: Classifier = load_classifier(config.model)
         self.mapper: Mapper | None = None
         known = before and self._known(before)
@@ -147,7 +150,7 @@ class Preparation:
 
     def _request(self, compute: _Compute) -> Request:
         config, described = self.config, self.described
-        return Request(
+        request = Request(
             schema_version=SCHEMA_VERSION,
             images=config.images,
             limit=config.limit,
@@ -170,6 +173,7 @@ class Preparation:
             batch_size=compute.batch_size,
             shard_size=config.shard_size,
         )
+        return request if config.calibration is None else calibrated(request, config.calibration)
 
     def _said(self) -> str:
         """Say what is mapped, and how."""

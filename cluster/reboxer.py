@@ -66,14 +66,15 @@ class Reboxer:
         raw_Phw: F32 = storage.flatten().to_numpy().reshape(-1, *self.run.grid)
         rectangle_P4 = np.stack([heatmaps[name].to_numpy() for name in CORNERS], axis=1)
         size_B2 = np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
+        class_P = heatmaps["class_id"].to_numpy()
         pairs = Pairs(
             row_P=row_P,
-            class_P=heatmaps["class_id"].to_numpy(),
+            class_P=class_P,
             score_P=heatmaps["score"].to_numpy(),
-            boxes=box_maps(self.run.request, raw_Phw, rectangle_P4, size_B2[row_P]),
+            boxes=box_maps(self.run.request, class_P, raw_Phw, rectangle_P4, size_B2[row_P]),
         )
         columns = {name: images[name].combine_chunks() for name in images.column_names}
-        columns["num_boxes"] = pairs.counts(len(images), self.run.request.boxes.threshold[0])[1]
+        columns["num_boxes"] = pairs.counts(len(images), self.run.request)[1]
         return {
             "boxes": boxes_file(self.run, planned, pairs),
             "images": table_file(self.run, "images", IMAGES, columns),

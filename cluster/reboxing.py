@@ -12,6 +12,7 @@ import tyro.conf
 from cam_ops.boxes import BoxConfig, Components
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.maps import MapConfig, Recipe
+from cluster.calibration_file import calibrated
 from cluster.console import say
 from cluster.failpoints import reach
 from cluster.plan import check_plan, copy_plan, plan_digest
@@ -44,6 +45,9 @@ class ReboxConfig:
     """`largest` or `all`, as of `label`."""
     recipe: Recipe | None = None
     """`default` enlarges and then normalises; `blog` presets min-max before a bilinear enlargement and boxes at .2."""
+    calibration: str | None = None
+    """FILE that `calibrate` wrote, in place of the four flags above; adds the column probability. A run's own
+    calibration goes on where none of the five is given."""
     replicas: int | None = None
     """Replicas; by default one per CPU core."""
     shard_timeout: float | None = None
@@ -53,15 +57,24 @@ class ReboxConfig:
     ray_address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
     overwrite: bool = False
-    """Remove another request's run in --out first."""
+    """Remove the run in --out first, whatever it is, and begin from nothing. To go on after a crash, leave it out."""
     repair: bool = False
     """Look at every committed shard first, as `verify` does, and do those again that are damaged."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
     def __post_init__(self) -> None:
+        if self.calibration is not None and self.has_own_boxes:
+            raise UsageError(
+                "--calibration brings its own --threshold, --normalise, --components and --recipe; give either"
+            )
         check_execution(self.executor, self.replicas, self.shard_timeout)
         parse_options(self.storage_options)
+
+    @property
+    def has_own_boxes(self) -> bool:
+        """Whether a flag says how boxes are made."""
+        return any(flag is not None for flag in (self.threshold, self.normalise, self.components, self.recipe))
 
     @property
     def options(self) -> StorageOptions:
@@ -103,9 +116,15 @@ def rebox(config: ReboxConfig) -> Totals:
 
 def _asked(config: ReboxConfig, source_dir: RunDir, source: Run) -> Run:
     before = source.request
+    if config.calibration is not None:
+        request = calibrated(before, config.calibration)
+    elif config.has_own_boxes:
+        request = replace(before, maps=config.maps(before.maps), boxes=config.boxes(before.boxes), calibration=None)
+    else:
+        request = before
     return replace(
         source,
-        request=replace(before, maps=config.maps(before.maps), boxes=config.boxes(before.boxes)),
+        request=request,
         maps_from=MapsFrom(root=source_dir.root, fingerprint=before.fingerprint()),
     )
 

@@ -29,7 +29,10 @@ class Membership:
     def publish(self, shard: int, tables: dict[str, bytes]) -> None:
         """Put a shard's files in place, in the order given; the last commits it."""
         if self.run_dir.read(RUN) != self.run_json:
-            raise StorageError(f"{self.run_dir.root} now holds another run; this one ends and publishes nothing more")
+            raise StorageError(
+                f"{self.run_dir.root} now holds another run, or the node {os.uname().nodename} does not see it any "
+                "more; nothing more is published there"
+            )
         for table, content in tables.items():
             self.run_dir.publish(shard_name(table, shard), content)
             reach(f"{table}-{shard}")

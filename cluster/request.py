@@ -8,18 +8,22 @@ import hashlib
 import json
 import platform
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
+from cam_ops.arrays import F64, I32
 from cam_ops.boxes import BoxConfig
+from cam_ops.calibration import Calibration, thresholds_of
 from cam_ops.classes import ScoreKind, parse_class_choice
 from cam_ops.errors import RefusedError, StorageError, UsageError
 from cam_ops.maps import MapConfig
 from cam_ops.settings import MAX_IMAGE_SIZE, ExplainConfig, Kind, Preprocessing
-from cam_ops.tables import COORDINATES, SCHEMA_VERSION
+from cam_ops.tables import BOXES, CALIBRATED_BOXES, COORDINATES, SCHEMA_VERSION
 from cluster.console import shortened
 from cluster.plan import Plan
 from cluster.rundir import RUN, RunDir, open_run_dir
@@ -28,7 +32,7 @@ Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 MAX_RUN_BYTES = 64 * 2**20
-BOX_SETTINGS = ("maps.", "boxes.")  # beginnings of their names
+BOX_SETTINGS = ("maps.", "boxes.", "calibration")  # beginnings of their names
 MAX_SHARDS = 10**8
 MAX_GRID = 10 * MAX_IMAGE_SIZE  # --scales go up to 10
 
@@ -58,10 +62,26 @@ class Request:
     compiled: bool
     batch_size: int
     shard_size: int | None  # as asked; None lets the plan choose
+    calibration: Calibration | None = None  # goes with the normaliser and the threshold that were fitted with it
 
     def fingerprint(self) -> str:
-        """Return the sha256 of the request as canonical JSON."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Return the sha256 of the request as canonical JSON; one without a calibration is as before there were any."""
+        fields = asdict(self)
+        if self.calibration is None:
+            del fields["calibration"]
+        return _digest(fields)
+
+    def thresholds(self, class_P: I32) -> F64:
+        """Return the threshold of each map of the given classes, the first one where there are several."""
+        usual = self.boxes.threshold[0]
+        if self.calibration is None:
+            return np.full(len(class_P), usual)
+        return thresholds_of(class_P, self.calibration.class_thresholds, usual)
+
+    @property
+    def boxes_schema(self) -> pa.Schema:
+        """The columns of the boxes tables."""
+        return BOXES if self.calibration is None else CALIBRATED_BOXES
 
     def document(self, table: str) -> dict[str, Any]:
         """Return the JSON document that each file of `table` carries."""
@@ -81,7 +101,13 @@ class Request:
             "box_recipe": asdict(self.boxes),
             "input_size": self.preprocessing.image_size,
             "coordinates": COORDINATES,
+            **({"calibration": _digest(asdict(self.calibration))} if self.calibration else {}),
         }
+
+
+def _digest(tree: dict[str, Any]) -> str:
+    """Return the sha256 of a tree as canonical JSON."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +201,8 @@ def _contradiction(file: _RunFile) -> str | None:
         return f"an input of {_short(shape.image_size)} pixels with maps of {_short(file.grid)}"
     if request.batch_size < 1 or not 0 < shape.crop_fraction <= 1:
         return f"batches of {_short(request.batch_size)}, crops of {shape.crop_fraction}"
+    if request.calibration and len(request.boxes.threshold) != 1:
+        return f"a calibration beside {len(request.boxes.threshold)} thresholds"
     parse_class_choice(request.classes)
     if file.maps_from and (
         "\0" in file.maps_from.root or open_run_dir(file.maps_from.root).root != file.maps_from.root
@@ -212,15 +240,19 @@ def maps_of(run_dir: RunDir, run: Run) -> tuple[RunDir, Run]:
 
 def refuse_another(run_dir: RunDir, existing: Run, asked: Request, maps_from: MapsFrom | None = None) -> None:
     """Raise RefusedError naming the fields that differ and the cheapest way out, unless the requests are equal."""
-    before = _flat({**asdict(existing.request), "maps_from": existing.maps_from and existing.maps_from.root})
-    after = _flat({**asdict(asked), "maps_from": maps_from and maps_from.root})
-    different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    different = changed_fields(existing, replace(existing, request=asked, maps_from=maps_from))
     if not different:
         return
-    changes = "; ".join(f"{key} was {_shown(before.get(key))}, now {_shown(after.get(key))}" for key in different)
+    changes = "; ".join(f"{key} was {before}, now {after}" for key, (before, after) in different.items())
     ways = "give the same flags to resume it, another --out to keep both, or --overwrite to replace it"
     if existing.maps_from is None and all(key.startswith(BOX_SETTINGS) for key in different):
-        flags = " ".join(f"--{key.partition('.')[2]} {_shown(after[key])}" for key in different)
+        if asked.calibration:
+            flags = "--calibration FILE"
+        else:
+            after = _compared(asked, maps_from)
+            settings = [key for key in after if key.startswith(BOX_SETTINGS[:2])]
+            needed = settings if existing.request.calibration else different  # any of them ends a calibration
+            flags = " ".join(f"--{key.partition('.')[2]} {_shown(after[key])}" for key in needed)
         ways += (
             f"; its maps serve for these boxes, without the model: python -m jobs rebox {shlex.quote(run_dir.root)} "
             f"--out NEW {flags}"
@@ -228,14 +260,28 @@ def refuse_another(run_dir: RunDir, existing: Run, asked: Request, maps_from: Ma
     raise RefusedError(f"{run_dir.root} holds another request ({changes}); {ways}")
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def changed_fields(before: Run, after: Run) -> dict[str, tuple[str, str]]:
+    """Return the fields of the request that differ, and `maps_from`, by name, each as it stands behind its flag."""
+    was, now = (_compared(run.request, run.maps_from) for run in (before, after))
+    different = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+    return {key: (_shown(was.get(key)), _shown(now.get(key))) for key in different}
+
+
+def _compared(request: Request, maps_from: MapsFrom | None) -> dict[str, Any]:
+    """Return what tells two requests apart, by names that a user knows; of a calibration its digest."""
+    calibration = request.calibration and f"sha256:{_digest(asdict(request.calibration))}"
+    return flat({**asdict(request), "calibration": calibration, "maps_from": maps_from and maps_from.root})
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a tree by their dotted names."""
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            leaves |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            leaves[prefix + key] = value
+    return leaves
 
 
 def _shown(value: Any) -> str:

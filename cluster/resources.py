@@ -65,17 +65,20 @@ class Replicas:
 
 
 def choose_replicas(asked: int | None, device: Device, executor: "InlineExecutor | RayExecutor") -> Replicas:
-    """Return how many replicas to start. Raises MachineError where the cluster lacks what was asked for."""
+    """Return how many replicas to start: on a cluster that may grow those asked for, whether or not it has room yet.
+
+    Raises MachineError where there is room for none, or not for those asked for and never will be.
+    """
     available, unit = executor.num_gpus if device == "cuda" else executor.num_cpus, UNIT[device]
     if not available:
         raise MachineError(f"the run needs device {device}, there is no {unit}; add a node with one, or use --device")
     num_replicas = asked or available
     most = available * (MAX_PER_GPU if device == "cuda" else 1)
     if num_replicas > most:
-        raise MachineError(
-            f"asked for {num_replicas} replicas, the cluster has {available} {unit}s, which is room for {most}; "
-            f"use --replicas {most}"
-        )
+        found = f"asked for {num_replicas} replicas, the cluster has {available} {unit}s, which is room for {most}"
+        if not executor.can_grow:
+            raise MachineError(f"{found}; use --replicas {most}")
+        say(f"{found}: the others begin when it has more")
     return Replicas(num_replicas, asked is not None)
 
 
@@ -107,10 +110,13 @@ class Share:
 
 
 def replica_share(device: Device, num_replicas: int, num_cpus: int, num_gpus: int) -> Share:
-    """Divide a cluster: a core each on CPUs; on GPUs an equal part of a GPU, and of the cores, which then decode."""
+    """Divide a cluster: a core each on CPUs; on GPUs an equal part of a GPU, and of the cores, which then decode.
+
+    Replicas for which there is no room yet get as much of what is added.
+    """
     if device == "cpu":
         return Share(1, 0, FETCH_THREADS)
-    per_gpu = math.ceil(num_replicas / num_gpus)
+    per_gpu = min(MAX_PER_GPU, math.ceil(num_replicas / num_gpus))
     cpus = num_cpus / (num_gpus * per_gpu)
     threads = max(1, math.floor(cpus))
     return Share(min(cpus, threads), 1 / per_gpu, threads)

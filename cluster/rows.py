@@ -6,14 +6,16 @@ images of a batch, T best classes, P explained (image, class) pairs, h, w the gr
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from cam_ops.arrays import F32, I32, I64
 from cam_ops.boxes import MapBoxes, boxes_from_heatmaps, joined_boxes
+from cam_ops.calibration import box_signals
 from cam_ops.classes import parse_class_choice
-from cam_ops.tables import BOXES, IMAGES, heatmaps_schema, with_metadata
+from cam_ops.tables import IMAGES, heatmaps_schema, with_metadata
 from cluster.parquet import encode
 from cluster.request import Request, Run
 
@@ -26,6 +28,7 @@ class ShardReport:
 
     shard: int
     statuses: dict[str, int]  # images by status
+    findings: Any = None  # what the driver needs of it besides its files
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,17 +99,19 @@ class Pairs:
     score_P: F32
     boxes: MapBoxes
 
-    def counts(self, num_rows: int, threshold: float) -> tuple[I64, I64]:
-        """Return the number of maps, and of boxes at a threshold, of each row of the shard."""
-        at_threshold_N = self.boxes.threshold_N == np.float32(threshold)
+    def counts(self, num_rows: int, request: Request) -> tuple[I64, I64]:
+        """Return the number of maps, and of boxes at the first threshold, of each row of the shard."""
+        threshold_P = request.thresholds(self.class_P).astype(np.float32)
+        at_threshold_N = self.boxes.threshold_N == threshold_P[self.boxes.map_N]
         row_N = self.row_P[self.boxes.map_N[at_threshold_N]]
         return np.bincount(self.row_P, minlength=num_rows), np.bincount(row_N, minlength=num_rows)
 
 
-def box_maps(request: Request, raw_Phw: F32, rectangle_P4: F32, size_P2: I64) -> MapBoxes:
+def box_maps(request: Request, class_P: I32, raw_Phw: F32, rectangle_P4: F32, size_P2: I64) -> MapBoxes:
     """Box maps as requested; see `cam_ops.boxes.boxes_from_heatmaps`."""
     side = request.preprocessing.image_size
-    return boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, side, request.maps, request.boxes)
+    threshold_P = request.thresholds(class_P) if request.calibration else None
+    return boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, side, request.maps, request.boxes, threshold_P)
 
 
 def boxes_file(run: Run, planned: pa.Table, pairs: Pairs) -> bytes:
@@ -129,7 +134,10 @@ def boxes_file(run: Run, planned: pa.Table, pairs: Pairs) -> bytes:
         "rank": found.rank_N,
         "threshold": found.threshold_N,
     }
-    return table_file(run, "boxes", BOXES, columns)
+    if run.request.calibration:
+        signals_NF = box_signals(columns["score"], found.peak_N, found.energy_N, found.area_fraction_N)
+        columns["probability"] = run.request.calibration.probability.probabilities(signals_NF)
+    return table_file(run, "boxes", run.request.boxes_schema, columns)
 
 
 def table_file(run: Run, table: str, schema: pa.Schema, columns: dict[str, object]) -> bytes:
@@ -157,7 +165,8 @@ class ShardRows:
         self.batches.append((first_row, maps))
         rectangle_B4 = np.array([picture.rectangle for picture in pictures], np.float32)
         size_B2 = np.array([(picture.width, picture.height) for picture in pictures])
-        self.boxes.append(box_maps(self.run.request, maps.raw_Phw, rectangle_B4[maps.image_P], size_B2[maps.image_P]))
+        rectangle_P4, size_P2 = rectangle_B4[maps.image_P], size_B2[maps.image_P]
+        self.boxes.append(box_maps(self.run.request, maps.class_P, maps.raw_Phw, rectangle_P4, size_P2))
 
     def tables(self) -> dict[str, bytes]:
         """Return the bytes of the three files, in the order of publication."""
@@ -206,7 +215,7 @@ class ShardRows:
         }
 
     def _images(self, pairs: Pairs) -> dict[str, object]:
-        num_maps, num_boxes = pairs.counts(len(self.pictures), self.run.request.boxes.threshold[0])
+        num_maps, num_boxes = pairs.counts(len(self.pictures), self.run.request)
         return {
             **{name: self.planned[name] for name in self.planned.column_names},
             "width": [picture.width for picture in self.pictures],

@@ -7,6 +7,7 @@ calls.
 import os
 import re
 from dataclasses import dataclass
+from mmap import mmap
 
 import pyarrow as pa
 
@@ -72,7 +73,7 @@ class RunDir:
         """Say whether there is a file of that name."""
         return self.files.version(name) is not None
 
-    def publish(self, name: str, content: bytes) -> None:
+    def publish(self, name: str, content: bytes | mmap) -> None:
         """Put a whole file in place, durably, replacing what bears its name."""
         self.files.publish(name, content)
 

@@ -82,7 +82,7 @@ def _panels(run: Run, labelled: Labelled, picture_HWC: U8) -> Iterator[U8]:
             continue
         _, map_SS = enlarge_and_normalise(raw_hw, run.request.preprocessing.image_size, run.request.maps)
         panel_HWC = overlay(picture_HWC, map_SS, _corners(heatmap))
-        first = np.float32(run.request.boxes.threshold[0])
+        first = np.float32(run.request.thresholds(np.array([heatmap["class_id"]], np.int32))[0])
         boxes = [box for box in labelled.boxes if box["class_id"] == heatmap["class_id"] and box["threshold"] == first]
         for box in sorted(boxes, key=lambda box: -box["rank"]):
             caption = f"{box['class_name']} {box['score']:.2f}" + (f" #{box['rank']}" if len(boxes) > 1 else "")

@@ -7,8 +7,9 @@ only way to the bytes.
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -20,6 +21,7 @@ from cam_ops.errors import StorageError, UsageError
 from cam_ops.images import MAX_BYTES, STL10_BYTES, BadImage, Decoded, decode, decode_for, decode_stl10, whole
 from cam_ops.settings import Preprocessing
 from cam_ops.tables import LISTING
+from cluster.disk_sort import ROWS_PER_BATCH, sorted_listing
 from cluster.listing import Listing, image_id_of, listing_of
 from cluster.manifest import is_manifest, open_manifest
 from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
@@ -88,51 +90,48 @@ def open_listing(
     if is_tars(address):
         return open_tars(address, limit, options)
     if is_store(address):
-        return nullcontext(listing_of(list_prefix(address, limit, skip, options)))
-    return nullcontext(listing_of(list_images(address, limit, skip)))
+        return sorted_listing(address, _prefix_batches(address, skip, options), limit)
+    if holds_stl10(address):
+        return nullcontext(listing_of(list_stl10(address, limit)))
+    return sorted_listing(address, _folder_batches(address, skip), limit)
 
 
-def list_images(address: str, limit: int | None, skip: str = "") -> pa.Table:
-    """List a folder, schema LISTING: its STL10 binary files where it holds any, else the pictures below it."""
-    return list_stl10(address, limit) if holds_stl10(address) else list_folder(address, limit, skip)
-
-
-def list_folder(address: str, limit: int | None, skip: str = "") -> pa.Table:
-    """List the pictures below a folder by their suffix, sorted by id: the path below the folder, with `/`.
+def _folder_batches(address: str, skip: str) -> Iterator[pa.RecordBatch]:
+    """Find the pictures below a folder by their suffix, in no order; an id is the path below the folder, with `/`.
 
     Directories behind symbolic links are not entered, nor is the directory `skip`, an absolute path. Raises
     StorageError if the folder cannot be listed or holds no picture.
     """
     check_folder(address)
-    found = sorted(_walk(address, skip))[:limit]
-    if not found:
-        raise StorageError(
-            f"expected pictures ({', '.join(SUFFIXES)}) below {address}, or STL10's binary files in it, found none; "
-            f"check --images{_tars_in(address, os.listdir(address))}"
-        )
-    ids, paths, sizes = zip(*found, strict=True)
-    uris = [Path(path).as_uri() for path in paths]
-    return pa.table([ids, uris, [0] * len(ids), sizes], schema=LISTING)
+    rows = ((image_id, Path(path).as_uri(), size) for image_id, path, size in _walk(address, skip))
+    kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}, or STL10's binary files in it"
+    yield from _batched(rows, kinds, lambda: _tars_in(address, os.listdir(address)))
 
 
-def list_prefix(address: str, limit: int | None, skip: str, options: StorageOptions) -> pa.Table:
-    """List the pictures below an address on an object store by their suffix, sorted by id: the key's rest after it.
+def _prefix_batches(address: str, skip: str, options: StorageOptions) -> Iterator[pa.RecordBatch]:
+    """Find the pictures below an address on an object store by their suffix, in no order; an id is the key's rest.
 
     Keys below the address `skip` are left out. Raises StorageError if it cannot be listed or holds no picture.
     """
     objects = list_objects(address, options)
-    found = sorted(
+    rows = (
         (image_id_of(name), f"{address}/{name}", size)
         for name, size in objects
         if _is_named_as_picture(name.rpartition("/")[2]) and not f"{address}/{name}".startswith(f"{skip}/")
-    )[:limit]
-    if not found:
-        raise StorageError(
-            f"expected pictures ({', '.join(SUFFIXES)}) below {address}, found none; check --images"
-            f"{_tars_in(address, [name for name, _ in objects])}"
-        )
-    ids, uris, sizes = zip(*found, strict=True)
-    return pa.table([ids, uris, [0] * len(ids), sizes], schema=LISTING)
+    )
+    kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}"
+    yield from _batched(rows, kinds, lambda: _tars_in(address, [name for name, _ in objects]))
+
+
+def _batched(rows: Iterator[tuple[str, str, int]], kinds: str, hint: Callable[[], str]) -> Iterator[pa.RecordBatch]:
+    """Yield rows of id, uri and size in batches of schema LISTING; raises StorageError where there are none."""
+    first = True
+    while held := list(islice(rows, ROWS_PER_BATCH)):
+        first = False
+        ids, uris, sizes = zip(*held, strict=True)
+        yield pa.record_batch([ids, uris, [0] * len(ids), sizes], schema=LISTING)
+    if first:
+        raise StorageError(f"expected {kinds}, found none; check --images{hint()}")
 
 
 def _tars_in(address: str, names: list[str]) -> str:
@@ -147,16 +146,16 @@ def _walk(folder: str, skip: str) -> Iterator[tuple[str, str, int]]:
     while pending:
         folder, prefix = pending.pop()
         try:
-            entries = list(os.scandir(folder))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    image_id = prefix + image_id_of(entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.path != skip:
+                            pending.append((entry.path, image_id + "/"))
+                    elif _is_named_as_picture(entry.name) and not os.path.isdir(entry.path):
+                        yield image_id, entry.path, _size(entry)
         except OSError as error:
             raise StorageError(f"cannot list {folder}: {error.strerror}; nothing was planned") from None
-        for entry in entries:
-            image_id = prefix + image_id_of(entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                if entry.path != skip:
-                    pending.append((entry.path, image_id + "/"))
-            elif _is_named_as_picture(entry.name) and not os.path.isdir(entry.path):
-                yield image_id, entry.path, _size(entry)
 
 
 def _is_named_as_picture(name: str) -> bool:

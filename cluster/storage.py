@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import lru_cache
 from itertools import count
+from mmap import mmap
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,25 +87,27 @@ def read_object(
 
 
 def download(address: str, path: Path, options: StorageOptions) -> bool:
-    """Copy an object to a file, piece by piece; return whether there is such a key. Raises StorageError."""
+    """Copy an object to a file, piece by piece; return whether there is such a key.
+
+    Raises StorageError, also if the object is replaced meanwhile by one of another size or time, which has seconds.
+    """
     store, key = _split(address)
-
-    def copy(system: fs.FileSystem) -> bool:
-        with system.open_input_stream(key, compression=None) as stream, path.open("wb") as file:
-            shutil.copyfileobj(stream, file, CHUNK_BYTES)
-        return True
-
-    if store == "gs":  # one stream, see `_read_gs`
-        return _or_none(address, options, copy) is not None
     version = object_version(address, options)
     if version is None:
         return False
-    with path.open("wb") as file:
-        for offset in range(0, version[0], CHUNK_BYTES):
-            piece = read_object(address, options, offset=offset, max_bytes=CHUNK_BYTES)
-            if not piece:
-                raise StorageError(f"{address} was changed while it was read; run the same command again")
-            file.write(piece)
+
+    def copy(system: fs.FileSystem) -> None:
+        with system.open_input_stream(key, compression=None) as stream, path.open("wb") as file:
+            shutil.copyfileobj(stream, file, CHUNK_BYTES)
+
+    if store == "gs":  # one stream, see `_read_gs`
+        _or_none(address, options, copy)
+    else:
+        with path.open("wb") as file:
+            for offset in range(0, version[0], CHUNK_BYTES):
+                file.write(read_object(address, options, offset=offset, max_bytes=CHUNK_BYTES) or b"")
+    if object_version(address, options) != version:
+        raise StorageError(f"{address} was changed while it was read; run the same command again")
     return True
 
 
@@ -138,7 +141,7 @@ def _read_gs(system: fs.FileSystem, path: str, offset: int, max_bytes: int | Non
     return b"".join(pieces)[offset:]
 
 
-def put_object(address: str, content: bytes, options: StorageOptions) -> None:
+def put_object(address: str, content: bytes | mmap, options: StorageOptions) -> None:
     """Upload a whole object, which replaces what bears its name; raises StorageError.
 
     In a thread, where no interrupt comes between: a stream that is dropped publishes what it has.

@@ -233,7 +233,7 @@ def _index(folder: str, name: str, *, options: StorageOptions, scratch: str) -> 
 def _rows(prefix: str, read_at: ReadAt, num_bytes: int, remarks: Remarks) -> Iterator[Row]:
     """Yield each picture, with the label that lies beside it: members of one key, as long as no other comes between."""
     seen: set[bytes] = set()
-    for key, group in groupby(_named(prefix, walk(read_at, num_bytes), remarks), key=lambda named: named[0]):
+    for key, group in groupby(named_members(prefix, walk(read_at, num_bytes), remarks), key=lambda named: named[0]):
         digest = blake2b(key.encode(), digest_size=16).digest()  # keys may be long
         if digest in seen:
             _remark(remarks, APART, shown(prefix + key))
@@ -253,7 +253,7 @@ def _rows(prefix: str, read_at: ReadAt, num_bytes: int, remarks: Remarks) -> Ite
         yield from ((*picture, word) for picture in pictures)
 
 
-def _named(prefix: str, members: Iterator[Member], remarks: Remarks) -> Iterator[tuple[str, str, str, Member]]:
+def named_members(prefix: str, members: Iterator[Member], remarks: Remarks) -> Iterator[tuple[str, str, str, Member]]:
     """Yield key, kind and name, as they stand in ids, of each regular file that has a key."""
     for member in members:
         name = image_id_of(_LEADING.sub("", member.name))

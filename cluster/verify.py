@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cam_ops.arrays import Bools
 from cam_ops.errors import StorageError
-from cam_ops.tables import BOXES, IMAGES, heatmaps_schema
+from cam_ops.tables import IMAGES, heatmaps_schema
 from cluster.console import say
 from cluster.parquet import MAX_ROWS, decode, document_of
 from cluster.plan import check_plan, plan_digest, read_shard
@@ -108,7 +108,7 @@ def checked_table(run: Run, table: str, name: str, content: bytes) -> pa.Table:
     decoded = decode(content, name, max_rows=run.plan.shard_size if table == "images" else MAX_ROWS)
     if document_of(decoded.schema).get("fingerprint") != run.request.fingerprint():
         raise StorageError(f"{name} belongs to another request")
-    expected = {"heatmaps": heatmaps_schema(run.grid), "boxes": BOXES, "images": IMAGES}[table]
+    expected = {"heatmaps": heatmaps_schema(run.grid), "boxes": run.request.boxes_schema, "images": IMAGES}[table]
     if not decoded.schema.equals(expected):
         raise StorageError(f"{name} has not the columns of a {table} table")
     return decoded
@@ -122,12 +122,17 @@ def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shar
         problems.append("its boxes have class names that are not the run's")
     if not _rows_fit(images, boxes):
         return [*problems, "its boxes name rows that the shard has not"]
-    first_boxes = boxes.filter(np.equal(boxes["threshold"].to_numpy(), np.float32(run.request.boxes.threshold[0])))
+    first_N = run.request.thresholds(boxes["class_id"].to_numpy()).astype(np.float32)
+    first_boxes = boxes.filter(np.equal(boxes["threshold"].to_numpy(), first_N))
     problems += _row_problems("boxes", images, boxes, first_boxes)
     if not _pairs_of(boxes) <= _pairs_of(heatmaps):
         problems.append("a box has no map")
     if num_outside := int((~_inside(boxes, images)).sum()):
         problems.append(f"{num_outside} box(es) are empty or reach outside their image")
+    if run.request.calibration:
+        probability_N = boxes["probability"].to_numpy()
+        if not ((probability_N >= 0) & (probability_N <= 1)).all():
+            problems.append("a box has a probability that is none")
     return problems
 
 

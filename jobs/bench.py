@@ -27,7 +27,7 @@ from jobs.command import Outcome
 from jobs.demo_model import MEAN, STD
 from jobs.flags import parse
 
-Section = Literal["stages", "limit", "executors", "peers", "dispatch", "plan", "memory", "rebox"]
+Section = Literal["stages", "limit", "executors", "peers", "dispatch", "plan", "memory", "rebox", "audit"]
 Figure = dict[str, Any]
 
 SPEED: tuple[Section, ...] = ("stages", "limit")
@@ -47,7 +47,8 @@ class BenchConfig:
     sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
     """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `executors`: Ray
     against inline; `peers`: what one would run instead; `dispatch`: shards a second; `plan`: a large manifest;
-    `memory`: resident sizes over a long run; `rebox`: maps a second, in one process."""
+    `memory`: resident sizes over a long run; `rebox` and `audit`: maps a second, in one
+    process."""
     images: str
     """Folder of pictures; they are used again and again."""
     models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
@@ -211,13 +212,37 @@ def rebox(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Make new boxes of --num-images maps, copies of those of 512 pictures, in one process."""
     source = scratch / "rebox"
     run_label([*_label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
-    reboxes = Apart("cluster.measures:Reboxes", str(source), str(scratch / "rebox-copies"), config.num_images)
-    rates = [reboxes.call("rebox", str(scratch / f"rebox-{number}")) for number in range(config.rounds)]
-    reboxes.close()
+    copies = Apart("cluster.copies:Copies", str(source), str(scratch / "rebox-copies"), config.num_images)
+    rates = [copies.call("rebox", str(scratch / f"rebox-{number}")) for number in range(config.rounds)]
+    copies.close()
     yield {
         "section": f"rebox, maps/s, {config.num_images} maps",
         "by the clock": _spread([by_clock for by_clock, _ in rates]),
         "of the processor's time": _spread([by_cpu for _, by_cpu in rates]),
+    }
+
+
+def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Audit --num-images maps, copies of those of 512 pictures, in one process; and boxes at all thresholds alone."""
+    source = scratch / "audit"
+    run_label([*_label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
+    copies = Apart("cluster.copies:Copies", str(source), str(scratch / "audit-copies"), config.num_images)
+    copies.call("audit", 200)  # compiles
+    rates = [copies.call("audit", 200) for _ in range(config.rounds)]
+    alone = [copies.call("score_maps", 64) for _ in range(config.rounds)]
+    copies.close()
+    yield {
+        "section": f"audit, maps/s, {config.num_images} maps",
+        "by the clock": _spread([by_clock for by_clock, _ in rates]),
+        "of the processor's time": _spread([by_cpu for _, by_cpu in rates]),
+    }
+    yield {
+        "section": "boxes at 1,000 thresholds, score maps/s of the processor's time",
+        "camray, largest and all contours": _spread([ours for ours, _, _ in alone]),
+        "wsolevaluation, largest": _spread([largest for _, largest, _ in alone]),
+        "wsolevaluation, all": _spread([every for _, _, every in alone]),
+        "camray / largest": _spread([ours / largest for ours, largest, _ in alone]),
+        "camray / both": _spread([ours * (1 / largest + 1 / every) for ours, largest, every in alone]),
     }
 
 
@@ -230,6 +255,7 @@ MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "plan": plan,
     "memory": memory,
     "rebox": rebox,
+    "audit": audit,
 }
 
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from cluster.sources import open_listing
+from cluster.store_options import NO_OPTIONS, StorageOptions
 from jobs.__main__ import run
 from tests.stores import Store, gcs_store, s3_store
 
@@ -69,6 +72,12 @@ def result_of(out: str, err: str = "") -> dict[str, Any]:
 def table_rows(out: Path, table: str) -> list[dict[str, Any]]:
     """Return a table of a run, by image."""
     return ds.dataset(out / table).to_table().sort_by([("image_id", "ascending")]).to_pylist()
+
+
+def listed(address: str, limit: int | None = None, skip: str = "", options: StorageOptions = NO_OPTIONS) -> pa.Table:
+    """Return the listing of a source."""
+    with open_listing(address, limit, skip, options) as listing:
+        return pa.Table.from_batches(list(listing.batches()))
 
 
 @pytest.fixture(scope="session")

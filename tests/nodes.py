@@ -78,8 +78,10 @@ class Node:
 class Cluster:
     """A head with a dashboard, by default without CPUs, that asks for a token as `ray start` has it; nodes by name."""
 
-    def __init__(self, folder: Path, prefix: tuple[str, ...] = (), head_cpus: int = 0, **env: str) -> None:
-        """Name what `start` starts; `prefix` is a command that runs all nodes but the head.
+    def __init__(
+        self, folder: Path, prefix: tuple[str, ...] = (), head_cpus: int = 0, host: str = "", **env: str
+    ) -> None:
+        """Name what `start` starts; `prefix` is a command that runs all nodes but the head; `host` the head's address.
 
         The folder needs a short path, as Ray's sockets are in it.
         """
@@ -94,10 +96,11 @@ class Cluster:
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
             **env,
         }
-        self.address = f"127.0.0.1:{port}"
+        self.address = f"{host or '127.0.0.1'}:{port}"
         self.nodes: dict[str, Node] = {}
         where = (f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}")
-        self.head_arguments = ("--head", f"--num-cpus={head_cpus}", f"--temp-dir={folder}", *where)
+        own = (f"--node-ip-address={host}",) if host else ()
+        self.head_arguments = ("--head", f"--num-cpus={head_cpus}", f"--temp-dir={folder}", *where, *own)
 
     def start(self) -> None:
         """Start the head."""

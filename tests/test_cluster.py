@@ -3,73 +3,29 @@
 One cluster serves all tests, as starting nodes is what costs most; the last of them kills its head.
 """
 
-import os
 import shutil
 import socket
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.conftest import ROOT, Command, result_of
+from tests.gated_runs import NUM_PICTURES, Site, label, num_committed, running_site, short_folder, tables
 from tests.nodes import RAY, Cluster, wait_until
 
-NUM_PICTURES = 16
-FLAGS = [
-    *("--model", "tests.gated:gated", "--mean", "0", "0", "0", "--std", "1", "1", "1", "--image-size", "32"),
-    *("--shard-size", "1", "--batch-size", "1", "--precision", "fp32"),
-]
 HIDE = 'mount -t tmpfs none "$0" && exec "$@"'  # run by `unshare`: in the mount namespace of that process alone
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """The cluster, the pictures, a folder that only this process sees, and what an undisturbed run writes."""
-
-    cluster: Cluster
-    gate: Path
-    pictures: Path
-    hidden: Path
-    is_hidden: bool
-    expected: dict[str, bytes]
-
-    def arrived(self, *nodes: str) -> bool:
-        return all((self.gate / f"at-{node}").exists() for node in nodes)
-
-    def open(self, node: str, num_pictures: int = NUM_PICTURES) -> None:
-        (self.gate / f"go-{node}").write_text(str(num_pictures))
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="cr", dir=os.path.realpath(tempfile.gettempdir())))  # sockets need it short
-    hidden = folder / "hidden"
-    for name in ("gate", "pictures", "hidden"):
-        (folder / name).mkdir()
-    generator = np.random.default_rng(0)
-    for i in range(NUM_PICTURES):
-        image_HWC = generator.integers(0, 200, (48, 64, 3), np.uint8)
-        image_HWC[:8, :8] = 255  # the gate is at pictures that begin in white
-        Image.fromarray(image_HWC).save(folder / "pictures" / f"{i:02d}.png")
-    done = Command("label", "--images", folder / "pictures", "--out", folder / "inline", *FLAGS, "--executor", "inline")
-    assert (done.code, done.result["ok"]) == (0, NUM_PICTURES)
-    hide = ("unshare", "--mount", "sh", "-c", HIDE, str(hidden))
-    can_hide = not subprocess.run([*hide, "true"], capture_output=True).returncode if shutil.which("unshare") else False
-    env = {"CAMRAY_TEST_GATE": str(folder / "gate"), "PYTHONPATH": str(ROOT)}
-    cluster = Cluster(folder, hide if can_hide else (), **env)
-    try:
-        cluster.start()
-        yield Site(cluster, folder / "gate", folder / "pictures", hidden, can_hide, tables(folder / "inline"))
-    finally:
-        cluster.close()
-        shutil.rmtree(folder)
+    with short_folder() as folder:
+        (folder / "hidden").mkdir()
+        hide = ("unshare", "--mount", "sh", "-c", HIDE, str(folder / "hidden"))
+        can_hide = shutil.which("unshare") and not subprocess.run([*hide, "true"], capture_output=True).returncode
+        with running_site(Cluster(folder, hide if can_hide else ())) as site:
+            yield site
 
 
 @pytest.fixture(autouse=True)
@@ -79,54 +35,12 @@ def closed_gate(site: Site) -> None:
         path.unlink()
 
 
-def tables(out: Path) -> dict[str, bytes]:
-    """Return each file of the tables, by name: equal runs have equal bytes."""
-    return {str(path.relative_to(out)): path.read_bytes() for path in out.glob("[bhi]*/*")}
-
-
-def num_committed(out: Path) -> int:
-    return len(list(out.glob("images/shard-*.parquet")))
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """A running `label` and its output."""
-
-    process: subprocess.Popen[bytes]
-    out: Path
-    log: Path
-
-    def said(self) -> str:
-        return (self.log / "err").read_text()
-
-    def end(self, timeout_s: float = 400) -> tuple[int, dict]:
-        code = self.process.wait(timeout_s)
-        return code, result_of((self.log / "out").read_text(), self.said())
-
-
-def words(site: Site, out: Path) -> list[str]:
-    return ["label", "--images", str(site.pictures), "--out", str(out), *FLAGS]
-
-
-@contextmanager
-def label(site: Site, out: Path) -> Iterator[Driver]:
-    """Run `label` on the cluster beside this process."""
-    log = out.with_suffix(".log")
-    log.mkdir()
-    command = [sys.executable, "-m", "jobs", *words(site, out), "--ray-address", site.cluster.address]
-    with (log / "out").open("wb") as stdout, (log / "err").open("wb") as stderr:
-        process = subprocess.Popen(command, cwd=ROOT, env=site.cluster.env, stdout=stdout, stderr=stderr)
-    try:
-        yield Driver(process, out, log)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_a_node_that_is_added_in_mid_run_gets_work(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--replicas", "3")])
+def test_a_node_that_is_added_in_mid_run_gets_work(site: Site, tmp_path: Path, more: tuple[str, ...]) -> None:
     site.cluster.have("a")
-    with label(site, tmp_path / "out") as driver:
+    with label(site, tmp_path / "out", *more) as driver:
         wait_until(lambda: site.arrived("a"))
+        assert ("the others begin when it has more" in driver.said()) == bool(more)
         site.open("b")
         site.cluster.add("b")
         wait_until(lambda: num_committed(driver.out) >= NUM_PICTURES // 2)  # all by b: a waits at its first picture
@@ -162,7 +76,7 @@ def job(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_ray_job_stop_exits_130_and_the_same_job_submitted_again_finishes(site: Site, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    entry_point = ["--working-dir", ".", "--", "python", "-m", "jobs", *words(site, out)]
+    entry_point = ["--working-dir", ".", "--", "python", "-m", "jobs", *site.words(out)]
     site.cluster.have("b")
     site.open("b", 5)
     assert job(site, "submit", "--no-wait", "--submission-id", "first", *entry_point).returncode == 0
@@ -182,10 +96,10 @@ def test_ray_job_stop_exits_130_and_the_same_job_submitted_again_finishes(site: 
 
 
 def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_avoided(site: Site) -> None:
-    if not site.is_hidden:
+    if not site.cluster.prefix:
         pytest.skip("needs `unshare --mount`: root, and the permission to mount")
     site.cluster.have("b")
-    with label(site, site.hidden / "out") as driver:
+    with label(site, site.folder / "hidden" / "out") as driver:
         code, result = driver.end()
     assert (code, result["status"]) == (5, "storage")
     assert f"the node {socket.gethostname()} does not see the run at {driver.out}" in result["error"]
@@ -194,10 +108,31 @@ def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_a
     site.cluster.add("seeing", plain=True)
     site.open("seeing")
     shutil.rmtree(driver.log)
-    with label(site, site.hidden / "out") as driver:
+    with label(site, site.folder / "hidden" / "out") as driver:
         code, result = driver.end()
     assert (code, result["ok"]) == (0, NUM_PICTURES)
     assert "a replica could not start: the node" in driver.said()
+    assert tables(driver.out) == site.expected
+
+
+def test_a_node_that_loses_the_run_s_folder_in_mid_run_is_avoided_and_another_does_its_shards(
+    site: Site, tmp_path: Path
+) -> None:
+    if not site.cluster.prefix:
+        pytest.skip("needs `unshare --mount`: root, and the permission to mount")
+    if "seeing" not in site.cluster.nodes:
+        site.cluster.add("seeing", plain=True)
+    site.cluster.have("b", "seeing")
+    with label(site, tmp_path / "out") as driver:
+        wait_until(lambda: site.arrived("b", "seeing"))
+        inside_b = ("nsenter", "--mount", f"--target={site.cluster.nodes['b'].process.pid}")
+        subprocess.run([*inside_b, "mount", "-t", "tmpfs", "none", str(driver.out)], check=True)
+        site.open("b")
+        wait_until(lambda: "a replica cannot go on, 2 shard(s) go to other machines: " in driver.said())
+        site.open("seeing")
+        code, result = driver.end()
+    assert (code, result["ok"]) == (0, NUM_PICTURES)
+    assert f"the node {socket.gethostname()} does not see it any more" in driver.said()
     assert tables(driver.out) == site.expected
 
 
@@ -215,7 +150,7 @@ def test_a_run_without_its_head_is_exit_6_and_another_cluster_finishes_it(site: 
     before = tables(driver.out)
     assert before.items() <= site.expected.items()
     site.open("own")
-    again = Command(*words(site, driver.out), env={**site.cluster.env, "CAMRAY_TEST_NODE": "own"})
+    again = Command(*site.words(driver.out), env={**site.cluster.env, "CAMRAY_TEST_NODE": "own"})
     assert again.code == 0
     assert f"resuming {driver.out}: 5 of {NUM_PICTURES} shards committed" in again.err
     assert "started a Ray of its own" in again.err

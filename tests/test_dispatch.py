@@ -5,6 +5,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import Future
 
@@ -14,6 +15,8 @@ from cam_ops.errors import CamrayError, MachineError, StorageError, UsageError
 from cluster.dispatch import DEPTH, MAX_SHARD_DEATHS, WorkerDied, dispatch
 from cluster.interrupts import raise_on_sigterm
 from cluster.simulated import SimulatedCluster, SimulatedWorker, simulate
+
+NEVER = object()
 
 
 def ended(outcome: object) -> Future:
@@ -29,7 +32,7 @@ def ended(outcome: object) -> Future:
 class ScriptedWorkers:
     """A cluster of `size` workers whose calls end at once.
 
-    `starts` says how the first starts end, `shards` how a shard's first runs do: by an error, or never, if None.
+    `starts` says how the first starts end, `shards` how a shard's first runs do: by an error, or never, if NEVER.
     Whatever is not in the script succeeds. A dead worker's calls fail. Workers are at one of `where` in turn, but not
     at one to be avoided.
     """
@@ -38,7 +41,7 @@ class ScriptedWorkers:
         self,
         size: int,
         starts: list[object] | None = None,
-        shards: dict[int, list[Exception | None]] | None = None,
+        shards: dict[int, list[object]] | None = None,
         where: tuple[str, ...] = ("here",),
         done: tuple[int, ...] = (),
     ) -> None:
@@ -76,8 +79,7 @@ class ScriptedWorker:
         script = self.script.shards.get(shard)
         if not script or self.death:
             return self._end(shard)
-        outcome = script.pop(0)
-        return Future() if outcome is None else self._end(outcome)
+        return self._end(script.pop(0))
 
     def kill(self) -> None:
         self.killed = True
@@ -85,7 +87,7 @@ class ScriptedWorker:
     def _end(self, outcome: object) -> Future:
         if isinstance(outcome, WorkerDied):
             self.death = outcome
-        return ended(self.death or outcome)
+        return Future() if outcome is NEVER else ended(self.death or outcome)
 
 
 def test_without_shards_no_worker_is_made() -> None:
@@ -254,6 +256,42 @@ def test_a_place_where_a_worker_cannot_work_is_avoided_if_others_can() -> None:
     assert script.workers[1].given == []
 
 
+LACK = StorageError("the node does not see the run any more")
+
+
+def test_a_worker_that_lacks_storage_in_mid_run_costs_its_place_and_the_others_do_its_shards(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    script = ScriptedWorkers(2, shards={3: [LACK]}, where=("good", "bad"))
+    assert sorted(dispatch(script, range(9))) == list(range(9))
+    assert [worker.place.result() for worker in script.workers] == ["good", "bad", "good"]
+    assert script.workers[1].given[:2] == [2, 3]
+    assert not any(sum(worker.deaths) for worker in script.workers)  # no shard is blamed
+    said = "a replica cannot go on, 2 shard(s) go to other machines: the node does not see the run any more\n"
+    assert said in capsys.readouterr().err
+
+
+def test_two_workers_of_one_place_that_lack_storage_for_a_shard_do_not_end_the_run() -> None:
+    script = ScriptedWorkers(2, shards={0: [LACK, LACK]}, where=("blind", "blind", "seeing"))
+    assert sorted(dispatch(script, range(3))) == [0, 1, 2]
+    assert [worker.given for worker in script.workers[:2]] == [[0, 1], [2, 0]]
+    assert {worker.place.result() for worker in script.workers[2:]} == {"seeing"}
+
+
+def test_a_shard_for_which_two_places_lack_storage_ends_the_run_with_the_reason() -> None:
+    script = ScriptedWorkers(2, shards={3: [LACK, StorageError("the plan is damaged")]}, where=("one", "two", "three"))
+    with pytest.raises(StorageError, match=r"^the plan is damaged$"):
+        list(dispatch(script, range(9)))
+    assert all(worker.killed for worker in script.workers)
+
+
+def test_storage_that_the_only_place_lacks_ends_the_run_at_once() -> None:
+    script = ScriptedWorkers(2, shards={3: [LACK]})
+    with pytest.raises(StorageError, match=r"^the node does not see"):
+        list(dispatch(script, range(9)))
+    assert len(script.workers) == 2
+
+
 def test_the_real_reason_ends_the_run_where_no_place_can_work() -> None:
     script = ScriptedWorkers(4, starts=[StorageError("no such folder")] * 9, where=("one", "two"))
     with pytest.raises(StorageError, match=r"^no such folder$"):
@@ -271,15 +309,41 @@ def test_an_error_of_the_workers_own_ends_the_run(script: dict) -> None:
 
 
 def test_a_worker_that_hangs_is_replaced_when_its_time_is_over(capsys: pytest.CaptureFixture) -> None:
-    script = ScriptedWorkers(1, shards={1: [None]})
+    script = ScriptedWorkers(1, shards={1: [NEVER]})
     assert sorted(dispatch(script, range(4), timeout_s=0.2)) == [0, 1, 2, 3]
     assert len(script.workers) == 2
     assert script.workers[0].killed
     assert "shard 1 took longer than 0 s" in capsys.readouterr().err
 
 
+def test_a_worker_that_does_not_load_is_replaced_when_its_time_is_over(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.dispatch.START_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("cluster.dispatch.WAKE_S", 0.1)
+    script = ScriptedWorkers(1, starts=[NEVER, NEVER])
+    assert sorted(dispatch(script, range(4))) == [0, 1, 2, 3]
+    assert [worker.killed for worker in script.workers] == [True] * 3
+    assert (
+        "2 replica(s) died while loading their model, the last: it did not load within 0 s" in capsys.readouterr().err
+    )
+    with pytest.raises(MachineError, match=r"^3 replica\(s\) died while loading .* it did not load within 0 s$"):
+        list(dispatch(ScriptedWorkers(1, starts=[NEVER] * 9), range(4)))
+
+
+def test_a_worker_that_waits_for_a_place_has_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.dispatch.START_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("cluster.dispatch.WAKE_S", 0.1)
+    script = NowhereWorkers(2, starts=[NEVER, None])
+    reports = dispatch(script, range(4))
+    assert next(reports) == 0
+    time.sleep(0.5)
+    assert sorted(reports) == [1, 2, 3]
+    assert len(script.workers) == 2
+
+
 def test_a_slow_shard_is_begun_again_by_a_worker_that_has_nothing_to_do() -> None:
-    script = ScriptedWorkers(2, shards={4: [None]})
+    script = ScriptedWorkers(2, shards={4: [NEVER]})
     assert sorted(dispatch(script, range(6))) == list(range(6))
     assert len(script.workers) == 2
     assert [worker.given.count(4) for worker in script.workers] == [1, 1]
@@ -308,7 +372,7 @@ class GrowingWorkers(ScriptedWorkers):
 
 
 def test_a_cluster_that_grows_gets_more_workers_while_the_first_one_hangs() -> None:
-    script = GrowingWorkers(0, shards={0: [None], 1: [None]})
+    script = GrowingWorkers(0, shards={0: [NEVER], 1: [NEVER]})
     assert sorted(dispatch(script, range(4))) == [0, 1, 2, 3]
     assert [sorted(worker.given) for worker in script.workers] == [[0, 1], [0, 1, 2, 3]]
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event, Thread
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -251,6 +253,31 @@ def test_sigterm_during_the_sort_exits_130_and_leaves_nothing(tmp_path: Path, su
     assert (driver.returncode, result_of(stdout)["status"]) == (130, "interrupted")
     assert list(scratch.glob("camray-*")) == []
     assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_amid_the_start_of_the_sort_s_thread_is_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    manifest = write(tmp_path / "list.parquet", {"uri": [f"/{i}" for i in range(500_000)]})
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code is Event.wait.__code__ and frame.f_back and frame.f_back.f_code is Thread.start.__code__:
+            deadline_s = time.monotonic() + 1
+            while not list(scratch.glob("camray-*/*")) and time.monotonic() < deadline_s:  # the sort has begun
+                time.sleep(0.001)
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            listed(manifest)
+    finally:
+        sys.settrace(before)
+    assert list(scratch.glob("camray-*")) == []
 
 
 TWICE = {"uri": ["a.png", "b.png", "a.png"]}

@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -17,12 +19,13 @@ import pytest
 
 from cam_ops.errors import StorageError
 from cam_ops.images import BadImage
-from cam_ops.tables import LABELLED, heatmaps_schema, with_metadata
+from cam_ops.tables import LABELLED, LISTING, heatmaps_schema, with_metadata
+from cluster.disk_sort import sorted_listing
 from cluster.parquet import decode, document_of, encode
 from cluster.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
 from cluster.rundir import RunDir
-from cluster.sources import list_folder, read_image
-from tests.conftest import ROOT
+from cluster.sources import read_image
+from tests.conftest import ROOT, listed
 
 
 def labelled(num_images: int, rows_per_batch: int) -> list[pa.RecordBatch]:
@@ -64,6 +67,34 @@ def test_publishing_replaces_whole_files_and_leaves_no_scratch(tmp_path: Path) -
     assert run_dir.read("images/shard-0000003.parquet") == b"two"
     assert run_dir.shards("images") == {3}
     assert list((tmp_path / ".scratch").iterdir()) == []
+
+
+def in_batches(ids: list[str]) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(ids), 1000):
+        part = ids[start : start + 1000]
+        yield pa.record_batch([part, [f"file:///{i}" for i in part], [0] * len(part), range(len(part))], schema=LISTING)
+
+
+def test_images_come_in_the_order_of_their_ids_bytes_through_a_sort_on_disk() -> None:
+    generator = random.Random(0)
+    alphabet = "/-. aZ_é日\uffff😀\\\n'"
+    ids = list({"".join(generator.choices(alphabet, k=generator.randrange(1, 9))) for _ in range(100_000)})
+    for limit in (None, 40_000):
+        with sorted_listing("anywhere", in_batches(ids), limit) as listing:
+            rows = [row for batch in listing.batches() for row in batch.to_pylist()]
+            assert rows == [row for batch in listing.batches() for row in batch.to_pylist()]  # it can be read again
+            assert listing.num_images == len(rows)
+        assert [row["image_id"] for row in rows] == sorted(ids, key=str.encode)[:limit]
+        assert {row["uri"] for row in rows} == {f"file:///{row['image_id']}" for row in rows}
+
+
+def test_a_sort_without_room_says_so() -> None:
+    ids = [f"{i:0300d}" for i in range(100_000)]
+    with (
+        pytest.raises(StorageError, match=r"cannot sort the images of anywhere in .*; set TMPDIR to a folder"),
+        sorted_listing("anywhere", in_batches(ids), None, memory_limit="2MiB"),
+    ):
+        pass
 
 
 PUBLISH = "import sys; from cluster.rundir import RunDir; RunDir(sys.argv[1]).publish('run.json', b'half')"
@@ -110,7 +141,7 @@ def test_a_listing_has_pictures_in_any_case_and_nothing_else(tmp_path: Path) -> 
     (tmp_path / "self.png").symlink_to("self.png")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "ours.png").touch()
-    listing = list_folder(str(tmp_path), None, skip=str(tmp_path / "run"))
+    listing = listed(str(tmp_path), skip=str(tmp_path / "run"))
     assert listing["image_id"].to_pylist() == [
         *(r"\\xff.png", r"\xff.png", "a/q.webp", "a/y.tiff", "a/z.Jpeg", "b.JPG", "broken.png", "deep/er/x.bmp"),
         *("self.png", "spa ce#1.png"),
@@ -123,11 +154,11 @@ def test_a_listing_has_pictures_in_any_case_and_nothing_else(tmp_path: Path) -> 
         with pytest.raises(BadImage) as caught:
             read_image(rows[name]["uri"], 0, 1)
         assert caught.value.status == status
-    assert len(list_folder(str(tmp_path), 3)) == 3
+    assert len(listed(str(tmp_path), 3)) == 3
     with pytest.raises(StorageError, match="found none"):
-        list_folder(str(tmp_path / "folder.jpg"), None)
+        listed(str(tmp_path / "folder.jpg"))
     with pytest.raises(StorageError, match="cannot list"):
-        list_folder(str(tmp_path / "nowhere"), None)
+        listed(str(tmp_path / "nowhere"))
 
 
 def test_heat_maps_are_read_by_pyarrow_duckdb_and_pandas(tmp_path: Path) -> None:

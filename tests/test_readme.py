@@ -12,10 +12,12 @@ import pytest
 from cam_ops.boxes import BoxConfig
 from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
+from cluster.calibrating import CalibrateConfig
 from cluster.labelling import LabelConfig
 from cluster.reboxing import ReboxConfig
 from jobs.__main__ import COMMANDS
 from jobs.bench import BenchConfig
+from jobs.compare import CompareConfig
 from jobs.demo import DemoConfig
 from jobs.flags import parse
 from jobs.show import ShowConfig
@@ -28,9 +30,11 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 CONFIGS = {
     "label": LabelConfig,
     "rebox": ReboxConfig,
+    "calibrate": CalibrateConfig,
     "verify": VerifyConfig,
     "status": StatusConfig,
     "show": ShowConfig,
+    "compare": CompareConfig,
     "demo": DemoConfig,
     "bench": BenchConfig,
 }

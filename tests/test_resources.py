@@ -14,6 +14,7 @@ class Cluster:
 
     num_gpus: int
     num_cpus: int
+    can_grow: bool = False
 
 
 LARGE, NO_GPU = Cluster(8, 64), Cluster(0, 64)
@@ -61,6 +62,18 @@ def test_as_many_as_eight_replicas_share_a_gpu() -> None:
 def test_a_cpu_takes_one_replica() -> None:
     with pytest.raises(MachineError, match="asked for 65 replicas, the cluster has 64 CPUs, which is room for 64"):
         choose_replicas(65, "cpu", LARGE)
+
+
+def test_a_cluster_that_may_grow_is_asked_for_more_than_it_has_room_for(capsys: pytest.CaptureFixture) -> None:
+    growing = Cluster(2, 16, can_grow=True)
+    assert choose_replicas(20, "cuda", growing) == Replicas(20, True)
+    assert capsys.readouterr().err == (
+        "camray: asked for 20 replicas, the cluster has 2 GPUs, which is room for 16: the others begin when it has "
+        "more\n"
+    )
+    assert replica_share("cuda", 20, 16, 2) == Share(1, 1 / 8, 1)  # as of sixteen; a third GPU takes the others
+    with pytest.raises(MachineError, match="the run needs device cuda, there is no GPU"):
+        choose_replicas(20, "cuda", Cluster(0, 16, can_grow=True))
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

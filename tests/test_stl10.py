@@ -21,9 +21,9 @@ from torchvision import transforms
 from torchvision.datasets import STL10
 from torchvision.transforms.v2 import functional
 
-from cluster.sources import list_images, load_picture
+from cluster.sources import load_picture
 from jobs.demo_photos import copy_photos
-from tests.conftest import Command, table_rows
+from tests.conftest import Command, listed, table_rows
 
 NAMES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 NUM_PICTURES = {"train": 12, "test": 10, "unlabeled": 6}
@@ -144,7 +144,7 @@ def expected_ids(labels: dict[str, list[int]]) -> list[str]:
 def test_every_picture_and_class_is_what_torchvision_reads(
     stl10: Path, crops: dict[str, list[np.ndarray]], labels: dict[str, list[int]]
 ) -> None:
-    rows = {row["image_id"]: row for row in list_images(str(stl10), None).to_pylist()}
+    rows = {row["image_id"]: row for row in listed(str(stl10)).to_pylist()}
     assert list(rows) == expected_ids(labels)
     for split, num_pictures in NUM_PICTURES.items():
         theirs = OwnFiles(str(stl10.parent), split=split)
@@ -162,7 +162,7 @@ def test_red_is_first_and_columns_run_down(tmp_path: Path) -> None:
     content[96 * 96 + 95] = 20  # green, first column, last row
     content[2 * 96 * 96 + 95 * 96] = 30  # blue, last column, first row
     (tmp_path / "test_X.bin").write_bytes(content)
-    image_HWC = load_picture(list_images(str(tmp_path), None).to_pylist()[0])
+    image_HWC = load_picture(listed(str(tmp_path)).to_pylist()[0])
     lit = {(y, x, channel): image_HWC[y, x, channel] for y, x, channel in np.argwhere(image_HWC).tolist()}
     assert lit == {(2, 1, 0): 10, (95, 0, 1): 20, (0, 95, 2): 30}
 
@@ -293,24 +293,24 @@ def test_any_subset_of_the_files_will_do(stl10: Path) -> None:
     (stl10 / "test_y.bin").unlink()
     (stl10 / "unlabeled_X.bin").unlink()
     (stl10 / "bird.jpg").write_bytes(b"an ordinary picture beside them")
-    ids = list_images(str(stl10), None)["image_id"].to_pylist()
+    ids = listed(str(stl10))["image_id"].to_pylist()
     assert [image_id for image_id in ids if "/" not in image_id] == [f"test-{i:06d}" for i in range(10)]
     assert {image_id.split("/")[0] for image_id in ids if "/" in image_id} == set(NAMES)
     assert len(ids) == len(set(ids)) == 22
-    assert list_images(str(stl10), 5)["image_id"].to_pylist() == ids[:5] == sorted(ids)[:5]
+    assert listed(str(stl10), 5)["image_id"].to_pylist() == ids[:5] == sorted(ids)[:5]
     (stl10 / "class_names.txt").write_text("\n".join(f"class {i}" for i in range(10)))
-    own = list_images(str(stl10), None)["image_id"].to_pylist()
+    own = listed(str(stl10))["image_id"].to_pylist()
     assert {image_id.split("/")[0] for image_id in own if "/" in image_id} == {f"class {i}" for i in range(10)}
     for split in ("train", "test"):
         (stl10 / f"{split}_X.bin").unlink()
-    assert list_images(str(stl10), None)["image_id"].to_pylist() == ["bird.jpg"]
+    assert listed(str(stl10))["image_id"].to_pylist() == ["bird.jpg"]
 
 
 def test_listing_a_hundred_thousand_pictures_reads_none(tmp_path: Path) -> None:
     (tmp_path / "unlabeled_X.bin").touch()
     os.truncate(tmp_path / "unlabeled_X.bin", 100_000 * 27_648)  # a hole: 2.7 GB that take no space
     tracemalloc.start()
-    listing = list_images(str(tmp_path), None)
+    listing = listed(str(tmp_path))
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 100e6

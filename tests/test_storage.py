@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.images import BadImage
 from cluster.rundir import RunDir, open_run_dir
-from cluster.sources import list_prefix, read_image
+from cluster.sources import read_image
 from cluster.storage import (
     download,
     list_objects,
@@ -21,6 +22,7 @@ from cluster.storage import (
     store_address,
 )
 from cluster.store_options import StorageOptions, parse_options
+from tests.conftest import listed
 from tests.stores import KEY, SECRET, Store, s3_server
 
 ODD = [
@@ -43,7 +45,7 @@ def test_odd_keys_are_listed_and_read_as_they_are(store: Store) -> None:
         put_object(store.address(f"odd/{key}"), key.encode(), store.options)
     put_object(store.address("odd/run/ours.png"), b"ours", store.options)
     put_object(store.address("odd/ünï/._x.png"), b"a note of macOS", store.options)
-    table = list_prefix(store.address("odd"), None, store.address("odd/run"), store.options)
+    table = listed(store.address("odd"), None, store.address("odd/run"), store.options)
     assert table["uri"].to_pylist() == [store.address(f"odd/{key}") for key in sorted(ODD)]
     assert table["image_id"].to_pylist() == [key.replace("\\", "\\\\") for key in sorted(ODD)]
     assert table["size"].to_pylist() == [len(key.encode()) for key in sorted(ODD)]
@@ -71,7 +73,7 @@ def test_a_key_that_cannot_be_asked_for_is_unreadable_and_not_asked_for(s3: Stor
 
 
 def test_listings_have_more_than_a_thousand_keys(s3: Store) -> None:
-    table = list_prefix(s3.address("many"), None, "", s3.options)
+    table = listed(s3.address("many"), None, "", s3.options)
     assert table["image_id"].to_pylist() == [f"a-{i:07d}.png" for i in range(1500)]
     assert RunDir(s3.address("run"), s3.options).shards("images") == set(range(1500))
     assert sum("continuation-token" in request for request in s3.proxy.requests) == 2
@@ -210,6 +212,19 @@ def test_a_download_is_the_object_whatever_breaks(store: Store, tmp_path: Path) 
     assert download(store.address("large.bin"), tmp_path / "copy", store.options)
     assert (tmp_path / "copy").read_bytes() == content
     assert not download(store.address("none.bin"), tmp_path / "none", store.options)
+
+
+def test_a_download_of_an_object_that_is_replaced_meanwhile_is_refused(store: Store, tmp_path: Path) -> None:
+    address = store.address("replaced.bin")
+    put_object(address, b"a" * 1000, store.options)
+    fault = store.proxy.fault("hold", "alt=media" if store.scheme == "gs" else "GET.*replaced.bin$")
+    with ThreadPoolExecutor(1) as thread:
+        copied = thread.submit(download, address, tmp_path / "copy", store.options)
+        assert fault.reached.wait(30)
+        put_object(address, b"b" * 1001, store.options)
+        store.proxy.release()
+        with pytest.raises(StorageError, match=f"^{address} was changed while it was read"):
+            copied.result()
 
 
 def test_options_are_for_the_stores_that_know_them() -> None:

@@ -1,0 +1,260 @@
+"""`audit`: how well a run localizes, from its stored maps and tables, as whole numbers summed over actors.
+
+Everything lies in OUT/audit and can be made again. The run is only read.
+"""
+
+import json
+import re
+from collections import Counter
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import tyro.conf
+
+from cam_ops.counts import Counts, Split, no_counts
+from cam_ops.curves import draw_curves
+from cam_ops.errors import StorageError, UsageError
+from cam_ops.localization import FAILURES
+from cam_ops.metrics import NO_BOXES, NO_CLASSES, Figure, corloc, curves, figures_of, missing, slices_of
+from cam_ops.signals import WHOLE_IMAGE, Shortcut, suspected_shortcuts
+from cluster.audit_detections import PRECISION, Precision, precision_of
+from cluster.audit_images import class_rows, joined_parts, look_first, mapped, signal_summary
+from cluster.audit_tables import DETECTIONS, PER_IMAGE
+from cluster.auditor import part_of
+from cluster.parquet import decode, encode
+from cluster.plan import check_plan
+from cluster.progress import Progress
+from cluster.request import Run, existing_run, maps_of
+from cluster.resources import ExecutorName, Work, check_execution, choose_replicas, open_executor
+from cluster.resume import pending_shards
+from cluster.rundir import RunDir, open_run_dir
+from cluster.store_options import StorageOptions, parse_options
+from cluster.truth import TruthConfig, TruthReport, prepare_truth
+
+SCHEMA_VERSION = "1.0.0"
+MAX_PARTS = 256  # a report holds megabytes of sums, whatever the number of images
+MAX_REPLICATES = 1000
+MAX_SEED = 2**31
+NUM_LOOK_FIRST = 20
+METRICS = "metrics.json"
+DERIVED = ("per_image.parquet", "per_class.parquet", "bootstrap.parquet", "curves.parquet", "curves.svg", "curves.png")
+PART = re.compile(r"(per_image|detections)-\d{5}\.parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """How well does a run localize: against ground truth, and by signs that need none. Needs no model and no GPU."""
+
+    run: tyro.conf.Positional[str]
+    """Complete run directory. The audit goes to its folder `audit`."""
+    truth: tyro.conf.OmitArgPrefixes[TruthConfig] = TruthConfig()
+    calibrate: float = 0.0
+    """Share of the images, drawn by --seed, on which the threshold of box_acc_calibrated is chosen; the rest is
+    reported."""
+    seed: int = 0
+    """Draws other images for --calibrate."""
+    bootstrap: int = 200
+    """Replicates that the intervals (95 %) are made from."""
+    replicas: int | None = None
+    """Replicas; by default one per CPU core."""
+    shard_timeout: float | None = None
+    """Seconds after which a replica that still works on the same part is taken to hang, as of `label`."""
+    executor: ExecutorName = "ray"
+    """`ray` runs actors; `inline` runs the same worker in this process."""
+    ray_address: str | None = None
+    """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
+    json: bool = False
+    """Print metrics.json instead of the table."""
+    storage_options: tuple[str, ...] = field(default=(), repr=False)
+    """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
+
+    def __post_init__(self) -> None:
+        check_execution(self.executor, self.replicas, self.shard_timeout)
+        if not 0 <= self.calibrate < 1:
+            raise UsageError(f"--calibrate expects a share of the images, 0 or above and below 1, got {self.calibrate}")
+        if not 0 <= self.bootstrap <= MAX_REPLICATES:
+            raise UsageError(f"--bootstrap expects a number from 0 to {MAX_REPLICATES}, got {self.bootstrap}")
+        if not 0 <= self.seed < MAX_SEED:
+            raise UsageError(f"--seed expects a number from 0 to {MAX_SEED - 1}, got {self.seed}")
+        if self.calibrate and self.truth.truth is None:
+            raise UsageError("--calibrate needs --truth")
+        parse_options(self.storage_options)
+
+    @property
+    def options(self) -> StorageOptions:
+        """--storage-options, parsed."""
+        return parse_options(self.storage_options)
+
+    @property
+    def split(self) -> Split:
+        """How images are weighted."""
+        return Split(num_replicates=self.bootstrap, calibrate=self.calibrate, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What came of it."""
+
+    document: dict[str, Any]  # metrics.json
+    statuses: dict[str, int]
+
+
+def audit(config: AuditConfig) -> Audit:
+    """Audit a run; raises StorageError where it is not complete, or damaged."""
+    run_dir = open_run_dir(config.run, config.options)
+    run = existing_run(run_dir)
+    maps_of(run_dir, run)
+    if missing_shards := len(pending_shards(run_dir, run)):
+        raise StorageError(
+            f"{missing_shards} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run the same "
+            f"`{run.command}` command again to complete it, then this one"
+        )
+    check_plan(run_dir, run.plan)
+    audit_dir = RunDir(f"{run_dir.root}/audit", run_dir.options)
+    _clear(audit_dir)
+    truth = None if config.truth.truth is None else prepare_truth(run_dir, run, config.truth, audit_dir)
+    parts = _parts(run.plan.num_shards)
+    counts, statuses = _count(config, run_dir, run, audit_dir, parts, truth)
+    tables = (_read_part(audit_dir, "per_image", PER_IMAGE, part) for part in range(len(parts)))
+    with joined_parts(tables) as path:
+        found = _findings(config, run, audit_dir, counts, truth, len(parts))
+        document = _document(config, run, run_dir, counts, found, truth, path)
+        ap_of = found.precision.ap_of if found.precision else {}
+        classes = class_rows(path, run.class_names, counts.classes, ap_of, found.shortcuts)
+        audit_dir.publish("per_image.parquet", mapped(path))
+    audit_dir.publish("per_class.parquet", encode(classes))
+    if truth is not None:
+        replicates = {name: figure.value_R[1:] for name, figure in found.figures.items()}
+        audit_dir.publish("bootstrap.parquet", encode(pa.table(replicates)))
+        drawn = curves(counts)
+        audit_dir.publish("curves.parquet", encode(pa.table(drawn)))
+        for name, content in draw_curves(drawn, run_dir.root).items():
+            audit_dir.publish(name, content)
+    audit_dir.publish(METRICS, json.dumps(document, indent=1, allow_nan=False).encode())
+    _clear(audit_dir, keep=True)
+    return Audit(document=document, statuses=statuses)
+
+
+def _clear(audit_dir: RunDir, *, keep: bool = False) -> None:
+    """Remove the parts of an audit, and unless told to keep it, what was made of them: metrics.json first."""
+    names = [] if keep else [METRICS, *DERIVED]
+    names += [f"parts/{name}" for name in audit_dir.files.names("parts") if PART.fullmatch(name)]
+    for name in names:
+        audit_dir.remove(name)
+
+
+def _parts(num_shards: int) -> tuple[range, ...]:
+    """Cut the shards into parts of about one size."""
+    size = -(-num_shards // MAX_PARTS)
+    return tuple(range(first, min(first + size, num_shards)) for first in range(0, num_shards, size))
+
+
+def _count(
+    config: AuditConfig,
+    run_dir: RunDir,
+    run: Run,
+    audit_dir: RunDir,
+    parts: tuple[range, ...],
+    truth: TruthReport | None,
+) -> tuple[Counts, dict[str, int]]:
+    """Have actors count, and add up."""
+    has_masks = truth is not None and truth.has_masks
+    work = Work(
+        run_dir=audit_dir,
+        device="cpu",
+        factory="cluster.auditor:Auditor",
+        arguments=(run_dir, run.request.fingerprint(), audit_dir, parts, config.split, (truth is not None, has_masks)),
+    )
+    progress = Progress(num_images=run.plan.num_images, num_shards=len(parts), done_images=0, done_shards=0)
+    counts, statuses = no_counts(config.split), Counter[str]()
+    with closing(open_executor(config.executor, config.ray_address)) as executor:
+        replicas = choose_replicas(config.replicas, "cpu", executor)
+        with closing(executor.run(work, replicas, range(len(parts)), config.shard_timeout)) as reports:
+            for report in reports:
+                counts += report.findings
+                statuses.update(report.statuses)
+                progress.add(report)
+    return counts, dict(sorted(statuses.items()))
+
+
+def _read_part(audit_dir: RunDir, table: str, schema: pa.Schema, part: int) -> pa.Table:
+    name = part_of(table, part)
+    content = audit_dir.read(name)
+    if content is None:
+        raise StorageError(f"{audit_dir.where(name)} is gone: is another audit of this run under way? Run it again")
+    return decode(content, audit_dir.where(name)).cast(schema)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Findings:
+    """All figures of an audit."""
+
+    figures: dict[str, Figure]
+    slices: dict[str, dict[str, Figure]]
+    precision: Precision | None
+    shortcuts: list[Shortcut]
+
+
+def _findings(
+    config: AuditConfig, run: Run, audit_dir: RunDir, counts: Counts, truth: TruthReport | None, num_parts: int
+) -> _Findings:
+    shortcuts = [] if counts.classes is None else suspected_shortcuts(counts.classes)
+    if truth is None:
+        return _Findings(figures={}, slices={}, precision=None, shortcuts=shortcuts)
+    num_rows = 1 + config.bootstrap
+    figures = figures_of(counts, has_masks=truth.has_masks, has_boxes=truth.has_boxes, calibrate=bool(config.calibrate))
+    precision = None
+    if truth.shares_classes and truth.has_boxes:
+        tables = (_read_part(audit_dir, "detections", DETECTIONS, part) for part in range(num_parts))
+        precision = precision_of((batch for table in tables for batch in table.to_batches()), config.split)
+        figures |= {"corloc": corloc(counts), **precision.figures}
+    else:
+        reason = NO_CLASSES if truth.has_boxes else NO_BOXES
+        figures |= {name: missing(reason, num_rows) for name in ("corloc", *PRECISION)}
+    return _Findings(figures=figures, slices=slices_of(counts), precision=precision, shortcuts=shortcuts)
+
+
+def _document(
+    config: AuditConfig,
+    run: Run,
+    run_dir: RunDir,
+    counts: Counts,
+    found: _Findings,
+    truth: TruthReport | None,
+    path: Path,
+) -> dict[str, Any]:
+    """Return metrics.json."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "out": run_dir.root,
+        "fingerprint": run.request.fingerprint(),
+        "model": run.request.model,
+        "method": run.request.explain.method,
+        "settings": {
+            "threshold": run.request.boxes.threshold[0],
+            "normalise": run.request.maps.normalise,
+            "components": run.request.boxes.components,
+            "resize": run.request.preprocessing.resize,
+            "calibrate": config.calibrate,
+            "seed": config.seed,
+            "bootstrap": config.bootstrap,
+        },
+        "truth": truth and {"path": config.truth.truth, **asdict(truth)},
+        "images": run.plan.num_images,
+        "audited": int(counts.images_R[0]),
+        "excluded": dict(sorted(counts.excluded.items())),
+        "failures": {name: counts.failures[name] for name in FAILURES},
+        "metrics": {name: figure.document() for name, figure in found.figures.items()},
+        "slices": {
+            name: {figure_name: figure.document() for figure_name, figure in figures.items()}
+            for name, figures in found.slices.items()
+        },
+        "signals": signal_summary(path, WHOLE_IMAGE),
+        "suspected_shortcuts": [
+            {**asdict(shortcut), "class_name": run.class_names[shortcut.class_id]} for shortcut in found.shortcuts
+        ],
+        "look_first": look_first(path, NUM_LOOK_FIRST),
+    }

@@ -1,0 +1,194 @@
+"""`calibrate`: fit box settings and probabilities to a labelled sample of a run, from its stored maps alone."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+import tyro.conf
+
+from cam_ops.boxes import BoxConfig
+from cam_ops.calibrating import rounded
+from cam_ops.calibration import Calibration, ProbabilityModel
+from cam_ops.errors import UsageError
+from cam_ops.maps import MapConfig
+from cam_ops.recipes import (
+    LabelledMaps,
+    Recipe,
+    are_right,
+    boxes_of,
+    fit_box_probability,
+    fit_classes,
+    fit_threshold,
+    images_right,
+    signals_of,
+)
+from cam_ops.reliability import (
+    calibration_error,
+    coverage_table,
+    gain_of,
+    poisson_weights,
+    reliability_curve,
+    share_of,
+)
+from cluster.calibration_file import (
+    CALIBRATION_VERSION,
+    CalibrationFile,
+    Figure,
+    HeldOut,
+    Sample,
+    maps_of_request,
+    write_calibration,
+)
+from cluster.calibration_sample import choose, hash_of, read_maps
+from cluster.console import say
+from cluster.request import Request, existing_run
+from cluster.rundir import open_run_dir
+from cluster.store_options import StorageOptions, parse_options
+from cluster.truth import TruthConfig, prepare_truth
+
+MIN_FITTED = 20  # images
+MAX_SAMPLE = 2**17  # images, in memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateConfig:
+    """Fit normaliser, threshold and box probability to a labelled sample of a run, for `label` and `rebox` to use.
+
+    Chosen is what has the largest share of images whose best box of the true class has IoU >= .5 with an object of it
+    (GT-known Loc); the run's own settings stay where no others are surely better.
+    """
+
+    run: tyro.conf.Positional[str]
+    """Run directory with maps of the images' true classes. It is not changed."""
+    truth: tyro.conf.OmitArgPrefixes[TruthConfig]
+    out: str
+    """FILE to write, for `--calibration` of `label` and `rebox`."""
+    per_class: bool = False
+    """Also fit thresholds of single classes."""
+    shrinkage: float = 20.0
+    """With --per-class: how many average images are added to those of each class, so that rare classes keep the
+    threshold of all."""
+    holdout: float = 0.5
+    """Fraction of the sample that is not fitted to but reported on, chosen by hash of the image's id."""
+    max_images: int = 5000
+    """Size of the sample, chosen by hash as well."""
+    seed: int = 0
+    """Another seed chooses and splits otherwise."""
+    storage_options: tuple[str, ...] = field(default=(), repr=False)
+    """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
+
+    def __post_init__(self) -> None:
+        if self.truth.truth is None:
+            raise UsageError("calibrate needs --truth, boxes for some of the run's images")
+        if not 0 <= self.holdout < 1:
+            raise UsageError(f"--holdout expects a fraction of at least 0 and below 1, got {self.holdout}")
+        if not 1 <= self.max_images <= MAX_SAMPLE:
+            raise UsageError(f"--max-images expects 1 to {MAX_SAMPLE}, got {self.max_images}")
+        if not 0 <= self.shrinkage < float("inf"):
+            raise UsageError(f"--shrinkage expects a number of images, got {self.shrinkage}")
+        if "://" in self.out or os.path.isdir(self.out) or not os.path.isdir(os.path.dirname(self.out) or "."):
+            raise UsageError(f"--out expects a file to write in a local folder that is there, got {self.out}")
+        if self.seed < 0:
+            raise UsageError(f"--seed expects a number from 0 on, got {self.seed}")
+        parse_options(self.storage_options)
+
+    @property
+    def options(self) -> StorageOptions:
+        """--storage-options, parsed."""
+        return parse_options(self.storage_options)
+
+
+def calibrate(config: CalibrateConfig) -> CalibrationFile:
+    """Fit, write and return the calibration. Raises UsageError where too few images can be fitted to."""
+    cv2.setNumThreads(0)
+    run_dir = open_run_dir(config.run, config.options)
+    run = existing_run(run_dir)
+    excluded: Counter[str] = Counter()
+    with TemporaryDirectory(prefix="camray-truth-") as folder:
+        truth_dir = open_run_dir(folder)
+        truth_format = prepare_truth(run_dir, run, config.truth, truth_dir).format
+        chosen = choose(run_dir, run, truth_dir, config.max_images, config.seed, excluded)
+    chosen, maps = read_maps(run_dir, run, chosen, excluded)
+    held_out_P = np.array([hash_of(config.seed, "split", image.image_id) < config.holdout for image in chosen], bool)
+    fitted, held_out = maps.take(np.flatnonzero(~held_out_P)), maps.take(np.flatnonzero(held_out_P))
+    left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(excluded.items())) or "none"
+    say(f"fitting to {len(fitted)} images, {len(held_out)} are held out; left out: {left_out}")
+    if len(fitted) < MIN_FITTED:
+        raise UsageError(
+            f"expected at least {MIN_FITTED} images with truth and a map of their true class to fit to, found "
+            f"{len(fitted)} (left out: {left_out}); label more, or lower --holdout"
+        )
+    recipes = _others(run.request)
+    own = replace(recipes["run"], class_thresholds=())
+    shared = recipe = fit_threshold(fitted, own)
+    if shared == own:
+        say("no other normaliser and threshold is surely better than the run's own, which stay")
+    threshold_P = None
+    if config.per_class:
+        recipes["global"] = shared
+        recipe, threshold_P = fit_classes(fitted, shared, config.shrinkage)
+    recipes["calibrated"] = recipe
+    probability = fit_box_probability(fitted, recipe, threshold_P)
+    file = CalibrationFile(
+        schema_version=CALIBRATION_VERSION,
+        maps_of=maps_of_request(run.request),
+        maps=recipe.maps,
+        boxes=recipe.boxes,
+        calibration=Calibration(class_thresholds=recipe.class_thresholds, probability=probability),
+        sample=Sample(
+            fingerprint=run.request.fingerprint(),
+            truth_format=truth_format,
+            fitted=len(fitted),
+            held_out=len(held_out),
+            excluded=dict(sorted(excluded.items())),
+            seed=config.seed,
+            holdout=config.holdout,
+            max_images=config.max_images,
+            per_class=config.per_class,
+            shrinkage=config.shrinkage,
+        ),
+        held_out=_judge(recipes, probability, held_out, config.seed) if len(held_out) else None,
+    )
+    write_calibration(config.out, file)
+    return file
+
+
+def _others(request: Request) -> dict[str, Recipe]:
+    """Return what the calibrated recipe is held against: the run's own, the default, the seed post's."""
+    own = Recipe(
+        side=request.preprocessing.image_size,
+        maps=request.maps,
+        boxes=replace(request.boxes, threshold=request.boxes.threshold[:1]),
+        class_thresholds=request.calibration.class_thresholds if request.calibration else (),
+    )
+    default = Recipe(side=own.side, maps=MapConfig(), boxes=BoxConfig())
+    blog = replace(default, maps=MapConfig(recipe="blog", normalise="minmax"), boxes=BoxConfig(threshold=(0.2,)))
+    return {"run": own, "default": default, "blog": blog}
+
+
+def _judge(recipes: dict[str, Recipe], probability: ProbabilityModel, maps: LabelledMaps, seed: int) -> HeldOut:
+    """Measure on images held out."""
+    weights_BP = poisson_weights(len(maps), seed)
+    right = {name: images_right(maps, recipe) for name, recipe in recipes.items()}
+    figures = {
+        name: Figure(
+            maps=recipe.maps,
+            boxes=recipe.boxes,
+            gt_known_loc=share_of(right[name], weights_BP),
+            gain=None if name == "calibrated" else gain_of(right["calibrated"], right[name], weights_BP),
+        )
+        for name, recipe in recipes.items()
+    }
+    recipe = recipes["calibrated"]
+    boxes = boxes_of(maps, recipe, recipe.thresholds(maps.class_P))
+    right_N, probability_N = are_right(maps, boxes), probability.probabilities(signals_of(maps, boxes))
+    curve = reliability_curve(probability_N, right_N)
+    return HeldOut(
+        figures=figures,
+        calibration_error=rounded(calibration_error(curve)),
+        reliability=curve,
+        coverage=coverage_table(probability_N, right_N, boxes.map_N, len(maps)),
+    )
