@@ -12,6 +12,7 @@ import pytest
 from cam_ops.boxes import BoxConfig
 from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
+from cluster.auditing import AuditConfig
 from cluster.calibrating import CalibrateConfig
 from cluster.labelling import LabelConfig
 from cluster.reboxing import ReboxConfig
@@ -30,6 +31,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 CONFIGS = {
     "label": LabelConfig,
     "rebox": ReboxConfig,
+    "audit": AuditConfig,
     "calibrate": CalibrateConfig,
     "verify": VerifyConfig,
     "status": StatusConfig,
