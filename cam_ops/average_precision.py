@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_ops.arrays import F32, F64, I64, Bools
+from cam_ops.localization import areas, intersections
 
 U16 = NDArray[np.uint16]
 
@@ -42,9 +43,8 @@ def match_image(boxes_N4: F32 | F64, truth_M4: F64, crowd_M: Bools) -> tuple[U16
 
 def _overlaps(boxes_N4: F64, truth_M4: F64, crowd_M: Bools) -> F64:
     """Return the IoU of each pair, (N, M); with a crowd the share of the detection that lies inside."""
-    sides_NM2 = np.minimum(boxes_N4[:, None, 2:], truth_M4[:, 2:]) - np.maximum(boxes_N4[:, None, :2], truth_M4[:, :2])
-    shared_NM = np.where((sides_NM2 > 0).all(2), sides_NM2.prod(2), 0.0)
-    area_N1, area_M = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(1)[:, None], (truth_M4[:, 2:] - truth_M4[:, :2]).prod(1)
+    shared_NM = intersections(boxes_N4, truth_M4)
+    area_N1, area_M = areas(boxes_N4)[:, None], areas(truth_M4)
     whole_NM = np.where(crowd_M, area_N1, area_N1 + area_M - shared_NM)
     iou_NM: F64 = np.divide(shared_NM, whole_NM, out=np.zeros_like(shared_NM), where=shared_NM > 0)
     return iou_NM

@@ -100,20 +100,6 @@ def boxes_from_heatmaps(
     )
 
 
-def best_overlaps(boxes_N4: F32, map_N: I64, truth_PM4: F64) -> F64:
-    """Return each box's largest IoU with the true boxes of its map, which are filled up to M with boxes of zeros.
-
-    Half-open: the union of two boxes that touch has no intersection. 0 where there is no true box.
-    """
-    boxes_N14, truth_NM4 = boxes_N4.astype(np.float64)[:, None], truth_PM4[map_N]
-    corner_NM2 = np.maximum(boxes_N14[..., :2], truth_NM4[..., :2])
-    sides_NM2 = np.maximum(np.minimum(boxes_N14[..., 2:], truth_NM4[..., 2:]) - corner_NM2, 0)
-    shared_NM = sides_NM2.prod(2)
-    areas_NM = (boxes_N14[..., 2:] - boxes_N14[..., :2]).prod(2) + (truth_NM4[..., 2:] - truth_NM4[..., :2]).prod(2)
-    overlap_N: F64 = (shared_NM / np.maximum(areas_NM - shared_NM, np.finfo(np.float64).tiny)).max(1, initial=0)
-    return overlap_N
-
-
 def joined_boxes(parts: list[MapBoxes], counts: list[int]) -> MapBoxes:
     """Join the boxes of one batch of maps after the other, given how many maps each has; at least one batch."""
     starts = np.cumsum([0, *counts])

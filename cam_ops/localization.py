@@ -39,6 +39,15 @@ def overlaps(boxes_N4: F32 | F64, truth_G4: F64) -> F64:
     return np.divide(shared_NG, union_NG, out=np.zeros_like(shared_NG), where=union_NG > 0)
 
 
+def best_overlaps(boxes_N4: F32, map_N: I64, truth_PM4: F64) -> F64:
+    """Return each box's largest IoU with the true boxes of its map, which are filled up to M with boxes of zeros."""
+    best_N = np.zeros(len(boxes_N4))
+    for place in np.unique(map_N):
+        of_map_N = map_N == place
+        best_N[of_map_N] = overlaps(boxes_N4[of_map_N], truth_PM4[place]).max(1, initial=0)
+    return best_N
+
+
 def reachable_overlap(truth_G4: F64, rectangle_4: F32) -> float:
     """Return the best IoU of any box inside `rectangle_4`, the part of the picture that the network saw."""
     visible_G = intersections(rectangle_4[None], truth_G4)[0]

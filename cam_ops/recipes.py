@@ -10,10 +10,11 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from cam_ops.arrays import F32, F64, I32, I64, Bools
-from cam_ops.boxes import BoxConfig, MapBoxes, best_overlaps, boxes_from_heatmaps, joined_boxes
+from cam_ops.boxes import BoxConfig, MapBoxes, boxes_from_heatmaps, joined_boxes
 from cam_ops.calibrating import NUM_FOLDS, best_setting, class_settings, fit_probability
 from cam_ops.calibration import RIGHT_IOU, ClassThresholds, ProbabilityModel, box_signals, thresholds_of
 from cam_ops.errors import UsageError
+from cam_ops.localization import best_overlaps
 from cam_ops.maps import MapConfig
 
 NORMALISERS = ("max", "minmax", "ivr:20", "ivr:30", "ivr:40", "ivr:50", "ivr:60")

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cam_ops.arrays import F32, F64, I64, Bools
+from cam_ops.bootstrap import interval
 
 NUM_BINS = 10
-NUM_REPLICATES = 1000
-LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +92,8 @@ def _mean(values_N: F32 | Bools) -> float | None:
     return round(float(values_N.mean(dtype=np.float64)), 6) if len(values_N) else None
 
 
-def poisson_weights(num_images: int, seed: int) -> F64:
-    """Return how often each image is drawn in each replicate of a bootstrap, float64 (B, N)."""
-    return np.random.default_rng(seed).poisson(1, (NUM_REPLICATES, num_images)).astype(np.float64)
-
-
 def share_of(correct_N: Bools, weights_BN: F64) -> Share:
-    """Return the percentage of images that are right; both 0 and 0..0 where there are no images."""
+    """Return the percentage of images that are right, 0 where there are none; weights are those of a bootstrap."""
     return _share(correct_N.astype(np.float64), weights_BN)
 
 
@@ -109,7 +103,6 @@ def gain_of(correct_N: Bools, before_N: Bools, weights_BN: F64) -> Share:
 
 
 def _share(value_N: F64, weights_BN: F64) -> Share:
-    totals_B = np.maximum(weights_BN.sum(1), 1)
-    low, high = np.quantile(100 * (weights_BN @ value_N) / totals_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     value = 100 * float(value_N.sum()) / max(len(value_N), 1)
+    low, high = interval(value, 100 * (weights_BN @ value_N) / np.maximum(weights_BN.sum(1), 1))
     return Share(value=round(value, 3), low=round(low, 3), high=round(high, 3), images=len(value_N))

@@ -15,7 +15,7 @@ from cam_ops.average_precision import AT_50, AT_75, BITS_T, weighted_average_pre
 from cam_ops.counts import Split
 from cam_ops.metrics import Figure
 from cluster.audit_tables import DETECTIONS
-from cluster.truth_match import load, open_database
+from cluster.scratch_database import load, open_database
 
 PRECISION = ("ap", "ap_50", "ap_75", "instance_precision", "instance_recall")
 MAX_WEIGHTED = 10**6  # detections; above, replicates would take hours

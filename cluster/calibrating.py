@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import tyro.conf
 
+from cam_ops.bootstrap import U64, image_seeds, poisson_weights
 from cam_ops.boxes import BoxConfig
 from cam_ops.calibrating import rounded
 from cam_ops.calibration import Calibration, ProbabilityModel
@@ -29,7 +30,6 @@ from cam_ops.reliability import (
     calibration_error,
     coverage_table,
     gain_of,
-    poisson_weights,
     reliability_curve,
     share_of,
 )
@@ -50,6 +50,7 @@ from cluster.store_options import StorageOptions, parse_options
 from cluster.truth import TruthConfig, prepare_truth
 
 MIN_FITTED = 20  # images
+NUM_REPLICATES = 1000
 MAX_SAMPLE = 2**17  # images, in memory
 
 
@@ -113,6 +114,7 @@ def calibrate(config: CalibrateConfig) -> CalibrationFile:
         chosen = choose(run_dir, run, truth_dir, config.max_images, config.seed, excluded)
     chosen, maps = read_maps(run_dir, run, chosen, excluded)
     held_out_P = np.array([hash_of(config.seed, "split", image.image_id) < config.holdout for image in chosen], bool)
+    seed_P = image_seeds([image.image_id for image in chosen])
     fitted, held_out = maps.take(np.flatnonzero(~held_out_P)), maps.take(np.flatnonzero(held_out_P))
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(excluded.items())) or "none"
     say(f"fitting to {len(fitted)} images, {len(held_out)} are held out; left out: {left_out}")
@@ -150,7 +152,7 @@ def calibrate(config: CalibrateConfig) -> CalibrationFile:
             per_class=config.per_class,
             shrinkage=config.shrinkage,
         ),
-        held_out=_judge(recipes, probability, held_out, config.seed) if len(held_out) else None,
+        held_out=_judge(recipes, probability, held_out, seed_P[held_out_P]) if len(held_out) else None,
     )
     write_calibration(config.out, file)
     return file
@@ -169,9 +171,9 @@ def _others(request: Request) -> dict[str, Recipe]:
     return {"run": own, "default": default, "blog": blog}
 
 
-def _judge(recipes: dict[str, Recipe], probability: ProbabilityModel, maps: LabelledMaps, seed: int) -> HeldOut:
-    """Measure on images held out."""
-    weights_BP = poisson_weights(len(maps), seed)
+def _judge(recipes: dict[str, Recipe], probability: ProbabilityModel, maps: LabelledMaps, seed_P: U64) -> HeldOut:
+    """Measure on images held out; `seed_P` are their seeds of the bootstrap."""
+    weights_BP = poisson_weights(seed_P, NUM_REPLICATES).astype(np.float64)
     right = {name: images_right(maps, recipe) for name, recipe in recipes.items()}
     figures = {
         name: Figure(

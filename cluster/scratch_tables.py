@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from cam_ops.errors import StorageError
+from cluster.scratch_database import open_database
 
 MEMORY_LIMIT = "1GiB"
 
@@ -59,18 +57,6 @@ class ScratchTables:
 @contextmanager
 def scratch_tables(memory_limit: str = MEMORY_LIMIT) -> Iterator[ScratchTables]:
     """Open a file without tables, and remove it at the end; raises StorageError where there is no room for it."""
-    with TemporaryDirectory(prefix="camray-") as scratch:
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": memory_limit,
-            "temp_directory": scratch,
-            "threads": 1,  # means are then added up in one order
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        try:
-            path = str(Path(scratch, "tables.duckdb"))
-            with duckdb.connect(path, config=settings) as connection, ThreadPoolExecutor(1) as thread:
-                yield ScratchTables(connection, thread)
-        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-            reason = str(error).partition("\n")[0]
-            raise StorageError(f"no room in {scratch}: {reason}; set TMPDIR to a folder with room") from None
+    # one thread: means are then added up in one order
+    with open_database(num_threads=1, memory_limit=memory_limit) as connection, ThreadPoolExecutor(1) as thread:
+        yield ScratchTables(connection, thread)

@@ -21,10 +21,11 @@ from cluster.parquet import encode
 from cluster.plan import SHARDS_PER_PART, read_row_group
 from cluster.request import Run
 from cluster.rundir import RunDir
+from cluster.scratch_database import load, open_database
 from cluster.truth_classes import FindClasses, class_finder
 from cluster.truth_entries import ENTRIES, ROWS_PER_BATCH
 from cluster.truth_formats import Format, open_truth
-from cluster.truth_match import PLANNED, Matching, load, match, open_database, part_of, planned_images
+from cluster.truth_match import PLANNED, Matching, match, part_of, planned_images
 from cluster.truth_problems import Problem, Problems, shown_example
 from cluster.truth_rows import TRUTH, ClassOf, truth_rows
 

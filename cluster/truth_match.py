@@ -7,10 +7,7 @@ Others are reported, never guessed.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 import numpy as np
@@ -23,8 +20,6 @@ from cluster.rundir import RunDir
 from cluster.truth_problems import NUM_EXAMPLES, Problem, shown_example
 from cluster.verify import read_table
 
-MEMORY_LIMIT = "512MiB"
-NUM_THREADS = 2
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 SHARDS_AT_ONCE = 64
 PLANNED = pa.schema(
@@ -33,43 +28,6 @@ PLANNED = pa.schema(
         *((name, pa.int32()) for name in ("shard", "row", "width", "height", "label")),
     ]
 )
-
-
-@contextmanager
-def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an empty database in a scratch folder, which goes with it.
-
-    Raises StorageError where room lacks, KeyboardInterrupt where a signal's handler raised that during a query.
-    """
-    with TemporaryDirectory(prefix="camray-") as scratch:
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY_LIMIT,
-            "temp_directory": scratch,
-            "threads": NUM_THREADS,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        try:
-            with duckdb.connect(Path(scratch, "truth.duckdb"), config=settings) as database:
-                yield database
-        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise StorageError(
-                f"cannot match the ground truth in {scratch}: {reason}; set TMPDIR to a folder with room"
-            ) from None
-        except RuntimeError as error:
-            if str(error) != "Query interrupted":  # DuckDB drops what a signal's handler raised
-                raise
-            raise KeyboardInterrupt from None
-
-
-def load(database: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-    """Make a table of batches of a schema. What reading them raises passes through."""
-    database.from_arrow(schema.empty_table()).create(name)
-    database.begin()
-    for batch in batches:
-        database.from_arrow(pa.Table.from_batches([batch])).insert_into(name)
-    database.commit()
 
 
 def planned_images(run_dir: RunDir, run: Run) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,8 @@ from PIL import Image
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from cam_ops.boxes import BoxConfig, best_overlaps, boxes_from_heatmaps
+from cam_ops.bootstrap import image_seeds, poisson_weights
+from cam_ops.boxes import BoxConfig, boxes_from_heatmaps
 from cam_ops.calibrating import (
     best_setting,
     class_settings,
@@ -27,12 +28,12 @@ from cam_ops.calibrating import (
     smoothed,
 )
 from cam_ops.calibration import ProbabilityModel, box_signals, thresholds_of
+from cam_ops.localization import best_overlaps
 from cam_ops.maps import MapConfig
 from cam_ops.reliability import (
     calibration_error,
     coverage_table,
     gain_of,
-    poisson_weights,
     reliability_curve,
     share_of,
 )
@@ -134,7 +135,7 @@ def test_the_coverage_table_by_hand() -> None:
 
 def test_the_bootstrap_interval_is_that_of_a_binomial_share() -> None:
     correct_N = np.arange(400) < 100
-    weights_BN = poisson_weights(400, 0)
+    weights_BN = poisson_weights(image_seeds([str(i) for i in range(400)]), 1000).astype(np.float64)
     share = share_of(correct_N, weights_BN)
     assert (share.value, share.images) == (25, 400)
     deviation = 100 * np.sqrt(0.25 * 0.75 / 400)

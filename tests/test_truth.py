@@ -25,10 +25,10 @@ from cluster.parquet import encode
 from cluster.plan import write_plan
 from cluster.request import Run, existing_run
 from cluster.rundir import RunDir, shard_name
+from cluster.scratch_database import open_database
 from cluster.sources import open_listing
 from cluster.storage import read_object
 from cluster.truth import TruthConfig, TruthReport, prepare_truth, read_truth_shard
-from cluster.truth_match import open_database
 from cluster.truth_rows import TRUTH
 from tests.conftest import Command
 from tests.stores import Store
