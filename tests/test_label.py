@@ -447,8 +447,10 @@ def test_on_a_terminal_a_line_takes_the_place_of_the_state_and_the_state_comes_a
             progress.add(ShardReport(shard=shard, statuses={"ok": 1}))
             if shard == 1:
                 say("a replica died")
-        shown = screen.read(4096).decode()
-    lines = [line.rpartition("\r\033[K")[2] for line in shown.split("\r\n")]
+        shown = b""
+        while shown.count(b"\n") < 2:  # a terminal hands on what it has in pieces
+            shown += screen.read(4096)
+    lines = [line.rpartition("\r\033[K")[2] for line in shown.decode().split("\r\n")]
     assert lines[0] == "camray: a replica died"
     assert lines[1].startswith("camray: 3/3 images (100 %)")
     assert lines[2:] == [""]

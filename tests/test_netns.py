@@ -14,7 +14,8 @@ from tests.gated_runs import NUM_PICTURES, Site, label, num_committed, running_s
 from tests.nodes import Cluster, wait_until
 
 NAME = f"cr{os.getpid()}"  # of the namespace, and with a letter of the bridge and its port: 15 bytes at most
-HOST, LOST_HOST = "198.18.213.1", "198.18.213.2"  # of the network that RFC 2544 keeps for tests
+NETWORK = f"198.18.{os.getpid() % 256}"  # of those that RFC 2544 keeps for tests
+HOST, LOST_HOST = f"{NETWORK}.1", f"{NETWORK}.2"
 SETUP = f"""
 ip netns add {NAME}
 ip link add {NAME}b type bridge
