@@ -157,15 +157,17 @@ class Mapper:
         return self.views[0].explainer.is_forward_only
 
     def compile(self, compiled: Callable[[Forward, Tensor], Compiled], batch_size: int) -> None:
-        """Let `compiled(forward, noise pixels)` run the network from now on, once for all views of one side."""
+        """Let `compiled(forward, noise pixels)` run the network from now on, once for all views of one side.
+
+        Before `to`: it gets the float32 network on the CPU.
+        """
         of_side: dict[int, Compiled] = {}
         generator = torch.Generator().manual_seed(0)
         shape = (batch_size, self.side, self.side, 3)
         noise_BCSS = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
         for view in self.views:
             if view.side not in of_side:
-                pixels_BCSS = noise_BCSS.to(view.forward.std_311.device)
-                of_side[view.side] = compiled(view.forward, view.of(pixels_BCSS))
+                of_side[view.side] = compiled(view.forward, view.of(noise_BCSS))
         self.views = [replace(view, compiled=of_side[view.side]) for view in self.views]
 
     def forget_compiled(self) -> None:

@@ -34,6 +34,7 @@ class Metric:
 class AuditFile:
     """What is read of metrics.json."""
 
+    fingerprint: str  # of the run's request
     metrics: dict[str, Metric]
     settings: dict[str, Any]
 
@@ -54,17 +55,23 @@ class Difference:
     reason: str | None  # why a difference or its interval is missing
 
 
-def read_audit(run_dir: RunDir) -> AuditFile | None:
-    """Read metrics.json; None where the run is not audited. Raises StorageError for a file that no audit wrote."""
+def read_audit(run_dir: RunDir, fingerprint: str) -> AuditFile | None:
+    """Read metrics.json; None where the run of that fingerprint is not audited.
+
+    Raises StorageError for a file that no audit wrote, or that of another run.
+    """
     content = run_dir.read(METRICS, MAX_METRICS_BYTES)
     if content is None:
         return None
     try:
-        return TypeAdapter(AuditFile).validate_json(content, strict=True)
+        file = TypeAdapter(AuditFile).validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         reason = f"{'.'.join(map(str, first['loc']))[:80] or 'as a whole'}: {first['msg']}"
         raise StorageError(f"{run_dir.where(METRICS)} is not an audit's: {reason}; run `audit` again") from None
+    if file.fingerprint != fingerprint:
+        raise StorageError(f"{run_dir.where(METRICS)} is of another run that was here before; run `audit` again")
+    return file
 
 
 def read_replicates(run_dir: RunDir) -> dict[str, F64]:

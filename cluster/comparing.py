@@ -26,7 +26,7 @@ class Comparison:
 def compare(a_dir: RunDir, b_dir: RunDir) -> Comparison:
     """Compare two runs; raises StorageError where one is none, or is damaged."""
     a, b = existing_run(a_dir), existing_run(b_dir)
-    a_audit, b_audit = read_audit(a_dir), read_audit(b_dir)
+    a_audit, b_audit = (read_audit(at, run.request.fingerprint()) for at, run in ((a_dir, a), (b_dir, b)))
     settings, incomplete, audit = changed_fields(a, b), {}, None
     with scratch_tables() as tables:
         for side, run_dir, run in (("a", a_dir, a), ("b", b_dir, b)):

@@ -71,9 +71,9 @@ class CamWorker:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means it
         shape = request.preprocessing
         self.mapper = Mapper(classifier.network, request.explain, shape.image_size, shape.mean, shape.std)
-        self.mapper.to(self.device, DTYPES[request.precision])
         if request.compiled:
             compile_mapper(self.mapper, request)
+        self.mapper.to(self.device, DTYPES[request.precision])
         self.loader = Loader(shape, self.mapper.side, request.batch_size, num_threads, self.device, run_dir.options)
         self.part_size = request.batch_size  # images that the network takes at once
         self.num_top = min(NUM_TOP, len(run.class_names))

@@ -159,6 +159,7 @@ def audit(out: Path, side: str, **changes: object) -> None:
         "mean_iou": {**known, "value": 0.5 if side == "a" else 0.55, "unit": "ratio", "note": "a note"},
     }
     document = {"schema_version": "1.0.0", "out": str(out), "truth": None, "images": 5, "excluded": {"missing": 1}}
+    document["fingerprint"] = json.loads((out / "run.json").read_text())["fingerprint"]
     rows = {
         "image_id": [f"{place}/{i:02d}.png" for i, place in enumerate(("rings", "discs") * 3)],
         "shard": [0] * 6,
@@ -342,10 +343,13 @@ def test_audits_that_a_stranger_wrote_are_refused(audited: tuple[Path, Path]) ->
         assert (done.code, sentence in done.result["error"]) == (5, True), done.result
         audit(b, "b")
 
-    (folder / "metrics.json").write_text('{"metrics": {"ap": {"value": "1"}}, "settings": {}}')
+    (folder / "metrics.json").write_text('{"fingerprint": "", "metrics": {"ap": {"value": "1"}}, "settings": {}}')
     refused("is not an audit's: metrics.ap.value")
     (folder / "metrics.json").write_text("[" * 100_000)
     refused("is not an audit's")
+    document = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**document, "fingerprint": "0" * 64}))
+    refused("is of another run that was here before")
     (folder / "bootstrap.parquet").unlink()
     refused("bootstrap.parquet is missing")
     pq.write_table(pa.table({"max_box_acc": ["1"]}), folder / "bootstrap.parquet")

@@ -43,6 +43,51 @@ def other() -> nn.Module:
     return Convolution(2)
 
 
+class OffCentre(nn.Module):
+    """A convolution around 256, where bf16 counts in steps of 2, and a batch norm that brings it to 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8), nn.Linear(8, 5)
+        nn.init.constant_(self.conv.bias, 256.0)
+        self.norm.running_mean.fill_(256.0)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        logits_BK: torch.Tensor = self.fc(self.norm(self.conv(images_BCHW)).relu().mean((2, 3)))
+        return logits_BK
+
+
+def off_centre() -> nn.Module:
+    """Factory of a network that bf16 costs much, unless its batch norm is folded first."""
+    return OffCentre()
+
+
+class Trained(nn.Module):
+    """Two convolutions with batch norms of many scales, the second one also in use without its batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 16, 3, stride=4, bias=False), nn.BatchNorm2d(16)
+        self.other, self.other_norm, self.fc = nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16), nn.Linear(16, 5)
+        for norm in (self.norm, self.other_norm):
+            for values in (norm.weight, norm.running_var):
+                nn.init.uniform_(values, 0.2, 3)
+            for values in (norm.bias, norm.running_mean):
+                nn.init.uniform_(values, -1, 1)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        features_BCHW = self.other(self.norm(self.conv(images_BCHW)).relu())
+        logits_BK: torch.Tensor = self.fc((features_BCHW + self.other_norm(features_BCHW)).relu().mean((2, 3)))
+        return logits_BK
+
+
+def trained() -> nn.Module:
+    """Factory of a network with one batch norm that can be folded and one that cannot."""
+    return Trained()
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache that these tests share: each compilation takes 8 to 30 s."""
@@ -53,7 +98,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def words(images: Path, out: Path, *flags: object) -> list[object]:
-    return ["label", "--images", images, "--out", out, "--executor", "inline", "--precision", "fp32", *flags]
+    precision = [] if "--precision" in flags else ["--precision", "fp32"]
+    return ["label", "--images", images, "--out", out, "--executor", "inline", *precision, *flags]
 
 
 def small(images: Path, out: Path, model: str, *flags: object) -> Command:
@@ -141,6 +187,50 @@ def test_a_library_of_other_weights_is_noticed_and_made_again(pictures: Path, ca
     assert table_rows(tmp_path / "again", "heatmaps") == table_rows(tmp_path / "one", "heatmaps")
     assert not (cache / impostor).exists()
     assert small(pictures, tmp_path / "third", "one", "--compile", "always").err.count("compiling the network") == 0
+
+
+def test_a_compiled_network_nearer_to_fp32_than_the_eager_one_is_accepted_however_far_they_are_apart(
+    pictures: Path, cache: Path, tmp_path: Path
+) -> None:
+    runs = [("exact", "fp32", "never"), ("eager", "bf16", "never"), ("compiled", "bf16", "always")]
+    for name, precision, compiling in runs:
+        done = small(pictures, tmp_path / name, "off_centre", "--precision", precision, "--compile", compiling)
+        assert (done.code, done.result["ok"]) == (0, 12), done.err
+    exact, eager, compiled = (logits(tmp_path / name) for name, _, _ in runs)
+    largest = np.abs(exact).max()
+    assert np.abs(eager - compiled).max() > 0.1 * largest
+    assert np.abs(compiled - exact).max() < 0.02 * largest
+
+
+def test_another_network_in_bf16_is_not_accepted(pictures: Path, cache: Path, tmp_path: Path) -> None:
+    before = set(libraries(cache))
+    flags = ["--precision", "bf16", "--compile", "always"]
+    assert small(pictures, tmp_path / "other", "other", *flags).code == 0
+    (of_other,) = set(libraries(cache)) - before
+    assert small(pictures, tmp_path / "one", "one", *flags).code == 0
+    (of_one,) = set(libraries(cache)) - before - {of_other}
+    (cache / of_one).unlink()
+    impostor = f"{of_one.partition('-')[0]}-{of_other.partition('-')[2]}"
+    shutil.copy(cache / of_other, cache / impostor)
+    again = small(pictures, tmp_path / "again", "one", *flags)
+    assert (again.code, again.err.count("compiling the network")) == (0, 1), again.err
+    assert not (cache / impostor).exists()
+    assert table_rows(tmp_path / "again", "heatmaps") == table_rows(tmp_path / "one", "heatmaps")
+
+
+def test_batch_norms_are_folded_only_where_the_convolution_has_no_other_use(
+    pictures: Path, cache: Path, tmp_path: Path
+) -> None:
+    runs = [("exact", "fp32", "never"), ("compiled", "bf16", "always")]
+    for name, precision, compiling in runs:
+        done = small(pictures, tmp_path / name, "trained", "--precision", precision, "--compile", compiling)
+        assert (done.code, done.result["ok"]) == (0, 12), done.err
+    exact, compiled = (logits(tmp_path / name) for name, _, _ in runs)
+    assert np.abs(compiled - exact).max() < 0.02 * np.abs(exact).max()
+
+
+def logits(out: Path) -> np.ndarray:
+    return np.array([row["logit"] for row in table_rows(out, "heatmaps")])
 
 
 def newest(cache: Path) -> str:
