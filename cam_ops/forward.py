@@ -58,9 +58,7 @@ class Forward(nn.Module):
         return passed.logits_BK, *passed.features
 
 
-def compile_to(
-    path: Path, forward: Forward, pixels_BCSS: Tensor, device: torch.device, dtype: torch.dtype = torch.float32
-) -> None:
+def compile_to(path: Path, forward: Forward, pixels_BCSS: Tensor, device: torch.device, dtype: torch.dtype) -> None:
     """Compile for pixels of this shape, dtype and layout, and for one thread; write a shared library to `path`.
 
     `forward` and pixels are on the CPU, the former in float32; what is compiled runs on `device` in `dtype`.
