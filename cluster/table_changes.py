@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from cam_ops.errors import StorageError
 from cluster.request import Run
+from cluster.rows import first_boxes
 from cluster.rundir import RunDir
 from cluster.scratch_tables import Rows, ScratchTables
 from cluster.verify import read_table
@@ -62,14 +63,12 @@ def load_tables(tables: ScratchTables, side: str, run_dir: RunDir, run: Run, sha
     """Make images_a and boxes_a, or those of b, from committed shards; raises StorageError for a damaged one."""
     tables.create(f"images_{side}", _IMAGES)
     tables.create(f"boxes_{side}", _BOXES)
-    first = np.float32(run.request.boxes.threshold[0])
     for shard in shards:
         images = read_table(run_dir, run, "images", shard)
         top = pc.list_element(pc.list_slice(images["top_classes"], 0, 1, return_fixed_size_list=True), 0)
         tables.insert(f"images_{side}", images.select(_IMAGES.names[:-1]).append_column("top", top))
-        boxes = read_table(run_dir, run, "boxes", shard)
-        is_best_N = np.equal(boxes["rank"].to_numpy(), 0) & np.equal(boxes["threshold"].to_numpy(), first)
-        best = boxes.filter(is_best_N).select(_BOXES.names).cast(_BOXES)
+        boxes = first_boxes(run.request, read_table(run_dir, run, "boxes", shard))
+        best = boxes.filter(np.equal(boxes["rank"].to_numpy(), 0)).select(_BOXES.names).cast(_BOXES)
         x0, y0, x1, y1 = (best[name].to_numpy() for name in _BOXES.names[2:])
         if not ((x0 < x1) & (y0 < y1) & np.isfinite(x1 - x0) & np.isfinite(y1 - y0)).all():
             raise StorageError(f"shard {shard} of {run_dir.root} has empty boxes; see `verify`")

@@ -266,6 +266,24 @@ def test_classes_by_map_or_not_at_all(run: Path, pictures: Path, tmp_path: Path)
     assert known["corloc"]["value"] > 0
 
 
+def test_a_truth_that_cannot_be_used_leaves_the_earlier_audit_as_it_was(run: Path, truth: Path) -> None:
+    audit(run, "--truth", truth)
+    names = ("metrics.json", "per_image.parquet", "bootstrap.parquet")
+    before = [(run / "audit" / name).read_bytes() for name in names]
+    strangers = truth.with_name("strangers.csv")
+    strangers.write_text("image_id,x0,y0,x1,y1\nnobody.png,0,0,9,9\n")
+    for useless in (strangers, "/nowhere.csv"):
+        assert Command("audit", run, *INLINE, "--truth", useless).code == 2
+    assert [(run / "audit" / name).read_bytes() for name in names] == before
+
+
+def test_where_no_image_is_drawn_no_threshold_is_chosen(run: Path, truth: Path) -> None:
+    metrics = audit(run, "--truth", truth, "--calibrate", 1e-9)["metrics"]
+    for name in ("box_acc_calibrated", "box_acc_v2_calibrated"):
+        assert metrics[name]["value"] is None
+        assert "drew none" in metrics[name]["reason"]
+
+
 def test_masks_give_pixel_figures(run: Path, pictures: Path, tmp_path: Path) -> None:
     counts_2E = np.zeros((2, 1002))
     edges = np.append(np.arange(0, 1, 0.001), [1.0, 2.0, 3.0])
