@@ -95,9 +95,10 @@ def table_changes(tables: ScratchTables, a: Run, b: Run) -> TableChanges:
     counts = tables.row(
         """
         SELECT (SELECT count(*) FROM images_a) AS images_a, (SELECT count(*) FROM images_b) AS images_b,
-            count(*) AS images, count_if(other_label) AS labels_changed, count_if(other_size) AS sizes_changed,
-            count_if(top_a IS NOT NULL AND top_b IS NOT NULL) AS top_classes,
-            count_if(top_a <> top_b) AS top_classes_changed,
+            count(*) AS images, count(*) FILTER (other_label) AS labels_changed,
+            count(*) FILTER (other_size) AS sizes_changed,
+            count(*) FILTER (top_a IS NOT NULL AND top_b IS NOT NULL) AS top_classes,
+            count(*) FILTER (top_a <> top_b) AS top_classes_changed,
             coalesce(sum(num_boxes_a), 0)::BIGINT AS boxes_a, coalesce(sum(num_boxes_b), 0)::BIGINT AS boxes_b
         FROM images
         """
@@ -140,8 +141,9 @@ def _box_changes(tables: ScratchTables, run: Run) -> dict[str, Any]:
     )
     counts = tables.row(
         """
-        SELECT count(iou) AS box_pairs, count_if(only_a) AS only_a, count_if(only_b) AS only_b, avg(iou) AS mean_iou,
-            count_if(iou < 0.5) AS below_half
+        SELECT count(iou) AS box_pairs, count(*) FILTER (only_a) AS only_a, count(*) FILTER (only_b) AS only_b,
+            avg(iou) AS mean_iou,
+            count(*) FILTER (iou < 0.5) AS below_half
         FROM pairs
         """
     )
