@@ -7,7 +7,7 @@ bins of pixel scores, 2 before them for inside and outside; S = len(SLICES).
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -102,10 +102,6 @@ class Counts:
     def figure(self, name: str) -> I64:
         """Return a figure's numerators and denominators, (R, 2)."""
         return self.figures_RF2[:, FIGURES.index(name)]
-
-    def with_notes(self, **notes: object) -> "Counts":
-        """Return these sums with other fields replaced."""
-        return replace(self, **notes)  # type: ignore[arg-type]
 
 
 def _joined(one: ClassSums | None, other: ClassSums | None) -> ClassSums | None:

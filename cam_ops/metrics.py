@@ -61,7 +61,7 @@ def missing(reason: str, num_rows: int, unit: Unit = "percent") -> Figure:
 def figures_of(counts: Counts, *, has_masks: bool, has_boxes: bool, calibrate: float) -> dict[str, Figure]:
     """Return every figure that sums over images give, by name."""
     num_rows = len(counts.images_R)
-    pixels = _pixels(counts.pixels_R2E, int(counts.images_R[0]))
+    pixels = _pixels(counts.pixels_R2E, int(counts.figure("pointing_game")[0, 1]))
     no_pixels = missing(NO_MASKS if has_boxes else NO_IMAGES, num_rows)
     figures = {"px_ap": pixels} if has_masks else {"px_ap": no_pixels, "px_ap_box_filled": pixels}
     boxes = {

@@ -4,7 +4,7 @@ Letters: M images with a map of their true class and true boxes, N boxes, G true
 """
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ class ShardAudit:
     """Audits shards of one run."""
 
     def __init__(self, run: Run, split: Split, *, has_masks: bool) -> None:
-        """Prepare; where the truth has masks, pixels are counted by these, else by its boxes, filled."""
+        """Prepare; where the truth has masks, pixels are counted by these alone, else by its boxes, filled."""
         self.run, self.split, self.has_masks = run, split, has_masks
         self.levels = LevelSets(wsol.SIDE)
         self.trivial_24 = localization.trivial_boxes(wsol.SIDE)
@@ -130,13 +130,15 @@ class ShardAudit:
         scaled_by = truth["truth_width"] or width, truth["truth_height"] or height
         ends_G4 = np.array([[box[f"w{name}"] for name in CORNERS] for box in objects], np.int64).reshape(-1, 4)
         truth_G4 = wsol.resized_boxes(ends_G4, *scaled_by)
-        mask_SS = read_mask(truth["masks"], truth["ignore"], wsol.SIDE) if self.has_masks else wsol.filled(truth_G4)
-        inside_SS = (mask_SS == wsol.INSIDE).astype(np.uint8)
-        figures = {
-            "pointing_game": float(localization.points_inside(map_SS, inside_SS)),
-            "energy_pointing_game": localization.energy_inside(map_SS, inside_SS),
-        }
-        row |= {"pointing": bool(figures["pointing_game"]), "energy_inside": figures["energy_pointing_game"]}
+        figures: dict[str, float] = {}
+        pixels_2E = np.zeros((2, wsol.NUM_BINS), np.int64)
+        if truth["masks"] or not self.has_masks:
+            mask_SS = read_mask(truth["masks"], truth["ignore"], wsol.SIDE) if self.has_masks else wsol.filled(truth_G4)
+            pixels_2E = wsol.score_histograms(score_SS, mask_SS)
+            inside_SS = (mask_SS == wsol.INSIDE).astype(np.uint8)
+            figures["pointing_game"] = float(localization.points_inside(map_SS, inside_SS))
+            figures["energy_pointing_game"] = localization.energy_inside(map_SS, inside_SS)
+            row |= {"pointing": bool(figures["pointing_game"]), "energy_inside": figures["energy_pointing_game"]}
         passes_2DL = np.zeros((2, len(wsol.IOU_D), NUM_LEVELS), np.uint8)
         slices = dict.fromkeys(SLICES, False)
         if objects:
@@ -149,7 +151,7 @@ class ShardAudit:
         return _Added(
             seed=seed,
             passes_2DL=passes_2DL,
-            pixels_2E=wsol.score_histograms(score_SS, mask_SS),
+            pixels_2E=pixels_2E,
             figures=figures,
             slices=slices,
         )
@@ -169,7 +171,8 @@ class ShardAudit:
         size_N2 = np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
         keys = [(key, at) for key, run in shown.boxes.items() for at in range(run.start, run.stop)]
         row_N, class_N = np.array([key for key, _ in keys], np.int64).reshape(-1, 2).T
-        return count(_values(added), self.split).with_notes(
+        return replace(
+            count(_values(added), self.split),
             corloc=_corloc(matches, self.split),
             classes=class_sums(shown.class_P, shown.raw_Phw, class_N, shown.boxes_N4, size_N2[row_N]),
             excluded=Counter(row["excluded"] for row in rows if row["excluded"]),
@@ -186,7 +189,7 @@ class ShardAudit:
         raw_Phw, rectangle_P4 = shown.raw_Phw[places], shown.rectangle_P4[places]
         rows_P = [row["row"] for row in chosen]
         size_P2 = np.stack([images[name].to_numpy()[rows_P] for name in ("width", "height")], axis=1).astype(np.int64)
-        side, threshold_P = request.preprocessing.image_size, request.thresholds(shown.class_P[places])
+        side, threshold_P = request.preprocessing.image_size, request.thresholds(shown.class_P[places].astype(np.int32))
         num_components = count_components(raw_Phw, rectangle_P4, size_P2, side, request.maps, threshold_P)
         score_P = shown.tables.heatmaps["score"].to_numpy()[places]
         keys = [(row["row"], int(shown.class_P[place])) for row, place in zip(chosen, places, strict=True)]

@@ -307,6 +307,34 @@ def test_masks_give_pixel_figures(run: Path, pictures: Path, tmp_path: Path) -> 
     assert document["metrics"]["pointing_game"]["images"] == 12
 
 
+def test_images_without_a_mask_are_in_no_pixel_figure_where_others_have_one(
+    run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    lines, masked = [], []
+    for number, picture in enumerate(sorted(pictures.glob("*/*.png"))):
+        image_id = f"{picture.parent.name}/{picture.name}"
+        x0, y0, x1, y1 = disc_of(picture)
+        if number % 2:
+            lines.append(f"{image_id},{x0},{y0},{x1 - 1},{y1 - 1}")
+            continue
+        disc_HW = (np.asarray(Image.open(picture)) == (200, 220, 240)).all(2)
+        Image.fromarray(disc_HW.astype(np.uint8) * 255).save(folder / f"{number}.png")
+        lines.append(f"{image_id},{number}.png,")
+        masked.append(lines[-1])
+    (folder / "localization.txt").write_text("\n".join(lines))
+    mixed = audit(run, "--truth", folder, "--calibrate", 0.5)["metrics"]
+    calibrated = mixed["box_acc_calibrated"]["images"]
+    chosen = Split(calibrate=0.5).chosen(image_seeds(sorted(row["image_id"] for row in table_rows(run, "images"))))
+    assert (mixed["max_box_acc"]["images"], calibrated) == (6, 6 - chosen[1::2].sum())
+    (folder / "localization.txt").write_text("\n".join(masked))
+    alone = audit(run, "--truth", folder)["metrics"]
+    for name in ("px_ap", "pointing_game", "energy_pointing_game", "energy_ratio"):
+        assert mixed[name] == alone[name]
+        assert mixed[name]["images"] == 6
+
+
 def test_images_outside_the_figures_are_counted_by_reason(pictures: Path, tmp_path: Path) -> None:
     truth = write_truth(pictures, tmp_path / "truth.csv")
     rows = [row for row in truth.read_text().splitlines() if not row.startswith("rings/00")]
