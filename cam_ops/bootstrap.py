@@ -51,4 +51,4 @@ def interval(value: float, replicate_B: F64) -> tuple[float, float]:
     if not len(known_B):
         return float("nan"), float("nan")
     low, median, high = np.percentile(known_B, (TAILS[0], 50, TAILS[1]))
-    return float(value + low - median), float(value + high - median)
+    return float(value + (low - median)), float(value + (high - median))

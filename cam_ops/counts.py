@@ -7,7 +7,7 @@ bins of pixel scores, 2 before them for inside and outside; S = len(SLICES).
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class Counts:
     curve_R2DL: I64
     chosen_R2DL: I64  # of the images that the threshold is chosen on
     images_R: I64
-    chosen_images_R: I64
+    chosen_images_R: I64  # with true boxes
     pixels_R2E: I64
     figures_RF2: I64
     slices_SRF2: I64
@@ -103,10 +103,6 @@ class Counts:
         """Return a figure's numerators and denominators, (R, 2)."""
         return self.figures_RF2[:, FIGURES.index(name)]
 
-    def with_notes(self, **notes: object) -> "Counts":
-        """Return these sums with other fields replaced."""
-        return replace(self, **notes)  # type: ignore[arg-type]
-
 
 def _joined(one: ClassSums | None, other: ClassSums | None) -> ClassSums | None:
     return one + other if one and other else one or other
@@ -116,11 +112,12 @@ def count(values: ImageValues, split: Split) -> Counts:
     """Add up what images say."""
     weight_RM = split.weights(values.seed_M)
     chosen_RM = weight_RM * split.chosen(values.seed_M)
+    has_boxes_M = values.figures_MF2[:, FIGURES.index("oracle"), 1]
     return Counts(
         curve_R2DL=_sums(weight_RM, values.passes_M2DL),
         chosen_R2DL=_sums(chosen_RM, values.passes_M2DL) if split.calibrate else _none(weight_RM, values.passes_M2DL),
         images_R=weight_RM.sum(1).astype(np.int64),
-        chosen_images_R=chosen_RM.sum(1).astype(np.int64),
+        chosen_images_R=(chosen_RM @ has_boxes_M).astype(np.int64),
         pixels_R2E=_sums(weight_RM, values.pixels_M2E),
         figures_RF2=_sums(weight_RM, values.figures_MF2),
         slices_SRF2=np.stack([_sums(weight_RM * slice_M, values.figures_MF2) for slice_M in values.slices_MS.T]),

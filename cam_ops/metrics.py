@@ -14,6 +14,7 @@ from cam_ops.bootstrap import interval
 from cam_ops.counts import FIGURES, MICRO, SLICES, Counts
 
 Unit = Literal["percent", "ratio"]
+MOST: dict[Unit, float] = {"percent": 100.0, "ratio": np.inf}
 LARGEST, ALL = 0, 1  # contours
 AT_50 = 1  # place among IOU_D
 
@@ -26,6 +27,7 @@ NO_IMAGES = "no image has both a map of its true class and what this figure need
 NO_MASKS = "the truth has no masks; see px_ap_box_filled"
 NO_BOXES = "the truth has masks alone"
 NO_CLASSES = "the truth and the run share no class; --class-map WORD=CLASS says what a word of the truth means"
+NONE_CHOSEN = "--calibrate drew none of the images; a larger share or another --seed may"
 BEST = "at the threshold that is best on the audited images themselves, as the literature reports it"
 
 
@@ -41,8 +43,8 @@ class Figure:
     threshold: float | tuple[float, ...] | None = None
 
     def document(self) -> dict[str, object]:
-        """Return the figure as it stands in metrics.json."""
-        low, high = interval(float(self.value_R[0]), self.value_R[1:])
+        """Return the figure as it stands in metrics.json; its interval ends where its values do."""
+        low, high = np.clip(interval(float(self.value_R[0]), self.value_R[1:]), 0, MOST[self.unit])
         shown = {"value": self.value_R[0], "low": low, "high": high}
         document: dict[str, object] = {name: float(x) if np.isfinite(x) else None for name, x in shown.items()}
         document |= {"images": self.images, "unit": self.unit}
@@ -59,7 +61,7 @@ def missing(reason: str, num_rows: int, unit: Unit = "percent") -> Figure:
 def figures_of(counts: Counts, *, has_masks: bool, has_boxes: bool, calibrate: float) -> dict[str, Figure]:
     """Return every figure that sums over images give, by name."""
     num_rows = len(counts.images_R)
-    pixels = _pixels(counts.pixels_R2E, int(counts.images_R[0]))
+    pixels = _pixels(counts.pixels_R2E, int(counts.figure("pointing_game")[0, 1]))
     no_pixels = missing(NO_MASKS if has_boxes else NO_IMAGES, num_rows)
     figures = {"px_ap": pixels} if has_masks else {"px_ap": no_pixels, "px_ap_box_filled": pixels}
     boxes = {
@@ -132,12 +134,16 @@ def _share_of(found_R2D: I64, images_R: I64) -> F64:
 
 def _chosen(counts: Counts) -> dict[str, Figure]:
     """Return the accuracies of the images that are left, at thresholds chosen on the others; so in each replicate."""
+    num_chosen = int(counts.chosen_images_R[0])
+    if not num_chosen:
+        names, num_rows = ("box_acc_calibrated", "box_acc_v2_calibrated"), len(counts.chosen_images_R)
+        return {name: missing(NONE_CHOSEN, num_rows) for name in names}
     level_R2D = counts.chosen_R2DL.argmax(3)
     left_R2DL = counts.curve_R2DL - counts.chosen_R2DL
-    images_R = counts.images_R - counts.chosen_images_R
+    images_R = counts.figure("oracle")[:, 1] - counts.chosen_images_R
     found_R2D = np.take_along_axis(left_R2DL, level_R2D[..., None], axis=3)[..., 0]
-    accuracy_R2D = _share_of(found_R2D, images_R)
-    note = f"at the threshold that is best on {counts.chosen_images_R[0]} other images"
+    accuracy_R2D = _share_of(found_R2D, np.where(counts.chosen_images_R > 0, images_R, 0))
+    note = f"at the threshold that is best on {num_chosen} other images"
     return {
         "box_acc_calibrated": Figure(
             value_R=accuracy_R2D[:, LARGEST, AT_50],

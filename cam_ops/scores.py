@@ -16,6 +16,14 @@ def class_scores(logits_BK: Tensor, kind: ScoreKind) -> Tensor:
     return logits_BK.softmax(1) if kind == "softmax" else logits_BK.sigmoid()
 
 
+def best_classes(scores_BK: Tensor, number: int) -> Tensor:
+    """Return the classes of highest score, int64 (B, number), best first; of equal ones the lower class first.
+
+    `topk` orders equal scores in another way for each number.
+    """
+    return scores_BK.argsort(dim=1, descending=True, stable=True)[:, :number]
+
+
 def choose_classes(scores_BK: Tensor, labels_B: Tensor, choice: ClassChoice) -> tuple[Tensor, Tensor]:
     """Return the pairs to explain: image index and class, both int64 (P,), by image and then by falling score.
 
@@ -23,8 +31,7 @@ def choose_classes(scores_BK: Tensor, labels_B: Tensor, choice: ClassChoice) -> 
     """
     wanted_BK = torch.zeros_like(scores_BK, dtype=torch.bool)
     if choice.top:
-        top = min(choice.top, scores_BK.shape[1])
-        wanted_BK.scatter_(1, scores_BK.topk(top).indices, True)
+        wanted_BK.scatter_(1, best_classes(scores_BK, choice.top), True)
     if choice.above is not None:
         wanted_BK |= scores_BK > choice.above
     if choice.label:

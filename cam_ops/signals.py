@@ -78,11 +78,11 @@ def _peak(share_Phw: F64) -> F64:
 
 
 def count_components(
-    raw_Phw: F32, rectangle_P4: F32, size_P2: I64, side: int, maps: MapConfig, threshold: float
+    raw_Phw: F32, rectangle_P4: F32, size_P2: I64, side: int, maps: MapConfig, threshold_P: F64
 ) -> I64:
-    """Return the number of 8-connected regions of each map at a threshold, (P,); see `boxes_from_heatmaps`."""
-    every = BoxConfig(threshold=(threshold,), components="all")
-    found = boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, side, maps, every)
+    """Return the number of 8-connected regions of each map at its threshold, (P,); see `boxes_from_heatmaps`."""
+    every = BoxConfig(components="all")
+    found = boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, side, maps, every, threshold_P)
     return np.bincount(found.map_N, minlength=len(raw_Phw))
 
 

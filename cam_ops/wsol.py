@@ -121,6 +121,8 @@ def pixel_curve(counts_2E: I64) -> tuple[F64, F64]:
 
 def pixel_average_precision(counts_2E: I64) -> float:
     """Return PxAP in percent, NaN where no pixel is inside."""
+    if not counts_2E[0].any():
+        return float("nan")
     precision_E, recall_E = pixel_curve(counts_2E)
     gains = precision_E[1:] * np.diff(recall_E)
     return float(100 * gains[~np.isnan(precision_E[1:])].sum())

@@ -63,7 +63,8 @@ def audit_changes(
         """
     )
     counts = tables.row(
-        "SELECT count(*) AS images, count_if(moved = 1) AS gained, count_if(moved = -1) AS lost FROM verdicts"
+        "SELECT count(*) AS images, count(*) FILTER (moved = 1) AS gained, count(*) FILTER (moved = -1) AS lost "
+        "FROM verdicts"
     )
     return AuditChanges(
         unpaired=unpaired,
@@ -100,9 +101,11 @@ def _why_unpaired(tables: ScratchTables) -> str | None:
     """Say why replicates of the two audits are not over the same images and truth; None where they are."""
     counts = tables.row(
         """
-        SELECT count_if(b.image_id IS NULL) AS only_a, count_if(a.image_id IS NULL) AS only_b,
-            count_if(in_both AND a.excluded IS DISTINCT FROM b.excluded) AS excluded,
-            count_if(in_both AND (a.num_truth, a.truth_area) IS DISTINCT FROM (b.num_truth, b.truth_area)) AS truth
+        SELECT count(*) FILTER (b.image_id IS NULL) AS only_a, count(*) FILTER (a.image_id IS NULL) AS only_b,
+            count(*) FILTER (in_both AND a.excluded IS DISTINCT FROM b.excluded) AS excluded,
+            count(*) FILTER (
+                in_both AND (a.num_truth, a.truth_area) IS DISTINCT FROM (b.num_truth, b.truth_area)
+            ) AS truth
         FROM (SELECT a, b, a.image_id = b.image_id AS in_both
             FROM audited_a a FULL JOIN audited_b b ON a.image_id = b.image_id)
         """
@@ -129,8 +132,8 @@ def _classes(tables: ScratchTables, run: Run) -> Rows:
     """Return the classes of which images moved, by how many more moved one way than the other."""
     classes = tables.rows(
         """
-        SELECT class_id, count(*) AS images, count_if(moved = 1) AS gained, count_if(moved = -1) AS lost,
-            avg(change) AS iou_change
+        SELECT class_id, count(*) AS images, count(*) FILTER (moved = 1) AS gained,
+            count(*) FILTER (moved = -1) AS lost, avg(change) AS iou_change
         FROM verdicts WHERE class_id IS NOT NULL GROUP BY class_id HAVING gained + lost > 0
         ORDER BY abs(gained - lost) DESC, abs(iou_change) DESC, class_id LIMIT ?
         """,

@@ -3,8 +3,8 @@
 Letters: M images with a map of their true class and true boxes, N boxes, G true boxes, S side of a score map.
 """
 
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from cam_ops.localization import CORRECT_IOU
 from cam_ops.signals import attention, class_sums, count_components, map_signals
 from cluster.audit_tables import DETECTIONS, PER_IMAGE
 from cluster.request import Run
-from cluster.rows import CORNERS
+from cluster.rows import CORNERS, first_boxes
 from cluster.truth_masks import read_mask
 
 
@@ -53,7 +53,8 @@ class _Shown:
     row_P: I64
     class_P: I64
     place: dict[tuple[int, int], int]  # of the map
-    boxes: dict[tuple[int, int], slice]  # of the first threshold, best first
+    boxes: dict[tuple[int, int], slice]  # of the first threshold, or their class's own, best first
+    found_classes: dict[int, list[int]]  # of an image's boxes
     boxes_N4: F32
     box_score_N: F32
     box_area_N: F32
@@ -61,11 +62,13 @@ class _Shown:
 
 def _shown(run: Run, tables: ShardTables) -> _Shown:
     row_P, class_P = (tables.heatmaps[name].to_numpy().astype(np.int64) for name in ("row", "class_id"))
-    threshold = np.float32(run.request.boxes.threshold[0])
-    boxes = tables.boxes.filter(np.equal(tables.boxes["threshold"].to_numpy(), threshold))
+    boxes = first_boxes(run.request, tables.boxes)
     row_N, class_N = boxes["row"].to_numpy(), boxes["class_id"].to_numpy()
     starts = np.flatnonzero(np.diff(row_N, prepend=-1) | np.diff(class_N, prepend=-1)).tolist()
     ends = [*starts[1:], *([len(row_N)] if starts else [])]
+    found_classes: dict[int, list[int]] = defaultdict(list)
+    for start in starts:
+        found_classes[int(row_N[start])].append(int(class_N[start]))
     return _Shown(
         tables=tables,
         raw_Phw=tables.heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy().reshape(-1, *run.grid),
@@ -74,6 +77,7 @@ def _shown(run: Run, tables: ShardTables) -> _Shown:
         class_P=class_P,
         place={key: p for p, key in enumerate(zip(row_P.tolist(), class_P.tolist(), strict=True))},
         boxes={(int(row_N[i]), int(class_N[i])): slice(i, end) for i, end in zip(starts, ends, strict=True)},
+        found_classes=found_classes,
         boxes_N4=np.stack([boxes[name].to_numpy() for name in CORNERS], axis=1),
         box_score_N=boxes["score"].to_numpy(),
         box_area_N=boxes["area_fraction"].to_numpy(),
@@ -84,7 +88,7 @@ class ShardAudit:
     """Audits shards of one run."""
 
     def __init__(self, run: Run, split: Split, *, has_masks: bool) -> None:
-        """Prepare; where the truth has masks, pixels are counted by these, else by its boxes, filled."""
+        """Prepare; where the truth has masks, pixels are counted by these alone, else by its boxes, filled."""
         self.run, self.split, self.has_masks = run, split, has_masks
         self.levels = LevelSets(wsol.SIDE)
         self.trivial_24 = localization.trivial_boxes(wsol.SIDE)
@@ -126,13 +130,15 @@ class ShardAudit:
         scaled_by = truth["truth_width"] or width, truth["truth_height"] or height
         ends_G4 = np.array([[box[f"w{name}"] for name in CORNERS] for box in objects], np.int64).reshape(-1, 4)
         truth_G4 = wsol.resized_boxes(ends_G4, *scaled_by)
-        mask_SS = read_mask(truth["masks"], truth["ignore"], wsol.SIDE) if self.has_masks else wsol.filled(truth_G4)
-        inside_SS = (mask_SS == wsol.INSIDE).astype(np.uint8)
-        figures = {
-            "pointing_game": float(localization.points_inside(map_SS, inside_SS)),
-            "energy_pointing_game": localization.energy_inside(map_SS, inside_SS),
-        }
-        row |= {"pointing": bool(figures["pointing_game"]), "energy_inside": figures["energy_pointing_game"]}
+        figures: dict[str, float] = {}
+        pixels_2E = np.zeros((2, wsol.NUM_BINS), np.int64)
+        if truth["masks"] or not self.has_masks:
+            mask_SS = read_mask(truth["masks"], truth["ignore"], wsol.SIDE) if self.has_masks else wsol.filled(truth_G4)
+            pixels_2E = wsol.score_histograms(score_SS, mask_SS)
+            inside_SS = (mask_SS == wsol.INSIDE).astype(np.uint8)
+            figures["pointing_game"] = float(localization.points_inside(map_SS, inside_SS))
+            figures["energy_pointing_game"] = localization.energy_inside(map_SS, inside_SS)
+            row |= {"pointing": bool(figures["pointing_game"]), "energy_inside": figures["energy_pointing_game"]}
         passes_2DL = np.zeros((2, len(wsol.IOU_D), NUM_LEVELS), np.uint8)
         slices = dict.fromkeys(SLICES, False)
         if objects:
@@ -145,7 +151,7 @@ class ShardAudit:
         return _Added(
             seed=seed,
             passes_2DL=passes_2DL,
-            pixels_2E=wsol.score_histograms(score_SS, mask_SS),
+            pixels_2E=pixels_2E,
             figures=figures,
             slices=slices,
         )
@@ -165,7 +171,8 @@ class ShardAudit:
         size_N2 = np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
         keys = [(key, at) for key, run in shown.boxes.items() for at in range(run.start, run.stop)]
         row_N, class_N = np.array([key for key, _ in keys], np.int64).reshape(-1, 2).T
-        return count(_values(added), self.split).with_notes(
+        return replace(
+            count(_values(added), self.split),
             corloc=_corloc(matches, self.split),
             classes=class_sums(shown.class_P, shown.raw_Phw, class_N, shown.boxes_N4, size_N2[row_N]),
             excluded=Counter(row["excluded"] for row in rows if row["excluded"]),
@@ -182,8 +189,8 @@ class ShardAudit:
         raw_Phw, rectangle_P4 = shown.raw_Phw[places], shown.rectangle_P4[places]
         rows_P = [row["row"] for row in chosen]
         size_P2 = np.stack([images[name].to_numpy()[rows_P] for name in ("width", "height")], axis=1).astype(np.int64)
-        side, threshold = request.preprocessing.image_size, request.boxes.threshold[0]
-        num_components = count_components(raw_Phw, rectangle_P4, size_P2, side, request.maps, threshold)
+        side, threshold_P = request.preprocessing.image_size, request.thresholds(shown.class_P[places].astype(np.int32))
+        num_components = count_components(raw_Phw, rectangle_P4, size_P2, side, request.maps, threshold_P)
         score_P = shown.tables.heatmaps["score"].to_numpy()[places]
         keys = [(row["row"], int(shown.class_P[place])) for row, place in zip(chosen, places, strict=True)]
         box_area_P = np.array([shown.box_area_N[shown.boxes[key].start] if key in shown.boxes else 0.0 for key in keys])
@@ -293,8 +300,8 @@ def _slices(objects: list[dict[str, Any]]) -> dict[str, bool]:
 def _matches(shown: _Shown, row: int, truth: dict[str, Any], seed: int) -> list[_Match]:
     """Match an image's detections to its true boxes, class by class."""
     known = {box["class_id"] for box in truth["boxes"]} - {None}
-    detected = {class_id for at, class_id in shown.boxes if at == row}
-    return [_match(shown, row, class_id, truth, seed) for class_id in sorted(known | detected)]
+    detected = shown.found_classes.get(row, [])
+    return [_match(shown, row, class_id, truth, seed) for class_id in sorted(known.union(detected))]
 
 
 def _match(shown: _Shown, row: int, class_id: int, truth: dict[str, Any], seed: int) -> _Match:

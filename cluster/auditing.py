@@ -114,8 +114,8 @@ def audit(config: AuditConfig) -> Audit:
         )
     check_plan(run_dir, run.plan)
     audit_dir = RunDir(f"{run_dir.root}/audit", run_dir.options)
-    _clear(audit_dir)
     truth = None if config.truth.truth is None else prepare_truth(run_dir, run, config.truth, audit_dir)
+    _clear(audit_dir)  # not before: a truth that cannot be used costs no earlier audit
     parts = _parts(run.plan.num_shards)
     counts, statuses = _count(config, run_dir, run, audit_dir, parts, truth)
     tables = (_read_part(audit_dir, "per_image", PER_IMAGE, part) for part in range(len(parts)))

@@ -114,6 +114,12 @@ def box_maps(request: Request, class_P: I32, raw_Phw: F32, rectangle_P4: F32, si
     return boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, side, request.maps, request.boxes, threshold_P)
 
 
+def first_boxes(request: Request, boxes: pa.Table) -> pa.Table:
+    """Return those rows of a boxes table that are of the first threshold, or of their class's own."""
+    threshold_N = request.thresholds(boxes["class_id"].to_numpy()).astype(np.float32)
+    return boxes.filter(np.equal(boxes["threshold"].to_numpy(), threshold_N))
+
+
 def boxes_file(run: Run, planned: pa.Table, pairs: Pairs) -> bytes:
     """Return the bytes of a shard's boxes table; `planned` are its rows in the plan."""
     found = pairs.boxes

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from cam_ops.errors import StorageError
 from cluster.request import Run
+from cluster.rows import first_boxes
 from cluster.rundir import RunDir
 from cluster.scratch_tables import Rows, ScratchTables
 from cluster.verify import read_table
@@ -62,14 +63,12 @@ def load_tables(tables: ScratchTables, side: str, run_dir: RunDir, run: Run, sha
     """Make images_a and boxes_a, or those of b, from committed shards; raises StorageError for a damaged one."""
     tables.create(f"images_{side}", _IMAGES)
     tables.create(f"boxes_{side}", _BOXES)
-    first = np.float32(run.request.boxes.threshold[0])
     for shard in shards:
         images = read_table(run_dir, run, "images", shard)
         top = pc.list_element(pc.list_slice(images["top_classes"], 0, 1, return_fixed_size_list=True), 0)
         tables.insert(f"images_{side}", images.select(_IMAGES.names[:-1]).append_column("top", top))
-        boxes = read_table(run_dir, run, "boxes", shard)
-        is_best_N = np.equal(boxes["rank"].to_numpy(), 0) & np.equal(boxes["threshold"].to_numpy(), first)
-        best = boxes.filter(is_best_N).select(_BOXES.names).cast(_BOXES)
+        boxes = first_boxes(run.request, read_table(run_dir, run, "boxes", shard))
+        best = boxes.filter(np.equal(boxes["rank"].to_numpy(), 0)).select(_BOXES.names).cast(_BOXES)
         x0, y0, x1, y1 = (best[name].to_numpy() for name in _BOXES.names[2:])
         if not ((x0 < x1) & (y0 < y1) & np.isfinite(x1 - x0) & np.isfinite(y1 - y0)).all():
             raise StorageError(f"shard {shard} of {run_dir.root} has empty boxes; see `verify`")
@@ -96,9 +95,10 @@ def table_changes(tables: ScratchTables, a: Run, b: Run) -> TableChanges:
     counts = tables.row(
         """
         SELECT (SELECT count(*) FROM images_a) AS images_a, (SELECT count(*) FROM images_b) AS images_b,
-            count(*) AS images, count_if(other_label) AS labels_changed, count_if(other_size) AS sizes_changed,
-            count_if(top_a IS NOT NULL AND top_b IS NOT NULL) AS top_classes,
-            count_if(top_a <> top_b) AS top_classes_changed,
+            count(*) AS images, count(*) FILTER (other_label) AS labels_changed,
+            count(*) FILTER (other_size) AS sizes_changed,
+            count(*) FILTER (top_a IS NOT NULL AND top_b IS NOT NULL) AS top_classes,
+            count(*) FILTER (top_a <> top_b) AS top_classes_changed,
             coalesce(sum(num_boxes_a), 0)::BIGINT AS boxes_a, coalesce(sum(num_boxes_b), 0)::BIGINT AS boxes_b
         FROM images
         """
@@ -141,8 +141,9 @@ def _box_changes(tables: ScratchTables, run: Run) -> dict[str, Any]:
     )
     counts = tables.row(
         """
-        SELECT count(iou) AS box_pairs, count_if(only_a) AS only_a, count_if(only_b) AS only_b, avg(iou) AS mean_iou,
-            count_if(iou < 0.5) AS below_half
+        SELECT count(iou) AS box_pairs, count(*) FILTER (only_a) AS only_a, count(*) FILTER (only_b) AS only_b,
+            avg(iou) AS mean_iou,
+            count(*) FILTER (iou < 0.5) AS below_half
         FROM pairs
         """
     )

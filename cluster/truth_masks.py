@@ -29,6 +29,9 @@ def _read(path: str, side: int) -> np.ndarray:
     try:
         pixels_HW3 = decode(Path(path).read_bytes())
     except (OSError, BadImage) as error:
-        raise StorageError(f"cannot read the mask {path}: {error}; mend it, or leave it out of the truth") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(
+            f"cannot read the mask {path}: {reason}; mend it, or leave it out of the truth; check --masks"
+        ) from None
     grey_HW = cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return cv2.resize(grey_HW, (side, side), interpolation=cv2.INTER_NEAREST) > 0.5

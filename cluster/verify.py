@@ -14,6 +14,7 @@ from cluster.console import say
 from cluster.parquet import MAX_ROWS, decode, document_of
 from cluster.plan import check_plan, plan_digest, read_shard
 from cluster.request import Run, existing_run, maps_of
+from cluster.rows import first_boxes
 from cluster.rundir import SUMMARY, TABLES, RunDir, shard_name
 from cluster.totals import Totals, summary_of
 
@@ -122,9 +123,7 @@ def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shar
         problems.append("its boxes have class names that are not the run's")
     if not _rows_fit(images, boxes):
         return [*problems, "its boxes name rows that the shard has not"]
-    first_N = run.request.thresholds(boxes["class_id"].to_numpy()).astype(np.float32)
-    first_boxes = boxes.filter(np.equal(boxes["threshold"].to_numpy(), first_N))
-    problems += _row_problems("boxes", images, boxes, first_boxes)
+    problems += _row_problems("boxes", images, boxes, first_boxes(run.request, boxes))
     if not _pairs_of(boxes) <= _pairs_of(heatmaps):
         problems.append("a box has no map")
     if num_outside := int((~_inside(boxes, images)).sum()):

@@ -19,7 +19,7 @@ from cam_ops.classes import parse_class_choice
 from cam_ops.errors import MachineError, StorageError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.models import load_classifier
-from cam_ops.scores import NUM_TOP, choose_classes, class_scores
+from cam_ops.scores import NUM_TOP, best_classes, choose_classes, class_scores
 from cam_ops.settings import ModelConfig
 from cam_ops.views import Mapper
 from cluster.compilation import compile_mapper
@@ -188,14 +188,14 @@ class CamWorker:
         explained = self.mapper.explain(pixels_BCSS, partial(self._choose, pictures))
         self._check_finite(explained.logits_BK, pictures)
         scores_BK = class_scores(explained.logits_BK, self.run.request.scores)
-        top = scores_BK.topk(self.num_top)
+        top_BT = best_classes(scores_BK, self.num_top)
         image_P, class_P = explained.image_P, explained.class_P
         residual_P = None if explained.residual_P is None else explained.residual_P.cpu().numpy()
         self._check_first_batch(np.zeros(0) if residual_P is None else residual_P, len(image_P))
         is_sum = self.run.request.explain.method == "cam"  # the maps themselves add up
         return BatchMaps(
-            top_class_BT=top.indices.int().cpu().numpy(),
-            top_score_BT=top.values.cpu().numpy(),
+            top_class_BT=top_BT.int().cpu().numpy(),
+            top_score_BT=scores_BK.gather(1, top_BT).cpu().numpy(),
             image_P=image_P.cpu().numpy(),
             class_P=class_P.int().cpu().numpy(),
             raw_Phw=explained.maps_PHW.cpu().numpy(),

@@ -266,6 +266,24 @@ def test_classes_by_map_or_not_at_all(run: Path, pictures: Path, tmp_path: Path)
     assert known["corloc"]["value"] > 0
 
 
+def test_a_truth_that_cannot_be_used_leaves_the_earlier_audit_as_it_was(run: Path, truth: Path) -> None:
+    audit(run, "--truth", truth)
+    names = ("metrics.json", "per_image.parquet", "bootstrap.parquet")
+    before = [(run / "audit" / name).read_bytes() for name in names]
+    strangers = truth.with_name("strangers.csv")
+    strangers.write_text("image_id,x0,y0,x1,y1\nnobody.png,0,0,9,9\n")
+    for useless in (strangers, "/nowhere.csv"):
+        assert Command("audit", run, *INLINE, "--truth", useless).code == 2
+    assert [(run / "audit" / name).read_bytes() for name in names] == before
+
+
+def test_where_no_image_is_drawn_no_threshold_is_chosen(run: Path, truth: Path) -> None:
+    metrics = audit(run, "--truth", truth, "--calibrate", 1e-9)["metrics"]
+    for name in ("box_acc_calibrated", "box_acc_v2_calibrated"):
+        assert metrics[name]["value"] is None
+        assert "drew none" in metrics[name]["reason"]
+
+
 def test_masks_give_pixel_figures(run: Path, pictures: Path, tmp_path: Path) -> None:
     counts_2E = np.zeros((2, 1002))
     edges = np.append(np.arange(0, 1, 0.001), [1.0, 2.0, 3.0])
@@ -287,6 +305,34 @@ def test_masks_give_pixel_figures(run: Path, pictures: Path, tmp_path: Path) -> 
         == document["metrics"]["max_box_acc"]
     )
     assert document["metrics"]["pointing_game"]["images"] == 12
+
+
+def test_images_without_a_mask_are_in_no_pixel_figure_where_others_have_one(
+    run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    lines, masked = [], []
+    for number, picture in enumerate(sorted(pictures.glob("*/*.png"))):
+        image_id = f"{picture.parent.name}/{picture.name}"
+        x0, y0, x1, y1 = disc_of(picture)
+        if number % 2:
+            lines.append(f"{image_id},{x0},{y0},{x1 - 1},{y1 - 1}")
+            continue
+        disc_HW = (np.asarray(Image.open(picture)) == (200, 220, 240)).all(2)
+        Image.fromarray(disc_HW.astype(np.uint8) * 255).save(folder / f"{number}.png")
+        lines.append(f"{image_id},{number}.png,")
+        masked.append(lines[-1])
+    (folder / "localization.txt").write_text("\n".join(lines))
+    mixed = audit(run, "--truth", folder, "--calibrate", 0.5)["metrics"]
+    calibrated = mixed["box_acc_calibrated"]["images"]
+    chosen = Split(calibrate=0.5).chosen(image_seeds(sorted(row["image_id"] for row in table_rows(run, "images"))))
+    assert (mixed["max_box_acc"]["images"], calibrated) == (6, 6 - chosen[1::2].sum())
+    (folder / "localization.txt").write_text("\n".join(masked))
+    alone = audit(run, "--truth", folder)["metrics"]
+    for name in ("px_ap", "pointing_game", "energy_pointing_game", "energy_ratio"):
+        assert mixed[name] == alone[name]
+        assert mixed[name]["images"] == 6
 
 
 def test_images_outside_the_figures_are_counted_by_reason(pictures: Path, tmp_path: Path) -> None:

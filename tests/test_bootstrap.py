@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cam_ops.bootstrap import image_seeds, interval, poisson_weights, uniforms
+from cam_ops.metrics import Figure
 
 
 def test_splitmix64_gives_the_published_sequence() -> None:
@@ -40,3 +41,9 @@ def test_the_interval_of_a_mean_is_the_normal_one() -> None:
 
 def test_replicates_that_are_all_too_high_surround_the_figure() -> None:
     assert interval(10.0, np.linspace(20, 21, 1001)) == (pytest.approx(9.525), pytest.approx(10.475))
+
+
+def test_an_interval_ends_where_percentages_do_and_holds_its_figure() -> None:
+    document = Figure(value_R=np.array([97.0, 80, 90, 100]), images=3).document()
+    assert (document["low"], document["high"]) == (pytest.approx(87.5), 100)
+    assert Figure(value_R=np.array([0.1 + 0.2] * 3), images=3).document()["low"] == 0.1 + 0.2

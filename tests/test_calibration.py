@@ -321,6 +321,18 @@ def test_rebox_and_label_with_one_calibration_write_the_same_bytes(halos: Path, 
     assert "probability" not in table_rows(halos / "run", "boxes")[0]
 
 
+def test_a_run_whose_classes_have_thresholds_of_their_own_is_audited_and_compared(halos: Path, tmp_path: Path) -> None:
+    assert rebox(halos / "run", tmp_path / "new", "--calibration", halos / "calibration.json").code == 0
+    for out in (halos / "run", tmp_path / "new"):
+        assert Command("audit", out, *INLINE, "--truth", halos / "truth.csv").code == 0
+    document = json.loads((tmp_path / "new" / "audit" / "metrics.json").read_text())
+    assert document["metrics"]["gt_known_loc"]["value"] == 100  # each class's box is the object, see `halos`
+    assert document["signals"]["without_box"] == 0
+    found = Command("compare", halos / "run", tmp_path / "new", "--json", "--fail-if", "gt_known_loc <= 0")
+    assert found.code == 0, found.out
+    assert json.loads(found.out.partition("CAMRAY_RESULT")[0])["tables"]["box_pairs"] == NUM_HALOS
+
+
 def test_a_run_keeps_its_calibration_until_a_flag_says_otherwise(halos: Path, tmp_path: Path) -> None:
     assert label(halos, tmp_path / "source", "--calibration", halos / "calibration.json").code == 0
     assert rebox(tmp_path / "source", tmp_path / "same").code == 0

@@ -6,7 +6,7 @@ import torch
 
 from cam_ops.classes import class_list, parse_class_choice, read_class_names
 from cam_ops.errors import UsageError
-from cam_ops.scores import choose_classes, class_scores
+from cam_ops.scores import best_classes, choose_classes, class_scores
 from cluster.labels import find_labels
 from cluster.listing import Listing
 
@@ -27,6 +27,15 @@ def test_choices_by_hand() -> None:
     assert pairs("label+top1", [2, 2]) == [(0, 0), (0, 2), (1, 2)]
     assert pairs("above:0.25", [-1, -1]) == [(0, 0), (0, 1), (1, 2)]
     assert pairs("above:0.9", [-1, -1]) == []
+
+
+def test_of_equal_scores_the_lower_class_is_the_best_one_however_many_are_asked_for() -> None:
+    scores_BK = torch.zeros(1, 1000)
+    scores_BK[0, [104, 250, 255]] = 0.25  # as bfloat16 logits often give
+    assert [best_classes(scores_BK, number)[0, 0].item() for number in (1, 2, 5, 1000)] == [104] * 4
+    assert best_classes(scores_BK, 4).tolist() == [[104, 250, 255, 0]]
+    chosen = choose_classes(scores_BK, torch.tensor([-1]), parse_class_choice("top1"))
+    assert [pair.tolist() for pair in chosen] == [[0], [104]]
 
 
 @pytest.mark.parametrize("text", ["", "top2", "topk", "topk:0", "topk:x", "above:1", "above", "label:3", "top1,label"])

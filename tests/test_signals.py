@@ -60,8 +60,9 @@ def test_a_grid_that_is_all_border_has_no_border_mass_and_no_maps_have_no_signal
 def test_two_blobs_are_two_components_above_what_lies_between_them() -> None:
     raw_Phw = maps([[0] * 5, [8, 0, 0, 0, 6], [0] * 5, [0] * 5, [0] * 5], [[-1] * 5] * 5)
     rectangle_P4, size_P2 = np.array([[0, 0, 50, 50]] * 2, np.float32), np.array([[50, 50]] * 2)
-    counts = [count_components(raw_Phw, rectangle_P4, size_P2, 50, MapConfig(), at).tolist() for at in (0.5, 0.9)]
-    assert counts == [[2, 0], [1, 0]]
+    for at, number in ((0.5, 2), (0.9, 1)):
+        counts_P = count_components(raw_Phw, rectangle_P4, size_P2, 50, MapConfig(), np.array([at, at]))
+        assert counts_P.tolist() == [number, 0]
 
 
 def test_doubts_add_up() -> None:

@@ -99,6 +99,10 @@ def test_average_precision_of_pixels_by_hand() -> None:
     assert wsol.pixel_average_precision(wsol.score_histograms(score, mask)) == pytest.approx(100 * (0.5 + 0.5 * 2 / 3))
 
 
+def test_without_a_pixel_inside_there_is_no_average_precision() -> None:
+    assert np.isnan(wsol.pixel_average_precision(np.zeros((2, wsol.NUM_BINS), np.int64)))
+
+
 def test_trivial_boxes_and_crops_of_ilsvrc_have_the_known_figures(data: Path) -> None:
     """Centred box 72.1/52.2/21.7, whole picture 63.1/41.1/22.6; a centre crop of 224 in 256 keeps 26.1 % below .7."""
     images: dict[str, tuple[int, int, list[list[int]]]] = {}
