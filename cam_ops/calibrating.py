@@ -64,7 +64,8 @@ def class_settings(correct_TN: Bools, class_N: I64, shared: int, shrinkage: floa
     """Return the best threshold of each class in `class_N`, shrunk towards the `shared` one of all.
 
     To a class's own images come `shrinkage` further ones that are as all are on average, at no threshold better than at
-    the shared one. So a class of few images keeps that one unless they are clear about another. Shares are `smoothed`.
+    the shared one. So a class of few images keeps that one unless they are clear about another. A class that has half
+    of the images or more keeps it, too: it was chosen on these, with more caution. Shares are `smoothed`.
     """
     share_T = smoothed(correct_TN.mean(1))
     usual_T = np.minimum(share_T, share_T[shared])
@@ -72,7 +73,8 @@ def class_settings(correct_TN: Bools, class_N: I64, shared: int, shrinkage: floa
     for class_id in np.unique(class_N).tolist():
         own_TN = correct_TN[:, class_N == class_id]
         shrunk_T = (smoothed(own_TN.sum(1)) + shrinkage * usual_T) / (own_TN.shape[1] + shrinkage)
-        is_better = shrunk_T.max() > shrunk_T[shared] + TOLERANCE
+        is_rare = 2 * own_TN.shape[1] < len(class_N)
+        is_better = is_rare and shrunk_T.max() > shrunk_T[shared] + TOLERANCE
         settings[class_id] = plateau_middle(shrunk_T)[0] if is_better else shared
     return settings
 

@@ -15,6 +15,7 @@ from cam_ops.arrays import F32, F64, I64, U8
 from cam_ops.average_precision import match_image
 from cam_ops.bootstrap import image_seeds
 from cam_ops.counts import FIGURES, MICRO, SLICES, Counts, ImageValues, Split, count
+from cam_ops.images import BadImage
 from cam_ops.level_sets import NUM_LEVELS, LevelSets, best_overlap
 from cam_ops.localization import CORRECT_IOU
 from cam_ops.signals import attention, class_sums, count_components, map_signals
@@ -111,7 +112,10 @@ class ShardAudit:
             row["excluded"] = _why_excluded(shown, image, truth)
             if row["excluded"] is None:
                 place = shown.place[row["row"], truth["true_class"]]
-                added.append(self._localize(shown, place, image, truth, row, seed))
+                try:
+                    added.append(self._localize(shown, place, image, truth, row, seed))
+                except BadImage as bad:
+                    row["excluded"] = bad.status
         return ShardFindings(
             counts=self._counts(shown, rows, added, matches),
             per_image=pa.Table.from_pylist(rows, schema=PER_IMAGE),
@@ -139,6 +143,7 @@ class ShardAudit:
             figures["pointing_game"] = float(localization.points_inside(map_SS, inside_SS))
             figures["energy_pointing_game"] = localization.energy_inside(map_SS, inside_SS)
             row |= {"pointing": bool(figures["pointing_game"]), "energy_inside": figures["energy_pointing_game"]}
+            row["truth_area"] = float(inside_SS.mean())
         passes_2DL = np.zeros((2, len(wsol.IOU_D), NUM_LEVELS), np.uint8)
         slices = dict.fromkeys(SLICES, False)
         if objects:

@@ -4,9 +4,11 @@ Everything lies in OUT/audit and can be made again. The run is only read.
 """
 
 import json
-import re
+import shutil
+import uuid
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from cluster.request import Run, existing_run, maps_of
 from cluster.resources import ExecutorName, Work, check_execution, choose_replicas, open_executor
 from cluster.resume import pending_shards
 from cluster.rundir import RunDir, open_run_dir
+from cluster.storage import is_store
 from cluster.store_options import StorageOptions, parse_options
 from cluster.truth import TruthConfig, TruthReport, prepare_truth
 
@@ -41,7 +44,6 @@ MAX_SEED = 2**31
 NUM_LOOK_FIRST = 20
 METRICS = "metrics.json"
 DERIVED = ("per_image.parquet", "per_class.parquet", "bootstrap.parquet", "curves.parquet", "curves.svg", "curves.png")
-PART = re.compile(r"(per_image|detections)-\d{5}\.parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +116,33 @@ def audit(config: AuditConfig) -> Audit:
         )
     check_plan(run_dir, run.plan)
     audit_dir = RunDir(f"{run_dir.root}/audit", run_dir.options)
-    truth = None if config.truth.truth is None else prepare_truth(run_dir, run, config.truth, audit_dir)
-    _clear(audit_dir)  # not before: a truth that cannot be used costs no earlier audit
+    with _own_dir(audit_dir) as own_dir:
+        return _audit(config, run_dir, run, audit_dir, own_dir)
+
+
+@contextmanager
+def _own_dir(audit_dir: RunDir) -> Iterator[RunDir]:
+    """Give an audit a folder to itself, as two may run at once, and remove it at its end."""
+    own_dir = RunDir(f"{audit_dir.root}/audit-{uuid.uuid4().hex}", audit_dir.options)
+    try:
+        yield own_dir
+    finally:
+        for folder in ("truth", "parts"):
+            for name in own_dir.files.names(folder):
+                own_dir.remove(f"{folder}/{name}")
+        if not is_store(own_dir.root):
+            shutil.rmtree(own_dir.root, ignore_errors=True)  # what is empty, and scratch
+
+
+def _audit(config: AuditConfig, run_dir: RunDir, run: Run, audit_dir: RunDir, own_dir: RunDir) -> Audit:
+    truth = None if config.truth.truth is None else prepare_truth(run_dir, run, config.truth, own_dir)
     parts = _parts(run.plan.num_shards)
-    counts, statuses = _count(config, run_dir, run, audit_dir, parts, truth)
-    tables = (_read_part(audit_dir, "per_image", PER_IMAGE, part) for part in range(len(parts)))
+    counts, statuses = _count(config, run_dir, run, own_dir, parts, truth)
+    tables = (_read_part(own_dir, "per_image", PER_IMAGE, part) for part in range(len(parts)))
     with joined_parts(tables) as path:
-        found = _findings(config, run, audit_dir, counts, truth, len(parts))
+        found = _findings(config, own_dir, counts, truth, len(parts))
+        for name in (METRICS, *DERIVED):  # not before: what fails costs no earlier audit
+            audit_dir.remove(name)
         document = _document(config, run, run_dir, counts, found, truth, path)
         ap_of = found.precision.ap_of if found.precision else {}
         classes = class_rows(path, run.class_names, counts.classes, ap_of, found.shortcuts)
@@ -134,16 +156,7 @@ def audit(config: AuditConfig) -> Audit:
         for name, content in draw_curves(drawn, run_dir.root).items():
             audit_dir.publish(name, content)
     audit_dir.publish(METRICS, json.dumps(document, indent=1, allow_nan=False).encode())
-    _clear(audit_dir, keep=True)
     return Audit(document=document, statuses=statuses)
-
-
-def _clear(audit_dir: RunDir, *, keep: bool = False) -> None:
-    """Remove the parts of an audit, and unless told to keep it, what was made of them: metrics.json first."""
-    names = [] if keep else [METRICS, *DERIVED]
-    names += [f"parts/{name}" for name in audit_dir.files.names("parts") if PART.fullmatch(name)]
-    for name in names:
-        audit_dir.remove(name)
 
 
 def _parts(num_shards: int) -> tuple[range, ...]:
@@ -184,7 +197,7 @@ def _read_part(audit_dir: RunDir, table: str, schema: pa.Schema, part: int) -> p
     name = part_of(table, part)
     content = audit_dir.read(name)
     if content is None:
-        raise StorageError(f"{audit_dir.where(name)} is gone: is another audit of this run under way? Run it again")
+        raise StorageError(f"{audit_dir.where(name)} is gone; run the same command again")
     return decode(content, audit_dir.where(name)).cast(schema)
 
 
@@ -199,7 +212,7 @@ class _Findings:
 
 
 def _findings(
-    config: AuditConfig, run: Run, audit_dir: RunDir, counts: Counts, truth: TruthReport | None, num_parts: int
+    config: AuditConfig, own_dir: RunDir, counts: Counts, truth: TruthReport | None, num_parts: int
 ) -> _Findings:
     shortcuts = [] if counts.classes is None else suspected_shortcuts(counts.classes)
     if truth is None:
@@ -208,7 +221,7 @@ def _findings(
     figures = figures_of(counts, has_masks=truth.has_masks, has_boxes=truth.has_boxes, calibrate=bool(config.calibrate))
     precision = None
     if truth.shares_classes and truth.has_boxes:
-        tables = (_read_part(audit_dir, "detections", DETECTIONS, part) for part in range(num_parts))
+        tables = (_read_part(own_dir, "detections", DETECTIONS, part) for part in range(num_parts))
         precision = precision_of((batch for table in tables for batch in table.to_batches()), config.split)
         figures |= {"corloc": corloc(counts), **precision.figures}
     else:

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 
 from cam_ops.arrays import U8
-from cam_ops.errors import StorageError
 from cam_ops.images import BadImage, decode
 from cam_ops.wsol import IGNORED, INSIDE
 
@@ -14,7 +13,7 @@ from cam_ops.wsol import IGNORED, INSIDE
 def read_mask(masks: list[str], ignore: str | None, side: int) -> U8:
     """Return the union of instance masks, uint8 (side, side): 1 inside, IGNORED where only the other mask is, else 0.
 
-    Each is read in grey, resized to the nearest pixel, and inside where above 0.5. Raises StorageError.
+    Each is read in grey, resized to the nearest pixel, and inside where above 0.5. Raises BadImage.
     """
     inside_SS = np.zeros((side, side), np.bool_)
     for path in masks:
@@ -29,9 +28,6 @@ def _read(path: str, side: int) -> np.ndarray:
     try:
         pixels_HW3 = decode(Path(path).read_bytes())
     except (OSError, BadImage) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise StorageError(
-            f"cannot read the mask {path}: {reason}; mend it, or leave it out of the truth; check --masks"
-        ) from None
+        raise BadImage("mask unreadable", f"cannot read the mask {path}: {error}") from None
     grey_HW = cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return cv2.resize(grey_HW, (side, side), interpolation=cv2.INTER_NEAREST) > 0.5

@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> Outcome:
     """Audit, and print the table."""
     raise_on_sigterm()
     config = parse(AuditConfig, arguments, "audit", {})
-    refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/"})
+    refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/", "--masks": config.truth.masks or "/"})
     done = audit(config)
     print(json.dumps(done.document, indent=1) if config.json else table_of(done.document))
     images = sum(done.statuses.values())

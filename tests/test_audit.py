@@ -394,3 +394,24 @@ def test_a_run_that_is_not_whole_is_refused_and_one_that_is_damaged_is_named(run
     shard.write_bytes(content)
     assert Command("audit", run, *INLINE, "--truth", truth).code == 0
     assert Command("verify", run).code == 0
+
+
+def test_a_mask_that_cannot_be_read_leaves_its_image_out(run: Path, pictures: Path, tmp_path: Path) -> None:
+    for picture in pictures.glob("*/*.png"):
+        mask = tmp_path / "masks" / picture.parent.name / picture.name
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (64, 48), 255).save(mask)
+    (tmp_path / "masks" / "discs" / "01.png").write_bytes(b"no picture")
+    document = audit(run, "--truth", tmp_path / "masks")
+    assert document["excluded"] == {"mask unreadable": 1}
+    assert document["metrics"]["px_ap"]["images"] == 11
+
+
+def test_an_audit_that_fails_costs_no_earlier_one_and_leaves_nothing(run: Path, truth: Path) -> None:
+    before = audit(run, "--truth", truth)
+    shard = run / "heatmaps" / "shard-0000001.parquet"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-50])
+    assert Command("audit", run, *INLINE, "--truth", truth).code == 5
+    assert json.loads((run / "audit" / "metrics.json").read_text()) == before
+    assert not list((run / "audit").glob("audit-*"))
