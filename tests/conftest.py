@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,14 @@ def data() -> Path:
     if not (folder / "photos").is_dir():
         pytest.skip(f"needs the real data at {folder}; set CAMRAY_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, which a shell in the background has its programs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -376,7 +376,7 @@ def test_damaged_tables_and_no_run_at_all_are_refused(two_runs: tuple[Path, Path
     assert Command("compare", a).code == 2
 
 
-def test_a_long_query_is_interrupted() -> None:
+def test_a_long_query_is_interrupted(interruptible: None) -> None:
     start_s = time.monotonic()
     Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt), scratch_tables() as tables:

@@ -531,7 +531,7 @@ def test_what_is_no_truth_of_this_run_is_refused(planner: Planner, tmp_path: Pat
     assert not (tmp_path / "run" / "audit").exists()
 
 
-def test_an_interrupt_during_a_query_is_one() -> None:
+def test_an_interrupt_during_a_query_is_one(interruptible: None) -> None:
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt), open_database() as database:
