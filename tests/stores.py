@@ -1,8 +1,10 @@
 """Object stores on loopback: rclone and fake-gcs-server, each serving a folder whose subfolders are its buckets."""
 
 import os
+import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from tests.faults import Proxy, proxy_to
 
 KEY, SECRET = "AKIACAMRAYTESTKEY000", "camray/test+secret/not+in+any+output0000"
 READY_S = 30.0
+RCLONE = shutil.which("rclone", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,8 @@ def s3_server(folder: Path) -> Iterator[str]:
     """Serve a folder as S3; yield HOST:PORT."""
     address = f"127.0.0.1:{_free_port()}"
     cache = folder.parent / "rclone-cache"
-    command = ["rclone", "serve", "s3", str(folder), "--addr", address, "--auth-key", f"{KEY},{SECRET}"]
+    assert RCLONE is not None
+    command = [RCLONE, "serve", "s3", str(folder), "--addr", address, "--auth-key", f"{KEY},{SECRET}"]
     with _running([*command, "--config", os.devnull, "--cache-dir", str(cache)], address):
         yield address
 

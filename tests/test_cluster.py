@@ -136,6 +136,7 @@ def test_a_node_that_loses_the_run_s_folder_in_mid_run_is_avoided_and_another_do
     assert tables(driver.out) == site.expected
 
 
+@pytest.mark.long
 def test_a_run_without_its_head_is_exit_6_and_another_cluster_finishes_it(site: Site, tmp_path: Path) -> None:
     site.cluster.have("b")
     site.open("b", 5)

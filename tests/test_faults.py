@@ -83,6 +83,7 @@ def test_replicas_killed_at_every_step_or_stopped_leave_the_tables_of_an_undistu
     assert tables(out) == undisturbed
 
 
+@pytest.mark.long
 def test_pictures_that_kill_decoder_or_network_are_found_and_remembered_and_harm_no_neighbour(
     pictures: Path, tmp_path: Path
 ) -> None:

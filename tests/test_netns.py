@@ -68,6 +68,7 @@ def inodes(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in out.glob("images/*")}
 
 
+@pytest.mark.long
 def test_a_node_that_is_cut_off_costs_a_retry_and_what_it_publishes_late_is_the_same(
     site: Site, tmp_path: Path
 ) -> None:

