@@ -106,12 +106,12 @@ def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_a
     assert "Traceback" not in driver.said()
     assert num_committed(driver.out) == 0
     site.cluster.add("seeing", plain=True)
-    site.open("seeing")
     shutil.rmtree(driver.log)
     with label(site, site.folder / "hidden" / "out") as driver:
+        wait_until(lambda: "a replica could not start: the node" in driver.said())
+        site.open("seeing")
         code, result = driver.end()
     assert (code, result["ok"]) == (0, NUM_PICTURES)
-    assert "a replica could not start: the node" in driver.said()
     assert tables(driver.out) == site.expected
 
 
