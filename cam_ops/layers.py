@@ -30,24 +30,20 @@ class Spatial:
 def spatial_calls(network: nn.Module, images_BCHW: Tensor, names: list[str]) -> dict[str, Spatial]:
     """Run the network once, with gradients; return the modules with spatial outputs, in order of their last call."""
     kept: dict[str, tuple[Seen, Tensor]] = {}
-    pooled: set[int] = set()  # ids of tensors that a pooling module returned: its container may return the same
+    pooled: dict[int, Tensor] = {}  # by id, what a pooling module returned: its container may return the same
 
     def keep(seen: Seen) -> Tensor:
         name = seen.place.name
         if not name or not seen.returned.requires_grad or spatial_view(seen.returned, len(images_BCHW)) is None:
             return seen.returned
-        if isinstance(network.get_submodule(name), POOLING) or id(seen.returned) in pooled:
-            pooled.add(id(seen.returned))
         output = seen.returned
         kept.pop(name, None)  # so that the order is that of the last calls
         kept[name] = replace(seen, returned=output.detach()), output
         passed_on = output.clone()  # what is done in place to this leaves `output` as it is
-        if id(output) in pooled:
-            pooled.add(id(passed_on))
-        alive.append(passed_on)
+        if isinstance(network.get_submodule(name), POOLING) or id(output) in pooled:
+            pooled.update({id(output): output, id(passed_on): passed_on})
         return passed_on
 
-    alive: list[Tensor] = []  # ids stay unique as long as their tensors live
     leaf_BCHW = images_BCHW.clone().requires_grad_()
     with torch.enable_grad(), Watch(network, keep, names):
         logits_BK = network(leaf_BCHW)

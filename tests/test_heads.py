@@ -12,6 +12,7 @@ from torch.nn import functional
 from cam_ops.errors import UsageError
 from cam_ops.explain import Explainer, completeness_residuals
 from cam_ops.heads import Head, find_head
+from cam_ops.layers import named_modules, spatial_calls
 from cam_ops.methods import check_method
 from cam_ops.passes import Pass, gradients_of, one_class, run
 from cam_ops.settings import Method
@@ -470,3 +471,25 @@ def test_a_curved_head_is_not_taken_for_a_straight_one(untrained: bool) -> None:
 def test_a_network_without_an_exact_map_is_refused_with_the_reason(network: object, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         find_head(network().eval().requires_grad_(False), 224)
+
+
+class OneIdentityInManyBlocks(nn.Module):
+    """One module that returns what it is given, called twice in each of many residual blocks, as timm's DropPath."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same = nn.Identity()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(50))
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        for conv in self.convs:
+            images_BCHW = images_BCHW + self.same(0.5 * conv(images_BCHW))
+            images_BCHW = images_BCHW + self.same(0.5 * images_BCHW)
+        return images_BCHW.flatten(1)[:, :5]
+
+
+def test_a_result_is_not_taken_for_pooling_that_is_gone_from_memory() -> None:
+    network = OneIdentityInManyBlocks().eval().requires_grad_(False)
+    for _ in range(10):
+        calls = spatial_calls(network, torch.randn(2, 3, 8, 8), named_modules(network))
+        assert [name for name, call in calls.items() if call.is_pooling] == ["same"]
