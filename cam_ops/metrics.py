@@ -53,12 +53,12 @@ class Figure:
         return document | ({} if self.threshold is None else {"threshold": self.threshold})
 
 
-def missing(reason: str, num_rows: int, unit: Unit = "percent") -> Figure:
+def missing(reason: str, num_rows: int) -> Figure:
     """Return a figure that cannot be had."""
-    return Figure(value_R=np.full(num_rows, np.nan), images=0, unit=unit, reason=reason)
+    return Figure(value_R=np.full(num_rows, np.nan), images=0, reason=reason)
 
 
-def figures_of(counts: Counts, *, has_masks: bool, has_boxes: bool, calibrate: float) -> dict[str, Figure]:
+def figures_of(counts: Counts, *, has_masks: bool, has_boxes: bool, calibrate: bool) -> dict[str, Figure]:
     """Return every figure that sums over images give, by name."""
     num_rows = len(counts.images_R)
     pixels = _pixels(counts.pixels_R2E, int(counts.figure("pointing_game")[0, 1]))
@@ -81,8 +81,8 @@ def slices_of(counts: Counts) -> dict[str, dict[str, Figure]]:
 
 
 def _share(numerator_R: I64, denominator_R: I64) -> F64:
-    """Return percent, NaN where there is nothing to divide by."""
-    percent_R = np.full(len(denominator_R), np.nan)
+    """Return percent, NaN where there is nothing to divide by; of more axes, too."""
+    percent_R = np.full(numerator_R.shape, np.nan)
     np.divide(100.0 * numerator_R, denominator_R, out=percent_R, where=denominator_R > 0)
     return percent_R
 
@@ -102,7 +102,7 @@ def _means(figures_RF2: I64) -> dict[str, Figure]:
 def _best(counts: Counts) -> dict[str, Figure]:
     """Return MaxBoxAcc (largest contour) and MaxBoxAccV2 (all contours, each IoU at its own threshold)."""
     images_R = counts.figure("oracle")[:, 1]
-    accuracy_R2D = _share_of(counts.curve_R2DL.max(3), images_R)
+    accuracy_R2D = _share(counts.curve_R2DL.max(3), images_R[:, None, None])
     best_2D = counts.curve_R2DL[0].argmax(2)
     threshold_2D = [[_threshold(level) for level in row] for row in best_2D]
     num_images = int(images_R[0])
@@ -125,13 +125,6 @@ def _threshold(level: int) -> float:
     return round(float(wsol.THRESHOLD_T[wsol.LEVEL_T.searchsorted(level)]), 3)
 
 
-def _share_of(found_R2D: I64, images_R: I64) -> F64:
-    percent_R2D = np.full(found_R2D.shape, np.nan)
-    images_R11 = np.broadcast_to(images_R[:, None, None], found_R2D.shape)
-    np.divide(100.0 * found_R2D, images_R11, out=percent_R2D, where=images_R11 > 0)
-    return percent_R2D
-
-
 def _chosen(counts: Counts) -> dict[str, Figure]:
     """Return the accuracies of the images that are left, at thresholds chosen on the others; so in each replicate."""
     num_chosen = int(counts.chosen_images_R[0])
@@ -142,7 +135,7 @@ def _chosen(counts: Counts) -> dict[str, Figure]:
     left_R2DL = counts.curve_R2DL - counts.chosen_R2DL
     images_R = counts.figure("oracle")[:, 1] - counts.chosen_images_R
     found_R2D = np.take_along_axis(left_R2DL, level_R2D[..., None], axis=3)[..., 0]
-    accuracy_R2D = _share_of(found_R2D, np.where(counts.chosen_images_R > 0, images_R, 0))
+    accuracy_R2D = _share(found_R2D, np.where(counts.chosen_images_R > 0, images_R, 0)[:, None, None])
     note = f"at the threshold that is best on {num_chosen} other images"
     return {
         "box_acc_calibrated": Figure(

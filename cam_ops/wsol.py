@@ -101,7 +101,7 @@ def score_histograms(score_SS: F64, mask_SS: U8) -> I64:
 def _count_scores(score_SS: F64, mask_SS: U8, edges: F64, counts_2E: I64) -> None:
     for y in range(score_SS.shape[0]):
         for x in range(score_SS.shape[1]):
-            if mask_SS[y, x] == 255:
+            if mask_SS[y, x] == IGNORED:
                 continue
             score = score_SS[y, x]
             place = int(score * 1000)
@@ -109,7 +109,7 @@ def _count_scores(score_SS: F64, mask_SS: U8, edges: F64, counts_2E: I64) -> Non
                 place -= 1
             elif edges[place + 1] <= score:
                 place += 1
-            counts_2E[0 if mask_SS[y, x] == 1 else 1, place] += 1
+            counts_2E[0 if mask_SS[y, x] == INSIDE else 1, place] += 1
 
 
 def pixel_curve(counts_2E: I64) -> tuple[F64, F64]:

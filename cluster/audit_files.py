@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.arrays import F64
 from cam_ops.errors import StorageError
+from cluster.documents import first_reason
 from cluster.parquet import decode
 from cluster.rundir import RunDir
 
@@ -66,8 +67,7 @@ def read_audit(run_dir: RunDir, fingerprint: str) -> AuditFile | None:
     try:
         file = TypeAdapter(AuditFile).validate_json(content, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        reason = f"{'.'.join(map(str, first['loc']))[:80] or 'as a whole'}: {first['msg']}"
+        reason = first_reason(error)
         raise StorageError(f"{run_dir.where(METRICS)} is not an audit's: {reason}; run `audit` again") from None
     if file.fingerprint != fingerprint:
         raise StorageError(f"{run_dir.where(METRICS)} is of another run that was here before; run `audit` again")

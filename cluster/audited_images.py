@@ -3,7 +3,7 @@
 Letters: M images with a map of their true class and true boxes, N boxes, G true boxes, S side of a score map.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,28 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from cam_ops import localization, wsol
-from cam_ops.arrays import F32, F64, I64, U8
-from cam_ops.average_precision import match_image
+from cam_ops.arrays import F32, I64, U8
 from cam_ops.bootstrap import image_seeds
 from cam_ops.counts import FIGURES, MICRO, SLICES, Counts, ImageValues, Split, count
 from cam_ops.images import BadImage
 from cam_ops.level_sets import NUM_LEVELS, LevelSets, best_overlap
 from cam_ops.localization import CORRECT_IOU
 from cam_ops.signals import attention, class_sums, count_components, map_signals
+from cluster.audit_matches import Match, corloc_of, matches_of
 from cluster.audit_tables import DETECTIONS, PER_IMAGE
+from cluster.audited_shard import ShardTables, Shown, half_open, shown_by
 from cluster.request import Run
-from cluster.rows import CORNERS, first_boxes
+from cluster.rows import CORNERS
 from cluster.truth_masks import read_mask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardTables:
-    """A shard as it was published; `truth` is None where there is none."""
-
-    images: pa.Table
-    heatmaps: pa.Table
-    boxes: pa.Table
-    truth: pa.Table | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,47 +33,6 @@ class ShardFindings:
     counts: Counts
     per_image: pa.Table
     detections: pa.Table
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shown:
-    """What a shard's tables show, by the row of the image and the class."""
-
-    tables: ShardTables
-    raw_Phw: F32
-    rectangle_P4: F32
-    row_P: I64
-    class_P: I64
-    place: dict[tuple[int, int], int]  # of the map
-    boxes: dict[tuple[int, int], slice]  # of the first threshold, or their class's own, best first
-    found_classes: dict[int, list[int]]  # of an image's boxes
-    boxes_N4: F32
-    box_score_N: F32
-    box_area_N: F32
-
-
-def _shown(run: Run, tables: ShardTables) -> _Shown:
-    row_P, class_P = (tables.heatmaps[name].to_numpy().astype(np.int64) for name in ("row", "class_id"))
-    boxes = first_boxes(run.request, tables.boxes)
-    row_N, class_N = boxes["row"].to_numpy(), boxes["class_id"].to_numpy()
-    starts = np.flatnonzero(np.diff(row_N, prepend=-1) | np.diff(class_N, prepend=-1)).tolist()
-    ends = [*starts[1:], *([len(row_N)] if starts else [])]
-    found_classes: dict[int, list[int]] = defaultdict(list)
-    for start in starts:
-        found_classes[int(row_N[start])].append(int(class_N[start]))
-    return _Shown(
-        tables=tables,
-        raw_Phw=tables.heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy().reshape(-1, *run.grid),
-        rectangle_P4=np.stack([tables.heatmaps[name].to_numpy() for name in CORNERS], axis=1),
-        row_P=row_P,
-        class_P=class_P,
-        place={key: p for p, key in enumerate(zip(row_P.tolist(), class_P.tolist(), strict=True))},
-        boxes={(int(row_N[i]), int(class_N[i])): slice(i, end) for i, end in zip(starts, ends, strict=True)},
-        found_classes=found_classes,
-        boxes_N4=np.stack([boxes[name].to_numpy() for name in CORNERS], axis=1),
-        box_score_N=boxes["score"].to_numpy(),
-        box_area_N=boxes["area_fraction"].to_numpy(),
-    )
 
 
 class ShardAudit:
@@ -96,19 +46,19 @@ class ShardAudit:
 
     def audit(self, tables: ShardTables) -> ShardFindings:
         """Return what a shard adds to the audit."""
-        shown = _shown(self.run, tables)
+        shown = shown_by(self.run, tables)
         images = tables.images.to_pylist()
         truths = [None] * len(images) if tables.truth is None else tables.truth.to_pylist()
         rows = [_known(image, truth) for image, truth in zip(images, truths, strict=True)]
         self._add_signals(shown, rows)
         seeds = image_seeds([image["image_id"] for image in images]).tolist()
         added: list[_Added] = []
-        matches: list[_Match] = []
+        matches: list[Match] = []
         for image, truth, row, seed in zip(images, truths, rows, seeds, strict=True):
             if truth is None:
                 continue
             if truth["truth_id"] is not None and image["status"] == "ok":
-                matches += _matches(shown, row["row"], truth, seed)
+                matches += matches_of(shown, row["row"], truth, seed)
             row["excluded"] = _why_excluded(shown, image, truth)
             if row["excluded"] is None:
                 place = shown.place[row["row"], truth["true_class"]]
@@ -123,7 +73,7 @@ class ShardAudit:
         )
 
     def _localize(
-        self, shown: _Shown, place: int, image: dict[str, Any], truth: dict[str, Any], row: dict[str, Any], seed: int
+        self, shown: Shown, place: int, image: dict[str, Any], truth: dict[str, Any], row: dict[str, Any], seed: int
     ) -> "_Added":
         """Meet the map and boxes of an image's true class with its true boxes; fills what `row` says of that."""
         width, height = image["width"], image["height"]
@@ -151,7 +101,7 @@ class ShardAudit:
             passes_2DL[:] = np.stack([found.largest_L, found.all_L])[:, None] >= wsol.IOU_D[:, None]
             row["iou_best_threshold"] = float(found.largest_L.max())
             figures |= {"oracle": float(found.largest_L.max() >= CORRECT_IOU), **self._trivial(truth_G4)}
-            figures |= _written(shown, row, objects, rectangle_4)
+            figures |= _written(shown, row, objects, rectangle_4, width * height)
             slices |= _slices(objects)
         return _Added(
             seed=seed,
@@ -170,7 +120,7 @@ class ShardAudit:
         }
 
     def _counts(
-        self, shown: _Shown, rows: list[dict[str, Any]], added: list["_Added"], matches: list["_Match"]
+        self, shown: Shown, rows: list[dict[str, Any]], added: list["_Added"], matches: list["Match"]
     ) -> Counts:
         images = shown.tables.images
         size_N2 = np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
@@ -178,13 +128,13 @@ class ShardAudit:
         row_N, class_N = np.array([key for key, _ in keys], np.int64).reshape(-1, 2).T
         return replace(
             count(_values(added), self.split),
-            corloc=_corloc(matches, self.split),
+            corloc=corloc_of(matches, self.split),
             classes=class_sums(shown.class_P, shown.raw_Phw, class_N, shown.boxes_N4, size_N2[row_N]),
             excluded=Counter(row["excluded"] for row in rows if row["excluded"]),
             failures=Counter(row["failure"] for row in rows if row["failure"]),
         )
 
-    def _add_signals(self, shown: _Shown, rows: list[dict[str, Any]]) -> None:
+    def _add_signals(self, shown: Shown, rows: list[dict[str, Any]]) -> None:
         """Fill in what maps say without truth: of the map of the true class, else of the label, else of the first."""
         first = {row: place for place, row in reversed(list(enumerate(shown.row_P.tolist())))}
         chosen = [row for row in rows if row["row"] in first]
@@ -226,16 +176,6 @@ class _Added:
     slices: dict[str, bool]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Match:
-    """An image's true boxes and detections of one class."""
-
-    class_id: int
-    seed: int
-    is_found: bool | None  # the best box meets a true one; None where the run has no map, or the truth no box
-    rows: list[dict[str, Any]]  # DETECTIONS
-
-
 def _known(image: dict[str, Any], truth: dict[str, Any] | None) -> dict[str, Any]:
     """Return what is known of an image before its maps are looked at, names as in PER_IMAGE."""
     true_class = truth["true_class"] if truth else None
@@ -250,7 +190,7 @@ def _known(image: dict[str, Any], truth: dict[str, Any] | None) -> dict[str, Any
     return row
 
 
-def _why_excluded(shown: _Shown, image: dict[str, Any], truth: dict[str, Any]) -> str | None:
+def _why_excluded(shown: Shown, image: dict[str, Any], truth: dict[str, Any]) -> str | None:
     """Say why an image is in no figure of localization."""
     if truth["truth_id"] is None:
         return "not in the truth"
@@ -265,20 +205,17 @@ def _why_excluded(shown: _Shown, image: dict[str, Any], truth: dict[str, Any]) -
     return None
 
 
-def _half_open(boxes: list[dict[str, Any]]) -> F64:
-    return np.array([[box[name] for name in CORNERS] for box in boxes], np.float64).reshape(-1, 4)
-
-
-def _written(shown: _Shown, row: dict[str, Any], objects: list[dict[str, Any]], rectangle_4: F32) -> dict[str, float]:
+def _written(
+    shown: Shown, row: dict[str, Any], objects: list[dict[str, Any]], rectangle_4: F32, num_pixels: int
+) -> dict[str, float]:
     """Return the figures of the boxes as written, in pixels of the picture; fills what `row` says of them."""
-    truth_G4 = _half_open(objects)
+    truth_G4 = half_open(objects)
     boxes_N4 = shown.boxes_N4[shown.boxes.get((row["row"], row["true_class"]), slice(0, 0))]
     overlap_NG = localization.overlaps(boxes_N4, truth_G4)
     reachable = localization.reachable_overlap(truth_G4, rectangle_4)
     iou = float(overlap_NG[:1].max(initial=0))
-    size_2 = shown.tables.images["width"][row["row"]].as_py(), shown.tables.images["height"][row["row"]].as_py()
     row |= {
-        "truth_area": float(localization.areas(truth_G4).max() / (size_2[0] * size_2[1])),
+        "truth_area": float(localization.areas(truth_G4).max() / num_pixels),
         "iou": iou,
         "correct": iou >= CORRECT_IOU,
         "reachable_iou": reachable,
@@ -297,42 +234,9 @@ def _written(shown: _Shown, row: dict[str, Any], objects: list[dict[str, Any]], 
 
 
 def _slices(objects: list[dict[str, Any]]) -> dict[str, bool]:
-    size = localization.size_name(float(localization.areas(_half_open(objects)).max()))
+    size = localization.size_name(float(localization.areas(half_open(objects)).max()))
     number = "one_object" if len(objects) == 1 else "several_objects"
     return {name: name in (size, number) for name in SLICES}
-
-
-def _matches(shown: _Shown, row: int, truth: dict[str, Any], seed: int) -> list[_Match]:
-    """Match an image's detections to its true boxes, class by class."""
-    known = {box["class_id"] for box in truth["boxes"]} - {None}
-    detected = shown.found_classes.get(row, [])
-    return [_match(shown, row, class_id, truth, seed) for class_id in sorted(known.union(detected))]
-
-
-def _match(shown: _Shown, row: int, class_id: int, truth: dict[str, Any], seed: int) -> _Match:
-    objects = [box for box in truth["boxes"] if box["class_id"] == class_id]
-    crowd_G = np.array([box["crowd"] for box in objects], np.bool_)
-    truth_G4 = _half_open(objects)
-    at = shown.boxes.get((row, class_id), slice(0, 0))
-    boxes_N4 = shown.boxes_N4[at]
-    matched_N, ignored_N, num_truth = match_image(boxes_N4, truth_G4, crowd_G)
-    has_map = (row, class_id) in shown.place
-    is_found = bool(localization.overlaps(boxes_N4[:1], truth_G4[~crowd_G]).max(initial=0) >= CORRECT_IOU)
-    entry = {"class_id": class_id, "seed": seed, "score": None, "matched": None, "ignored": None}
-    scores = shown.box_score_N[at].tolist()
-    detections = zip(scores, matched_N.tolist(), ignored_N.tolist(), strict=False)  # COCO counts a hundred
-    return _Match(
-        class_id=class_id,
-        seed=seed,
-        is_found=is_found if has_map and num_truth else None,
-        rows=[
-            {**entry, "num_truth": num_truth},
-            *(
-                {**entry, "score": score, "matched": matched, "ignored": ignored, "num_truth": 0}
-                for score, matched, ignored in detections
-            ),
-        ],
-    )
 
 
 def _values(added: list[_Added]) -> ImageValues:
@@ -348,15 +252,3 @@ def _values(added: list[_Added]) -> ImageValues:
         figures_MF2=figures_MF2,
         slices_MS=np.array([[image.slices[name] for name in SLICES] for image in added]).reshape(-1, len(SLICES)) > 0,
     )
-
-
-def _corloc(matches: list[_Match], split: Split) -> dict[int, I64]:
-    """Count, by class, the images whose best box of it is right, and the images, in each row of weights."""
-    judged = [match for match in matches if match.is_found is not None]
-    weight_RJ = split.weights(np.array([match.seed for match in judged], np.uint64))
-    class_J = np.array([match.class_id for match in judged], np.int64)
-    found_J2 = np.array([[bool(match.is_found), True] for match in judged], np.float64).reshape(-1, 2)
-    return {
-        class_id: (weight_RJ[:, class_J == class_id] @ found_J2[class_J == class_id]).astype(np.int64)
-        for class_id in np.unique(class_J).tolist()
-    }

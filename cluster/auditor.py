@@ -8,7 +8,8 @@ import pyarrow as pa
 from cam_ops.counts import Split, no_counts
 from cam_ops.errors import StorageError
 from cluster.audit_tables import DETECTIONS, PER_IMAGE
-from cluster.audited_images import ShardAudit, ShardTables
+from cluster.audited_images import ShardAudit
+from cluster.audited_shard import ShardTables
 from cluster.parquet import encode
 from cluster.plan import read_shard
 from cluster.replica import Membership, Turns

@@ -18,6 +18,7 @@ from cam_ops.maps import MapConfig
 from cam_ops.reliability import CoverageRow, ReliabilityBin, Share
 from cam_ops.settings import ExplainConfig, Preprocessing
 from cluster.console import shortened
+from cluster.documents import first_reason
 from cluster.request import Request, flat
 
 CALIBRATION_VERSION = "1.0.0"
@@ -126,8 +127,7 @@ def read_calibration(path: str) -> CalibrationFile:
         reason = None if file.schema_version == CALIBRATION_VERSION else f"schema version {file.schema_version}"
         reason = reason if len(file.boxes.threshold) == 1 else f"{len(file.boxes.threshold)} thresholds"
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        reason = f"{'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg']}"
+        reason = first_reason(error)
     except UsageError as error:
         reason = str(error)
     if reason is not None:

@@ -18,8 +18,8 @@ from cam_ops.errors import StorageError
 from cam_ops.tables import LISTING
 from cluster.listing import Listing
 from cluster.parquet import stream
+from cluster.scratch_database import MEMORY_LIMIT, connect
 
-MEMORY_LIMIT = "512MiB"  # of the sort; more makes it no faster
 NUM_THREADS = 1  # the rows arrive one after the other; with two, the sort needs more memory and no less time
 ROWS_PER_BATCH = 2**15
 
@@ -31,14 +31,7 @@ def sort_rows(
 
     Raises duckdb.Error where the sort cannot be done within the limit and the room in `scratch`, or `rows` raises.
     """
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": memory_limit,
-        "temp_directory": scratch,
-        "threads": NUM_THREADS,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
-    with duckdb.connect(":memory:", config=settings) as connection:
+    with connect(":memory:", scratch, NUM_THREADS, memory_limit) as connection:
         relation = connection.from_arrow(rows).order(f"{column} NULLS FIRST")
         _write(connection, relation if limit is None else relation.limit(limit), ordered)
 

@@ -23,9 +23,10 @@ from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.tables import LISTING
 from cluster.console import shortened
-from cluster.disk_sort import MEMORY_LIMIT, ROWS_PER_BATCH, first_line, sort_rows
+from cluster.disk_sort import ROWS_PER_BATCH, first_line, sort_rows
 from cluster.listing import Listing
 from cluster.parquet import stream
+from cluster.scratch_database import MEMORY_LIMIT
 from cluster.storage import BUCKET, download, is_store, without_credentials
 from cluster.store_options import NO_OPTIONS, StorageOptions
 

@@ -25,6 +25,7 @@ from cam_ops.maps import MapConfig
 from cam_ops.settings import MAX_IMAGE_SIZE, ExplainConfig, Kind, Preprocessing
 from cam_ops.tables import BOXES, CALIBRATED_BOXES, COORDINATES, SCHEMA_VERSION
 from cluster.console import shortened
+from cluster.documents import first_reason
 from cluster.plan import Plan
 from cluster.rundir import RUN, RunDir, open_run_dir
 
@@ -174,8 +175,7 @@ def read_run(run_dir: RunDir) -> Run | None:
         file = TypeAdapter(_RunFile).validate_json(content, strict=True)
         reason = _contradiction(file)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        reason = f"{'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg']}"
+        reason = first_reason(error)
     except UsageError as error:
         reason = str(error)
     if reason is not None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cam_ops.errors import StorageError
 
-MEMORY_LIMIT = "512MiB"
+MEMORY_LIMIT = "512MiB"  # more makes a sort no faster
 
 
 @contextmanager
@@ -23,15 +23,8 @@ def open_database(num_threads: int = 2, memory_limit: str = MEMORY_LIMIT) -> Ite
     Raises StorageError where room lacks, KeyboardInterrupt where a signal's handler raised that during a query.
     """
     with TemporaryDirectory(prefix="camray-") as scratch:
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": memory_limit,
-            "temp_directory": scratch,
-            "threads": num_threads,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
         try:
-            with duckdb.connect(Path(scratch, "tables.duckdb"), config=settings) as database:
+            with connect(Path(scratch, "tables.duckdb"), scratch, num_threads, memory_limit) as database:
                 yield database
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             reason = str(error).strip().partition("\n")[0]
@@ -40,6 +33,20 @@ def open_database(num_threads: int = 2, memory_limit: str = MEMORY_LIMIT) -> Ite
             if str(error) != "Query interrupted":  # DuckDB drops what a signal's handler raised
                 raise
             raise KeyboardInterrupt from None
+
+
+def connect(path: Path | str, scratch: str, num_threads: int, memory_limit: str) -> duckdb.DuckDBPyConnection:
+    """Connect to the database at `path`, which spills to `scratch` and loads nothing from elsewhere."""
+    return duckdb.connect(
+        path,
+        config={
+            "memory_limit": memory_limit,
+            "temp_directory": scratch,
+            "threads": num_threads,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        },
+    )
 
 
 def load(database: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:

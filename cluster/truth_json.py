@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from cluster.documents import first_reason
 from cluster.listing import image_id_of
 from cluster.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.tars import LABEL, MAX_LABEL_BYTES, NOTES, SUFFIX, WILDCARDS, WINDOW_BYTES, named_members
@@ -135,5 +136,4 @@ def _parsed(kind: type[Document], content: bytes) -> Document:
     try:
         return TypeAdapter(kind).validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg']}") from None
+        raise ValueError(first_reason(error)) from None
