@@ -9,6 +9,11 @@ def raise_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _raise)
 
 
+def ignore_sigterm() -> None:
+    """Let a SIGTERM that comes when all is done, and Python takes seconds to end, leave the exit code as it is."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break the end that the first one began
+    ignore_sigterm()  # a second one would break the end that the first one began
     raise KeyboardInterrupt

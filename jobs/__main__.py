@@ -10,6 +10,7 @@ import traceback
 
 from cam_ops.errors import CamrayError, UsageError
 from cluster.console import say
+from cluster.interrupts import ignore_sigterm, raise_on_sigterm
 from cluster.storage import without_credentials
 from jobs.command import Outcome, result_line
 from jobs.flags import last_value
@@ -31,6 +32,7 @@ CUT_OFF = 141  # of a shell for what SIGPIPE ends
 
 def main() -> None:
     """Entry point of `python -m jobs` and of the console script `camray`."""
+    raise_on_sigterm()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are not UTF-8
@@ -38,6 +40,7 @@ def main() -> None:
         try:
             code = run(sys.argv[1:])
         finally:
+            ignore_sigterm()
             sys.stdout.flush()
     except BrokenPipeError:
         code = CUT_OFF

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from cluster.auditing import AuditConfig, audit
-from cluster.interrupts import raise_on_sigterm
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative
@@ -38,7 +37,6 @@ SHOWN = (
 
 def run(arguments: list[str]) -> Outcome:
     """Audit, and print the table."""
-    raise_on_sigterm()
     config = parse(AuditConfig, arguments, "audit", {})
     refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/", "--masks": config.truth.masks or "/"})
     done = audit(config)

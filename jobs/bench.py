@@ -20,7 +20,6 @@ from cam_ops.errors import UsageError
 from cam_ops.settings import ModelConfig
 from cluster.apart import Apart
 from cluster.console import say
-from cluster.interrupts import raise_on_sigterm
 from cluster.measures import Measured, on_all, resident_mib, run_label, write_large_manifest, write_manifest
 from cluster.simulated import simulate
 from jobs.command import Outcome
@@ -72,7 +71,6 @@ class BenchConfig:
 
 def run(arguments: list[str]) -> Outcome:
     """Measure the sections one after the other; a figure is printed as soon as it is there."""
-    raise_on_sigterm()
     config = parse(BenchConfig, arguments, "bench")
     print(f"{_now()}  {_commit()}  {_machine()}", flush=True)
     with TemporaryDirectory(prefix="camray-bench-") as scratch:

@@ -2,7 +2,6 @@
 
 from cluster.calibrating import CalibrateConfig, calibrate
 from cluster.calibration_file import CalibrationFile, Figure, HeldOut
-from cluster.interrupts import raise_on_sigterm
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative
@@ -10,7 +9,6 @@ from jobs.paths import refuse_relative
 
 def run(arguments: list[str]) -> Outcome:
     """Write the calibration, and print what it is worth on images held out."""
-    raise_on_sigterm()
     config = parse(CalibrateConfig, arguments, "calibrate")
     refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/", "--out": config.out})
     file = calibrate(config)

@@ -15,7 +15,6 @@ from cam_ops.errors import StorageError
 from cam_ops.overlays import contact_sheet, draw_box
 from cam_ops.settings import ModelConfig
 from cluster.console import say
-from cluster.interrupts import raise_on_sigterm
 from cluster.labelling import LabelConfig, label
 from cluster.request import existing_run
 from cluster.rundir import RunDir, open_run_dir
@@ -41,7 +40,6 @@ class DemoConfig:
 
 def run(arguments: list[str]) -> Outcome:
     """Exit code 3 if the run is not whole."""
-    raise_on_sigterm()
     config = parse(DemoConfig, arguments, "demo")
     folder = Path(config.out).absolute()
     totals = label(_label_config(folder))

@@ -3,7 +3,6 @@
 import os
 from dataclasses import replace
 
-from cluster.interrupts import raise_on_sigterm
 from cluster.labelling import LabelConfig, label
 from jobs.command import Outcome, outcome_of, print_totals
 from jobs.flags import parse
@@ -12,7 +11,6 @@ from jobs.paths import in_ray_job, refuse_relative
 
 def run(arguments: list[str]) -> Outcome:
     """Label the images; exit code 3 if more of them are bad than --max-error-rate."""
-    raise_on_sigterm()
     config = parse(LabelConfig, arguments, "label")
     refuse_relative({"--images": config.images, "--out": config.out})
     if not in_ray_job():

@@ -1,6 +1,5 @@
 """`rebox`: new boxes for a whole run from its maps."""
 
-from cluster.interrupts import raise_on_sigterm
 from cluster.reboxing import ReboxConfig, rebox
 from jobs.command import Outcome, outcome_of, print_totals
 from jobs.flags import BOX_RECIPES, parse
@@ -9,7 +8,6 @@ from jobs.paths import refuse_relative
 
 def run(arguments: list[str]) -> Outcome:
     """Box the maps; how many images are bad was `label`'s to judge."""
-    raise_on_sigterm()
     config = parse(ReboxConfig, arguments, "rebox", BOX_RECIPES)
     refuse_relative({"the run": config.run, "--out": config.out})
     totals = rebox(config)

@@ -7,6 +7,7 @@ A run is one manifest of thousands of images on a cluster of two nodes, driven t
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,8 @@ class Soak:
                 driver.wait(self.random.uniform(*PAUSE_S))
                 return
             fault = self.due
+            if fault == "stop" and not catches_sigterm(driver.pid):
+                continue  # Python is still starting
             if fault in ("driver", "stop"):
                 driver.send_signal(signal.SIGKILL if fault == "driver" else signal.SIGTERM)
             elif not self.harm(fault):
@@ -154,6 +157,12 @@ class Soak:
         self.counts["tables that differ"] += sum(found.get(name) != self.expected[name] for name in self.expected)
         self.counts["foreign files"] += len(found.keys() - self.expected.keys())
         self.counts["not whole"] += verdict.code != 0
+
+
+def catches_sigterm(pid: int) -> bool:
+    caught = re.search(r"^SigCgt:\t(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert caught
+    return bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def soak(seconds: float, seed: int) -> Counter[str]:

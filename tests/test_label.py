@@ -483,6 +483,44 @@ def test_sigterm_exits_130_and_the_same_command_finishes(pictures: Path, tmp_pat
     assert Command("verify", out).result["images"] == 312
 
 
+AT_IMPORT = """
+import os, signal, sys
+
+class Sends:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == "jobs.label":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Sends)
+"""
+
+AT_END = """
+import os, signal
+from tests.conftest import two_channels as net
+
+class Sends:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)  # when Python has given signals back to the system
+
+sends = Sends()
+"""
+
+
+def test_sigterm_before_the_command_is_imported_exits_130(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AT_IMPORT)
+    done = Command("label", "--images", tmp_path, "--out", tmp_path / "run", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert (done.code, done.result["status"]) == (130, "interrupted")
+
+
+def test_sigterm_while_python_ends_leaves_the_exit_code(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(AT_END)
+    flags = ["--model", "mine:net", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--executor", "inline"]
+    env = {"PYTHONPATH": str(ROOT)}
+    done = Command("label", "--images", pictures, "--out", "out", *flags, cwd=tmp_path, env=env)
+    assert (done.code, done.result["status"]) == (0, "done")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_gpu_gives_the_maps_of_the_cpu(pictures: Path, tmp_path: Path) -> None:
