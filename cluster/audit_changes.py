@@ -21,8 +21,8 @@ _AUDITED = pa.schema(
         ("image_id", pa.string()),
         ("true_class", pa.int32()),
         ("excluded", pa.string()),
-        ("num_truth", pa.int32()),
         ("truth_area", pa.float32()),
+        ("truth_digest", pa.uint64()),
         ("iou", pa.float32()),
         ("correct", pa.bool_()),
     ]
@@ -104,7 +104,7 @@ def _why_unpaired(tables: ScratchTables) -> str | None:
         SELECT count(*) FILTER (b.image_id IS NULL) AS only_a, count(*) FILTER (a.image_id IS NULL) AS only_b,
             count(*) FILTER (in_both AND a.excluded IS DISTINCT FROM b.excluded) AS excluded,
             count(*) FILTER (
-                in_both AND (a.num_truth, a.truth_area) IS DISTINCT FROM (b.num_truth, b.truth_area)
+                in_both AND (a.truth_digest, a.truth_area) IS DISTINCT FROM (b.truth_digest, b.truth_area)
             ) AS truth
         FROM (SELECT a, b, a.image_id = b.image_id AS in_both
             FROM audited_a a FULL JOIN audited_b b ON a.image_id = b.image_id)
@@ -114,7 +114,7 @@ def _why_unpaired(tables: ScratchTables) -> str | None:
         "only_a": "are in A only",
         "only_b": "are in B only",
         "excluded": "are excluded in one only, or for another reason",
-        "truth": "have other truth boxes",
+        "truth": "have other true boxes or masks",
     }
     found = [f"{counts[key]} {text}" for key, text in texts.items() if counts[key]]
     return f"the audited images differ: {', '.join(found)}" if found else None

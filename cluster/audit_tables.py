@@ -16,6 +16,7 @@ PER_IMAGE = pa.schema(
         pa.field("excluded", pa.string()),
         pa.field("num_truth", pa.int32(), nullable=False),
         pa.field("truth_area", pa.float32()),
+        pa.field("truth_digest", pa.uint64()),
         pa.field("iou", pa.float32()),
         pa.field("iou_best_threshold", pa.float32()),
         pa.field("reachable_iou", pa.float32()),
@@ -33,7 +34,10 @@ PER_IMAGE = pa.schema(
         pa.field("attention", pa.float32()),
     ]
 )
-"""One row per planned image; what is not known is null. `excluded` says why an image is in no localization figure."""
+"""One row per planned image; what is not known is null. `excluded` says why an image is in no localization figure.
+
+`truth_digest` is the same number where two truths say the same of an image's boxes and size.
+"""
 
 DETECTIONS = pa.schema(
     [

@@ -3,6 +3,8 @@
 Letters: M images with a map of their true class and true boxes, N boxes, G true boxes, S side of a score map.
 """
 
+import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -183,11 +185,20 @@ def _known(image: dict[str, Any], truth: dict[str, Any] | None) -> dict[str, Any
     row |= {name: image[name] for name in ("image_id", "shard", "row", "status", "label")}
     row["true_class"] = true_class
     row["num_truth"] = sum(not box["crowd"] for box in truth["boxes"]) if truth else 0
+    row["truth_digest"] = _digest(truth) if truth and truth["truth_id"] is not None else None
     if image["top_classes"]:
         row["top_class"] = image["top_classes"][0]
         if true_class is not None:
             row["top1"], row["top5"] = true_class == row["top_class"], true_class in image["top_classes"][:5]
     return row
+
+
+def _digest(truth: dict[str, Any]) -> int:
+    """Return the `truth_digest` of PER_IMAGE for a row of TRUTH; classes do not count."""
+    names = [*CORNERS, *(f"w{name}" for name in CORNERS), "crowd"]
+    boxes = sorted([box[name] for name in names] for box in truth["boxes"])
+    said = json.dumps([boxes, truth["truth_width"], truth["truth_height"]])
+    return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "little")
 
 
 def _why_excluded(shown: Shown, image: dict[str, Any], truth: dict[str, Any]) -> str | None:

@@ -357,6 +357,24 @@ def test_two_audits_of_the_same_images_are_compared_in_pairs(pictures: Path, tru
     assert better.code == 0  # of the same maps
 
 
+def test_audits_are_paired_where_the_true_boxes_are_the_same_and_not_where_one_has_moved(
+    pictures: Path, truth: Path, tmp_path: Path
+) -> None:
+    label(pictures, tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    audit(tmp_path / "run", "--truth", truth)
+    header, *lines = truth.read_text().splitlines()
+    truth.write_text("\n".join([header, *reversed(lines)]))  # the same in another order
+    audit(tmp_path / "other", "--truth", truth)
+    assert Command("compare", tmp_path / "run", tmp_path / "other", "--fail-if", "max_box_acc.low < 0").code == 0
+    image_id, *corners, class_name = lines[0].split(",")
+    moved = [str(int(corner) + 1) for corner in corners]
+    truth.write_text("\n".join([header, ",".join([image_id, *moved, class_name]), *lines[1:]]))
+    audit(tmp_path / "other", "--truth", truth)
+    found = Command("compare", tmp_path / "run", tmp_path / "other", "--fail-if", "max_box_acc.low < 0")
+    assert (found.code, "1 have other true boxes or masks" in found.result["error"]) == (2, True)
+
+
 def test_a_run_on_s3_is_audited_there(s3: Store, pictures: Path, truth: Path) -> None:
     out = s3.address("audited")
     label(pictures, out, "--storage-options", *s3.words)

@@ -28,8 +28,8 @@ PER_IMAGE = pa.schema(
         ("shard", pa.int32()),
         ("true_class", pa.int32()),
         ("excluded", pa.string()),
-        ("num_truth", pa.int32()),
         ("truth_area", pa.float32()),
+        ("truth_digest", pa.uint64()),
         ("iou", pa.float32()),
         ("correct", pa.bool_()),
     ]
@@ -165,8 +165,8 @@ def audit(out: Path, side: str, **changes: object) -> None:
         "shard": [0] * 6,
         "true_class": CLASSES,
         "excluded": [None] * 5 + ["missing"],
-        "num_truth": [1] * 6,
         "truth_area": [0.5] * 5 + [None],
+        "truth_digest": [2**64 - 1 - i for i in range(6)],
         "iou": overlaps,
         "correct": correct,
         **changes,
@@ -251,8 +251,8 @@ def test_audits_are_paired_replicate_by_replicate(runs: Path, audited: tuple[Pat
     [
         ({"image_id": [f"rings/{i}" for i in range(6)]}, "6 are in A only, 6 are in B only"),
         ({"excluded": [None] * 4 + ["missing", "missing"]}, "1 are excluded in one only, or for another reason"),
-        ({"num_truth": [1, 2, 1, 1, 1, 1]}, "1 have other truth boxes"),
-        ({"truth_area": [0.5, 0.5, 0.25, 0.25, None, None]}, "3 have other truth boxes"),
+        ({"truth_digest": [2**64 - 1 - i for i in (0, 1, 2, 3, 4, 6)]}, "1 have other true boxes or masks"),
+        ({"truth_area": [0.5, 0.5, 0.25, 0.25, None, None]}, "3 have other true boxes or masks"),
     ],
 )
 def test_audits_of_other_images_or_other_truth_are_not_paired(
