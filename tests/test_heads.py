@@ -410,6 +410,11 @@ class Ends(nn.Module):
         if self.end == "no_grad":
             with torch.no_grad():
                 return self.fc(pooled)
+        if self.end in ("batch", "batch no_grad"):
+            pooled = pooled.reshape(len(images), 4)
+        if self.end == "batch no_grad":
+            with torch.no_grad():
+                return self.fc(pooled)
         if self.end == "random":
             return self.fc(functional.dropout(pooled))
         return self.fc(pooled).softmax(1) if self.end == "softmax" else self.one(pooled)
@@ -421,8 +426,9 @@ def test_an_average_of_other_than_the_whole_grid_is_none(end: str) -> None:
     assert (head.kind, head.layers) == ("layer", ("conv",))
 
 
-def test_an_affine_head_without_gradients_is_read_all_the_same() -> None:
-    network = Ends("no_grad").eval().requires_grad_(False)
+@pytest.mark.parametrize("end", ["no_grad", "batch", "batch no_grad"])
+def test_an_affine_head_is_read_without_gradients_and_where_it_fits_the_number_of_pictures_only(end: str) -> None:
+    network = Ends(end).eval().requires_grad_(False)
     head = find_head(network, 16)
     assert head.kind == "affine"
     torch.testing.assert_close(head.weight_KC, network.fc.weight)
