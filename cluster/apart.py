@@ -7,7 +7,9 @@ import importlib
 import os
 import signal
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from threading import Thread
@@ -31,7 +33,7 @@ class Apart:
     """Holds ``MODULE:FACTORY`` called with `arguments`, all of which can be pickled; close it to end its process."""
 
     def __init__(self, factory: str, *arguments: Any) -> None:
-        """Start the process and return at once; what the factory raises comes with the first call."""
+        """Start the process, which calls the factory, and return at once; what that raises comes with every call."""
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, factory, arguments), daemon=True)
@@ -82,19 +84,24 @@ def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> 
     """Answer calls until the other end closes, or its process is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends this process
     Thread(target=_end_with_parent, daemon=True).start()
-    held: Any = None
+    built = _attempt(partial(build, factory, arguments))  # before the first call, beside what the driver does
     with suppress(EOFError, BrokenPipeError):
         while True:
             method, given = connection.recv()
-            try:
-                held = held or build(factory, arguments)
-                reply = getattr(held, method)(*given)
-            except CamrayError as error:
-                reply = error
-            except Exception as error:  # noqa: BLE001  it crosses to the driver, whose `main` gives it an exit code
-                traceback.print_exc()
-                reply = RuntimeError(f"{type(error).__name__}: {error}")
-            connection.send(reply)
+            connection.send(
+                built if isinstance(built, Exception) else _attempt(partial(getattr(built, method), *given))
+            )
+
+
+def _attempt(call: Callable[[], Any]) -> Any:
+    """Return what a call returns, or what it raises in a form that crosses to the driver, whose `main` handles it."""
+    try:
+        return call()
+    except CamrayError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  of any code that runs here
+        traceback.print_exc()
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with_parent() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cam_ops.errors import CamrayError, UsageError
 from cluster.apart import Apart, Here
 from tests.conftest import ROOT
+from tests.nodes import wait_until
 
 
 class Counter:
@@ -45,6 +47,25 @@ def test_it_keeps_its_state_in_another_process_and_here_in_this_one() -> None:
     apart.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+class Marker:
+    """Leaves a file when it is made."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, "x"):
+            pass
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def test_the_object_is_made_before_the_first_call(tmp_path: Path) -> None:
+    marker = tmp_path / "made"
+    apart = Apart("tests.test_apart:Marker", str(marker))
+    wait_until(marker.exists)
+    assert apart.call("pid") == apart.process.pid
+    apart.close()
 
 
 def test_errors_come_with_the_call() -> None:
