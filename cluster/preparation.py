@@ -18,7 +18,7 @@ from cluster.calibration_file import calibrated, read_calibration
 from cluster.compilation import choose_compile
 from cluster.console import say
 from cluster.failpoints import reach
-from cluster.labelling import LabelConfig
+from cluster.label_config import LabelConfig
 from cluster.labels import OWN, find_labels, label_images, labels_digest
 from cluster.listing import Listing
 from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan

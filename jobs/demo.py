@@ -15,7 +15,8 @@ from cam_ops.errors import StorageError
 from cam_ops.overlays import contact_sheet, draw_box
 from cam_ops.settings import ModelConfig
 from cluster.console import say
-from cluster.labelling import LabelConfig, label
+from cluster.label_config import LabelConfig
+from cluster.labelling import label
 from cluster.request import existing_run
 from cluster.rundir import RunDir, open_run_dir
 from cluster.show import draw, read_labelled

@@ -3,7 +3,8 @@
 import os
 from dataclasses import replace
 
-from cluster.labelling import LabelConfig, label
+from cluster.label_config import LabelConfig
+from cluster.labelling import label
 from jobs.command import Outcome, outcome_of, print_totals
 from jobs.flags import parse
 from jobs.paths import in_ray_job, refuse_relative

@@ -14,7 +14,7 @@ from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.auditing import AuditConfig
 from cluster.calibrating import CalibrateConfig
-from cluster.labelling import LabelConfig
+from cluster.label_config import LabelConfig
 from cluster.reboxing import ReboxConfig
 from jobs.__main__ import COMMANDS
 from jobs.bench import BenchConfig
