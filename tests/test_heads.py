@@ -410,11 +410,9 @@ class Ends(nn.Module):
         if self.end == "no_grad":
             with torch.no_grad():
                 return self.fc(pooled)
-        if self.end in ("batch", "batch no_grad"):
-            pooled = pooled.reshape(len(images), 4)
-        if self.end == "batch no_grad":
-            with torch.no_grad():
-                return self.fc(pooled)
+        if self.end.startswith("batch"):
+            with torch.set_grad_enabled(self.end == "batch"):
+                return self.fc(pooled.reshape(len(images), 4))
         if self.end == "random":
             return self.fc(functional.dropout(pooled))
         return self.fc(pooled).softmax(1) if self.end == "softmax" else self.one(pooled)
