@@ -108,14 +108,14 @@ def cache_folder() -> Path:
 def _compiled(folder: Path, request: Request, exact: Forward, noise_BCSS: Tensor) -> Compiled:
     """Return the compiled form, for the run's device and number format, of the network in float32 on the CPU."""
     key = _key(request, exact, noise_BCSS)
+    kept = _kept(folder, key)
+    if kept:
+        with suppress(MachineError, UsageError):  # it is not what its name says: made again
+            return _loaded(kept, request, exact, noise_BCSS)
+        kept.unlink(missing_ok=True)
     with _alone(folder / f"{key}.lock"):
-        kept = _kept(folder, key)
-        if kept:
-            try:
-                return _loaded(kept, request, exact, noise_BCSS)
-            except (MachineError, UsageError):  # it is not what its name says: made again
-                kept.unlink()
-        return _loaded(_compile(folder, key, request, exact, noise_BCSS), request, exact, noise_BCSS)
+        path = _kept(folder, key) or _compile(folder, key, request, exact, noise_BCSS)
+    return _loaded(path, request, exact, noise_BCSS)
 
 
 def _kept(folder: Path, key: str) -> Path | None:
@@ -124,9 +124,10 @@ def _kept(folder: Path, key: str) -> Path | None:
     One that is cut short would end this process when it runs.
     """
     for path in folder.glob(f"{key}-*.so"):
-        if path.name == _name(key, path):
-            return path
-        path.unlink()
+        with suppress(FileNotFoundError):  # another process has removed it
+            if path.name == _name(key, path):
+                return path
+            path.unlink()
     return None
 
 
