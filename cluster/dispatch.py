@@ -247,6 +247,8 @@ class _Loop(Generic[Report]):
         return {place for place, times in self.failed_starts.items() if times >= MAX_FAILED_STARTS}
 
     def _started(self, member: _Member[Report]) -> None:
+        if not any(other.started for other in self.members):
+            say("the first replica begins to work")
         member.started = True
         self.num_starting -= 1
         for place in (member.place(), ""):

@@ -8,6 +8,7 @@ from cluster.rows import ShardReport
 
 LOG_INTERVAL_S = 10.0
 TERMINAL_INTERVAL_S = 0.5
+SHORT_S = 1.0  # what was done in less says nothing of the rate
 
 
 class Progress:
@@ -41,12 +42,13 @@ class Progress:
 
     def _show(self, *, last: bool) -> None:
         assert self.first_s is not None
-        rate = (self.done_images - self.first_images) / max(time.monotonic() - self.first_s, 1e-9)
-        eta = _duration((self.num_images - self.done_images) / rate) if rate else "unknown"
+        spent_s, left = time.monotonic() - self.first_s, self.num_images - self.done_images
+        rate = (self.done_images - self.first_images) / spent_s if spent_s >= SHORT_S else 0.0
+        eta = _duration(left / rate) if rate else "unknown" if left else _duration(0)
         line = (
             f"{self.done_images}/{self.num_images} images ({100 * self.done_images / self.num_images:.0f} %), "
-            f"{self.done_shards}/{self.num_shards} shards, {rate:.1f} images/s, {self.bad_images} bad, "
-            f"ETA {eta}"
+            f"{self.done_shards}/{self.num_shards} shards, {f'{rate:.1f}' if rate else '?'} images/s, "
+            f"{self.bad_images} bad, ETA {eta}"
         )
         if self.terminal:
             print(f"{ERASE}camray: {line}", end="\n" if last else "", file=sys.stderr, flush=True)
