@@ -191,7 +191,7 @@ def _network_from_file(known: Architecture, path: Path) -> nn.Module:
             f"of another shape {_some(misshapen)}; is --model the network that was trained?"
         )
     network.load_state_dict(state)
-    if known.default_hash and hashlib.sha256(path.read_bytes()).hexdigest().startswith(known.default_hash):
+    if known.as_default and hashlib.sha256(path.read_bytes()).hexdigest().startswith(known.default_hash):
         known.as_default(network)
     return network
 

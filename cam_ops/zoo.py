@@ -26,8 +26,8 @@ class Architecture:
     name: str
     path: str  # for the model's digest
     build: Callable[..., nn.Module]  # with random, seeded weights; takes num_classes
-    default_hash: str | None  # the first digits of the sha256 of the library's own weights file
-    as_default: Callable[[nn.Module], None]  # what those weights expect of the network beyond its parameters
+    as_default: Callable[[nn.Module], None] | None  # what default weights expect of it beyond its parameters
+    default_hash: str  # the first digits of the sha256 of the file of those that do
     pretrained: Callable[[], tuple[nn.Module, list[str] | None]]  # with default weights and the names of its classes
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -67,8 +67,7 @@ def _torchvision(name: str) -> Architecture:
         return _seeded(torchvision.models.get_model, name, weights=None, **fixed, **arguments)
 
     def as_default(network: nn.Module) -> None:
-        if name in INCEPTIONS:
-            network.transform_input = True  # type: ignore[assignment]
+        network.transform_input = True  # type: ignore[assignment]
 
     def pretrained() -> tuple[nn.Module, list[str]]:
         network = build()
@@ -77,7 +76,8 @@ def _torchvision(name: str) -> Architecture:
         except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise _no_default(name, default.url, error) from None
         network.load_state_dict(state)
-        as_default(network)
+        if name in INCEPTIONS:
+            as_default(network)
         return network, default.meta["categories"]
 
     side = preset.crop_size[0]
@@ -85,8 +85,8 @@ def _torchvision(name: str) -> Architecture:
         name=name,
         path=f"torchvision.models:{name}",
         build=build,
+        as_default=as_default if name in INCEPTIONS else None,
         default_hash=default.url.rpartition("-")[2].partition(".")[0],
-        as_default=as_default,
         pretrained=pretrained,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
@@ -127,8 +127,8 @@ def _timm(name: str) -> Architecture:
         name=f"timm:{name}",
         path=f"timm.models:{name}",
         build=build,
-        default_hash=None,
-        as_default=lambda network: None,
+        as_default=None,
+        default_hash="",
         pretrained=pretrained,
         mean=default["mean"],
         std=default["std"],

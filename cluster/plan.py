@@ -13,7 +13,6 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -22,7 +21,6 @@ from cam_ops.tables import PLAN, SCHEMA_VERSION, with_metadata
 from cluster.parquet import MAX_ROWS, encode
 from cluster.rundir import RunDir, plan_name
 
-PARQUET = ds.ParquetFileFormat()
 SHARDS_PER_PART = 1000
 MAX_SHARD_SIZE = 512
 SHARDS_PER_REPLICA = 4
@@ -131,11 +129,14 @@ def _footer(run_dir: RunDir, name: str, version: tuple[int, int] | None) -> pq.F
 
 def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | None:
     """Return the shard and row of an image, None if it was not planned. Row group statistics narrow the search."""
+    import pyarrow.dataset as ds  # brings pandas along, which costs every start 0.2 s
+
+    parquet = ds.ParquetFileFormat()
     for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
         name = plan_name(part)
         try:
-            fragment = PARQUET.make_fragment(run_dir.open(name), fs.LocalFileSystem())
-            rows = ds.FileSystemDataset([fragment], PLAN, PARQUET)
+            fragment = parquet.make_fragment(run_dir.open(name), fs.LocalFileSystem())
+            rows = ds.FileSystemDataset([fragment], PLAN, parquet)
             found = rows.head(1, columns=["shard", "row"], filter=pc.field("image_id") == image_id)
         except (OSError, pa.ArrowException) as error:
             raise _broken_plan(run_dir.where(name), error) from None
