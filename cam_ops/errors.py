@@ -4,6 +4,7 @@
     ├── UsageError        2   a flag, a file or a network that the command cannot work with
     ├── RefusedError      4   the run directory belongs to a different request
     ├── StorageError      5   input or output unreachable, full or empty
+    │   └── OtherWeightsError   weights that are not those of the run
     └── MachineError      6   no GPU, no weights, no Ray
 
 Each carries one sentence that says what was expected, what came, where, and the cure.
@@ -37,6 +38,10 @@ class StorageError(CamrayError):
 
     exit_code = 5
     status = "storage"
+
+
+class OtherWeightsError(StorageError):
+    """A network whose weights are not those that the run was planned with."""
 
 
 class MachineError(CamrayError):

@@ -97,7 +97,7 @@ def _copy_shard(source: str, out: str, num_maps: int) -> int:
     for number in range(num_copies):
         for name, table in tables.items():
             run_dir.publish(shard_name(name, number), encode(copied(table, number)))
-    publish_run(run_dir, replace(run, plan=plan), {})
+    publish_run(run_dir, replace(run, plan=plan))
     return num_copies * len(tables["heatmaps"])
 
 

@@ -6,10 +6,12 @@
 from contextlib import closing
 from dataclasses import replace
 
+from cam_ops.errors import OtherWeightsError
 from cluster.apart import Apart, Here
+from cluster.asked import compute_again, explain_again, names_network_of, network_again, request_of
 from cluster.label_config import LabelConfig
 from cluster.labels import OWN
-from cluster.request import Run, read_run
+from cluster.request import Run, read_run, refuse_another
 from cluster.resources import (
     Work,
     choose_device,
@@ -28,32 +30,56 @@ def label(config: LabelConfig) -> Totals:
     run_dir = open_run_dir(config.out, config.options)
     config = replace(config, images=source_address(config.images))
     run = None if config.overwrite else read_run(run_dir)
-    if run and config.classes is None and config.label_source in OWN:
-        config = replace(config, classes=run.request.classes)  # whether it has labels was settled with the plan
-    if not run and not config.overwrite:
+    if run:
+        return _resume(config, run_dir, run)
+    if not config.overwrite:
         refuse_strangers(run_dir)
-    with closing(_prepare(config, run)) as preparation:
-        if run and config.repair:
-            preparation.call("refuse_another")
-            repair(run_dir, run)
-        if run and not pending_shards(run_dir, run):
-            preparation.call("refuse_another")
-            return finish(run_dir, run)
-        with closing(open_executor(config.executor, config.ray_address)) as executor:
-            if run:
-                preparation.call("refuse_another")
-            device = choose_device(config.device, run.request.device if run else None, executor)
-            replicas = choose_replicas(config.replicas, device, executor)
-            run = run or preparation.call("plan", replicas.number, device)
-            assert run
-            preparation.close()
-            run_missing(run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
+    with (
+        closing(_look(config)) as preparation,
+        closing(open_executor(config.executor, config.ray_address)) as executor,
+    ):
+        device = choose_device(config.device, None, executor)
+        replicas = choose_replicas(config.replicas, device, executor)
+        run = preparation.call("plan", replicas.number, device)
+        preparation.close()
+        run_missing(run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
     return finish(run_dir, run)
 
 
-def _prepare(config: LabelConfig, run: Run | None) -> Apart | Here:
+def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Totals:
+    """Do what is missing of the run in place, unless another one is asked for."""
+    if config.classes is None and config.label_source in OWN:
+        config = replace(config, classes=run.request.classes)  # whether it has labels was settled with the plan
+    is_whole = not pending_shards(run_dir, run)
+    if is_whole or config.repair or not names_network_of(config, run):
+        _look_and_refuse(config, run)
+    else:  # replicas will look at the weights
+        refuse_another(run_dir, run, request_of(config, network_again(config, run), compute_again(config, run)))
+    if config.repair:
+        repair(run_dir, run)
+        is_whole = not pending_shards(run_dir, run)
+    if is_whole:
+        return finish(run_dir, run)
+    with closing(open_executor(config.executor, config.ray_address)) as executor:
+        device = choose_device(config.device, run.request.device, executor)
+        replicas = choose_replicas(config.replicas, device, executor)
+        try:
+            run_missing(run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
+        except OtherWeightsError:  # on one of the machines, or is it another request?
+            _look_and_refuse(config, run)
+            raise
+    return finish(run_dir, run)
+
+
+def _look(config: LabelConfig) -> Apart | Here:
     """Begin to look at the network, in a process of its own where actors will do the work."""
-    return (Here if config.executor == "inline" else Apart)("cluster.preparation:Preparation", config, run)
+    return (Here if config.executor == "inline" else Apart)("cluster.preparation:Preparation", config)
+
+
+def _look_and_refuse(config: LabelConfig, run: Run) -> None:
+    """Raise RefusedError unless the network, too, is that of the run in place."""
+    with closing(_look(replace(config, explain=explain_again(config, run)))) as preparation:
+        preparation.call("refuse_another", run)
 
 
 def _work(config: LabelConfig, run_dir: RunDir, run: Run) -> Work:

@@ -5,7 +5,7 @@ for byte. `maps_from` in its run.json says where the maps are. The maps are only
 """
 
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import tyro.conf
 
@@ -16,7 +16,7 @@ from cluster.calibration_file import calibrated
 from cluster.console import say
 from cluster.failpoints import reach
 from cluster.plan import check_plan, copy_plan, plan_digest
-from cluster.request import MapsFrom, Run, existing_run, maps_of, publish_run, read_run, refuse_another
+from cluster.request import MapsFrom, Run, config_document, existing_run, maps_of, publish_run, read_run, refuse_another
 from cluster.resources import ExecutorName, Work, check_execution, choose_replicas, open_executor
 from cluster.resume import finish, pending_shards, refuse_strangers, run_missing
 from cluster.rundir import RunDir, open_run_dir
@@ -125,6 +125,7 @@ def _asked(config: ReboxConfig, source_dir: RunDir, source: Run) -> Run:
     return replace(
         source,
         request=request,
+        config=config_document(config),
         maps_from=MapsFrom(root=source_dir.root, fingerprint=before.fingerprint()),
     )
 
@@ -141,7 +142,7 @@ def _begin(config: ReboxConfig, run_dir: RunDir, source_dir: RunDir, asked: Run)
         run_dir.clear()
     copy_plan(source_dir, run_dir, asked.plan)
     reach("plan")
-    if not publish_run(run_dir, asked, asdict(replace(config, storage_options=()))):
+    if not publish_run(run_dir, asked):
         run = existing_run(run_dir)  # of another driver, which began it in the meantime
         refuse_another(run_dir, run, asked.request, asked.maps_from)
         return run

@@ -127,6 +127,7 @@ class Run:
     plan: Plan
     class_names: tuple[str, ...]
     grid: tuple[int, int]  # h, w of the raw maps
+    config: dict[str, Any]  # the flags of the command that began it, as JSON has them
     maps_from: MapsFrom | None = None  # None where the run has its own
 
     @property
@@ -135,8 +136,14 @@ class Run:
         return "label" if self.maps_from is None else "rebox"
 
 
-def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> bool:
-    """Write run.json: from here on the run exists. `config` is the command's configuration, kept for the reader.
+def config_document(config: Any) -> dict[str, Any]:
+    """Return a command's configuration, a dataclass, as JSON has it, without what gives access to storage."""
+    document: dict[str, Any] = json.loads(json.dumps(asdict(replace(config, storage_options=()))))
+    return document
+
+
+def publish_run(run_dir: RunDir, run: Run) -> bool:
+    """Write run.json: from here on the run exists.
 
     Returns False, and writes nothing, where another driver has written one in the meantime.
     """
@@ -148,7 +155,7 @@ def publish_run(run_dir: RunDir, run: Run, config: dict[str, Any]) -> bool:
         "grid": run.grid,
         "class_names": run.class_names,
         "maps_from": run.maps_from and asdict(run.maps_from),
-        "config": config,
+        "config": run.config,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
     return run_dir.publish_new(RUN, json.dumps(document, indent=1).encode())
@@ -163,6 +170,7 @@ class _RunFile:
     plan: Plan
     class_names: tuple[str, ...]
     grid: tuple[int, int]
+    config: dict[str, Any]
     maps_from: MapsFrom | None
 
 
@@ -185,6 +193,7 @@ def read_run(run_dir: RunDir) -> Run | None:
         plan=file.plan,
         class_names=file.class_names,
         grid=file.grid,
+        config=file.config,
         maps_from=file.maps_from,
     )
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cam_ops.classes import parse_class_choice
-from cam_ops.errors import MachineError, StorageError, UsageError
+from cam_ops.errors import MachineError, OtherWeightsError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.models import load_classifier
 from cam_ops.scores import NUM_TOP, best_classes, choose_classes, class_scores
@@ -63,7 +63,7 @@ class CamWorker:
             torch.set_num_threads(1)
         classifier = load_classifier(model)
         if classifier.digest != request.model_digest:
-            raise StorageError(
+            raise OtherWeightsError(
                 f"the weights of {model.model} are not those of the run; check that --weights is the same file on "
                 "every node, and that a factory gives the same weights on each call"
             )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
 
@@ -120,6 +121,83 @@ def test_another_request_is_refused_and_overwrite_replaces_it(pictures: Path, tm
     assert {round(box["threshold"], 3) for box in table_rows(out, "boxes")} == {0.7}
     (out / "run.json").unlink()
     assert label(pictures, out).code == 4
+
+
+SCALED = """
+from pathlib import Path
+from tests.conftest import two_channels
+
+def net():
+    folder = Path(__file__).parent
+    with (folder / "calls").open("a") as calls:
+        calls.write("x")
+    network = two_channels()
+    network.fc.weight.data *= float((folder / "scale").read_text())
+    return network
+"""
+
+
+@pytest.fixture
+def scaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with `scaled.py`, whose network's weights are as large as the file `scale` says."""
+    (tmp_path / "scaled.py").write_text(SCALED)
+    (tmp_path / "scale").write_text("1")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("scaled", None)
+
+
+SCALED_FLAGS = ["--model", "scaled:net", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32, "--shard-size", 2]
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_the_same_command_with_other_weights_is_refused_whole_or_not(
+    pictures: Path, scaled: Path, executor: str
+) -> None:
+    out, shard = scaled / "run", scaled / "run" / "images" / "shard-0000002.parquet"
+
+    def again() -> Command:
+        env = {"PYTHONPATH": f"{ROOT}:{scaled}"} if executor == "ray" else {}
+        flags = [*SCALED_FLAGS, "--executor", executor, "--replicas", 1]
+        return Command("label", "--images", pictures, "--out", out, *flags, env=env)
+
+    assert again().code == 0
+    content = shard.read_bytes()
+    (scaled / "scale").write_text("2")
+    for shards_left in (6, 5):
+        before = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+        refused = again()
+        assert (refused.code, "model_digest was" in refused.result["error"]) == (4, True), refused.result
+        assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == before
+        if shards_left == 6:
+            shard.unlink()
+    (scaled / "scale").write_text("1")
+    resumed = again()
+    assert (resumed.code, "5 of 6 shards committed" in resumed.err) == (0, True), resumed.err
+    assert shard.read_bytes() == content
+
+
+def test_a_resume_loads_the_network_in_its_replicas_alone(pictures: Path, scaled: Path) -> None:
+    def calls(*more: object) -> tuple[int, int]:
+        (scaled / "calls").write_text("")
+        flags = [*SCALED_FLAGS, "--executor", "inline", *more]
+        code = Command("label", "--images", pictures, "--out", scaled / "run", *flags).code
+        return code, len((scaled / "calls").read_text())
+
+    shard = scaled / "run" / "images" / "shard-0000002.parquet"
+    names = scaled / "names.txt"
+    names.write_text("a\nb\n")
+    assert calls("--class-names", names) == (0, 2)
+    shard.unlink()
+    assert calls("--class-names", names) == (0, 1)
+    assert calls("--class-names", names) == (0, 1)  # nothing is left to do, and still it is the same network
+    shard.unlink()
+    assert calls("--class-names", names, "--method", "cam") == (0, 1)  # what auto was
+    shard.unlink()
+    assert calls("--class-names", names, "--method", "gradcam")[0] == 4
+    assert calls("--class-names", names, "--resize", "letterbox")[0] == 4
+    names.write_text("a\nc\n")
+    assert calls("--class-names", names) == (4, 0)
 
 
 def test_reduced_decoding_is_another_request_with_the_same_sizes_and_nearly_the_same_boxes(tmp_path: Path) -> None:
