@@ -32,6 +32,7 @@ SLOW_S = 2.0  # the least that counts as slow
 STORM_S = 30.0  # in which deaths of one place for lack of memory are one event
 QUIET_S = 600.0  # without a report before that is said
 RECENT = 100  # shards that the median is taken of
+BEGINS = "the first replica begins to work"
 
 Report = TypeVar("Report")
 
@@ -248,7 +249,7 @@ class _Loop(Generic[Report]):
 
     def _started(self, member: _Member[Report]) -> None:
         if not any(other.started for other in self.members):
-            say("the first replica begins to work")
+            say(BEGINS)
         member.started = True
         self.num_starting -= 1
         for place in (member.place(), ""):

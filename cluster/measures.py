@@ -5,6 +5,7 @@ Rates are images per second; stages are milliseconds per image in one thread.
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,12 +22,13 @@ import pyarrow.parquet as pq
 
 from cam_ops.classes import numbered_classes
 from cluster.apart import Apart
+from cluster.dispatch import BEGINS
 from cluster.labels import find_labels, label_images
 from cluster.listing import Listing
 from cluster.plan import Plan, read_shard, write_plan
 from cluster.request import existing_run
 from cluster.rows import ShardRows
-from cluster.rundir import TABLES, open_run_dir
+from cluster.rundir import TABLES, open_run_dir, shard_name
 from cluster.sources import decode_for_input, open_listing, read_image, source_address
 
 MAX_HELD = 64  # pictures held in memory
@@ -152,6 +154,34 @@ def run_label(flags: Sequence[str], out: Path, num_replicas: int) -> Measured:
         bytes_per_image=sum(path.stat().st_size for table in TABLES for path in (out / table).iterdir()) / num_images,
         max_rss_mib=max_rss_mib,
     )
+
+
+def seconds_to_work(flags: Sequence[str], out: Path) -> float:
+    """Run `label` into `out` until a replica begins to work, and return how long that took; the run is cut off then.
+
+    Raises RuntimeError with its output if it ends before.
+    """
+    command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
+    start_s = time.perf_counter()
+    said = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            said.append(line)
+            if BEGINS in line:
+                seconds = time.perf_counter() - start_s
+                process.terminate()
+                process.communicate()
+                return seconds
+    raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}:\n{''.join(said)}")
+
+
+def pretend_committed(out: Path, num_shards: int) -> None:
+    """Leave the first shards of a run as if they were committed, and no other: a resume looks at names alone."""
+    shutil.rmtree(out / "images", ignore_errors=True)
+    (out / "images").mkdir()
+    for shard in range(num_shards):
+        (out / shard_name("images", shard)).touch()
 
 
 def resident_mib(pid: int) -> float:

@@ -20,13 +20,22 @@ from cam_ops.errors import UsageError
 from cam_ops.settings import ModelConfig
 from cluster.apart import Apart
 from cluster.console import say
-from cluster.measures import Measured, on_all, resident_mib, run_label, write_large_manifest, write_manifest
+from cluster.measures import (
+    Measured,
+    on_all,
+    pretend_committed,
+    resident_mib,
+    run_label,
+    seconds_to_work,
+    write_large_manifest,
+    write_manifest,
+)
 from cluster.simulated import simulate
 from jobs.command import Outcome
 from jobs.demo_model import MEAN, STD
 from jobs.flags import parse
 
-Section = Literal["stages", "limit", "executors", "peers", "dispatch", "plan", "memory", "rebox", "audit"]
+Section = Literal["stages", "limit", "executors", "peers", "start", "dispatch", "plan", "memory", "rebox", "audit"]
 Figure = dict[str, Any]
 
 SPEED: tuple[Section, ...] = ("stages", "limit")
@@ -35,6 +44,7 @@ HALF = (0.5, 0.5, 0.5)
 PROBE_S = 4.0
 PEER_IMAGES = {"blog": 64, "gradcam": 64, "torchcam": 128}
 WORKERS = (1, 10, 100, 1000)
+MAX_COMMITTED = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +55,9 @@ class BenchConfig:
 
     sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
     """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `executors`: Ray
-    against inline; `peers`: what one would run instead; `dispatch`: shards a second; `plan`: a large manifest;
-    `memory`: resident sizes over a long run; `rebox` and `audit`: maps a second, in one
-    process."""
+    against inline; `peers`: what one would run instead; `start`: seconds from the command to the first replica's
+    work; `dispatch`: shards a second; `plan`: a large manifest; `memory`: resident sizes over a long run; `rebox` and
+    `audit`: maps a second, in one process."""
     images: str
     """Folder of pictures; they are used again and again."""
     models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
@@ -60,7 +70,7 @@ class BenchConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format, as of `label`."""
     rows: int = 10_000_000
-    """Rows of the manifest that is planned."""
+    """Rows of the manifest that is planned. A resume finds as many shards committed, at most 100,000."""
     out: Path = Path("bench.jsonl")
     """File to append the figures to, a JSON object a line."""
 
@@ -160,6 +170,29 @@ def peers(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
         }
 
 
+def start(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Start a run of shards of one image, new and with all but two committed, the compiled network in the cache."""
+    num_committed = min(config.rows, MAX_COMMITTED)
+    manifest = scratch / "start.parquet"
+    write_manifest(config.images, num_committed + 2, manifest)
+    for model in config.models:
+        _replica(config, scratch, model).close()  # leaves the compiled network in the cache
+        more = ["--precision", config.precision, "--compile", "always", "--shard-size", "1", "--batch-size", "16"]
+        flags = ["--images", str(manifest), *_model_flags(model), *more]
+        new, resumed = [], []
+        for number in range(config.rounds):
+            out = scratch / f"start-{model}-{number}"
+            new.append(seconds_to_work(flags, out))
+            pretend_committed(out, num_committed)
+            resumed.append(seconds_to_work(flags, out))
+        yield {
+            "section": f"start, s, {num_committed + 2} shards",
+            "model": model,
+            "new": _spread(new),
+            f"with {num_committed} committed": _spread(resumed),
+        }
+
+
 def dispatch(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Measure the loop that hands out shards, with simulated workers that have nothing to do."""
     rates = {f"{count} workers": _spread([simulate(count, 50_000) for _ in range(config.rounds)]) for count in WORKERS}
@@ -249,6 +282,7 @@ MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "limit": limit,
     "executors": executors,
     "peers": peers,
+    "start": start,
     "dispatch": dispatch,
     "plan": plan,
     "memory": memory,
