@@ -46,13 +46,14 @@ def test_dispatch_and_plan_by_the_command(pictures: Path, tmp_path: Path) -> Non
 
 def test_starts_by_the_command(data: Path, tmp_path: Path) -> None:
     flags = ["--images", data / "photos", "--models", "jobs.bench_model:head_only", "--rounds", 1, "--rows", 20]
+    flags += ["--num-images", 16]
     env = {"CAMRAY_CACHE": str(tmp_path / "cache")}
     done = Command("bench", "start", *flags, "--out", tmp_path / "bench.jsonl", env=env)
     assert done.code == 0, done.err
     started = json.loads((tmp_path / "bench.jsonl").read_text())
-    assert started["section"] == "start, s, 22 shards"
-    assert float(started["new"].split()[0]) > 1
-    assert float(started["with 20 committed"].split()[0]) > 1
+    assert started["section"] == "start, s, 20 of 22 shards committed"
+    assert float(started["new, 16 images"].split()[0]) > 1
+    assert float(started["resume"].split()[0]) > 1
 
 
 def test_stages_of_a_replica_by_the_command(data: Path, tmp_path: Path) -> None:
