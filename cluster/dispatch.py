@@ -140,6 +140,7 @@ class _Loop(Generic[Report]):
         self.failure: CamrayError | None = None  # of the last start that failed, or the last worker that cannot go on
         self.failed: dict[int, str] = {}  # shards that lacked storage or the machine, with the place where they did
         self.wanted = self.num_starting = 0
+        self.has_begun = False  # some worker has started
         self.out_of_memory_s: dict[str, float] = {}  # when a worker was not replaced for that, by place
         self.copied: set[int] = set()  # slow shards that two workers hold
         self.spent_s: deque[float] = deque(maxlen=RECENT)
@@ -248,7 +249,8 @@ class _Loop(Generic[Report]):
         return {place for place, times in self.failed_starts.items() if times >= MAX_FAILED_STARTS}
 
     def _started(self, member: _Member[Report]) -> None:
-        if not any(other.started for other in self.members):
+        if not self.has_begun:
+            self.has_begun = True
             say(BEGINS)
         member.started = True
         self.num_starting -= 1
