@@ -11,13 +11,7 @@ from cam_ops.maps import MapConfig
 from cam_ops.settings import ExplainConfig, ModelConfig
 from cluster.labels import OWN
 from cluster.manifest import is_manifest
-from cluster.resources import (
-    CompileChoice,
-    DeviceChoice,
-    ExecutorName,
-    PrecisionChoice,
-    check_execution,
-)
+from cluster.resources import CompileChoice, DeviceChoice, ExecutorName, PrecisionChoice, check_execution
 from cluster.sources import source_address
 from cluster.store_options import StorageOptions, parse_options
 from cluster.tars import is_tars

@@ -12,12 +12,7 @@ from cluster.asked import compute_again, explain_again, names_network_of, networ
 from cluster.label_config import LabelConfig
 from cluster.labels import OWN
 from cluster.request import Run, read_run, refuse_another
-from cluster.resources import (
-    Work,
-    choose_device,
-    choose_replicas,
-    open_executor,
-)
+from cluster.resources import Work, choose_device, choose_replicas, open_executor
 from cluster.resume import finish, pending_shards, refuse_strangers, run_missing
 from cluster.rundir import RunDir, open_run_dir
 from cluster.sources import source_address
