@@ -22,6 +22,7 @@ from cam_ops.models import load_classifier
 from cam_ops.scores import NUM_TOP, best_classes, choose_classes, class_scores
 from cam_ops.settings import ModelConfig
 from cam_ops.views import Mapper
+from cluster.allocator import keep_freed_memory
 from cluster.compilation import compile_mapper
 from cluster.console import say
 from cluster.dispatch import SUSPICIOUS_DEATHS
@@ -56,6 +57,7 @@ class CamWorker:
         self.run = run = self.membership.run
         request = run.request
         check_source(request.images, run_dir.options)
+        keep_freed_memory()
         cv2.setNumThreads(0)
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a picture, its row says
         warnings.filterwarnings("ignore", module=r"PIL\.")
