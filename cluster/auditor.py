@@ -6,7 +6,6 @@ import cv2
 import pyarrow as pa
 
 from cam_ops.counts import Split, no_counts
-from cam_ops.errors import StorageError
 from cluster.audit_tables import DETECTIONS, PER_IMAGE
 from cluster.audited_images import ShardAudit
 from cluster.audited_shard import ShardTables
@@ -17,7 +16,7 @@ from cluster.request import maps_of
 from cluster.rows import ShardReport
 from cluster.rundir import RunDir
 from cluster.truth import read_truth_shard
-from cluster.verify import maps_problems, read_table
+from cluster.verify import damaged, maps_problems, read_table
 
 
 def part_of(table: str, part: int) -> str:
@@ -49,7 +48,7 @@ class Auditor:
 
     def run_shard(self, part: int, number: int, deaths: int = 0) -> ShardReport:
         """Audit one part; `number` counts the calls from 0 on. Raises StorageError where the run is damaged."""
-        with self.turns.take(number):
+        with self.turns.take(number, lambda: None):
             counts, statuses = no_counts(self.split), Counter[str]()
             per_image, detections = [PER_IMAGE.empty_table()], [DETECTIONS.empty_table()]
             for shard in self.parts[part]:
@@ -66,10 +65,7 @@ class Auditor:
         images = read_table(self.run_dir, self.run, "images", shard)
         heatmaps = read_table(self.maps_dir, self.maps_run, "heatmaps", shard)
         if problems := maps_problems(self.run, read_shard(self.run_dir, shard), images, heatmaps):
-            raise StorageError(
-                f"shard {shard} of {self.run_dir.root} is damaged: {problems[0]}; run its `{self.run.command}` command "
-                "again with --repair, then this one"
-            )
+            raise damaged(self.run_dir, self.run, shard, problems[0])
         return ShardTables(
             images=images,
             heatmaps=heatmaps,

@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from cam_ops.arrays import F32
-from cam_ops.errors import StorageError
 from cam_ops.recipes import LabelledMaps
 from cluster.plan import read_shard
 from cluster.request import Run, maps_of
 from cluster.rows import CORNERS
 from cluster.rundir import RunDir
 from cluster.truth import read_truth_shard
-from cluster.verify import maps_problems, read_table
+from cluster.verify import damaged, maps_problems, read_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,7 @@ def read_maps(
     for shard, places in sorted(by_shard.items()):
         images, heatmaps = (read_table(maps_dir, maps_run, table, shard) for table in ("images", "heatmaps"))
         if problems := maps_problems(maps_run, read_shard(run_dir, shard), images, heatmaps):
-            raise StorageError(f"shard {shard} of {maps_dir.root} is damaged: {problems[0]}; see `verify`")
+            raise damaged(maps_dir, maps_run, shard, problems[0])
         at = {key: number for number, key in enumerate(_keys(heatmaps))}
         raw_Nhw = heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy().reshape(-1, *run.grid)
         for place in places:

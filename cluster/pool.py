@@ -147,7 +147,7 @@ def _ask(host: str, port: int, target: str, answer: Future[None]) -> None:
     except grpc.FutureTimeoutError:
         reason = f"what listens there did not answer as Ray does in {CONNECT_TIMEOUT_S:.0f} s"
         answer.set_exception(ConnectionError(reason))
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001  raised where the answer is awaited, which otherwise has no end
         answer.set_exception(error)
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from cluster.replica import Membership, Turns
 from cluster.request import maps_of
 from cluster.rows import CORNERS, Pairs, ShardReport, box_maps, boxes_file, table_file
 from cluster.rundir import RunDir
-from cluster.verify import maps_problems, read_table
+from cluster.verify import damaged, maps_problems, read_table
 
 
 class Reboxer:
@@ -37,27 +38,25 @@ class Reboxer:
         `number` counts the calls from 0 on; in that order shards take their turn. `deaths` of replicas at this shard
         change nothing. Raises StorageError where its maps are damaged.
         """
-        reach(f"fetch-{shard}")
-        try:
-            planned, images, heatmaps = self._read(shard)
-            problems = maps_problems(self.maps_run, planned, images, heatmaps)
-        except StorageError as error:
-            problems = [str(error)]
-        with self.turns.take(number):
-            if problems:
-                raise StorageError(
-                    f"shard {shard} of {self.maps_dir.root} is damaged: {problems[0]}; run its `label` command again "
-                    "with --repair, then this one"
-                )
+        with self.turns.take(number, partial(self._read, shard)) as (planned, images, heatmaps):
             self.membership.publish(shard, self._tables(planned, images, heatmaps))
         return ShardReport(shard=shard, statuses=dict(Counter(images["status"].to_pylist())))
 
     def _read(self, shard: int) -> tuple[pa.Table, pa.Table, pa.Table]:
         """Return a shard's rows of the plan, and what the run with the maps says of it."""
+        reach(f"fetch-{shard}")
         with ThreadPoolExecutor(self.num_threads) as pool:
             images = pool.submit(read_table, self.maps_dir, self.maps_run, "images", shard)
             heatmaps = pool.submit(read_table, self.maps_dir, self.maps_run, "heatmaps", shard)
-            return read_shard(self.run_dir, shard), images.result(), heatmaps.result()
+            planned = read_shard(self.run_dir, shard)
+        try:
+            read = planned, images.result(), heatmaps.result()
+            problems = maps_problems(self.maps_run, *read)
+        except StorageError as error:
+            problems = [str(error)]
+        if problems:
+            raise damaged(self.maps_dir, self.maps_run, shard, problems[0])
+        return read
 
     def _tables(self, planned: pa.Table, images: pa.Table, heatmaps: pa.Table) -> dict[str, bytes]:
         """Return the bytes of the two files, in the order of publication."""

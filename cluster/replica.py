@@ -1,14 +1,17 @@
 """What replicas have in common, whatever they do: the run they belong to, turns, the publication of a shard."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition
+from typing import TypeVar
 
 from cam_ops.errors import StorageError
 from cluster.failpoints import reach
 from cluster.request import Run, read_run
 from cluster.rundir import RUN, RunDir, shard_name
+
+Value = TypeVar("Value")
 
 
 class Membership:
@@ -46,12 +49,17 @@ class Turns:
         self.next = 0
 
     @contextmanager
-    def take(self, number: int) -> Iterator[None]:
-        """Wait for the turn of `number`; leaving it, by an error too, gives it to the next."""
-        with self.condition:
-            self.condition.wait_for(lambda: self.next == number)
+    def take(self, number: int, prepare: Callable[[], Value]) -> Iterator[Value]:
+        """Prepare at once, wait for the turn of `number`, give what was prepared; then, or upon an error of either,
+        pass the turn on.
+        """
         try:
-            yield
+            try:
+                prepared = prepare()
+            finally:
+                with self.condition:
+                    self.condition.wait_for(lambda: self.next == number)
+            yield prepared
         finally:
             with self.condition:
                 self.next += 1

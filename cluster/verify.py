@@ -160,6 +160,14 @@ def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Ta
     return problems
 
 
+def damaged(run_dir: RunDir, run: Run, shard: int, problem: object) -> StorageError:
+    """Return the refusal of a shard whose files have a problem, with the cure."""
+    return StorageError(
+        f"shard {shard} of {run_dir.root} is damaged: {problem}; run its `{run.command}` command again with --repair, "
+        "then this one"
+    )
+
+
 def _rows_fit(images: pa.Table, table: pa.Table) -> bool:
     rows = table["row"].to_numpy()
     return len(rows) == 0 or bool(rows.min() >= 0 and rows.max() < len(images))

@@ -37,6 +37,8 @@ from cluster.rows import BatchMaps, Picture, ShardReport, ShardRows, joined_maps
 from cluster.rundir import RunDir
 from cluster.sources import check_source
 
+Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, S, S, 3), their pictures
+
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
@@ -89,33 +91,36 @@ class CamWorker:
         `number` counts the calls from 0 on; in that order shards take their turn. After two `deaths` of replicas at
         this shard its images are suspected of them.
         """
+        with self.turns.take(number, partial(self._open, shard, deaths)) as (planned, quarantine, batches):
+            if deaths >= SUSPICIOUS_DEATHS:
+                report = self._publish(shard, self._label_carefully(planned, quarantine, batches))
+                quarantine.end()
+                return report
+            rows = self._label(planned, batches)
+            if self.device.type == "cpu":
+                return self._publish(shard, rows)
+        return self._publish(shard, rows)  # while the next shard has the GPU
+
+    def _open(self, shard: int, deaths: int) -> tuple[pa.Table, Quarantine, Batches]:
+        """Read what is known of a shard, and begin to fetch its pictures unless they are suspected."""
         reach(f"fetch-{shard}")
         planned = read_shard(self.run_dir, shard)
         quarantine = read_quarantine(self.run_dir, shard, after_death=deaths > SUSPICIOUS_DEATHS)
         if deaths >= SUSPICIOUS_DEATHS:
-            with self.turns.take(number):
-                report = self._publish(shard, self._label_carefully(planned, quarantine))
-                quarantine.end()
-                return report
-        batches = self.loader.open(planned, quarantine.bad)
-        if self.device.type == "cuda":
-            with self.turns.take(number):
-                rows = self._label(planned, batches)
-            return self._publish(shard, rows)  # while the next shard has the GPU
-        with self.turns.take(number):
-            return self._publish(shard, self._label(planned, batches))
+            return planned, quarantine, self.loader.open_carefully(planned, quarantine)
+        return planned, quarantine, self.loader.open(planned, quarantine.bad)
 
-    def _label(self, planned: pa.Table, batches: Iterator[tuple[Tensor, list[Picture]]]) -> ShardRows:
+    def _label(self, planned: pa.Table, batches: Batches) -> ShardRows:
         rows, point = ShardRows(self.run, planned), f"forward-{planned['shard'][0].as_py()}"
         for pixels_BSS3, pictures in batches:
             rows.add(pictures, self.explain(pixels_BSS3, pictures))
             reach(point)
         return rows
 
-    def _label_carefully(self, planned: pa.Table, quarantine: Quarantine) -> ShardRows:
+    def _label_carefully(self, planned: pa.Table, quarantine: Quarantine, batches: Batches) -> ShardRows:
         """Do the same, with a note of where the network is at work: one image at a time where replicas died before."""
         rows, first_row = ShardRows(self.run, planned), 0
-        for pixels_BSS3, pictures in self.loader.open_carefully(planned, quarantine):
+        for pixels_BSS3, pictures in batches:
             if first_row in quarantine.split or len(pictures) == 1:
                 maps = self._explain_one_by_one(pixels_BSS3, pictures, first_row, quarantine)
             else:

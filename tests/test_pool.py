@@ -70,6 +70,11 @@ def test_what_listens_and_is_not_ray_is_refused_in_seconds() -> None:
             RayExecutor(address)
 
 
+def test_an_address_that_no_host_can_have_is_refused() -> None:
+    with pytest.raises(MachineError, match=r"cannot join the Ray cluster at a\.\.b:1: "):
+        RayExecutor("a..b:1")
+
+
 def test_sigterm_while_a_cluster_is_asked_whether_it_is_ray_exits_130(pictures: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         words = ["label", "--images", str(pictures), "--out", str(tmp_path / "run"), "--model", "resnet18"]

@@ -1,6 +1,7 @@
 """A replica that is given shards by several threads."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -40,28 +41,32 @@ def test_threads_take_their_turns_by_number_whatever_order_they_arrive_in(arriva
     turns, taken = Turns(), []
 
     def take(number: int) -> None:
-        with turns.take(number):
-            taken.append(("in", number))
+        with turns.take(number, lambda: -number) as prepared:
+            taken.append(("in", -prepared))
             taken.append(("out", number))
 
     started_in_order(arrival, take)
     assert taken == [(what, number) for number in range(5) for what in ("in", "out")]
 
 
-def test_an_error_gives_the_turn_to_the_next() -> None:
+@pytest.mark.parametrize("moment", ["before its turn", "amid its turn"])
+def test_an_error_gives_the_turn_to_the_next(moment: str) -> None:
     turns, taken, raised = Turns(), [], []
+
+    def reach(number: int, here: str) -> None:
+        if (number, here) == (1, moment):
+            raise ValueError("a shard that cannot be labelled")
 
     def take(number: int) -> None:
         try:
-            with turns.take(number):
+            with turns.take(number, partial(reach, number, "before its turn")):
+                reach(number, "amid its turn")
                 taken.append(number)
-                if number == 1:
-                    raise ValueError("a shard that cannot be labelled")
         except ValueError:
             raised.append(number)
 
     started_in_order([3, 2, 1, 0], take)
-    assert (taken, raised) == ([0, 1, 2, 3], [1])
+    assert (taken, raised) == ([0, 2, 3], [1])
 
 
 def test_a_replica_that_publishes_when_all_is_over_changes_nothing(pictures: Path, tmp_path: Path) -> None:
