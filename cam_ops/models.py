@@ -19,7 +19,7 @@ from cam_ops.classes import ClassList, class_list, numbered_classes, read_class_
 from cam_ops.dilation import dilate_last_stage
 from cam_ops.errors import CamrayError, MachineError, UsageError
 from cam_ops.settings import Interpolation, ModelConfig, Preprocessing
-from cam_ops.zoo import TIMM, Architecture, find_architecture
+from cam_ops.zoo import TENSORFLOW_SCALED, TIMM, Architecture, find_architecture
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
@@ -138,7 +138,7 @@ def import_factory(path: str) -> Callable[[], nn.Module]:
     module_name, _, function_name = path.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"--model {path}: cannot import the factory: {type(error).__name__}: {error}") from error
     return factory  # type: ignore[no-any-return]
 
@@ -191,8 +191,9 @@ def _network_from_file(known: Architecture, path: Path) -> nn.Module:
             f"of another shape {_some(misshapen)}; is --model the network that was trained?"
         )
     network.load_state_dict(state)
-    if known.as_default and hashlib.sha256(path.read_bytes()).hexdigest().startswith(known.default_hash):
-        known.as_default(network)
+    digits = TENSORFLOW_SCALED.get(known.name)
+    if digits and hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits):
+        network.transform_input = True  # type: ignore[assignment]
     return network
 
 

@@ -16,7 +16,8 @@ from cam_ops.errors import MachineError, UsageError
 from cam_ops.settings import Interpolation
 
 TIMM = "timm:"
-INCEPTIONS = ("googlenet", "inception_v3")  # torchvision's own weights for them expect TensorFlow's input scaling
+TENSORFLOW_SCALED = {"googlenet": "1378be20", "inception_v3": "0cc3c7bd"}
+"""Networks whose weights by torchvision expect TensorFlow's input scaling, and how the sha256 of their file begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +27,6 @@ class Architecture:
     name: str
     path: str  # for the model's digest
     build: Callable[..., nn.Module]  # with random, seeded weights; takes num_classes
-    as_default: Callable[[nn.Module], None] | None  # what default weights expect of it beyond its parameters
-    default_hash: str  # the first digits of the sha256 of the file of those that do
     pretrained: Callable[[], tuple[nn.Module, list[str] | None]]  # with default weights and the names of its classes
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -61,13 +60,10 @@ def _torchvision(name: str) -> Architecture:
         )
     default = torchvision.models.get_model_weights(name).DEFAULT
     preset = default.transforms()
-    fixed = {"init_weights": True} if name in INCEPTIONS else {}  # they warn without it
+    fixed = {"init_weights": True} if name in TENSORFLOW_SCALED else {}  # they warn without it
 
     def build(**arguments: Any) -> nn.Module:
         return _seeded(torchvision.models.get_model, name, weights=None, **fixed, **arguments)
-
-    def as_default(network: nn.Module) -> None:
-        network.transform_input = True  # type: ignore[assignment]
 
     def pretrained() -> tuple[nn.Module, list[str]]:
         network = build()
@@ -76,8 +72,8 @@ def _torchvision(name: str) -> Architecture:
         except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise _no_default(name, default.url, error) from None
         network.load_state_dict(state)
-        if name in INCEPTIONS:
-            as_default(network)
+        if name in TENSORFLOW_SCALED:
+            network.transform_input = True  # type: ignore[assignment]
         return network, default.meta["categories"]
 
     side = preset.crop_size[0]
@@ -85,8 +81,6 @@ def _torchvision(name: str) -> Architecture:
         name=name,
         path=f"torchvision.models:{name}",
         build=build,
-        as_default=as_default if name in INCEPTIONS else None,
-        default_hash=default.url.rpartition("-")[2].partition(".")[0],
         pretrained=pretrained,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
@@ -127,8 +121,6 @@ def _timm(name: str) -> Architecture:
         name=f"timm:{name}",
         path=f"timm.models:{name}",
         build=build,
-        as_default=None,
-        default_hash="",
         pretrained=pretrained,
         mean=default["mean"],
         std=default["std"],

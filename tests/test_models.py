@@ -2,7 +2,6 @@
 
 import hashlib
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import torchvision
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.models import _network_from_file, classes_for, load_classifier, model_digest
 from cam_ops.settings import ModelConfig
-from cam_ops.zoo import find_architecture
+from cam_ops.zoo import TENSORFLOW_SCALED, find_architecture
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +59,24 @@ def test_a_pickle_with_a_payload_is_refused_and_does_not_run(tmp_path: Path, mon
     assert not (tmp_path / "payload-ran").exists()
 
 
-def test_official_inception_weights_from_a_file_get_the_input_scaling_that_they_expect(tmp_path: Path) -> None:
+def test_official_inception_weights_from_a_file_get_the_input_scaling_that_they_expect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, digits in TENSORFLOW_SCALED.items():
+        assert torchvision.models.get_model_weights(name).DEFAULT.url.endswith(f"-{digits}.pth")
     known = find_architecture("inception_v3")
-    assert known.default_hash == "0cc3c7bd"  # as in the name of torchvision's own file
     torch.save(known.build().state_dict(), tmp_path / "weights.pth")
     assert not _network_from_file(known, tmp_path / "weights.pth").transform_input
     digest = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
-    assert _network_from_file(replace(known, default_hash=digest[:8]), tmp_path / "weights.pth").transform_input
+    monkeypatch.setitem(TENSORFLOW_SCALED, "inception_v3", digest[:8])
+    assert _network_from_file(known, tmp_path / "weights.pth").transform_input
+
+
+def test_a_module_that_exits_when_it_is_imported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "exiting.py").write_text("raise SystemExit(7)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="cannot import the factory: SystemExit: 7"):
+        load_classifier(ModelConfig(model="exiting:net", mean=(0, 0, 0), std=(1, 1, 1)))
 
 
 def test_weights_that_do_not_fit_name_their_keys(tmp_path: Path, ten_classes: dict) -> None:
