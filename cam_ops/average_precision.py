@@ -59,25 +59,18 @@ def _take_best(iou_M: F64, candidates_TM: Bools, free_TM: Bools) -> Bools:
     return found_T
 
 
-def average_precision(score_N: F32 | F64, matched_N: U16, ignored_N: U16, num_truth: int) -> F64:
-    """Return the average precision of one class at each IoU threshold, (T,), from its detections in all images.
-
-    Detections stand image by image, best first; of equal scores the earlier counts first. NaN without truth boxes: COCO
-    leaves such classes out of its means. `ap` is the mean over thresholds and classes, AP50 and AP75 over classes.
-    """
-    ones_1N, num_truth_1 = np.ones((1, len(score_N)), np.int64), np.array([num_truth])
-    ap_1T = weighted_average_precision(score_N, matched_N, ignored_N, ones_1N, num_truth_1)
-    return ap_1T.ravel()
-
-
 def weighted_average_precision(
     score_N: F32 | F64, matched_N: U16, ignored_N: U16, weight_BN: I64, num_truth_B: I64
 ) -> F64:
-    """Return what `average_precision` does where detections count several times, (B, T), for each row of weights.
+    """Return the average precision of one class at each IoU threshold, (B, T), for each row of its detections' weights.
 
-    The weight of a detection is that of its image, a whole number, as in a bootstrap; `num_truth_B` are weighted
-    sums. It is the average precision over as many copies of the images, each detection's copies side by side. Memory is
-    T float64 a weight: for many detections give few rows at a time.
+    Detections of all images stand image by image, best first; of equal scores the earlier counts first. NaN without
+    truth boxes: COCO leaves such classes out of its means. `ap` is the mean over thresholds and classes, AP50 and AP75
+    over classes.
+
+    The weight of a detection is that of its image, a whole number as in a bootstrap; `num_truth_B` are weighted sums.
+    It is the average precision over as many copies of the images, each detection's copies side by side. Memory is T
+    float64 a weight: for many detections give few rows at a time.
     """
     order_N = np.argsort(-score_N, kind="stable")
     is_hit_TN = (matched_N[order_N] & BITS_T[:, None]) > 0
@@ -93,12 +86,3 @@ def weighted_average_precision(
     ap_BT: F64 = (envelope_BTN * new_BTN).sum(2) / len(RECALLS)
     ap_BT[num_truth_B <= 0] = np.nan
     return ap_BT
-
-
-def hits_and_misses(matched_N: U16, ignored_N: U16, place: int = AT_50) -> tuple[int, int]:
-    """Count right and wrong detections at one IoU threshold.
-
-    Instance precision is hits / (hits + misses), instance recall hits / number of truth boxes, summed over classes.
-    """
-    bit = BITS_T[place]
-    return int(np.count_nonzero(matched_N & bit)), int(np.count_nonzero(((matched_N | ignored_N) & bit) == 0))

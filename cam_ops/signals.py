@@ -23,12 +23,11 @@ UNUSUAL = 1.5  # times the median of the other classes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapSignals:
-    """Signals of P maps, all (P,) but the peak; NaN where a map has no positive value."""
+    """Signals of P maps, all (P,); NaN where a map has no positive value."""
 
     entropy_P: F64  # Shannon entropy of the mass over the cells, over log n: 0 is one cell, 1 is uniform
     concentration_P: F64  # Gini index of the cells (Hurley & Rickard 2009): 0 is uniform, 1 - 1 / n is one cell
     border_mass_P: F64  # share of the mass in the outermost ring of cells; NaN where a grid is all ring
-    peak_P2: F64  # x, y of the centre of the largest cell, the first of equals, as fractions of the grid's sides
 
 
 def map_signals(raw_Phw: F32) -> MapSignals:
@@ -41,7 +40,6 @@ def map_signals(raw_Phw: F32) -> MapSignals:
         entropy_P=_entropy(share_Pn),
         concentration_P=_gini(share_Pn),
         border_mass_P=_border(share_Phw),
-        peak_P2=_peak(share_Phw),
     )
 
 
@@ -68,13 +66,6 @@ def _border(share_Phw: F64) -> F64:
         return np.full(share_Phw.shape[:-2], np.nan)
     border_P: F64 = share_Phw.sum((-2, -1)) - share_Phw[..., 1:-1, 1:-1].sum((-2, -1))
     return border_P
-
-
-def _peak(share_Phw: F64) -> F64:
-    height, width = share_Phw.shape[1:]
-    y_P, x_P = np.divmod(np.nan_to_num(share_Phw, nan=-1).reshape(len(share_Phw), height * width).argmax(1), width)
-    peak_P2 = np.stack([(x_P + 0.5) / width, (y_P + 0.5) / height], axis=1)
-    return np.where(np.isnan(share_Phw[:, 0, 0])[:, None], np.nan, peak_P2)
 
 
 def count_components(

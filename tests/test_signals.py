@@ -35,7 +35,6 @@ def test_one_cell_a_uniform_map_and_one_between() -> None:
     differences = 2 * (14 * 3 + 14 * 1 + 2)
     np.testing.assert_allclose(signals.concentration_P, [15 / 16, 0, differences / 256 / (2 * 4 / 16)], atol=1e-15)
     np.testing.assert_allclose(signals.border_mass_P, [0, 12 / 16, 0.75], atol=1e-15)
-    np.testing.assert_array_equal(signals.peak_P2, [[0.625, 0.375], [0.125, 0.125], [0.125, 0.125]])
 
 
 def test_entropy_is_scipys() -> None:
@@ -46,15 +45,15 @@ def test_entropy_is_scipys() -> None:
 
 def test_a_map_without_a_positive_value_has_no_signals_and_bad_values_count_as_nothing() -> None:
     signals = map_signals(maps([[-1] * 3] * 3, [[0] * 3] * 3, [[np.nan] * 3, [np.inf, 1, 0], [0] * 3]))
-    for values in (signals.entropy_P, signals.concentration_P, signals.border_mass_P, signals.peak_P2[:, 0]):
+    for values in (signals.entropy_P, signals.concentration_P, signals.border_mass_P):
         assert np.isnan(values).tolist() == [True, True, False]
-    assert (signals.entropy_P[2], signals.border_mass_P[2], signals.peak_P2[2].tolist()) == (0, 0, [0.5, 0.5])
+    assert (signals.entropy_P[2], signals.border_mass_P[2]) == (0, 0)
 
 
 def test_a_grid_that_is_all_border_has_no_border_mass_and_no_maps_have_no_signals() -> None:
     assert np.isnan(map_signals(maps([[1, 2], [3, 4]])).border_mass_P).all()
     assert map_signals(np.zeros((1, 1, 1), np.float32) + 1).entropy_P.tolist() == [0]
-    assert map_signals(np.zeros((0, 7, 7), np.float32)).peak_P2.shape == (0, 2)
+    assert map_signals(np.zeros((0, 7, 7), np.float32)).border_mass_P.shape == (0,)
 
 
 def test_two_blobs_are_two_components_above_what_lies_between_them() -> None:
