@@ -74,7 +74,8 @@ class _WatchAttention(TorchFunctionMode):
     ) -> Tensor:
         if is_causal or enable_gqa or (attn_mask is not None and attn_mask.dtype == torch.bool):
             raise UsageError("--method legrad knows plain attention only; this network masks it")
-        score_BHTT = query_BHTD @ key_BHTD.mT * (scale or query_BHTD.shape[-1] ** -0.5)
+        query_BHTD = query_BHTD * (scale or query_BHTD.shape[-1] ** -0.5)  # before the product, which fp16 may not hold
+        score_BHTT = query_BHTD @ key_BHTD.mT
         weights_BHTT = (score_BHTT if attn_mask is None else score_BHTT + attn_mask).softmax(-1)
         if weights_BHTT.ndim == 4 and weights_BHTT.shape[2] == weights_BHTT.shape[3]:
             weights_BHTT = self.on_weights(weights_BHTT)

@@ -4,7 +4,7 @@ Boxes are float32 ``(x0, y0, x1, y1)``, half-open: a one-pixel blob at row 3, co
 Letters: P maps, h, w the network's own grid, S the side of the enlarged map, N boxes or regions.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -98,14 +98,6 @@ def boxes_from_heatmaps(
         if threshold_P is None
         else threshold_P[map_N].astype(np.float32),
     )
-
-
-def joined_boxes(parts: list[MapBoxes], counts: list[int]) -> MapBoxes:
-    """Join the boxes of one batch of maps after the other, given how many maps each has; at least one batch."""
-    starts = np.cumsum([0, *counts])
-    shifted = [start + part.map_N for start, part in zip(starts, parts, strict=False)]
-    columns = {field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(MapBoxes)}
-    return MapBoxes(**{**columns, "map_N": np.concatenate(shifted)})
 
 
 def _wanted_regions(map_SS: F64, threshold: float, components: Components, mask_SS: Bools) -> tuple[I64, F64]:

@@ -76,7 +76,9 @@ def compile_to(path: Path, forward: Forward, pixels_BCSS: Tensor, device: torch.
             ) from error
         if dtype != torch.float32:
             _fold_norms(traced, forward.state_dict())
-        options = {"freezing": True, "aot_inductor.output_path": str(path)}
+        options: dict[str, Any] = {"freezing": True, "aot_inductor.output_path": str(path)}
+        if device.type == "cuda":
+            options["aot_inductor.embed_kernel_binary"] = True  # or its kernels are files that the library names
         try:
             torch._inductor.aot_compile(traced, (pixels_BCSS,), options=options)
         except OSError:  # of the disk, not of the network

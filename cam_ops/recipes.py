@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from cam_ops.arrays import F32, F64, I32, I64, Bools
-from cam_ops.boxes import BoxConfig, MapBoxes, boxes_from_heatmaps, joined_boxes
+from cam_ops.boxes import BoxConfig, MapBoxes, boxes_from_heatmaps
 from cam_ops.calibrating import NUM_FOLDS, best_setting, class_settings, fit_probability
 from cam_ops.calibration import RIGHT_IOU, ClassThresholds, ProbabilityModel, box_signals, thresholds_of
 from cam_ops.errors import UsageError
@@ -19,7 +19,6 @@ from cam_ops.maps import MapConfig
 
 NORMALISERS = ("max", "minmax", "ivr:20", "ivr:30", "ivr:40", "ivr:50", "ivr:60")
 THRESHOLDS = tuple(step / 40 for step in range(1, 29))
-MAPS_AT_ONCE = 256
 BOXES_AT_ONCE = 4096
 
 
@@ -43,7 +42,7 @@ class LabelledMaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class BoxRecipe:
     """How boxes are made; thresholds of single classes stand beside one of all."""
 
     side: int  # to which maps are enlarged
@@ -58,20 +57,11 @@ class Recipe:
         return thresholds_of(class_P, self.class_thresholds, self.boxes.threshold[0])
 
 
-def boxes_of(maps: LabelledMaps, recipe: Recipe, threshold_P: F64 | None = None) -> MapBoxes:
-    """Box the maps, some at a time; with a threshold for each where `threshold_P` is given."""
-    places_P = np.arange(len(maps))
-    parts = np.split(places_P, range(MAPS_AT_ONCE, len(maps), MAPS_AT_ONCE))
-    found = []
-    for part in parts:
-        some = maps.take(part)
-        own_P = None if threshold_P is None else threshold_P[part]
-        found.append(
-            boxes_from_heatmaps(
-                some.raw_Phw, some.rectangle_P4, some.size_P2, recipe.side, recipe.maps, recipe.boxes, own_P
-            )
-        )
-    return joined_boxes(found, [len(part) for part in parts])
+def boxes_of(maps: LabelledMaps, recipe: BoxRecipe, threshold_P: F64 | None = None) -> MapBoxes:
+    """Box the maps, with a threshold for each where `threshold_P` is given."""
+    return boxes_from_heatmaps(
+        maps.raw_Phw, maps.rectangle_P4, maps.size_P2, recipe.side, recipe.maps, recipe.boxes, threshold_P
+    )
 
 
 def are_right(maps: LabelledMaps, boxes: MapBoxes) -> Bools:
@@ -83,15 +73,15 @@ def are_right(maps: LabelledMaps, boxes: MapBoxes) -> Bools:
     return right_N
 
 
-def images_right(maps: LabelledMaps, recipe: Recipe) -> Bools:
-    """Say of each image whether its best box is right, by a recipe with one threshold of all."""
+def images_right(maps: LabelledMaps, recipe: BoxRecipe) -> Bools:
+    """Say of each image whether its best box is right, by a recipe."""
     boxes = boxes_of(maps, recipe, recipe.thresholds(maps.class_P))
     right_P, best_N = np.zeros(len(maps), np.bool_), boxes.rank_N == 0
     right_P[boxes.map_N[best_N]] = are_right(maps, boxes)[best_N]
     return right_P
 
 
-def sweep(maps: LabelledMaps, recipe: Recipe, thresholds: tuple[float, ...]) -> Bools:
+def sweep(maps: LabelledMaps, recipe: BoxRecipe, thresholds: tuple[float, ...]) -> Bools:
     """Say of each image, at each of the rising thresholds, whether its best box is right: (T, P)."""
     boxes = boxes_of(maps, replace(recipe, boxes=replace(recipe.boxes, threshold=thresholds)))
     number_N = np.searchsorted(np.array(thresholds, np.float32), boxes.threshold_N)
@@ -101,7 +91,7 @@ def sweep(maps: LabelledMaps, recipe: Recipe, thresholds: tuple[float, ...]) -> 
     return right_TP
 
 
-def fit_threshold(maps: LabelledMaps, own: Recipe) -> Recipe:
+def fit_threshold(maps: LabelledMaps, own: BoxRecipe) -> BoxRecipe:
     """Return the best normaliser and threshold of all, regions as in `own`; `own` where none is surely better."""
     normalisers = dict.fromkeys([*NORMALISERS, own.maps.normalise])
     recipes = [replace(own, maps=replace(own.maps, normalise=name), class_thresholds=()) for name in normalisers]
@@ -112,7 +102,7 @@ def fit_threshold(maps: LabelledMaps, own: Recipe) -> Recipe:
     return replace(recipes[normaliser], boxes=replace(own.boxes, threshold=(THRESHOLDS[place],)))
 
 
-def fit_classes(maps: LabelledMaps, shared: Recipe, shrinkage: float) -> tuple[Recipe, F64]:
+def fit_classes(maps: LabelledMaps, shared: BoxRecipe, shrinkage: float) -> tuple[BoxRecipe, F64]:
     """Return the recipe with thresholds of single classes where these differ from the shared one.
 
     Also the threshold that each image's class would have without a fifth of the images that holds it, for what is
@@ -135,7 +125,7 @@ def fit_classes(maps: LabelledMaps, shared: Recipe, shrinkage: float) -> tuple[R
     return replace(shared, class_thresholds=fitted_to(np.ones(len(maps), np.bool_))), threshold_P
 
 
-def fit_box_probability(maps: LabelledMaps, recipe: Recipe, threshold_P: F64 | None) -> ProbabilityModel:
+def fit_box_probability(maps: LabelledMaps, recipe: BoxRecipe, threshold_P: F64 | None) -> ProbabilityModel:
     """Fit the probability of being right to all boxes; raises UsageError where there is none."""
     boxes = boxes_of(maps, recipe, threshold_P)
     if not len(boxes.map_N):

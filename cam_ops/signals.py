@@ -77,7 +77,7 @@ def count_components(
     return np.bincount(found.map_N, minlength=len(raw_Phw))
 
 
-def attention(score_P: F32, signals: MapSignals, box_area_P: F64) -> F64:
+def doubt(score_P: F32, signals: MapSignals, box_area_P: F64) -> F64:
     """Return a value by which to look at maps, highest first: (P,), 0 to 4.
 
     The sum of four doubts, each 0 to 1: 1 - score, entropy, border mass, and 1 where there is no box (`box_area_P` is

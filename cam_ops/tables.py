@@ -65,7 +65,8 @@ BOXES = pa.schema(
         pa.field("threshold", pa.float32(), nullable=False),
     ]
 )
-"""One row per box, by image row, then class in order of explanation, then rank (0 = best of its image and class)."""
+"""One row per box, by image row, class in order of explanation, threshold in the order asked for, and rank (0 is best).
+"""
 
 CALIBRATED_BOXES = BOXES.append(pa.field("probability", pa.float32(), nullable=False))
 """The same in runs with a calibration: `probability` is that of IoU >= .5 with an object of the box's class."""

@@ -25,14 +25,14 @@ TOO_MANY = f"no interval: more than {MAX_WEIGHTED} detections"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Precision:
+class DetectionFigures:
     """Figures of detections, and the average precision of each class in percent."""
 
     figures: dict[str, Figure]
     ap_of: dict[int, float]
 
 
-def precision_of(batches: Iterator[pa.RecordBatch], split: Split) -> Precision:
+def precision_of(batches: Iterator[pa.RecordBatch], split: Split) -> DetectionFigures:
     """Return COCO's `ap`, `ap_50`, `ap_75`, and precision and recall of instances at IoU .5.
 
     `batches`, schema DETECTIONS, stand in the order of the plan, which decides between equal scores.
@@ -62,7 +62,7 @@ def precision_of(batches: Iterator[pa.RecordBatch], split: Split) -> Precision:
         "instance_recall": _ratio(hits_R, truth_R),
     }
     note = COCO if is_weighted else f"{COCO}; {TOO_MANY}"
-    return Precision(
+    return DetectionFigures(
         figures={name: Figure(value_R=100 * row, images=num_images, note=note) for name, row in values.items()},
         ap_of={class_id: 100 * float(ap_CRT[c, 0].mean()) for c, (class_id,) in enumerate(classes)},
     )

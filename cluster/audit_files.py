@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.arrays import F64
+from cam_ops.bootstrap import TAILS
 from cam_ops.errors import StorageError
 from cluster.documents import first_reason
 from cluster.parquet import decode
@@ -16,8 +17,7 @@ from cluster.rundir import RunDir
 
 METRICS, BOOTSTRAP, PER_IMAGE = "audit/metrics.json", "audit/bootstrap.parquet", "audit/per_image.parquet"
 MAX_METRICS_BYTES = 16 * 2**20
-MAX_REPLICATES = 10**6
-LOW_HIGH = (2.5, 97.5)  # percentiles
+MAX_REPLICATE_ROWS = 10**6
 DECIMALS = 9  # of a difference: 1.2 - 2.2 is to be -1
 
 
@@ -79,7 +79,7 @@ def read_replicates(run_dir: RunDir) -> dict[str, F64]:
     content, where = run_dir.read(BOOTSTRAP), run_dir.where(BOOTSTRAP)
     if content is None:
         raise StorageError(f"{where} is missing, though metrics.json is there; run `audit` again")
-    table = decode(content, where, max_rows=MAX_REPLICATES)
+    table = decode(content, where, max_rows=MAX_REPLICATE_ROWS)
     if not all(pa.types.is_float64(field.type) for field in table.schema):
         raise StorageError(f"expected columns of float64 in {where}; run `audit` again")
     return {name: table[name].to_numpy() for name in table.column_names}
@@ -138,5 +138,5 @@ def _interval(a_B: F64 | None, b_B: F64 | None) -> tuple[float | None, float | N
     change_B = (b_B - a_B)[np.isfinite(b_B - a_B)]
     if not len(change_B):
         return None, None, "it is undefined in every bootstrap replicate"
-    low, high = np.percentile(change_B, LOW_HIGH)
+    low, high = np.percentile(change_B, TAILS)
     return round(float(low), DECIMALS), round(float(high), DECIMALS), None

@@ -19,7 +19,7 @@ from cam_ops.counts import FIGURES, MICRO, SLICES, Counts, ImageValues, Split, c
 from cam_ops.images import BadImage
 from cam_ops.level_sets import NUM_LEVELS, LevelSets, best_overlap
 from cam_ops.localization import CORRECT_IOU
-from cam_ops.signals import attention, class_sums, count_components, map_signals
+from cam_ops.signals import class_sums, count_components, doubt, map_signals
 from cluster.audit_matches import Match, corloc_of, matches_of
 from cluster.audit_tables import DETECTIONS, PER_IMAGE
 from cluster.audited_shard import ShardTables, Shown, half_open, shown_by
@@ -160,7 +160,7 @@ class ShardAudit:
             "border_mass": signals.border_mass_P,
             "num_components": num_components,
             "box_area": box_area_P,
-            "attention": attention(score_P, signals, box_area_P),
+            "attention": doubt(score_P, signals, box_area_P),
         }
         for name, values in columns.items():
             for row, value in zip(chosen, values.tolist(), strict=True):

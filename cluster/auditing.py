@@ -22,16 +22,15 @@ from cam_ops.errors import StorageError, UsageError
 from cam_ops.localization import FAILURES
 from cam_ops.metrics import NO_BOXES, NO_CLASSES, Figure, corloc, curves, figures_of, missing, slices_of
 from cam_ops.signals import WHOLE_IMAGE, Shortcut, suspected_shortcuts
-from cluster.audit_detections import PRECISION, Precision, precision_of
+from cluster.audit_detections import PRECISION, DetectionFigures, precision_of
 from cluster.audit_images import class_rows, joined_parts, look_first, mapped, signal_summary
 from cluster.audit_tables import DETECTIONS, PER_IMAGE
 from cluster.auditor import part_of
 from cluster.parquet import decode, encode
-from cluster.plan import check_plan
 from cluster.progress import Progress
 from cluster.request import Run, existing_run, maps_of
 from cluster.resources import ExecutorName, Work, check_execution, choose_replicas, open_executor
-from cluster.resume import pending_shards
+from cluster.resume import refuse_incomplete
 from cluster.rundir import RunDir, open_run_dir
 from cluster.storage import is_store
 from cluster.store_options import StorageOptions, parse_options
@@ -109,12 +108,7 @@ def audit(config: AuditConfig) -> Audit:
     run_dir = open_run_dir(config.run, config.options)
     run = existing_run(run_dir)
     maps_of(run_dir, run)
-    if missing_shards := len(pending_shards(run_dir, run)):
-        raise StorageError(
-            f"{missing_shards} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run the same "
-            f"`{run.command}` command again to complete it, then this one"
-        )
-    check_plan(run_dir, run.plan)
+    refuse_incomplete(run_dir, run)
     audit_dir = RunDir(f"{run_dir.root}/audit", run_dir.options)
     with _own_dir(audit_dir) as own_dir:
         return _audit(config, run_dir, run, audit_dir, own_dir)
@@ -207,7 +201,7 @@ class _Findings:
 
     figures: dict[str, Figure]
     slices: dict[str, dict[str, Figure]]
-    precision: Precision | None
+    precision: DetectionFigures | None
     shortcuts: list[Shortcut]
 
 

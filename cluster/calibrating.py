@@ -16,8 +16,8 @@ from cam_ops.calibration import Calibration, ProbabilityModel
 from cam_ops.errors import UsageError
 from cam_ops.maps import MapConfig
 from cam_ops.recipes import (
+    BoxRecipe,
     LabelledMaps,
-    Recipe,
     are_right,
     boxes_of,
     fit_box_probability,
@@ -158,20 +158,20 @@ def calibrate(config: CalibrateConfig) -> CalibrationFile:
     return file
 
 
-def _others(request: Request) -> dict[str, Recipe]:
+def _others(request: Request) -> dict[str, BoxRecipe]:
     """Return what the calibrated recipe is held against: the run's own, the default, the seed post's."""
-    own = Recipe(
+    own = BoxRecipe(
         side=request.preprocessing.image_size,
         maps=request.maps,
         boxes=replace(request.boxes, threshold=request.boxes.threshold[:1]),
         class_thresholds=request.calibration.class_thresholds if request.calibration else (),
     )
-    default = Recipe(side=own.side, maps=MapConfig(), boxes=BoxConfig())
+    default = BoxRecipe(side=own.side, maps=MapConfig(), boxes=BoxConfig())
     blog = replace(default, maps=MapConfig(recipe="blog", normalise="minmax"), boxes=BoxConfig(threshold=(0.2,)))
     return {"run": own, "default": default, "blog": blog}
 
 
-def _judge(recipes: dict[str, Recipe], probability: ProbabilityModel, maps: LabelledMaps, seed_P: U64) -> HeldOut:
+def _judge(recipes: dict[str, BoxRecipe], probability: ProbabilityModel, maps: LabelledMaps, seed_P: U64) -> HeldOut:
     """Measure on images held out; `seed_P` are their seeds of the bootstrap."""
     weights_BP = poisson_weights(seed_P, NUM_REPLICATES).astype(np.float64)
     right = {name: images_right(maps, recipe) for name, recipe in recipes.items()}

@@ -3,12 +3,18 @@
 import sys
 
 ERASE = "\r\033[K"  # what a terminal shows on its last line: a state that may be there
+SHOWN_CHARACTERS = 200
 
 
 def shortened(value: object, most: int, kept: int | None = None) -> str:
     """Return a value as it stands in a message: of a text longer than `most` characters the first `kept`, or `most`."""
     text = str(value)
     return text if len(text) <= most else text[: kept or most] + "..."
+
+
+def shown(text: str) -> str:
+    """Return a name from outside as it stands in a message: quoted, and shortened where it is long."""
+    return repr(shortened(text, SHOWN_CHARACTERS))
 
 
 def say(sentence: str) -> None:

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from cam_ops.classes import ClassList
 from cam_ops.errors import UsageError
 from cam_ops.tables import LABELLED, LISTING
+from cluster.console import shown
 from cluster.listing import Listing
-from cluster.manifest import shown
 
 OWN = ("manifest", "tar")  # the source's own words, `Listing`'s column label
 WORDS = ("none", "folder", *OWN)

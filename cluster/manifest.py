@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.tables import LISTING
-from cluster.console import shortened
+from cluster.console import shown
 from cluster.disk_sort import ROWS_PER_BATCH, first_line, sort_rows
 from cluster.listing import Listing
 from cluster.parquet import stream
@@ -33,7 +33,6 @@ from cluster.store_options import NO_OPTIONS, StorageOptions
 SUFFIXES = (".parquet", ".csv")
 COLUMNS = ("uri", "image_id", "label")
 CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row; a dozen blocks are read ahead
-SHOWN_CHARACTERS = 200
 SUPPORTED = rf"^(file:///|(s3|gs)://{BUCKET.pattern}/)"
 
 
@@ -72,11 +71,6 @@ def _fetched(address: str, scratch: str, options: StorageOptions) -> str:
             f"cannot copy the manifest {address} to {scratch}: {error.strerror}; set TMPDIR to a folder with room"
         ) from None
     return str(path)
-
-
-def shown(text: str) -> str:
-    """Return a text from a manifest as it stands in a message: quoted, and shortened where it is long."""
-    return repr(shortened(text, SHOWN_CHARACTERS))
 
 
 def _folder_of(address: str) -> str:

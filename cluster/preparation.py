@@ -15,14 +15,14 @@ from cluster.asked import Compute, Network, compute_again, request_of
 from cluster.calibration_file import read_calibration
 from cluster.compilation import choose_compile
 from cluster.console import say
-from cluster.failpoints import reach
 from cluster.label_config import LabelConfig
 from cluster.labels import OWN, find_labels, label_images, labels_digest
 from cluster.listing import Listing
-from cluster.plan import auto_batch_size, auto_shard_size, plan_digest, write_plan
+from cluster.plan import Plan, auto_batch_size, auto_shard_size, write_plan
 from cluster.precision import choose_precision
-from cluster.request import Device, Request, Run, config_document, existing_run, publish_run, refuse_another
+from cluster.request import Device, Run, config_document, refuse_another
 from cluster.resources import UNIT
+from cluster.resume import begin
 from cluster.rundir import RunDir, open_run_dir
 from cluster.sources import open_listing
 
@@ -88,20 +88,21 @@ class Preparation:
         if config.overwrite:
             run_dir.clear()
         shard_size = config.shard_size or auto_shard_size(num_images, num_replicas, compute.batch_size)
-        plan = write_plan(run_dir, label_images(listing, labels_of), shard_size)
-        reach("plan")
-        run = Run(
+
+        def put_plan() -> Plan:
+            return write_plan(run_dir, label_images(listing, labels_of), shard_size)
+
+        plan = put_plan()
+        asked = Run(
             request=request,
             plan=plan,
             class_names=self.classes.names,
             grid=self.network.grid,
             config=config_document(config),
         )
-        if not publish_run(run_dir, run):
-            return _run_of_another_driver(run_dir, request)
-        reach("run")
-        if plan_digest(run_dir, plan) != plan.digest:  # one that lost the race for run.json wrote over ours
-            write_plan(run_dir, label_images(listing, labels_of), shard_size)
+        run = begin(run_dir, asked, put_plan)
+        if run is not asked:
+            return run
         say(self._said())
         say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
         auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
@@ -141,10 +142,3 @@ def _with_classes(config: LabelConfig, listing: Listing) -> LabelConfig:
 
 def _why(asked: object, reason: str) -> str:
     return "as asked" if asked else reason
-
-
-def _run_of_another_driver(run_dir: RunDir, request: Request) -> Run:
-    """Join the run that another driver has begun here in the meantime, or refuse it."""
-    run = existing_run(run_dir)
-    refuse_another(run_dir, run, request)
-    return run

@@ -6,19 +6,19 @@ for byte. `maps_from` in its run.json says where the maps are. The maps are only
 
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import tyro.conf
 
 from cam_ops.boxes import BoxConfig, Components
-from cam_ops.errors import StorageError, UsageError
+from cam_ops.errors import UsageError
 from cam_ops.maps import MapConfig, Recipe
 from cluster.calibration_file import calibrated
 from cluster.console import say
-from cluster.failpoints import reach
-from cluster.plan import check_plan, copy_plan, plan_digest
-from cluster.request import MapsFrom, Run, config_document, existing_run, maps_of, publish_run, read_run, refuse_another
+from cluster.plan import copy_plan
+from cluster.request import MapsFrom, Run, config_document, existing_run, maps_of, read_run, refuse_another
 from cluster.resources import ExecutorName, Work, check_execution, choose_replicas, open_executor
-from cluster.resume import finish, pending_shards, refuse_strangers, run_missing
+from cluster.resume import begin, finish, pending_shards, refuse_incomplete, refuse_strangers, run_missing
 from cluster.rundir import RunDir, open_run_dir
 from cluster.store_options import StorageOptions, parse_options
 from cluster.totals import Totals
@@ -106,7 +106,7 @@ def rebox(config: ReboxConfig) -> Totals:
     else:
         if not config.overwrite:
             refuse_strangers(run_dir)
-        run = _begin(config, run_dir, source_dir, asked)
+        run = _begin(config, run_dir, source_dir, source, asked)
     if pending_shards(run_dir, run):
         with closing(open_executor(config.executor, config.ray_address)) as executor:
             replicas = choose_replicas(config.replicas, "cpu", executor)
@@ -130,27 +130,17 @@ def _asked(config: ReboxConfig, source_dir: RunDir, source: Run) -> Run:
     )
 
 
-def _begin(config: ReboxConfig, run_dir: RunDir, source_dir: RunDir, asked: Run) -> Run:
-    """Copy the plan and publish run.json, the latter last; raises StorageError where the maps are not complete."""
-    if missing := len(pending_shards(source_dir, asked)):
-        raise StorageError(
-            f"{missing} of {asked.plan.num_shards} shards of {source_dir.root} are not committed; run the same `label` "
-            "command again to complete it, then this one"
-        )
-    check_plan(source_dir, asked.plan)
+def _begin(config: ReboxConfig, run_dir: RunDir, source_dir: RunDir, source: Run, asked: Run) -> Run:
+    """Begin the run with a copy of the plan; raises StorageError where the maps are not complete."""
+    refuse_incomplete(source_dir, source)
     if config.overwrite:
         run_dir.clear()
-    copy_plan(source_dir, run_dir, asked.plan)
-    reach("plan")
-    if not publish_run(run_dir, asked):
-        run = existing_run(run_dir)  # of another driver, which began it in the meantime
-        refuse_another(run_dir, run, asked.request, asked.maps_from)
-        return run
-    reach("run")
-    if plan_digest(run_dir, asked.plan) != asked.plan.digest:  # one that lost the race for run.json wrote over ours
-        copy_plan(source_dir, run_dir, asked.plan)
-    say(f"boxes from the maps of {source_dir.root}: {asked.plan.num_images} images in {asked.plan.num_shards} shards")
-    return asked
+    put_plan = partial(copy_plan, source_dir, run_dir, asked.plan)
+    put_plan()
+    run = begin(run_dir, asked, put_plan)
+    if run is asked:
+        say(f"boxes from the maps of {source_dir.root}: {run.plan.num_images} images in {run.plan.num_shards} shards")
+    return run
 
 
 def _work(run_dir: RunDir, run: Run) -> Work:

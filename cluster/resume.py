@@ -1,14 +1,15 @@
 """Do the shards of a run that are not committed, and add up: the same for a new run and for one that was cut off."""
 
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from cam_ops.errors import RefusedError
+from cam_ops.errors import RefusedError, StorageError
 from cluster.console import say
 from cluster.failpoints import reach
-from cluster.plan import check_plan
+from cluster.plan import check_plan, plan_digest
 from cluster.progress import Progress
-from cluster.request import Run
+from cluster.request import Run, existing_run, publish_run, refuse_another
 from cluster.resources import Replicas, Work
 from cluster.rundir import SUMMARY, TABLES, RunDir
 from cluster.totals import Totals, count_rows, summary_of
@@ -30,6 +31,33 @@ def refuse_strangers(run_dir: RunDir) -> None:
 def pending_shards(run_dir: RunDir, run: Run) -> list[int]:
     """Return the shards that are not committed, in order."""
     return sorted(set(range(run.plan.num_shards)) - run_dir.shards("images"))
+
+
+def refuse_incomplete(run_dir: RunDir, run: Run) -> None:
+    """Raise StorageError unless every shard of the run is committed and the plan is its own."""
+    if missing := len(pending_shards(run_dir, run)):
+        raise StorageError(
+            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run the same "
+            f"`{run.command}` command again to complete it, then this one"
+        )
+    check_plan(run_dir, run.plan)
+
+
+def begin(run_dir: RunDir, run: Run, write_plan: Callable[[], object]) -> Run:
+    """Publish run.json, the plan being in place: from here on the run exists.
+
+    Returns `run`, or one with the same request that another driver has begun in the meantime; raises RefusedError if
+    that one's request is another. `write_plan` puts the plan in place once more.
+    """
+    reach("plan")
+    if not publish_run(run_dir, run):
+        others = existing_run(run_dir)
+        refuse_another(run_dir, others, run.request, run.maps_from)
+        return others
+    reach("run")
+    if plan_digest(run_dir, run.plan) != run.plan.digest:  # one that lost the race for run.json wrote over ours
+        write_plan()
+    return run
 
 
 def run_missing(

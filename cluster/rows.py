@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cam_ops.arrays import F32, I32, I64
-from cam_ops.boxes import MapBoxes, boxes_from_heatmaps, joined_boxes
+from cam_ops.boxes import MapBoxes, boxes_from_heatmaps
 from cam_ops.calibration import box_signals
 from cam_ops.classes import parse_class_choice
 from cam_ops.tables import IMAGES, heatmaps_schema, with_metadata
@@ -160,26 +160,30 @@ class ShardRows:
         self.pictures: list[Picture] = []
         self.top: list[tuple[list[int], list[float]]] = []
         self.batches: list[tuple[int, BatchMaps]] = []  # with the row of the batch's first image
-        self.boxes: list[MapBoxes] = []  # of each batch
 
     def add(self, pictures: list[Picture], maps: BatchMaps) -> None:
-        """Add a batch, and box its maps."""
+        """Add a batch."""
         first_row = len(self.pictures)
         self.pictures += pictures
         top = zip(pictures, maps.top_class_BT.tolist(), maps.top_score_BT.tolist(), strict=False)
         self.top += [(classes, scores) if picture.status == "ok" else ([], []) for picture, classes, scores in top]
         self.batches.append((first_row, maps))
-        rectangle_B4 = np.array([picture.rectangle for picture in pictures], np.float32)
-        size_B2 = np.array([(picture.width, picture.height) for picture in pictures])
-        rectangle_P4, size_P2 = rectangle_B4[maps.image_P], size_B2[maps.image_P]
-        self.boxes.append(box_maps(self.run.request, maps.class_P, maps.raw_Phw, rectangle_P4, size_P2))
 
     def tables(self) -> dict[str, bytes]:
-        """Return the bytes of the three files, in the order of publication."""
+        """Box all maps, and return the bytes of the three files, in the order of publication."""
         assert len(self.pictures) == len(self.planned)
-        pairs = self._pairs()
+        maps = joined_maps(self.batches)
+        rectangle_P4 = np.array([picture.rectangle for picture in self.pictures], np.float32)[maps.image_P]
+        size_P2 = np.array([(picture.width, picture.height) for picture in self.pictures])[maps.image_P]
+        pairs = Pairs(
+            row_P=maps.image_P,
+            class_P=maps.class_P,
+            score_P=maps.score_P,
+            boxes=box_maps(self.run.request, maps.class_P, maps.raw_Phw, rectangle_P4, size_P2),
+        )
+        heatmaps = self._heatmaps(maps, rectangle_P4)
         return {
-            "heatmaps": table_file(self.run, "heatmaps", heatmaps_schema(self.run.grid), self._heatmaps(pairs)),
+            "heatmaps": table_file(self.run, "heatmaps", heatmaps_schema(self.run.grid), heatmaps),
             "boxes": boxes_file(self.run, self.planned, pairs),
             "images": table_file(self.run, "images", IMAGES, self._images(pairs)),
         }
@@ -189,35 +193,18 @@ class ShardRows:
         statuses = Counter(picture.status for picture in self.pictures)
         return ShardReport(shard=shard, statuses=dict(statuses))
 
-    def _pairs(self) -> Pairs:
-        """Lay the batches' pairs and boxes end to end."""
-        row_P = _joined([first_row + maps.image_P for first_row, maps in self.batches], np.int64)
-        counts = [len(maps.class_P) for _, maps in self.batches]
-        return Pairs(
-            row_P=row_P,
-            class_P=_joined([maps.class_P for _, maps in self.batches], np.int32),
-            score_P=_joined([maps.score_P for _, maps in self.batches], np.float32),
-            boxes=joined_boxes(self.boxes, counts),
-        )
-
-    def _heatmaps(self, pairs: Pairs) -> dict[str, object]:
-        raw = [maps.raw_Phw.ravel() for _, maps in self.batches]
-        residuals = [
-            pa.nulls(len(maps.class_P), pa.float32()) if maps.residual_P is None else pa.array(maps.residual_P)
-            for _, maps in self.batches
-        ]
+    def _heatmaps(self, maps: BatchMaps, rectangle_P4: F32) -> dict[str, object]:
         kind = heatmaps_schema(self.run.grid).field("heatmap").type
-        storage = pa.FixedSizeListArray.from_arrays(_joined(raw, np.float32), self.run.grid[0] * self.run.grid[1])
-        rectangle_B4 = np.array([picture.rectangle for picture in self.pictures], np.float32)
+        storage = pa.FixedSizeListArray.from_arrays(maps.raw_Phw.ravel(), self.run.grid[0] * self.run.grid[1])
         return {
-            **_place(self.planned, pairs.row_P),
-            "class_id": pairs.class_P,
-            "method": pa.repeat(self.run.request.explain.method, len(pairs.row_P)),
+            **_place(self.planned, maps.image_P),
+            "class_id": maps.class_P,
+            "method": pa.repeat(self.run.request.explain.method, len(maps.image_P)),
             "heatmap": pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type)),
-            **_corners(rectangle_B4[pairs.row_P]),
-            "score": pairs.score_P,
-            "logit": _joined([maps.logit_P for _, maps in self.batches], np.float32),
-            "residual": pa.chunked_array(residuals, pa.float32()),
+            **_corners(rectangle_P4),
+            "score": maps.score_P,
+            "logit": maps.logit_P,
+            "residual": pa.nulls(len(maps.image_P), pa.float32()) if maps.residual_P is None else maps.residual_P,
         }
 
     def _images(self, pairs: Pairs) -> dict[str, object]:
@@ -239,11 +226,6 @@ def _place(planned: pa.Table, row_N: I64) -> dict[str, object]:
     """Return what names the image of each row."""
     place = planned.select(["image_id", "shard", "row"]).take(pa.array(row_N))
     return {name: place[name] for name in place.column_names}
-
-
-def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
-    """Concatenate, also where there is nothing."""
-    return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
 def _corners(boxes_N4: F32) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """A run directory, local or on an object store: names of its files, and the only way in which a file gets there.
 
-A file appears whole or not at all. Nothing here ever deletes a published file, but for `clear`, which `--overwrite`
-calls.
+A file appears whole or not at all. A published file stays unless `clear`, `remove` or `remove_plan_from` is asked to
+delete it.
 """
 
 import os

@@ -17,7 +17,7 @@ from cluster.rows import CORNERS
 from cluster.rundir import RunDir, shard_name
 from cluster.sources import load_picture
 from cluster.store_options import NO_OPTIONS, StorageOptions
-from cluster.verify import checked_table
+from cluster.verify import damaged, read_tables
 
 MAX_CORNER = 2.0**24  # pixels
 
@@ -37,17 +37,16 @@ def read_labelled(run_dir: RunDir, run: Run, image_id: str) -> Labelled:
     if place is None:
         raise UsageError(f"{image_id!r} is no image of {run_dir.root}; ids are paths below {run.request.images}")
     shard, row = place
+    if not run_dir.exists(shard_name("images", shard)):
+        raise StorageError(
+            f"{image_id!r} is in shard {shard}, which is not done; run the same `{run.command}` command again"
+        )
     maps_dir, maps_run = maps_of(run_dir, run)
-    tables = {}
-    for table in ("images", "heatmaps", "boxes"):
-        its_dir, its_run = (maps_dir, maps_run) if table == "heatmaps" else (run_dir, run)
-        name = shard_name(table, shard)
-        content = its_dir.read(name)
-        if content is None:
-            cure = f"run the same `{run.command}` command again" if table == "images" else "see `verify`"
-            raise StorageError(f"{name}, which holds {image_id!r}, is missing; {cure}")
-        decoded = checked_table(its_run, table, name, content)
-        tables[table] = decoded.filter(np.equal(decoded["row"].to_numpy(), row)).to_pylist()
+    try:
+        found = read_tables(run_dir, run, maps_dir, maps_run, shard)
+    except StorageError as error:
+        raise damaged(run_dir, run, shard, error) from None
+    tables = {name: table.filter(np.equal(table["row"].to_numpy(), row)).to_pylist() for name, table in found.items()}
     corners = [row[name] for row in tables["heatmaps"] + tables["boxes"] for name in CORNERS]
     if len(tables["images"]) != 1 or not all(abs(corner) <= MAX_CORNER for corner in corners):
         raise StorageError(f"what {run_dir.root} says of {image_id!r} cannot be drawn; see `verify`")

@@ -31,9 +31,8 @@ import pyarrow.parquet as pq
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.tables import LISTING
-from cluster.console import say
+from cluster.console import say, shown
 from cluster.listing import Listing, image_id_of
-from cluster.manifest import shown
 from cluster.parquet import stream
 from cluster.storage import download, is_plain, is_store, list_objects, object_version, read_object
 from cluster.store_options import NO_OPTIONS, StorageOptions

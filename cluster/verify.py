@@ -48,7 +48,7 @@ def verify(run_dir: RunDir) -> Verdict:
     last_id: str | None = None
     for shard in committed:
         try:
-            tables = _read_tables(run_dir, run, maps_dir, maps_run, shard)
+            tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
             problems += [f"shard {shard}: {problem}" for problem in _shard_problems(run_dir, run, tables, shard)]
             first_id = tables["images"]["image_id"][0].as_py()
             if last_id is not None and first_id <= last_id:
@@ -80,7 +80,7 @@ def repair(run_dir: RunDir, run: Run) -> None:
                 run_dir.remove(shard_name(table, shard))
     for shard in sorted(run_dir.shards("images")):
         try:
-            tables = _read_tables(run_dir, run, maps_dir, maps_run, shard)
+            tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
             problems = _shard_problems(run_dir, run, tables, shard)
         except StorageError as error:
             problems = [str(error)]
@@ -89,7 +89,7 @@ def repair(run_dir: RunDir, run: Run) -> None:
             run_dir.remove(shard_name("images", shard))
 
 
-def _read_tables(run_dir: RunDir, run: Run, maps_dir: RunDir, maps_run: Run, shard: int) -> dict[str, pa.Table]:
+def read_tables(run_dir: RunDir, run: Run, maps_dir: RunDir, maps_run: Run, shard: int) -> dict[str, pa.Table]:
     """Read a shard's files, its maps where they are; raises StorageError where one is missing or no such table."""
     tables = {table: read_table(run_dir, run, table, shard) for table in ("boxes", "images")}
     return {**tables, "heatmaps": read_table(maps_dir, maps_run, "heatmaps", shard)}
@@ -101,11 +101,6 @@ def read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
     content = run_dir.read(name)
     if content is None:
         raise StorageError(f"{name} is missing, though its images are committed")
-    return checked_table(run, table, name, content)
-
-
-def checked_table(run: Run, table: str, name: str, content: bytes) -> pa.Table:
-    """Decode a file of a run; raises StorageError where it is no such table of this run."""
     decoded = decode(content, name, max_rows=run.plan.shard_size if table == "images" else MAX_ROWS)
     if document_of(decoded.schema).get("fingerprint") != run.request.fingerprint():
         raise StorageError(f"{name} belongs to another request")

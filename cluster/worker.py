@@ -27,6 +27,7 @@ from cluster.compilation import compile_mapper
 from cluster.console import say
 from cluster.dispatch import SUSPICIOUS_DEATHS
 from cluster.failpoints import reach
+from cluster.gpu import computing, loading
 from cluster.loader import Loader
 from cluster.plan import read_shard
 from cluster.precision import DTYPES
@@ -63,8 +64,7 @@ class CamWorker:
         cv2.setNumThreads(0)
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a picture, its row says
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        if request.device == "cpu":
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)  # on the CPU; before a GPU each thread that decodes would have a team of its own
         classifier = load_classifier(model)
         if classifier.digest != request.model_digest:
             raise OtherWeightsError(
@@ -75,9 +75,10 @@ class CamWorker:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means it
         shape = request.preprocessing
         self.mapper = Mapper(classifier.network, request.explain, shape.image_size, shape.mean, shape.std)
-        if request.compiled:
-            compile_mapper(self.mapper, request)
-        self.mapper.to(self.device, DTYPES[request.precision])
+        with loading(self.device, model.model):
+            if request.compiled:
+                compile_mapper(self.mapper, request)
+            self.mapper.to(self.device, DTYPES[request.precision])
         self.loader = Loader(shape, self.mapper.side, request.batch_size, num_threads, self.device, run_dir.options)
         self.part_size = request.batch_size  # images that the network takes at once
         self.num_top = min(NUM_TOP, len(run.class_names))
@@ -166,12 +167,21 @@ class CamWorker:
         first = 0
         while first < len(pictures):
             part = slice(first, first + self.part_size)
-            try:
-                parts.append((first, self._explain_part(pixels_BSS3[part], pictures[part])))
-                first = part.stop
-            except torch.OutOfMemoryError:
+            maps = self._try_part(pixels_BSS3[part], pictures[part])
+            if maps is None:
                 self._shrink_parts(pictures[first])
+            else:
+                parts.append((first, maps))
+                first = part.stop
         return parts[0][1] if len(parts) == 1 else joined_maps(parts)
+
+    def _try_part(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps | None:
+        """Return None where the GPU lacks the memory; what the pass had of it is free again then."""
+        try:
+            with computing(self.device):
+                return self._explain_part(pixels_BSS3, pictures)
+        except torch.OutOfMemoryError:
+            return None
 
     def _shrink_parts(self, picture: Picture) -> None:
         """Halve the parts; where they are single images, give this one up."""

@@ -44,6 +44,24 @@ def test_one_block_by_hand() -> None:
     assert_close_to(maps[1], torch.tensor([[3.0, 3.0], [0.0, 6.0]]) / 5)
 
 
+class Strong(nn.Module):
+    """Attends equally, too, by products of 40 * 40 * 64, which float16 does not hold as it does their eighth."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        forties = torch.full((len(tokens), 1, tokens.shape[1], 64), 40.0, dtype=tokens.dtype)
+        return functional.scaled_dot_product_attention(forties, forties, tokens[:, None])[:, 0].square()
+
+
+def test_products_before_their_scale_do_not_overflow_in_half_precision() -> None:
+    network = OneBlock()
+    network.block = Strong()
+    blocks = find_blocks(network, 2)
+    image = torch.tensor([[[[1.0, 0.0], [3.0, 1.0]], [[1.0, 1.0], [0.0, 2.0]], [[9.0, 9.0], [9.0, 9.0]]]])
+    maps = legrad(network.half(), image.half(), blocks, torch.tensor([0]), torch.tensor([1]))
+    # s = 3 green^2 of the mean token, whose green is 0.8: ds/dA of the class token's row is 4.8 green
+    torch.testing.assert_close(maps[0].float(), torch.tensor([[4.8, 4.8], [0.0, 9.6]]) / 5, rtol=2e-3, atol=0)
+
+
 def small_vit() -> nn.Module:
     torch.manual_seed(0)
     network = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=5).eval().requires_grad_(False)

@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cam_ops.errors import MachineError
+from cluster.gpu import loading
 from tests.conftest import ROOT, Command, TwoChannels, table_rows
 
 FLAGS = ["--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32, "--precision", "fp32", "--compile", "never"]
@@ -129,6 +131,20 @@ def test_a_machine_out_of_memory_costs_a_replica_and_no_image(pictures: Path, tm
     assert (done.code, done.result["ok"], (tmp_path / "marker").exists()) == (0, 13, True)
     assert "killed due to the node running low on memory" in done.err
     assert tables(out) == tables(whole)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_gpu_that_cannot_be_used_is_its_machines_fault() -> None:
+    with pytest.raises(MachineError, match="the GPU cannot be used: "), loading(torch.device("cuda"), "resnet18"):
+        raise AssertionError("not reached")
+
+
+def test_a_network_that_the_gpu_has_not_the_memory_for_is_its_machines_fault() -> None:
+    with (
+        pytest.raises(MachineError, match="the GPU has not the memory for resnet18"),
+        loading(torch.device("cpu"), "resnet18"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 class FitsFour(TwoChannels):

@@ -34,8 +34,11 @@ from tests.conftest import ROOT, Command, result_of, table_rows
 TWO = ["--model", "tests.conftest:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
 
 
+WITHOUT_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+
+
 def label(pictures: Path, out: Path, *more: object) -> Command:
-    exact = ["--executor", "inline", "--precision", "fp32"]
+    exact = ["--executor", "inline", "--device", "cpu", "--precision", "fp32"]
     return Command("label", "--images", pictures, "--out", out, *exact, *TWO, *more)
 
 
@@ -335,7 +338,7 @@ def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: P
         (["--out", ""], 2, "got an empty text"),
         (["--images="], 2, "got an empty text"),
         (["--mean", "nan", "0", "0"], 2, "expect finite numbers"),
-        (["--device", "cuda"], 6, "there is no GPU"),
+        pytest.param(["--device", "cuda"], 6, "there is no GPU", marks=WITHOUT_CUDA),
         (["--replicas", "2"], 2, "inline is one replica"),
         (["--model", "vgg11", "--weights", "random", "--method", "cam"], 2, "--method cam does not exist for this"),
         (["--layer", "layer5", "--method", "gradcam"], 2, "no such module; similar names are fc"),

@@ -10,9 +10,9 @@ from cam_ops.signals import (
     QUANTA,
     ClassSums,
     Shortcut,
-    attention,
     class_sums,
     count_components,
+    doubt,
     map_signals,
     suspected_shortcuts,
 )
@@ -68,7 +68,7 @@ def test_doubts_add_up() -> None:
     centre = [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
     signals = map_signals(maps(centre, centre, [[1] * 3] * 3, [[0] * 3] * 3, centre))
     score_P = np.array([1, 0.25, 0.5, 0, 1], np.float32)
-    values = attention(score_P, signals, np.array([0.5, 0.96, 0.3, np.nan, 0]))
+    values = doubt(score_P, signals, np.array([0.5, 0.96, 0.3, np.nan, 0]))
     np.testing.assert_allclose(values, [0, 0.75 + 1, 0.5 + 1 + 8 / 9, 4, 1], atol=1e-15)
 
 
