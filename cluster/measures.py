@@ -93,8 +93,9 @@ class Replica:
         rows = ShardRows(worker.run, self.planned)
         for pixels_BSS3, pictures in self.batches:
             maps = timed("forward and map", partial(worker.explain, pixels_BSS3, pictures))
-            timed("boxes", partial(rows.add, pictures, maps))
-        tables = timed("tables", rows.tables)
+            rows.add(pictures, maps)
+        boxes = timed("boxes", rows.box)
+        tables = timed("tables", partial(rows.tables, boxes))
         for table in TABLES:
             timed("publish", partial(worker.run_dir.publish, f"{table}/bench.parquet", tables[table]))
             worker.run_dir.remove(f"{table}/bench.parquet")
@@ -122,23 +123,23 @@ def on_all(replicas: Sequence[Apart], method: str, *arguments: Any) -> list[Any]
 class Measured:
     """A run of `label` by its command, from outside."""
 
-    seconds: float  # from the command to its end
     first_commit_s: float
     rate: float  # total
     steady: float  # between the moments when the first replica has, and the last one still has, a further shard
     bytes_per_image: float
     max_rss_mib: float  # of the driver
+    later_rss_mib: list[float]  # of the driver, every now and then from the first commit on
 
 
 def run_label(flags: Sequence[str], out: Path, num_replicas: int) -> Measured:
     """Run `label` into `out`, a new folder, and measure it. Raises RuntimeError with its output if it fails."""
     command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
     start_s, wall_s = time.perf_counter(), time.time()
-    max_rss_mib = 0.0
+    sizes: list[tuple[float, float]] = []
     with TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
         while process.poll() is None:
-            max_rss_mib = max(max_rss_mib, resident_mib(process.pid))
+            sizes.append((time.time(), resident_mib(process.pid)))
             time.sleep(0.05)
         seconds = time.perf_counter() - start_s
         if process.returncode:
@@ -147,12 +148,12 @@ def run_label(flags: Sequence[str], out: Path, num_replicas: int) -> Measured:
     commits = sorted((path.stat().st_mtime, _num_rows(path)) for path in out.glob("images/*.parquet"))
     num_images = sum(count for _, count in commits)
     return Measured(
-        seconds=seconds,
         first_commit_s=commits[0][0] - wall_s,
         rate=num_images / seconds,
         steady=_steady(commits, num_replicas),
         bytes_per_image=sum(path.stat().st_size for table in TABLES for path in (out / table).iterdir()) / num_images,
-        max_rss_mib=max_rss_mib,
+        max_rss_mib=max(size for _, size in sizes),
+        later_rss_mib=[size for moment, size in sizes if moment >= commits[0][0] and size],
     )
 
 

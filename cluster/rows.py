@@ -169,21 +169,19 @@ class ShardRows:
         self.top += [(classes, scores) if picture.status == "ok" else ([], []) for picture, classes, scores in top]
         self.batches.append((first_row, maps))
 
-    def tables(self) -> dict[str, bytes]:
-        """Box all maps, and return the bytes of the three files, in the order of publication."""
+    def box(self) -> MapBoxes:
+        """Box all maps."""
+        maps = joined_maps(self.batches)
+        size_P2 = np.array([(picture.width, picture.height) for picture in self.pictures])[maps.image_P]
+        return box_maps(self.run.request, maps.class_P, maps.raw_Phw, self._rectangles()[maps.image_P], size_P2)
+
+    def tables(self, boxes: MapBoxes) -> dict[str, bytes]:
+        """Return the bytes of the three files, in the order of publication."""
         assert len(self.pictures) == len(self.planned)
         maps = joined_maps(self.batches)
-        rectangle_P4 = np.array([picture.rectangle for picture in self.pictures], np.float32)[maps.image_P]
-        size_P2 = np.array([(picture.width, picture.height) for picture in self.pictures])[maps.image_P]
-        pairs = Pairs(
-            row_P=maps.image_P,
-            class_P=maps.class_P,
-            score_P=maps.score_P,
-            boxes=box_maps(self.run.request, maps.class_P, maps.raw_Phw, rectangle_P4, size_P2),
-        )
-        heatmaps = self._heatmaps(maps, rectangle_P4)
+        pairs = Pairs(row_P=maps.image_P, class_P=maps.class_P, score_P=maps.score_P, boxes=boxes)
         return {
-            "heatmaps": table_file(self.run, "heatmaps", heatmaps_schema(self.run.grid), heatmaps),
+            "heatmaps": table_file(self.run, "heatmaps", heatmaps_schema(self.run.grid), self._heatmaps(maps)),
             "boxes": boxes_file(self.run, self.planned, pairs),
             "images": table_file(self.run, "images", IMAGES, self._images(pairs)),
         }
@@ -193,7 +191,10 @@ class ShardRows:
         statuses = Counter(picture.status for picture in self.pictures)
         return ShardReport(shard=shard, statuses=dict(statuses))
 
-    def _heatmaps(self, maps: BatchMaps, rectangle_P4: F32) -> dict[str, object]:
+    def _rectangles(self) -> F32:
+        return np.array([picture.rectangle for picture in self.pictures], np.float32)
+
+    def _heatmaps(self, maps: BatchMaps) -> dict[str, object]:
         kind = heatmaps_schema(self.run.grid).field("heatmap").type
         storage = pa.FixedSizeListArray.from_arrays(maps.raw_Phw.ravel(), self.run.grid[0] * self.run.grid[1])
         return {
@@ -201,7 +202,7 @@ class ShardRows:
             "class_id": maps.class_P,
             "method": pa.repeat(self.run.request.explain.method, len(maps.image_P)),
             "heatmap": pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type)),
-            **_corners(rectangle_P4),
+            **_corners(self._rectangles()[maps.image_P]),
             "score": maps.score_P,
             "logit": maps.logit_P,
             "residual": pa.nulls(len(maps.image_P), pa.float32()) if maps.residual_P is None else maps.residual_P,

@@ -154,7 +154,7 @@ class CamWorker:
         return joined_maps(parts)
 
     def _publish(self, shard: int, rows: ShardRows) -> ShardReport:
-        self.membership.publish(shard, rows.tables())
+        self.membership.publish(shard, rows.tables(rows.box()))
         return rows.report(shard)
 
     def explain(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:

@@ -8,7 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,6 @@ from cluster.measures import (
     Measured,
     on_all,
     pretend_committed,
-    resident_mib,
     run_label,
     seconds_to_work,
     write_large_manifest,
@@ -221,53 +221,31 @@ def memory(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Watch the resident size of a replica over a run of --num-images in one process."""
     for model in config.models:
         flags = [*_label_flags(config, scratch, model), "--executor", "inline"]
-        command = [sys.executable, "-m", "jobs", "label", "--out", str(scratch / f"memory-{model}"), *flags]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        sizes: list[tuple[int, float]] = []
-        while process.poll() is None:
-            num_shards = len(list((scratch / f"memory-{model}" / "images").glob("*.parquet")))
-            sizes.append((num_shards, resident_mib(process.pid)))
-            time.sleep(1)
-        with_shards = [(shards, size) for shards, size in sizes if shards and size]
-        tenth = max(1, len(with_shards) // 10)
+        measured = run_label(flags, scratch / f"memory-{model}", 1)
+        sizes, tenth = measured.later_rss_mib, max(1, len(measured.later_rss_mib) // 10)
         yield {
             "section": f"memory, MiB, {config.num_images} images",
             "model": model,
-            "exit_code": process.returncode,
-            "after_a_tenth": f"{statistics.median(size for _, size in with_shards[tenth : 2 * tenth + 1]):.0f}",
-            "last_tenth": f"{statistics.median(size for _, size in with_shards[-tenth:]):.0f}",
-            "largest": f"{max(size for _, size in sizes):.0f}",
+            "after_a_tenth": f"{statistics.median(sizes[tenth : 2 * tenth + 1]):.0f}",
+            "last_tenth": f"{statistics.median(sizes[-tenth:]):.0f}",
+            "largest": f"{measured.max_rss_mib:.0f}",
         }
 
 
 def rebox(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Make new boxes of --num-images maps, copies of those of 512 pictures, in one process."""
-    source = scratch / "rebox"
-    run_label([*_label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
-    copies = Apart("cluster.copies:Copies", str(source), str(scratch / "rebox-copies"), config.num_images)
-    rates = [copies.call("rebox", str(scratch / f"rebox-{number}")) for number in range(config.rounds)]
-    copies.close()
-    yield {
-        "section": f"rebox, maps/s, {config.num_images} maps",
-        "by the clock": _spread([by_clock for by_clock, _ in rates]),
-        "of the processor's time": _spread([by_cpu for _, by_cpu in rates]),
-    }
+    with closing(_copies(config, scratch, "rebox")) as copies:
+        rates = [copies.call("rebox", str(scratch / f"rebox-{number}")) for number in range(config.rounds)]
+    yield {"section": f"rebox, maps/s, {config.num_images} maps", **_two_clocks(rates)}
 
 
 def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Audit --num-images maps, copies of those of 512 pictures, in one process; and boxes at all thresholds alone."""
-    source = scratch / "audit"
-    run_label([*_label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
-    copies = Apart("cluster.copies:Copies", str(source), str(scratch / "audit-copies"), config.num_images)
-    copies.call("audit", 200)  # compiles
-    rates = [copies.call("audit", 200) for _ in range(config.rounds)]
-    alone = [copies.call("score_maps", 64) for _ in range(config.rounds)]
-    copies.close()
-    yield {
-        "section": f"audit, maps/s, {config.num_images} maps",
-        "by the clock": _spread([by_clock for by_clock, _ in rates]),
-        "of the processor's time": _spread([by_cpu for _, by_cpu in rates]),
-    }
+    with closing(_copies(config, scratch, "audit")) as copies:
+        copies.call("audit", 200)  # compiles
+        rates = [copies.call("audit", 200) for _ in range(config.rounds)]
+        alone = [copies.call("score_maps", 64) for _ in range(config.rounds)]
+    yield {"section": f"audit, maps/s, {config.num_images} maps", **_two_clocks(rates)}
     yield {
         "section": "boxes at 1,000 thresholds, score maps/s of the processor's time",
         "camray, largest and all contours": _spread([ours for ours, _, _ in alone]),
@@ -290,6 +268,18 @@ MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "rebox": rebox,
     "audit": audit,
 }
+
+
+def _copies(config: BenchConfig, scratch: Path, name: str) -> Apart:
+    """Return `cluster.copies.Copies` of a run over 512 pictures."""
+    source = scratch / name
+    run_label([*_label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
+    return Apart("cluster.copies:Copies", str(source), f"{source}-copies", config.num_images)
+
+
+def _two_clocks(rates: list[tuple[float, float]]) -> Figure:
+    by_clock, by_cpu = zip(*rates, strict=True)
+    return {"by the clock": _spread(by_clock), "of the processor's time": _spread(by_cpu)}
 
 
 def _label_flags(config: BenchConfig, scratch: Path, model: str) -> list[str]:
@@ -334,7 +324,7 @@ def _peer_rate(config: BenchConfig, peer: str, model: str, num_images: int) -> f
     return float(json.loads(finished.stdout.splitlines()[-1])["images_per_s"])
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: Sequence[float]) -> str:
     """Return the median with the lowest and the highest value, three digits each."""
     return f"{_digits(statistics.median(values))} ({_digits(min(values))}-{_digits(max(values))})"
 
