@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from itertools import chain
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -298,6 +298,3 @@ def _layer_head(spatial: list[Spatial], logits_BK: Tensor) -> Head:
 def _some(names: list[str]) -> str:
     """Name a few of the last modules."""
     return ", ".join(names[-8:]) + (f" or {len(names) - 8} earlier ones" if len(names) > 8 else "")
-
-
-assert set(DECOMPOSABLE) < set(get_args(Kind))

@@ -60,7 +60,7 @@ def draw_box(image_HWC: U8, box_4: F32, caption: str, colour: tuple[int, int, in
     return drawn_HWC
 
 
-def blog_panels(raw_hw: F32, image_HWC: U8, side: int = 128) -> U8:
+def blog_panels(raw_hw: F32, image_HWC: U8, side: int) -> U8:
     """Draw the seed post's three pictures side by side: map, enlarged map, overlay; RGB (side, 3 * side, 3).
 
     As the post: min-max, bilinear enlargement to `side`, JET, overlay = 0.3 * heat map + 0.5 * picture.

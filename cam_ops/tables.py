@@ -12,7 +12,8 @@ SCHEMA_VERSION = "1.0.0"
 COORDINATES = "pixels of the original image after EXIF orientation, half-open: x1 - x0 is the width"
 METADATA_KEY = "camray"
 
-_CORNERS = [pa.field(name, pa.float32(), nullable=False) for name in ("x0", "y0", "x1", "y1")]
+CORNERS = ("x0", "y0", "x1", "y1")
+_CORNERS = [pa.field(name, pa.float32(), nullable=False) for name in CORNERS]
 _PLACE = [pa.field("shard", pa.int32(), nullable=False), pa.field("row", pa.int32(), nullable=False)]
 _IMAGE_ID = pa.field("image_id", pa.string(), nullable=False)
 _SOURCE = [

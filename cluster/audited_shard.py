@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from cam_ops.arrays import F32, F64, I64
+from cam_ops.tables import CORNERS
 from cluster.request import Run
-from cluster.rows import CORNERS, first_boxes
+from cluster.rows import corners_of, first_boxes, raw_maps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +55,14 @@ def shown_by(run: Run, tables: ShardTables) -> Shown:
         found_classes[int(row_N[start])].append(int(class_N[start]))
     return Shown(
         tables=tables,
-        raw_Phw=tables.heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy().reshape(-1, *run.grid),
-        rectangle_P4=np.stack([tables.heatmaps[name].to_numpy() for name in CORNERS], axis=1),
+        raw_Phw=raw_maps(tables.heatmaps),
+        rectangle_P4=corners_of(tables.heatmaps),
         row_P=row_P,
         class_P=class_P,
         place={key: p for p, key in enumerate(zip(row_P.tolist(), class_P.tolist(), strict=True))},
         boxes={(int(row_N[i]), int(class_N[i])): slice(i, end) for i, end in zip(starts, ends, strict=True)},
         found_classes=found_classes,
-        boxes_N4=np.stack([boxes[name].to_numpy() for name in CORNERS], axis=1),
+        boxes_N4=corners_of(boxes),
         box_score_N=boxes["score"].to_numpy(),
         box_area_N=boxes["area_fraction"].to_numpy(),
     )

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from cam_ops.arrays import F32
 from cam_ops.recipes import LabelledMaps
+from cam_ops.tables import CORNERS
 from cluster.plan import read_shard
 from cluster.request import Run, maps_of
-from cluster.rows import CORNERS
+from cluster.rows import raw_maps
 from cluster.rundir import RunDir
 from cluster.truth import read_truth_shard
 from cluster.verify import damaged, maps_problems, read_table
@@ -88,7 +89,7 @@ def read_maps(
         if problems := maps_problems(maps_run, read_shard(run_dir, shard), images, heatmaps):
             raise damaged(maps_dir, maps_run, shard, problems[0])
         at = {key: number for number, key in enumerate(_keys(heatmaps))}
-        raw_Nhw = heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy().reshape(-1, *run.grid)
+        raw_Nhw = raw_maps(heatmaps)
         for place in places:
             image = chosen[place]
             number = at.get((image.row, image.class_id))

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from cam_ops import wsol
 from cam_ops.arrays import F64, I64
 from cam_ops.level_sets import LevelSets
-from cam_ops.tables import LABELLED
+from cam_ops.tables import CORNERS, LABELLED
 from cluster.auditing import AuditConfig, audit
 from cluster.parquet import encode
 from cluster.plan import write_plan
 from cluster.reboxing import ReboxConfig, rebox
 from cluster.request import existing_run, publish_run
-from cluster.rows import CORNERS
+from cluster.rows import raw_maps
 from cluster.rundir import TABLES, open_run_dir, shard_name
 from cluster.truth import TruthConfig
 from cluster.verify import read_table
@@ -53,7 +53,7 @@ class Copies:
         """
         run_dir = open_run_dir(self.out)
         maps = read_table(run_dir, existing_run(run_dir), "heatmaps", 0)
-        raw_Phw = maps["heatmap"].combine_chunks().to_numpy_ndarray()[:number]
+        raw_Phw = raw_maps(maps)[:number]
         truth_G4 = np.array([[40, 40, 180, 200]])
         levels = LevelSets(wsol.SIDE)
 

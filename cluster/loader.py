@@ -21,7 +21,7 @@ from cluster.decoding import DecoderApart, Fitted, decode_and_fit
 from cluster.quarantine import Quarantine
 from cluster.rows import Picture
 from cluster.sources import read_image
-from cluster.store_options import NO_OPTIONS, StorageOptions
+from cluster.store_options import StorageOptions
 
 AHEAD = 2  # batches
 SOURCE = ("row", "image_id", "label", "uri", "offset", "size")
@@ -49,7 +49,7 @@ class Loader:
         batch_size: int,
         num_threads: int,
         device: torch.device,
-        options: StorageOptions = NO_OPTIONS,
+        options: StorageOptions,
     ) -> None:
         self.input = replace(preprocessing, image_size=side)
         self.batch_size = batch_size

@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from cam_ops.arrays import F32
 from cam_ops.errors import StorageError
 from cam_ops.tables import IMAGES
 from cluster.failpoints import reach
 from cluster.plan import read_shard
 from cluster.replica import Membership, Turns
 from cluster.request import maps_of
-from cluster.rows import CORNERS, Pairs, ShardReport, box_maps, boxes_file, table_file
+from cluster.rows import Pairs, ShardReport, box_maps, boxes_file, corners_of, raw_maps, table_file
 from cluster.rundir import RunDir
 from cluster.verify import damaged, maps_problems, read_table
 
@@ -61,16 +60,13 @@ class Reboxer:
     def _tables(self, planned: pa.Table, images: pa.Table, heatmaps: pa.Table) -> dict[str, bytes]:
         """Return the bytes of the two files, in the order of publication."""
         row_P = heatmaps["row"].to_numpy().astype(np.int64)
-        storage = heatmaps["heatmap"].combine_chunks().storage
-        raw_Phw: F32 = storage.flatten().to_numpy().reshape(-1, *self.run.grid)
-        rectangle_P4 = np.stack([heatmaps[name].to_numpy() for name in CORNERS], axis=1)
         size_B2 = np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
         class_P = heatmaps["class_id"].to_numpy()
         pairs = Pairs(
             row_P=row_P,
             class_P=class_P,
             score_P=heatmaps["score"].to_numpy(),
-            boxes=box_maps(self.run.request, class_P, raw_Phw, rectangle_P4, size_B2[row_P]),
+            boxes=box_maps(self.run.request, class_P, raw_maps(heatmaps), corners_of(heatmaps), size_B2[row_P]),
         )
         columns = {name: images[name].combine_chunks() for name in images.column_names}
         columns["num_boxes"] = pairs.counts(len(images), self.run.request)[1]

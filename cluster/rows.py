@@ -15,11 +15,9 @@ from cam_ops.arrays import F32, I32, I64
 from cam_ops.boxes import MapBoxes, boxes_from_heatmaps
 from cam_ops.calibration import box_signals
 from cam_ops.classes import parse_class_choice
-from cam_ops.tables import IMAGES, heatmaps_schema, with_metadata
+from cam_ops.tables import CORNERS, IMAGES, heatmaps_schema, with_metadata
 from cluster.parquet import encode
 from cluster.request import Request, Run
-
-CORNERS = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +225,18 @@ def _place(planned: pa.Table, row_N: I64) -> dict[str, object]:
     """Return what names the image of each row."""
     place = planned.select(["image_id", "shard", "row"]).take(pa.array(row_N))
     return {name: place[name] for name in place.column_names}
+
+
+def corners_of(table: pa.Table) -> F32:
+    """Return the boxes or rectangles of a table, (N, 4)."""
+    corners_N4: F32 = np.stack([table[name].to_numpy() for name in CORNERS], axis=1)
+    return corners_N4
+
+
+def raw_maps(heatmaps: pa.Table) -> F32:
+    """Return the maps of a table, (P, h, w)."""
+    raw_Phw: F32 = heatmaps["heatmap"].combine_chunks().to_numpy_ndarray()
+    return raw_Phw
 
 
 def _corners(boxes_N4: F32) -> dict[str, object]:

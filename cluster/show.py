@@ -11,12 +11,12 @@ from cam_ops.errors import StorageError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.maps import enlarge_and_normalise
 from cam_ops.overlays import COLOURS, blog_panels, draw_box, overlay
+from cam_ops.tables import CORNERS
 from cluster.plan import find_image
 from cluster.request import Run, existing_run, maps_of
-from cluster.rows import CORNERS
 from cluster.rundir import RunDir, shard_name
 from cluster.sources import load_picture
-from cluster.store_options import NO_OPTIONS, StorageOptions
+from cluster.store_options import StorageOptions
 from cluster.verify import damaged, read_tables
 
 MAX_CORNER = 2.0**24  # pixels
@@ -53,7 +53,7 @@ def read_labelled(run_dir: RunDir, run: Run, image_id: str) -> Labelled:
     return Labelled(image=tables["images"][0], heatmaps=tables["heatmaps"], boxes=tables["boxes"])
 
 
-def read_picture(labelled: Labelled, options: StorageOptions = NO_OPTIONS) -> U8:
+def read_picture(labelled: Labelled, options: StorageOptions) -> U8:
     """Decode the picture behind a row, RGB (H, W, 3); raises StorageError where it cannot be."""
     image = labelled.image
     try:
@@ -62,7 +62,7 @@ def read_picture(labelled: Labelled, options: StorageOptions = NO_OPTIONS) -> U8
         raise StorageError(f"cannot draw {image['image_id']!r}, it is {bad.status}: {bad}") from None
 
 
-def draw(run: Run, labelled: Labelled, options: StorageOptions = NO_OPTIONS) -> U8:
+def draw(run: Run, labelled: Labelled, options: StorageOptions) -> U8:
     """Return one panel per explained class, side by side, RGB; the picture alone if it has no map.
 
     A panel is the picture under its normalised heat map with the boxes of that class, each with class, score and rank;

@@ -58,7 +58,7 @@ def source_address(text: str) -> str:
     return os.path.abspath(os.path.expanduser(text))
 
 
-def check_source(address: str, options: StorageOptions = NO_OPTIONS) -> None:
+def check_source(address: str, options: StorageOptions) -> None:
     """Raise StorageError unless the source can be reached from here; the plan stands for a manifest."""
     if is_manifest(address):
         return

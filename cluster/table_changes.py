@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cam_ops.errors import StorageError
+from cam_ops.tables import CORNERS
 from cluster.request import Run
 from cluster.rows import first_boxes
 from cluster.rundir import RunDir
@@ -30,9 +31,7 @@ _IMAGES = pa.schema(
         ("top", pa.int32()),
     ]
 )
-_BOXES = pa.schema(
-    [("image_id", pa.string()), ("class_id", pa.int32()), *((name, pa.float64()) for name in ("x0", "y0", "x1", "y1"))]
-)
+_BOXES = pa.schema([("image_id", pa.string()), ("class_id", pa.int32()), *((name, pa.float64()) for name in CORNERS)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

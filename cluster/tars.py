@@ -35,7 +35,7 @@ from cluster.console import say, shown
 from cluster.listing import Listing, image_id_of
 from cluster.parquet import stream
 from cluster.storage import download, is_plain, is_store, list_objects, object_version, read_object
-from cluster.store_options import NO_OPTIONS, StorageOptions
+from cluster.store_options import StorageOptions
 from cluster.tar_members import BadTar, Member, ReadAt, walk, windowed
 
 SUFFIX = ".tar"
@@ -81,7 +81,7 @@ def key_and_kind(name: str) -> tuple[str, str] | None:
 
 
 @contextmanager
-def open_tars(address: str, limit: int | None, options: StorageOptions = NO_OPTIONS) -> Iterator[Listing]:
+def open_tars(address: str, limit: int | None, options: StorageOptions) -> Iterator[Listing]:
     """List the pictures of the tar files that an address means, the first `limit` of them by id.
 
     The address is that of a file, or its last part has wildcards: ``*``, ``?``, ``[...]``. The listing ends with the

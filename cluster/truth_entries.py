@@ -18,6 +18,7 @@ from typing import IO, Literal
 import pyarrow as pa
 
 from cam_ops.errors import UsageError
+from cam_ops.tables import CORNERS
 from cluster.listing import image_id_of
 from cluster.storage import is_plain
 
@@ -27,6 +28,7 @@ Pascal VOC does; fractions of the picture's width and height, as YOLO does."""
 
 ROWS_PER_BATCH = 2**15
 MAX_SIDE = 2**24  # pixels
+VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MAX_LINE = 2**16  # characters
 NUM_SHOWN = 10
 UNREADABLE = (ValueError, ArithmeticError, RecursionError, EOFError, csv.Error, zlib.error)
@@ -34,7 +36,7 @@ UNREADABLE = (ValueError, ArithmeticError, RecursionError, EOFError, csv.Error, 
 ENTRIES = pa.schema(
     [
         pa.field("image", pa.string()),  # null, or empty, where it names none
-        *(pa.field(name, pa.float64()) for name in ("x0", "y0", "x1", "y1")),  # null where the entry has no box
+        *(pa.field(name, pa.float64()) for name in CORNERS),  # null where the entry has no box
         pa.field("word", pa.string()),  # for the class of the box
         pa.field("crowd", pa.bool_(), nullable=False),
         pa.field("image_word", pa.string()),  # for the class of the image

@@ -12,11 +12,10 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from cluster.console import say
-from cluster.truth_entries import Entry, files_below, lines_of, read_bounded, reading, size_of
+from cluster.truth_entries import VOC_CORNERS, Entry, files_below, lines_of, read_bounded, reading, size_of
 
 MAX_XML_BYTES = 4 * 2**20
 MAX_NAMES_BYTES = 2**20
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 YOLO_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
 YOLO_LABELS = "labels"
 
@@ -44,7 +43,7 @@ def _annotation(image: str, content: bytes) -> Iterator[Entry]:
     yield Entry(image=image, size=size_of(_number(root, "size/width", "0"), _number(root, "size/height", "0")))
     for thing in root.findall("object"):
         if thing.find("bndbox") is not None:
-            box = tuple(_number(thing, f"bndbox/{corner}") for corner in CORNERS)
+            box = tuple(_number(thing, f"bndbox/{corner}") for corner in VOC_CORNERS)
             yield Entry(image=image, box=box, word=(thing.findtext("name") or "").strip() or None)
 
 

@@ -11,11 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
+from cam_ops.tables import CORNERS
 from cluster.parquet import stream
 from cluster.truth_entries import (
     ENTRIES,
     NUM_SHOWN,
     ROWS_PER_BATCH,
+    VOC_CORNERS,
     Entry,
     bounded_lines,
     lines_of,
@@ -30,9 +32,6 @@ IMAGE = ("image_id", "image")
 CLASS = ("class", "class_name", "class_id", "label")
 LOC = ("ImageId", "PredictionString")
 WSOL = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
-
-CORNERS = ("x0", "y0", "x1", "y1")
-VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def table(path: str) -> Iterator[pa.RecordBatch]:

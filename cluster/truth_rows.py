@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cam_ops.arrays import F64, I32, I64, Bools
+from cam_ops.tables import CORNERS
 from cluster.truth_entries import MAX_SIDE, Frame
 from cluster.truth_problems import Problem, Problems
 
 BOX = pa.struct(
     [
-        *(pa.field(name, pa.float64(), nullable=False) for name in ("x0", "y0", "x1", "y1")),
+        *(pa.field(name, pa.float64(), nullable=False) for name in CORNERS),
         *(pa.field(name, pa.int32(), nullable=False) for name in ("wx0", "wy0", "wx1", "wy1")),
         pa.field("class_id", pa.int32()),
         pa.field("crowd", pa.bool_(), nullable=False),
@@ -155,7 +156,7 @@ def _checked_boxes(
     Fractions of a picture whose size is unknown are left out.
     """
     at_N = boxes["place"].to_numpy() - first
-    raw_N4 = np.stack([boxes[name].to_numpy() for name in ("x0", "y0", "x1", "y1")], 1)
+    raw_N4 = np.stack([boxes[name].to_numpy() for name in CORNERS], 1)
     has_size_N = np.all(sizes.pictures_I2 > 0, axis=1)[at_N]
     with np.errstate(invalid="ignore", over="ignore"):
         pixels_N4 = half_open(raw_N4, frame, sizes.pictures_I2[at_N])

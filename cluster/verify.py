@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cam_ops.arrays import Bools
 from cam_ops.errors import StorageError
-from cam_ops.tables import IMAGES, heatmaps_schema
+from cam_ops.tables import CORNERS, IMAGES, heatmaps_schema
 from cluster.console import say
 from cluster.parquet import MAX_ROWS, decode, document_of
 from cluster.plan import check_plan, plan_digest, read_shard
@@ -149,7 +149,7 @@ def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Ta
     classes = heatmaps["class_id"].to_numpy()
     if len(classes) and not (classes.min() >= 0 and classes.max() < len(run.class_names)):
         problems.append("a map is of a class that the run has not")
-    x0, y0, x1, y1 = (heatmaps[name].to_numpy() for name in ("x0", "y0", "x1", "y1"))
+    x0, y0, x1, y1 = (heatmaps[name].to_numpy() for name in CORNERS)
     if not ((x0 < x1) & (y0 < y1) & np.isfinite(x1 - x0) & np.isfinite(y1 - y0)).all():
         problems.append("the part of the image that a map covers is empty or not finite")
     return problems
@@ -191,6 +191,6 @@ def _pairs_of(table: pa.Table) -> set[tuple[int, int]]:
 def _inside(boxes: pa.Table, images: pa.Table) -> Bools:
     rows = boxes["row"].to_numpy()
     width, height = images["width"].to_numpy()[rows], images["height"].to_numpy()[rows]
-    x0, y0, x1, y1 = (boxes[name].to_numpy() for name in ("x0", "y0", "x1", "y1"))
+    x0, y0, x1, y1 = (boxes[name].to_numpy() for name in CORNERS)
     inside: Bools = (x0 >= 0) & (x0 < x1) & (x1 <= width) & (y0 >= 0) & (y0 < y1) & (y1 <= height)
     return inside

@@ -14,12 +14,14 @@ from cam_ops.arrays import F32, U8
 from cam_ops.errors import StorageError
 from cam_ops.overlays import contact_sheet, draw_box
 from cam_ops.settings import ModelConfig
+from cam_ops.tables import CORNERS
 from cluster.console import say
 from cluster.label_config import LabelConfig
 from cluster.labelling import label
 from cluster.request import existing_run
 from cluster.rundir import RunDir, open_run_dir
 from cluster.show import draw, read_labelled
+from cluster.store_options import NO_OPTIONS
 from cluster.verify import verify
 from jobs.command import Outcome, outcome_of
 from jobs.demo_model import MEAN, STD
@@ -100,7 +102,7 @@ def _compare(run_dir: RunDir, photo: Photo) -> U8:
     by_eye_4: F32 = np.array(photo.box, np.float32)
     overlap = 0.0
     if labelled.boxes:
-        ours_4 = np.array([labelled.boxes[0][name] for name in ("x0", "y0", "x1", "y1")], np.float32)
+        ours_4 = np.array([labelled.boxes[0][name] for name in CORNERS], np.float32)
         overlap = float(torchvision.ops.box_iou(torch.from_numpy(ours_4)[None], torch.from_numpy(by_eye_4)[None]))
     print(f"{photo.file:20} {photo.class_name:14} IoU with the box by eye {overlap:.2f}")
-    return draw_box(draw(run, labelled), by_eye_4, "", WHITE)
+    return draw_box(draw(run, labelled, NO_OPTIONS), by_eye_4, "", WHITE)

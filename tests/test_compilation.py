@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from cam_ops.tables import CORNERS
 from tests.conftest import LITE0, ROOT, Command, table_rows
 
 pytestmark = pytest.mark.filterwarnings("default")  # torch's compiler warns of its own parts
-CORNERS = ("x0", "y0", "x1", "y1")
 SMALL = ["--mean", 0.5, 0.4, 0.3, "--std", 0.2, 0.3, 0.25, "--image-size", 64, "--batch-size", 4]
 
 

@@ -12,6 +12,7 @@ from cam_ops.errors import StorageError
 from cam_ops.settings import Preprocessing
 from cam_ops.tables import PLAN
 from cluster.loader import Loader
+from cluster.store_options import NO_OPTIONS
 
 SIDE = 16
 INPUT = Preprocessing(
@@ -65,7 +66,7 @@ STATUSES = ["missing", *["ok"] * 3, "truncated", *["ok"] * 3, *["empty"] * 3]
 def test_images_keep_order_and_place_whatever_becomes_of_their_neighbours(
     shard: pa.Table, pixels_NSS3: np.ndarray, batch_size: int, num_threads: int
 ) -> None:
-    loader = Loader(INPUT, SIDE, batch_size, num_threads, torch.device("cpu"))
+    loader = Loader(INPUT, SIDE, batch_size, num_threads, torch.device("cpu"), NO_OPTIONS)
     batches = list(loader.open(shard))
     assert [len(pictures) for _, pictures in batches] == [
         len(range(11)[i : i + batch_size]) for i in range(0, 11, batch_size)
@@ -85,7 +86,7 @@ def test_images_keep_order_and_place_whatever_becomes_of_their_neighbours(
 
 
 def test_a_second_shard_may_be_opened_before_the_first_is_read(shard: pa.Table, pixels_NSS3: np.ndarray) -> None:
-    loader = Loader(INPUT, SIDE, 2, 2, torch.device("cpu"))
+    loader = Loader(INPUT, SIDE, 2, 2, torch.device("cpu"), NO_OPTIONS)
     first, second = loader.open(shard.slice(1, 3)), loader.open(shard.slice(5, 3))
     for batches, start in ((second, 5), (first, 1)):
         (full_BSS3, _), (half_BSS3, pictures) = batches
@@ -96,7 +97,7 @@ def test_a_second_shard_may_be_opened_before_the_first_is_read(shard: pa.Table, 
 
 def test_storage_that_fails_in_a_thread_fails_the_shard(shard: pa.Table) -> None:
     uris = [*shard["uri"].to_pylist(), "file:///proc/self/mem"]  # a regular file whose first bytes are an I/O error
-    batches = Loader(INPUT, SIDE, 4, 3, torch.device("cpu")).open(planned(uris))
+    batches = Loader(INPUT, SIDE, 4, 3, torch.device("cpu"), NO_OPTIONS).open(planned(uris))
     assert [len(next(batches)[1]) for _ in range(2)] == [4, 4]
     with pytest.raises(StorageError, match="cannot read /proc/self/mem: Input/output error; the shard is left"):
         next(batches)
@@ -105,8 +106,8 @@ def test_storage_that_fails_in_a_thread_fails_the_shard(shard: pa.Table) -> None
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_threads_that_decode_for_a_gpu_give_the_same_pixels(shard: pa.Table) -> None:
-    here = Loader(INPUT, SIDE, 4, 3, torch.device("cpu")).open(shard)
-    ahead = Loader(INPUT, SIDE, 4, 3, torch.device("cuda")).open(shard)
+    here = Loader(INPUT, SIDE, 4, 3, torch.device("cpu"), NO_OPTIONS).open(shard)
+    ahead = Loader(INPUT, SIDE, 4, 3, torch.device("cuda"), NO_OPTIONS).open(shard)
     for (cpu_BSS3, on_cpu), (gpu_BSS3, on_gpu) in zip(here, ahead, strict=True):
         assert gpu_BSS3.is_pinned()
         assert torch.equal(cpu_BSS3, gpu_BSS3)
