@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,9 +113,11 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     except UNREADABLE as error:
         raise UsageError(f"cannot read the weights file {path}: {error}") from None
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S{1,200})", str(error))  # the rest is advice on how to run it all the same
+        code = f"code that it names, {named[1]!r}" if named else "code from the file"
         raise UsageError(
-            f"{path} is not a plain state_dict: loading it would run code from the file, which is refused "
-            f"({str(error).splitlines()[0]}); save it with torch.save(network.state_dict(), ...) or as .safetensors"
+            f"{path} is not a plain state_dict: loading it would run {code}, which is refused; save it with "
+            "torch.save(network.state_dict(), ...) or as .safetensors"
         ) from None
     while isinstance(loaded, dict) and (inner := next((w for w in WRAPPERS if isinstance(loaded.get(w), dict)), None)):
         loaded = loaded[inner]

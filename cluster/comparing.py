@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cam_ops.errors import UsageError
 from cluster.audit_changes import AuditChanges, audit_changes
 from cluster.audit_files import AuditFile, read_audit
 from cluster.request import changed_fields, existing_run
@@ -24,7 +25,7 @@ class Comparison:
 
 
 def compare(a_dir: RunDir, b_dir: RunDir) -> Comparison:
-    """Compare two runs; raises StorageError where one is none, or is damaged."""
+    """Compare two runs; raises StorageError where one is none, or is damaged, UsageError if they share no image."""
     a, b = existing_run(a_dir), existing_run(b_dir)
     a_audit, b_audit = (read_audit(at, run.request.fingerprint()) for at, run in ((a_dir, a), (b_dir, b)))
     settings, incomplete, audit = changed_fields(a, b), {}, None
@@ -35,6 +36,11 @@ def compare(a_dir: RunDir, b_dir: RunDir) -> Comparison:
                 incomplete[side.upper()] = f"{len(committed)} of {run.plan.num_shards} shards are committed"
             load_tables(tables, side, run_dir, run, committed)
         changes = table_changes(tables, a, b)
+        if not changes.images and changes.images_a and changes.images_b:
+            raise UsageError(
+                f"{a_dir.root} and {b_dir.root} have no image in common, so there is nothing to compare: ids are paths "
+                "below --images; give two runs of the same images"
+            )
         if a_audit and b_audit:
             settings |= _changed_settings(a_audit, b_audit)
             audit = audit_changes(tables, (a_dir, b_dir), (a_audit, b_audit), a)

@@ -17,6 +17,11 @@ def shown(text: str) -> str:
     return repr(shortened(text, SHOWN_CHARACTERS))
 
 
-def say(sentence: str) -> None:
-    """Write one line."""
-    print(f"{ERASE if sys.stderr.isatty() else ''}camray: {sentence}", file=sys.stderr, flush=True)
+def say(sentence: str, end: str = "\n") -> None:
+    """Write one line; one that a full disk does not take is lost. Raises BrokenPipeError where nobody reads on."""
+    try:
+        print(f"{ERASE if sys.stderr.isatty() else ''}camray: {sentence}", end=end, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return  # the work is worth more than what is said of it

@@ -3,10 +3,11 @@
 `label` may be called again after any crash: what is committed stays, what is not is done.
 """
 
+import os
 from contextlib import closing
 from dataclasses import replace
 
-from cam_ops.errors import OtherWeightsError
+from cam_ops.errors import OtherWeightsError, UsageError
 from cluster.apart import Apart, Here
 from cluster.asked import compute_again, explain_again, names_network_of, network_again, request_of
 from cluster.label_config import LabelConfig
@@ -27,6 +28,7 @@ def label(config: LabelConfig) -> Totals:
     run = None if config.overwrite else read_run(run_dir)
     if run:
         return _resume(config, run_dir, run)
+    _refuse_images_as_out(config, run_dir)
     if not config.overwrite:
         refuse_strangers(run_dir)
     with (
@@ -64,6 +66,14 @@ def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Totals:
             _look_and_refuse(config, run)
             raise
     return finish(run_dir, run)
+
+
+def _refuse_images_as_out(config: LabelConfig, run_dir: RunDir) -> None:
+    """Raise UsageError where a run would begin in the folder of its pictures, among which its own would lie."""
+    if os.path.realpath(config.images) == os.path.realpath(run_dir.root):  # addresses on a store come out equal too
+        raise UsageError(
+            f"--out {run_dir.root} is the folder of --images; give a folder of its own, such as {run_dir.root}/run"
+        )
 
 
 def _look(config: LabelConfig) -> Apart | Here:

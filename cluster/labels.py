@@ -93,7 +93,7 @@ def _find(word: str, spec: str, classes: ClassList, listing: Listing) -> int:
     if class_id is None:
         raise UsageError(
             f"the {spec} gives {_row_with(word, spec, listing)} the label {shown(word)}, which is no class of the "
-            "network, by number or name"
+            "network, by number or name; mend it, give --class-names with that name, or --labels none"
         )
     return class_id
 

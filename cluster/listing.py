@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from cluster.console import say
+
+Remarks = dict[str, tuple[int, str]]  # what is said once of a source: how often it was seen, and an example
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
@@ -31,3 +35,15 @@ def image_id_of(path: str) -> str:
     A backslash that is part of a name is doubled, so that no two files share an id.
     """
     return os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def remark(remarks: Remarks, what: str, example: str, count: int = 1) -> None:
+    """Add to what will be said of a source."""
+    before, first = remarks.get(what, (0, example))
+    remarks[what] = (before + count, first)
+
+
+def say_remarks(source: str, remarks: Remarks) -> None:
+    """Say them, a line each."""
+    for what, (count, example) in remarks.items():
+        say(f"{source}: {count} {what}, such as {example}")

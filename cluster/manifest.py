@@ -5,6 +5,7 @@ left out. A uri is an absolute path, a file:// URI, an s3:// or gs:// address, o
 folder. pyarrow reads the file as a stream, from a local copy if it is on an object store; `cluster.disk_sort` sorts it.
 """
 
+import codecs
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from cluster.store_options import NO_OPTIONS, StorageOptions
 SUFFIXES = (".parquet", ".csv")
 COLUMNS = ("uri", "image_id", "label")
 CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row; a dozen blocks are read ahead
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SUPPORTED = rf"^(file:///|(s3|gs)://{BUCKET.pattern}/)"
 
 
@@ -88,6 +90,8 @@ def _sort(address: str, path: str, ordered: Path, limit: int | None, scratch: st
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 raise StorageError(f"the manifest {address} is empty; check --images")
+            if file.read(2) in UTF_16:
+                raise UsageError(f"expected {address} in UTF-8, it is in UTF-16; save it as UTF-8")
         reader = _open_csv(address, path) if address.lower().endswith(".csv") else _open_parquet(address, path)
         sort_rows(reader, _id_column(reader.schema), ordered, limit, scratch, memory_limit)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
@@ -172,8 +176,11 @@ def _check(address: str, ordered: Path) -> int:
         id_column = _id_column(file.schema_arrow)
         for batch in stream(file, ROWS_PER_BATCH, ["uri", id_column]):
             for name in ("uri", id_column):
-                if batch[name].null_count or pc.any(pc.equal(batch[name], "")).as_py():
-                    raise UsageError(f"expected a {name} in each row of {address}, at least one has none")
+                at = pc.index(pc.coalesce(pc.equal(batch[name], ""), True), True).as_py()
+                if at >= 0:
+                    other = batch["uri" if name != "uri" else id_column][at].as_py()
+                    row = f"that of {shown(other)}" if other else "at least one"
+                    raise UsageError(f"expected a text in column {name} for each row of {address}, {row} has none")
             _check_scheme(batch["uri"])
             ids = pa.chunked_array([pa.array([last_id], pa.string()), batch[id_column]]).combine_chunks()
             at = pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py()

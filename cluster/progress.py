@@ -3,7 +3,7 @@
 import sys
 import time
 
-from cluster.console import ERASE, say
+from cluster.console import say
 from cluster.rows import ShardReport
 
 LOG_INTERVAL_S = 10.0
@@ -50,10 +50,7 @@ class Progress:
             f"{self.done_shards}/{self.num_shards} shards, {f'{rate:.1f}' if rate else '?'} images/s, "
             f"{self.bad_images} bad, ETA {eta}"
         )
-        if self.terminal:
-            print(f"{ERASE}camray: {line}", end="\n" if last else "", file=sys.stderr, flush=True)
-        else:
-            say(line)
+        say(line, end="" if self.terminal and not last else "\n")
 
 
 def _duration(seconds: float) -> str:

@@ -254,6 +254,9 @@ def refuse_another(run_dir: RunDir, existing: Run, asked: Request, maps_from: Ma
         return
     changes = "; ".join(f"{key} was {before}, now {after}" for key, (before, after) in different.items())
     ways = "give the same flags to resume it, another --out to keep both, or --overwrite to replace it"
+    was, now = existing.maps_from, maps_from
+    if was and now and was.root == now.root and was.fingerprint != now.fingerprint:
+        ways = f"{now.root} holds other maps than then; give another --out, or --overwrite to make boxes of these"
     if existing.maps_from is None and all(key.startswith(BOX_SETTINGS) for key in different):
         if asked.calibration:
             flags = "--calibration FILE"

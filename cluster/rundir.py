@@ -17,6 +17,7 @@ from cluster.prefix import Prefix
 from cluster.storage import is_store, store_address, without_credentials
 from cluster.store_options import NO_OPTIONS, StorageOptions
 
+DERIVED = {"audit": (".json", ".parquet", ".png", ".svg"), "show": (".png",)}  # what other commands leave, by folder
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
 RUN, SUMMARY = "run.json", "summary.json"
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
@@ -86,12 +87,14 @@ class RunDir:
         return {int(match[1]) for name in self.files.names(table) if (match := SHARD_FILE.fullmatch(name))}
 
     def clear(self) -> None:
-        """Remove a run: first run.json, so that a crash in between cannot mix two runs, then its files."""
+        """Remove a run: first run.json, so that a crash in between cannot mix two runs, then all that belongs to it."""
         shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in self.shards(table)]
         for name in (RUN, SUMMARY, *shards):
             self.remove(name)
-        for name in self.files.names("quarantine"):
-            self.remove(f"quarantine/{name}")
+        for folder, suffixes in {"quarantine": ("",), **DERIVED}.items():
+            for name in self.files.names(folder):
+                if name.endswith(suffixes):
+                    self.remove(f"{folder}/{name}")
         self.remove_plan_from(0)
 
     def remove_plan_from(self, part: int) -> None:

@@ -13,7 +13,7 @@ from cam_ops.maps import enlarge_and_normalise
 from cam_ops.overlays import COLOURS, blog_panels, draw_box, overlay
 from cam_ops.tables import CORNERS
 from cluster.plan import find_image
-from cluster.request import Run, existing_run, maps_of
+from cluster.request import Run, maps_of
 from cluster.rundir import RunDir, shard_name
 from cluster.sources import load_picture
 from cluster.store_options import StorageOptions
@@ -92,9 +92,3 @@ def _panels(run: Run, labelled: Labelled, picture_HWC: U8) -> Iterator[U8]:
 
 def _corners(row: dict[str, Any]) -> F32:
     return np.array([row[name] for name in CORNERS], np.float32)
-
-
-def draw_image(run_dir: RunDir, image_id: str) -> U8:
-    """Draw one image of a run, see `draw`."""
-    run = existing_run(run_dir)
-    return draw(run, read_labelled(run_dir, run, image_id), run_dir.options)

@@ -7,37 +7,29 @@ only way to the bytes.
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
-
-import pyarrow as pa
 
 from cam_ops.arrays import U8
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.images import MAX_BYTES, STL10_BYTES, BadImage, Decoded, decode, decode_for, decode_stl10, whole
 from cam_ops.settings import Preprocessing
-from cam_ops.tables import LISTING
-from cluster.disk_sort import ROWS_PER_BATCH, sorted_listing
-from cluster.listing import Listing, image_id_of, listing_of
+from cluster.disk_sort import sorted_listing
+from cluster.image_folder import check_folder, folder_batches, prefix_batches
+from cluster.listing import Listing, listing_of
 from cluster.manifest import is_manifest, open_manifest
 from cluster.stl10 import holds_stl10, is_stl10_file, list_stl10
 from cluster.storage import (
     check_prefix,
     is_object,
     is_store,
-    list_objects,
     read_object,
     store_address,
     without_credentials,
 )
 from cluster.store_options import NO_OPTIONS, StorageOptions
 from cluster.tars import COMPRESSED_SUFFIXES, is_tars, open_tars
-
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def source_address(text: str) -> str:
@@ -70,17 +62,6 @@ def check_source(address: str, options: StorageOptions) -> None:
         check_folder(address)
 
 
-def check_folder(address: str) -> None:
-    """Raise StorageError unless the folder at `address` can be listed from here."""
-    try:
-        os.scandir(address).close()
-    except OSError as error:
-        raise StorageError(
-            f"cannot list the image folder {address} on {os.uname().nodename}: {error.strerror}; "
-            "check --images, and that every node sees it"
-        ) from None
-
-
 def open_listing(
     address: str, limit: int | None, skip: str = "", options: StorageOptions = NO_OPTIONS
 ) -> AbstractContextManager[Listing]:
@@ -90,83 +71,10 @@ def open_listing(
     if is_tars(address):
         return open_tars(address, limit, options)
     if is_store(address):
-        return sorted_listing(address, _prefix_batches(address, skip, options), limit)
+        return sorted_listing(address, prefix_batches(address, skip, options), limit)
     if holds_stl10(address):
         return nullcontext(listing_of(list_stl10(address, limit)))
-    return sorted_listing(address, _folder_batches(address, skip), limit)
-
-
-def _folder_batches(address: str, skip: str) -> Iterator[pa.RecordBatch]:
-    """Find the pictures below a folder by their suffix, in no order; an id is the path below the folder, with `/`.
-
-    Directories behind symbolic links are not entered, nor is the directory `skip`, an absolute path. Raises
-    StorageError if the folder cannot be listed or holds no picture.
-    """
-    check_folder(address)
-    rows = ((image_id, Path(path).as_uri(), size) for image_id, path, size in _walk(address, skip))
-    kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}, or STL10's binary files in it"
-    yield from _batched(rows, kinds, lambda: _tars_in(address, os.listdir(address)))
-
-
-def _prefix_batches(address: str, skip: str, options: StorageOptions) -> Iterator[pa.RecordBatch]:
-    """Find the pictures below an address on an object store by their suffix, in no order; an id is the key's rest.
-
-    Keys below the address `skip` are left out. Raises StorageError if it cannot be listed or holds no picture.
-    """
-    objects = list_objects(address, options)
-    rows = (
-        (image_id_of(name), f"{address}/{name}", size)
-        for name, size in objects
-        if _is_named_as_picture(name.rpartition("/")[2]) and not f"{address}/{name}".startswith(f"{skip}/")
-    )
-    kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}"
-    yield from _batched(rows, kinds, lambda: _tars_in(address, [name for name, _ in objects]))
-
-
-def _batched(rows: Iterator[tuple[str, str, int]], kinds: str, hint: Callable[[], str]) -> Iterator[pa.RecordBatch]:
-    """Yield rows of id, uri and size in batches of schema LISTING; raises StorageError where there are none."""
-    first = True
-    while held := list(islice(rows, ROWS_PER_BATCH)):
-        first = False
-        ids, uris, sizes = zip(*held, strict=True)
-        yield pa.record_batch([ids, uris, [0] * len(ids), sizes], schema=LISTING)
-    if first:
-        raise StorageError(f"expected {kinds}, found none; check --images{hint()}")
-
-
-def _tars_in(address: str, names: list[str]) -> str:
-    """Return how to read a folder's tar files, nothing where it has none."""
-    has_tars = any("/" not in name and is_tars(f"{address}/{name}") for name in names)
-    return f", or give its tar files, --images '{address}/*.tar'" if has_tars else ""
-
-
-def _walk(folder: str, skip: str) -> Iterator[tuple[str, str, int]]:
-    """Yield id, path and size of each picture below `folder`, in no particular order."""
-    pending, prefix = [(folder, "")], ""
-    while pending:
-        folder, prefix = pending.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    image_id = prefix + image_id_of(entry.name)
-                    if entry.is_dir(follow_symlinks=False):
-                        if entry.path != skip:
-                            pending.append((entry.path, image_id + "/"))
-                    elif _is_named_as_picture(entry.name) and not os.path.isdir(entry.path):
-                        yield image_id, entry.path, _size(entry)
-        except OSError as error:
-            raise StorageError(f"cannot list {folder}: {error.strerror}; nothing was planned") from None
-
-
-def _is_named_as_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith("._")  # macOS's notes on a picture, not one
-
-
-def _size(entry: "os.DirEntry[str]") -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:  # a broken link: its row will say `missing`
-        return 0
+    return sorted_listing(address, folder_batches(address, skip), limit)
 
 
 def load_picture(row: dict[str, Any], options: StorageOptions = NO_OPTIONS) -> U8:

@@ -32,7 +32,7 @@ from cam_ops.errors import StorageError, UsageError
 from cam_ops.images import BadImage
 from cam_ops.tables import LISTING
 from cluster.console import say, shown
-from cluster.listing import Listing, image_id_of
+from cluster.listing import Listing, Remarks, image_id_of, remark, say_remarks
 from cluster.parquet import stream
 from cluster.storage import download, is_plain, is_store, list_objects, object_version, read_object
 from cluster.store_options import StorageOptions
@@ -64,7 +64,6 @@ BARE = "keys have no picture"
 
 Value = TypeVar("Value")
 Row = tuple[str, int, int, str | None]  # id, offset, size, label
-Remarks = dict[str, tuple[int, str]]  # what is said once: how often it was seen, and an example
 
 
 def is_tars(address: str) -> bool:
@@ -93,8 +92,7 @@ def open_tars(address: str, limit: int | None, options: StorageOptions) -> Itera
     with TemporaryDirectory(prefix="camray-") as scratch:
         path = Path(scratch, "index.parquet")
         index = _write(path, _in_order(partial(_index, folder, options=options, scratch=scratch), names), limit)
-        for what, (count, example) in index.remarks.items():
-            say(f"tar files: {count} {what}, such as {example}")
+        say_remarks("tar files", index.remarks)
         if index.bad:
             raise UsageError(
                 f"{len(index.bad)} of {index.num_files} tar files in {folder} cannot be used: "
@@ -174,7 +172,7 @@ def _write(path: Path, indexed: Generator[_Indexed, None, None], limit: int | No
                     writer.write_batch(rows)
                 bad += [tar.bad] if tar.bad else []
                 for what, (count, example) in tar.remarks.items():
-                    _remark(remarks, what, example, count)
+                    remark(remarks, what, example, count)
                 num_files, num_images = num_files + 1, num_images + len(rows)
                 num_labels += len(rows) - rows["label"].null_count
                 if num_images == limit:
@@ -188,11 +186,6 @@ def _write(path: Path, indexed: Generator[_Indexed, None, None], limit: int | No
             "folder with room"
         ) from None
     return _Index(num_files=num_files, num_images=num_images, has_labels=num_labels > 0, bad=bad, remarks=remarks)
-
-
-def _remark(remarks: Remarks, what: str, example: str, count: int = 1) -> None:
-    before, first = remarks.get(what, (0, example))
-    remarks[what] = (before + count, first)
 
 
 def _in_order(work: Callable[[str], _Indexed], names: list[str]) -> Generator[_Indexed, None, None]:
@@ -235,7 +228,7 @@ def _rows(prefix: str, read_at: ReadAt, num_bytes: int, remarks: Remarks) -> Ite
     for key, group in groupby(named_members(prefix, walk(read_at, num_bytes), remarks), key=lambda named: named[0]):
         digest = blake2b(key.encode(), digest_size=16).digest()  # keys may be long
         if digest in seen:
-            _remark(remarks, APART, shown(prefix + key))
+            remark(remarks, APART, shown(prefix + key))
         seen.add(digest)
         pictures: list[tuple[str, int, int]] = []
         word: str | None = None
@@ -248,7 +241,7 @@ def _rows(prefix: str, read_at: ReadAt, num_bytes: int, remarks: Remarks) -> Ite
             elif kind in PICTURES:
                 pictures.append((prefix + name, member.offset, member.size))
         if len(pictures) != 1:
-            _remark(remarks, SEVERAL if pictures else BARE, shown(prefix + key))
+            remark(remarks, SEVERAL if pictures else BARE, shown(prefix + key))
         yield from ((*picture, word) for picture in pictures)
 
 
@@ -259,9 +252,9 @@ def named_members(prefix: str, members: Iterator[Member], remarks: Remarks) -> I
         key, kind = key_and_kind(name) or ("", "")
         is_wanted = kind in (*PICTURES, LABEL, NOTES)
         if not is_wanted and member.is_file:
-            _remark(remarks, OTHER, shown(prefix + name))
+            remark(remarks, OTHER, shown(prefix + name))
         elif is_wanted and not member.is_file:
-            _remark(remarks, NO_FILE, shown(prefix + name))
+            remark(remarks, NO_FILE, shown(prefix + name))
         elif is_wanted and (not is_plain(name) or "\0" in name):
             raise BadTar(f"has a member {shown(name)}, whose name is absolute, has empty, . or .. parts, or a NUL")
         if key and member.is_file:

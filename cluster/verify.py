@@ -42,7 +42,10 @@ def verify(run_dir: RunDir) -> Verdict:
         )
     for table in TABLES:
         if foreign := [shard for shard in run_dir.shards(table) if shard >= num_shards]:
-            problems.append(f"{table}/ holds {len(foreign)} shard(s) that were never planned, such as {min(foreign)}")
+            problems.append(
+                f"{table}/ holds {len(foreign)} shard(s) that were never planned, such as {min(foreign)}; the same "
+                f"`{run.command}` command with --repair removes them"
+            )
     statuses: Counter[str] = Counter()
     maps = boxes = 0
     last_id: str | None = None

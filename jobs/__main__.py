@@ -8,12 +8,11 @@ import sys
 import time
 import traceback
 
-from cam_ops.errors import CamrayError, UsageError
+from cam_ops.errors import CamrayError, StorageError, UsageError
 from cluster.console import say
 from cluster.interrupts import ignore_sigterm, raise_on_sigterm
-from cluster.storage import without_credentials
 from jobs.command import Outcome, result_line
-from jobs.flags import last_value
+from jobs.flags import out_of
 
 COMMANDS = {
     "label": "turn a folder of images into heat maps and boxes; resumes by default",
@@ -33,6 +32,7 @@ CUT_OFF = 141  # of a shell for what SIGPIPE ends
 def main() -> None:
     """Entry point of `python -m jobs` and of the console script `camray`."""
     raise_on_sigterm()
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are not UTF-8
@@ -44,37 +44,56 @@ def main() -> None:
             sys.stdout.flush()
     except BrokenPipeError:
         code = CUT_OFF
-        for stream in (sys.stdout, sys.stderr):  # which Python flushes once more at its end
+    except OSError as error:
+        say(f"error: cannot write to stdout: {error.strerror}; what the command printed is lost, its files are not")
+        code = StorageError.exit_code
+    for stream in (sys.stdout, sys.stderr):  # which Python flushes once more at its end
+        try:
+            stream.flush()
+        except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 
+def _open_streams() -> None:
+    """Open to nowhere what the caller closed, as of `2>&-`; else a file of ours would take its number, and its text."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
 def run(arguments: list[str]) -> int:
-    """Run the command that `arguments` name; return its exit code. Raises BrokenPipeError where nobody reads on."""
+    """Run the command that `arguments` name; return its exit code. Raises OSError where stdout cannot be written."""
     command = arguments[0] if arguments else ""
     if command in ("", "-h", "--help"):
         print(_usage())
         return 0 if command else 2
-    start_s, out = time.monotonic(), _out_of(arguments)
+    start_s = time.monotonic()
     try:
         outcome = _run_command(command, arguments[1:])
     except CamrayError as error:
         say(f"error: {error}")
-        outcome = Outcome(status=error.status, exit_code=error.exit_code, out=out, error=str(error))
+        outcome = Outcome(status=error.status, exit_code=error.exit_code, out=out_of(arguments), error=str(error))
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where this one stopped")
-        outcome = Outcome(status="interrupted", exit_code=130, out=out)
+        outcome = Outcome(status="interrupted", exit_code=130, out=out_of(arguments))
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _is_unread():
+        if isinstance(error, OSError) and _is_output_lost():
             raise
         traceback.print_exc()
-        outcome = Outcome(status="failed", exit_code=1, out=out, error=f"{type(error).__name__}: {error}")
+        outcome = Outcome(status="failed", exit_code=1, out=out_of(arguments), error=f"{type(error).__name__}: {error}")
     print(result_line(command, outcome, time.monotonic() - start_s), flush=True)
     return outcome.exit_code
 
 
-def _is_unread() -> bool:
-    """Say whether stdout or stderr is a pipe that nobody reads any more, as of `| head -1`."""
+def _is_output_lost() -> bool:
+    """Say whether stdout is full, or it or stderr a pipe that nobody reads any more, as of `| head -1`."""
+    try:
+        print(flush=True)  # a line, as what could not be written may be gone from the buffer
+    except OSError:
+        return True
     poll = select.poll()
     for descriptor in (1, 2):
         poll.register(descriptor, 0)
@@ -87,13 +106,6 @@ def _run_command(command: str, arguments: list[str]) -> Outcome:
     sys.path.insert(0, os.getcwd())  # a user's factory lies beside where the command is typed, for `camray` too
     outcome: Outcome = importlib.import_module(f"jobs.{command}").run(arguments)
     return outcome
-
-
-def _out_of(arguments: list[str]) -> str | None:
-    """Return the run directory that the arguments name, by flag or as the first word after the command."""
-    positional = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") else None
-    out = last_value(arguments, "--out") or positional
-    return out and without_credentials(out)
 
 
 def _usage() -> str:

@@ -9,6 +9,7 @@ import tyro
 import yaml
 
 from cam_ops.errors import UsageError
+from cluster.storage import without_credentials
 from cluster.store_options import SECRETS
 
 Config = TypeVar("Config")
@@ -89,6 +90,17 @@ def _as_flags(name: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [flag, *map(str, value)]
     return [flag, str(value)]
+
+
+def out_of(arguments: list[str]) -> str | None:
+    """Return the run directory that a command's arguments name, by flag or as the first word after the command."""
+    try:
+        arguments, from_file = _take_config_file(arguments)
+    except UsageError:
+        from_file = []
+    positional = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") else None
+    out = last_value(arguments, "--out") or last_value(from_file, "--out") or positional
+    return out and without_credentials(out)
 
 
 def last_value(arguments: list[str], flag: str) -> str | None:

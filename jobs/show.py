@@ -10,8 +10,9 @@ import cv2
 import tyro.conf
 
 from cam_ops.errors import StorageError
+from cluster.request import existing_run
 from cluster.rundir import open_run_dir
-from cluster.show import draw_image
+from cluster.show import draw, read_labelled
 from cluster.store_options import parse_options
 from jobs.command import Outcome
 from jobs.flags import parse
@@ -38,19 +39,22 @@ def run(arguments: list[str]) -> Outcome:
     config = parse(ShowConfig, arguments, "show")
     run_dir = open_run_dir(config.out, parse_options(config.storage_options))
     image_id = os.fsencode(config.image_id).decode("utf-8", "backslashreplace")  # as the listing writes such names
-    picture_HWC = draw_image(run_dir, image_id)
+    state = existing_run(run_dir)
+    labelled = read_labelled(run_dir, state, image_id)
+    picture_HWC = draw(state, labelled, run_dir.options)
     encoded = cv2.imencode(".png", picture_HWC[..., ::-1])[1].tobytes()
     if config.to is None:
         name = f"show/{safe_name(image_id)}.png"
         run_dir.publish(name, encoded)
         print(run_dir.where(name))
-        return Outcome(images=1, ok=1, out=config.out)
-    try:
-        Path(config.to).write_bytes(encoded)
-    except OSError as error:
-        raise StorageError(f"cannot write {config.to}: {error.strerror}; check --to") from None
-    print(config.to)
-    return Outcome(images=1, ok=1, out=config.out)
+    else:
+        try:
+            Path(config.to).write_bytes(encoded)
+        except OSError as error:
+            raise StorageError(f"cannot write {config.to}: {error.strerror}; check --to") from None
+        print(config.to)
+    ok = int(labelled.image["status"] == "ok")
+    return Outcome(images=1, ok=ok, errors=1 - ok, boxes=labelled.image["num_boxes"], out=config.out)
 
 
 def safe_name(image_id: str) -> str:

@@ -1,13 +1,14 @@
-"""What reads a command's output may end before it, as `| head -1` does: the command ends too, without a word."""
+"""A command whose output nobody reads, as of `| head -1`, ends without a word; where it is full, the work goes on."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT, Command, result_of
 
 FLAGS = ["--model", "tests.conftest:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
 
@@ -37,3 +38,29 @@ def test_a_command_whose_output_nobody_reads_ends_without_a_word(out: Path, unbu
     (out / "images" / "shard-0000005.parquet").write_bytes(b"")
     for words in (["verify", out], ["show", out, "discs/01.png"], ["--help"], ["status", "--help"]):
         assert ended_unread(*words, unbuffered=unbuffered) == (141, ""), words
+
+
+def in_shell(streams: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a command with the streams that the shell gives it."""
+    command = shlex.join([sys.executable, "-m", "jobs", *map(str, words)])
+    return subprocess.run(f"{command} {streams}", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.parametrize("streams", ["2>/dev/full", "2>&-", "<&- 2>&-"])
+def test_a_run_whose_lines_are_lost_is_done_all_the_same(pictures: Path, tmp_path: Path, streams: str) -> None:
+    words = ["--images", pictures, "--out", tmp_path / "run", "--executor", "inline"]
+    done = in_shell(streams, "label", *words, *FLAGS)
+    assert (done.returncode, done.stderr, result_of(done.stdout)["exit_code"]) == (0, "", 0)
+    assert Command("verify", tmp_path / "run").code == 0
+
+
+def test_a_full_stdout_is_exit_5_with_one_sentence_and_a_closed_one_is_as_asked(out: Path) -> None:
+    for words in (["verify", out], ["verify", out / "nowhere"], ["--help"], ["status", "--help"]):
+        full = in_shell(">/dev/full", *words)
+        last = full.stderr.splitlines()[-1]
+        assert (full.returncode, "cannot write to stdout: No space left on device" in last) == (5, True), words
+        assert "Traceback" not in full.stderr
+        assert "Exception" not in full.stderr
+    closed = in_shell(">&-", "verify", out)
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, "", "")
+    assert in_shell(">&- 2>&-", "verify", out / "nowhere").returncode == 5

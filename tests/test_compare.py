@@ -399,15 +399,13 @@ def test_an_incomplete_run_is_compared_as_far_as_it_is(two_runs: tuple[Path, Pat
     assert Command("compare", a, b, "--out", tmp_path / "no" / "folder").code == 5
 
 
-def test_runs_without_an_image_in_common_count_nothing(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_runs_without_an_image_in_common_are_refused(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
     picture = tmp_path / "other" / "z.png"
     picture.parent.mkdir()
     Image.fromarray(np.full((48, 64, 3), (250, 0, 0), np.uint8)).save(picture)
     label(picture.parent, tmp_path / "c")
-    tables = compared(two_runs[0], tmp_path / "c")["tables"]
-    assert (tables["images"], tables["images_b"]) == (0, 1)
-    names = ("labels_changed", "sizes_changed", "top_classes", "top_classes_changed", "box_pairs", "below_half")
-    assert [tables[name] for name in names] == [0] * 6
+    refused = Command("compare", two_runs[0], tmp_path / "c")
+    assert (refused.code, "have no image in common" in refused.result["error"]) == (2, True)
 
 
 def test_runs_on_a_store_are_compared(audited: tuple[Path, Path], s3: Store) -> None:

@@ -120,7 +120,14 @@ def test_another_request_is_refused_and_overwrite_replaces_it(pictures: Path, tm
     assert refused.code == 4
     assert "boxes.threshold was 0.2, now 0.7" in refused.result["error"]
     assert refused.result["status"] == "refused"
+    assert Command("show", out, "discs/01.png").code == 0
+    assert Command("audit", out, "--executor", "inline").code == 0
+    (out / "audit" / "folder").mkdir()
+    (out / "show" / "notes.txt").touch()
     assert label(pictures, out, "--threshold", 0.7, "--overwrite").code == 0
+    left = [path.name for folder in ("audit", "show") for path in (out / folder).rglob("*") if path.is_file()]
+    assert left == ["notes.txt"]  # nothing that was made of the run before
+    assert Command("compare", out, out).code == 0
     assert {round(box["threshold"], 3) for box in table_rows(out, "boxes")} == {0.7}
     (out / "run.json").unlink()
     assert label(pictures, out).code == 4
@@ -345,6 +352,7 @@ def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: P
         (["--method", "legrad"], 2, "needs a vision transformer"),
         (["--model", "timm:resnet1"], 2, "timm has no such network; similar names are"),
         (["--config", "nowhere.yaml"], 2, "cannot read --config"),
+        (["--images", ".", "--out", ROOT], 2, "is the folder of --images; give a folder of its own"),
     ],
 )
 def test_what_cannot_be_done_has_its_exit_code_and_one_sentence(
@@ -374,6 +382,9 @@ def test_flags_from_a_file_give_way_to_flags(pictures: Path, tmp_path: Path) -> 
     boxes = json.loads((out / "run.json").read_text())["request"]["boxes"]
     assert boxes == {"threshold": [0.6], "components": "largest"}
     assert Command("verify", out).code == 0  # shards of one image
+    (tmp_path / "flags.yaml").write_text(f"out: {out}\nimages: {pictures}\nthreshold: 0.7\n")
+    refused = Command("label", *TWO, "--config", tmp_path / "flags.yaml")
+    assert (refused.code, refused.result["out"]) == (4, str(out))
 
 
 def scramble(path: Path) -> None:
@@ -399,7 +410,9 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
         "is missing, though its images are committed": (out / "heatmaps" / shard).unlink,
         "num_boxes does not count its boxes": lambda: pq.write_table(table.slice(1), out / "boxes" / shard),
         "4 box(es) are empty or reach outside": lambda: pq.write_table(grown, out / "boxes" / shard),
-        "never planned, such as 7": lambda: shutil.copy(out / "boxes" / shard, out / "boxes" / "shard-0000007.parquet"),
+        "never planned, such as 7; the same `label` command with --repair removes them": lambda: shutil.copy(
+            out / "boxes" / shard, out / "boxes" / "shard-0000007.parquet"
+        ),
         "cannot read the plan": lambda: scramble(out / "plan" / "part-00000.parquet"),
         "class names that are not the run's": lambda: pq.write_table(renamed, out / "boxes" / shard),
         "does not add up": lambda: (out / "summary.json").write_text("{}"),
@@ -446,6 +459,7 @@ def test_show_draws_heat_and_box_into_its_own_folder(pictures: Path, tmp_path: P
     label(pictures, out, "--threshold", 0.6)
     shown = Command("show", out, "discs/01.png")
     assert shown.code == 0
+    assert shown.result["boxes"] == sum(box["image_id"] == "discs/01.png" for box in table_rows(out, "boxes")) == 1
     drawn = cv2.imread(shown.out.splitlines()[0])
     assert drawn.shape == (48, 64, 3)
     assert Path(shown.out.splitlines()[0]).parent == out / "show"

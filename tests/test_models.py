@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.models import _network_from_file, classes_for, load_classifier, model_digest
@@ -57,6 +58,12 @@ def test_a_pickle_with_a_payload_is_refused_and_does_not_run(tmp_path: Path, mon
         with pytest.raises(UsageError, match=rf"{name} is not a plain state_dict: loading it would run code"):
             loaded(tmp_path / name)
     assert not (tmp_path / "payload-ran").exists()
+    torch.save(nn.Linear(2, 2), tmp_path / "network.pth")
+    with pytest.raises(UsageError) as refused:
+        loaded(tmp_path / "network.pth")
+    assert "would run code that it names, 'torch.nn.modules.linear.Linear'" in str(refused.value)
+    assert str(refused.value).isprintable()
+    assert "weights_only" not in str(refused.value)
 
 
 def test_official_inception_weights_from_a_file_get_the_input_scaling_that_they_expect(

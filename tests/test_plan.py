@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -25,7 +26,9 @@ from cluster.parquet import decode, document_of, encode
 from cluster.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
 from cluster.rundir import RunDir
 from cluster.sources import read_image
+from cluster.store_options import NO_OPTIONS
 from tests.conftest import ROOT, listed
+from tests.stores import Store
 
 
 def labelled(num_images: int, rows_per_batch: int) -> list[pa.RecordBatch]:
@@ -159,6 +162,47 @@ def test_a_listing_has_pictures_in_any_case_and_nothing_else(tmp_path: Path) -> 
         listed(str(tmp_path / "folder.jpg"))
     with pytest.raises(StorageError, match="cannot list"):
         listed(str(tmp_path / "nowhere"))
+
+
+def test_links_to_folders_are_followed_once_and_what_is_not_entered_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, store = tmp_path / "root", tmp_path / "store"
+    for path in (store / "dogs" / "1.png", store / "cats" / "2.png", root / "own" / "3.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (root / "n01").symlink_to(store / "dogs")
+    (root / "n02").symlink_to("../store/cats")
+    (root / "n03").symlink_to(store / "birds")  # is not there
+    (store / "dogs" / "friends").symlink_to(store / "cats")
+    (store / "cats" / "friends").symlink_to(store / "dogs")  # and so on
+    (root / "own" / "all").symlink_to(root)
+    listing = listed(str(root))
+    ids = ["n01/1.png", "n01/friends/2.png", "n02/2.png", "n02/friends/1.png", "own/3.png"]
+    assert listing["image_id"].to_pylist() == ids
+    assert [read_image(row["uri"], 0, row["size"]) for row in listing.to_pylist()] == [b"x"] * 5
+    said = capsys.readouterr().err
+    assert "3 links lead back to a folder that they lie in" in said
+    assert f"1 links lead nowhere or where this user may not look, and are left out, such as '{root / 'n03'}'" in said
+    shutil.rmtree(root / "own")
+    (root / "n01").unlink()
+    (root / "n02").unlink()
+    with pytest.raises(StorageError, match="found none"):
+        listed(str(root))
+    assert "links lead nowhere" in capsys.readouterr().err
+
+
+def test_run_directories_and_what_was_drawn_of_them_are_no_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], s3: Store
+) -> None:
+    for name in ("a.png", "sub/run.json", "sub/b.png", "run/run.json", "run/plan/part-00000.parquet", "run/show/a.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    for address, options in ((str(tmp_path / "in"), NO_OPTIONS), (s3.put(tmp_path / "in", "runs"), s3.options)):
+        assert listed(address, options=options)["image_id"].to_pylist() == ["a.png", "sub/b.png"]
+        assert f"1 run directories of this program are not searched for pictures, such as '{address}/run" in (
+            capsys.readouterr().err
+        )
 
 
 def test_heat_maps_are_read_by_pyarrow_duckdb_and_pandas(tmp_path: Path) -> None:

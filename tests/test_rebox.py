@@ -173,6 +173,10 @@ def test_another_request_on_the_same_out_is_refused(pictures: Path, tmp_path: Pa
     assert files(new) == files(tmp_path / "third")
     assert label(pictures, new, "--overwrite").code == 0
     assert Command("verify", new).code == 0
+    assert rebox(source, new, "--overwrite").code == 0
+    label(pictures, source, "--image-size", 64, "--overwrite")
+    replaced = rebox(source, new)
+    assert (replaced.code, f"{source} holds other maps than then" in replaced.result["error"]) == (4, True)
 
 
 def test_a_driver_that_is_killed_leaves_what_the_same_command_completes(pictures: Path, tmp_path: Path) -> None:
