@@ -14,10 +14,10 @@ import torch
 from cluster.allocator import keep_freed_memory
 
 def batch():
-    layers = [torch.ones(25 * 2**20, dtype=torch.uint8) for _ in range(4)]
+    layers = [torch.ones(int(size) * 2**20, dtype=torch.uint8) for size in sys.argv[2:]]
 
 def batches():
-    for _ in range(3):
+    for _ in range(20):  # until holes fit
         batch()
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
     for _ in range(10):
@@ -33,12 +33,13 @@ thread.join()
 """
 
 
-def faults(mode: str) -> int:
-    """Return how often a thread's ten batches of 100 MiB touched a page that it did not have."""
-    program = [sys.executable, "-c", FAULTS, mode]
+def faults(mode: str, *sizes: int) -> int:
+    """Return how often a thread's ten batches of blocks of so many MiB touched a page that it did not have."""
+    program = [sys.executable, "-c", FAULTS, mode, *map(str, sizes)]
     return int(subprocess.run(program, cwd=ROOT, capture_output=True, check=True, text=True).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
-def test_a_thread_finds_the_memory_of_its_last_batch_again() -> None:
-    assert faults("kept") < 100 < 300 < faults("freed")  # of huge pages 500
+@pytest.mark.parametrize("sizes", [(25, 25, 25, 25), (37, 9, 37), (60, 60)])
+def test_a_thread_finds_the_memory_of_its_last_batch_again(sizes: tuple[int, ...]) -> None:
+    assert faults("kept", *sizes) < 100 < 300 < faults("freed", *sizes)  # of huge pages 400
