@@ -86,8 +86,8 @@ def run(arguments: list[str]) -> Outcome:
     with TemporaryDirectory(prefix="camray-bench-") as scratch:
         for section in config.sections:
             for figure in MEASURES[section](config, Path(scratch)):
-                print(_line(figure), flush=True)
                 _append(config.out, {"date": _now(), "commit": _commit(), "machine": _machine(), **figure})
+                print(_line(figure), flush=True)
     return Outcome(out=str(config.out))
 
 

@@ -14,10 +14,10 @@ import torch
 from cluster.allocator import keep_freed_memory
 
 def batch():
-    layers = [torch.ones(int(size) * 2**20, dtype=torch.uint8) for size in sys.argv[2:]]
+    layers = [torch.ones(int(size) * 2**20, dtype=torch.uint8) for size in sys.argv[3:]]
 
 def batches():
-    for _ in range(20):  # until holes fit
+    for _ in range(int(sys.argv[2])):
         batch()
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
     for _ in range(10):
@@ -33,13 +33,13 @@ thread.join()
 """
 
 
-def faults(mode: str, *sizes: int) -> int:
-    """Return how often a thread's ten batches of blocks of so many MiB touched a page that it did not have."""
-    program = [sys.executable, "-c", FAULTS, mode, *map(str, sizes)]
+def faults(mode: str, num_before: int, sizes: tuple[int, ...]) -> int:
+    """Return how often a thread's ten batches, after some before, touched a page that it did not have; sizes in MiB."""
+    program = [sys.executable, "-c", FAULTS, mode, str(num_before), *map(str, sizes)]
     return int(subprocess.run(program, cwd=ROOT, capture_output=True, check=True, text=True).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
-@pytest.mark.parametrize("sizes", [(25, 25, 25, 25), (37, 9, 37), (60, 60)])
-def test_a_thread_finds_the_memory_of_its_last_batch_again(sizes: tuple[int, ...]) -> None:
-    assert faults("kept", *sizes) < 100 < 300 < faults("freed", *sizes)  # of huge pages 400
+@pytest.mark.parametrize(("num_before", "sizes"), [(3, (25, 25, 25, 25)), (20, (37, 9, 37)), (20, (60, 60))])
+def test_a_thread_finds_the_memory_of_its_last_batch_again(num_before: int, sizes: tuple[int, ...]) -> None:
+    assert faults("kept", num_before, sizes) < 100 < 300 < faults("freed", num_before, sizes)  # of huge pages 400
