@@ -352,7 +352,7 @@ def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: P
         (["--method", "legrad"], 2, "needs a vision transformer"),
         (["--model", "timm:resnet1"], 2, "timm has no such network; similar names are"),
         (["--config", "nowhere.yaml"], 2, "cannot read --config"),
-        (["--images", ".", "--out", ROOT], 2, "is the folder of --images; give a folder of its own"),
+        (["--images", ROOT, "--out", ROOT], 2, "is the folder of --images; give a folder of its own"),
     ],
 )
 def test_what_cannot_be_done_has_its_exit_code_and_one_sentence(
