@@ -5,34 +5,13 @@ Letters: P maps, h, w the network's own grid, S the side of the enlarged map, N 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 
 from cam_ops.arrays import F32, F64, I64, Bools
-from cam_ops.errors import UsageError
-from cam_ops.maps import Enlarger, MapConfig
-
-Components = Literal["largest", "all"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoxConfig:
-    """Which parts of a map count as an object."""
-
-    threshold: tuple[float, ...] = (0.2,)
-    """Fraction of the map's own peak (Zhou et al. 2016, section 3.2); a pixel at the threshold is inside. With several,
-    each has boxes with ranks of its own, and num_boxes counts those of the first."""
-    components: Components = "largest"
-    """Box only the region with the most pixels, or every 8-connected region."""
-
-    def __post_init__(self) -> None:
-        shown = " ".join(map(str, self.threshold))
-        if not self.threshold or not all(0 < threshold < 1 for threshold in self.threshold):
-            raise UsageError(f"--threshold must lie strictly between 0 and 1, got {shown or 'nothing'}")
-        if len({float(np.float32(threshold)) for threshold in self.threshold}) < len(self.threshold):
-            raise UsageError(f"--threshold expects each number once, got {shown}")
+from cam_ops.maps import Enlarger
+from cam_ops.settings import BoxConfig, Components, MapConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

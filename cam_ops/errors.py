@@ -49,3 +49,11 @@ class MachineError(CamrayError):
 
     exit_code = 6
     status = "environment"
+
+
+class BadImage(Exception):
+    """A picture that cannot be used; `status` is the word for its row in the images table."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status

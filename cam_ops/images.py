@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from cam_ops.arrays import U8
+from cam_ops.errors import BadImage
 from cam_ops.settings import Preprocessing
 
 MAX_BYTES = 256 * 2**20
@@ -42,14 +43,6 @@ PILLOW_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, Arithm
 
 
 _ADDRESS = re.compile(r" object at 0x[0-9a-f]+")  # the tables hold nothing that changes from run to run
-
-
-class BadImage(Exception):
-    """A picture that cannot be used; `status` is the word for its row in the images table."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

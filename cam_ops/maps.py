@@ -3,37 +3,15 @@
 Letters: h, w the network's own grid, S the side of the enlarged map.
 """
 
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from cam_ops.arrays import F32, F64
-from cam_ops.errors import UsageError
+from cam_ops.settings import MapConfig
 
-Recipe = Literal["default", "blog"]
 Floats = TypeVar("Floats", F32, F64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapConfig:
-    """How a raw map becomes the picture that is thresholded."""
-
-    recipe: Recipe = "default"
-    """`default` enlarges (bicubic) and then normalises; `blog` presets the seed post's values: 128 px, no mean and
-    std, top1, min-max before a bilinear enlargement, boxes at .2. Explicit flags win over the preset."""
-    normalise: str = "max"
-    """`minmax`; `max` (negative values to 0, divide by the peak); `ivr:P` (subtract the P-th percentile first)."""
-
-    def __post_init__(self) -> None:
-        name, _, percentile = self.normalise.partition(":")
-        try:
-            known = (name in ("minmax", "max") and not percentile) or (name == "ivr" and 0 <= float(percentile) < 100)
-        except ValueError:
-            known = False
-        if not known:
-            raise UsageError(f"--normalise expects minmax, max or ivr:P with 0 <= P < 100, got {self.normalise!r}")
 
 
 def enlarge_and_normalise(raw_hw: F32, side: int, config: MapConfig) -> tuple[F64, F64]:

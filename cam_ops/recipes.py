@@ -10,12 +10,12 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from cam_ops.arrays import F32, F64, I32, I64, Bools
-from cam_ops.boxes import BoxConfig, MapBoxes, boxes_from_heatmaps
+from cam_ops.boxes import MapBoxes, boxes_from_heatmaps
 from cam_ops.calibrating import NUM_FOLDS, best_setting, class_settings, fit_probability
 from cam_ops.calibration import RIGHT_IOU, ClassThresholds, ProbabilityModel, box_signals, thresholds_of
 from cam_ops.errors import UsageError
 from cam_ops.localization import best_overlaps
-from cam_ops.maps import MapConfig
+from cam_ops.settings import BoxConfig, MapConfig
 
 NORMALISERS = ("max", "minmax", "ivr:20", "ivr:30", "ivr:40", "ivr:50", "ivr:60")
 THRESHOLDS = tuple(step / 40 for step in range(1, 29))

@@ -8,18 +8,25 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from cam_ops.errors import UsageError
 
 Resize = Literal["warp", "letterbox", "center-crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 Decode = Literal["full", "reduced"]
+Recipe = Literal["default", "blog"]
+Components = Literal["largest", "all"]
+Device = Literal["cpu", "cuda"]
+DeviceChoice = Literal["auto", "cuda", "cpu"]
+Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+CompileChoice = Literal["auto", "always", "never"]
 Triple = tuple[float, float, float]
-
 Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
 """What lies between the features and the logits: see `cam_ops.heads`."""
 MAX_IMAGE_SIZE = 4096
 DECOMPOSABLE: tuple[Kind, ...] = ("affine", "score-map", "norm-affine")
-
 Method = Literal[
     "cam",
     "gradcam",
@@ -114,3 +121,41 @@ class ExplainConfig:
             raise UsageError(f"--scales expects numbers from 0.1 to 10, got {' '.join(map(str, self.scales))}")
         if len(set(self.scales)) < len(self.scales):
             raise UsageError(f"--scales expects each scale once, got {' '.join(map(str, self.scales))}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapConfig:
+    """How a raw map becomes the picture that is thresholded."""
+
+    recipe: Recipe = "default"
+    """`default` enlarges (bicubic) and then normalises; `blog` presets the seed post's values: 128 px, no mean and
+    std, top1, min-max before a bilinear enlargement, boxes at .2. Explicit flags win over the preset."""
+    normalise: str = "max"
+    """`minmax`; `max` (negative values to 0, divide by the peak); `ivr:P` (subtract the P-th percentile first)."""
+
+    def __post_init__(self) -> None:
+        name, _, percentile = self.normalise.partition(":")
+        try:
+            known = (name in ("minmax", "max") and not percentile) or (name == "ivr" and 0 <= float(percentile) < 100)
+        except ValueError:
+            known = False
+        if not known:
+            raise UsageError(f"--normalise expects minmax, max or ivr:P with 0 <= P < 100, got {self.normalise!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxConfig:
+    """Which parts of a map count as an object."""
+
+    threshold: tuple[float, ...] = (0.2,)
+    """Fraction of the map's own peak (Zhou et al. 2016, section 3.2); a pixel at the threshold is inside. With several,
+    each has boxes with ranks of its own, and num_boxes counts those of the first."""
+    components: Components = "largest"
+    """Box only the region with the most pixels, or every 8-connected region."""
+
+    def __post_init__(self) -> None:
+        shown = " ".join(map(str, self.threshold))
+        if not self.threshold or not all(0 < threshold < 1 for threshold in self.threshold):
+            raise UsageError(f"--threshold must lie strictly between 0 and 1, got {shown or 'nothing'}")
+        if len({float(np.float32(threshold)) for threshold in self.threshold}) < len(self.threshold):
+            raise UsageError(f"--threshold expects each number once, got {shown}")

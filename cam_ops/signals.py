@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cam_ops.arrays import F32, F64, I64
-from cam_ops.boxes import BoxConfig, boxes_from_heatmaps
-from cam_ops.maps import MapConfig
+from cam_ops.boxes import boxes_from_heatmaps
+from cam_ops.settings import BoxConfig, MapConfig
 
 QUANTA = 2**20  # steps of a normalised map in class sums
 DENSITY_SIDE = 16

@@ -10,12 +10,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from cam_ops.classes import read_class_names
-from cam_ops.settings import ExplainConfig, Kind, Preprocessing
+from cam_ops.settings import Device, ExplainConfig, Kind, Precision, Preprocessing
 from cam_ops.tables import SCHEMA_VERSION
 from cluster.calibration_file import calibrated
 from cluster.label_config import LabelConfig
 from cluster.labels import labels_digest
-from cluster.request import Device, Precision, Request, Run, config_document
+from cluster.request import Request
+from cluster.run_record import Run, config_document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

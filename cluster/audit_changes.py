@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 
 from cam_ops.arrays import F64
 from cam_ops.errors import StorageError
-from cluster.audit_files import PER_IMAGE, AuditFile, Difference, differences, read_replicates
+from cluster.audit_files import PER_IMAGE, AuditFile, read_replicates
+from cluster.compare_metrics import Difference, differences
 from cluster.parquet import stream
-from cluster.request import Run
+from cluster.run_record import Run
 from cluster.rundir import RunDir
 from cluster.scratch_tables import Rows, ScratchTables
 from cluster.table_changes import NUM_EXAMPLES, class_name

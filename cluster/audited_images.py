@@ -16,7 +16,7 @@ from cam_ops import localization, wsol
 from cam_ops.arrays import F32, I64, U8
 from cam_ops.bootstrap import image_seeds
 from cam_ops.counts import FIGURES, MICRO, SLICES, Counts, ImageValues, Split, count
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage
 from cam_ops.level_sets import NUM_LEVELS, LevelSets, best_overlap
 from cam_ops.localization import CORRECT_IOU
 from cam_ops.signals import class_sums, count_components, doubt, map_signals
@@ -24,7 +24,7 @@ from cam_ops.tables import CORNERS
 from cluster.audit_matches import Match, corloc_of, matches_of
 from cluster.audit_tables import DETECTIONS, PER_IMAGE
 from cluster.audited_shard import ShardTables, Shown, half_open, shown_by
-from cluster.request import Run
+from cluster.run_record import Run
 from cluster.truth_masks import read_mask
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from cam_ops.arrays import F32, F64, I64
 from cam_ops.tables import CORNERS
-from cluster.request import Run
-from cluster.rows import corners_of, first_boxes, raw_maps
+from cluster.run_reading import corners_of, first_boxes, raw_maps
+from cluster.run_record import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

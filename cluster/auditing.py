@@ -9,90 +9,38 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import tyro.conf
 
-from cam_ops.counts import Counts, Split, no_counts
+from cam_ops.counts import Counts, no_counts
 from cam_ops.curves import draw_curves
-from cam_ops.errors import StorageError, UsageError
+from cam_ops.errors import StorageError
 from cam_ops.localization import FAILURES
 from cam_ops.metrics import NO_BOXES, NO_CLASSES, Figure, corloc, curves, figures_of, missing, slices_of
 from cam_ops.signals import WHOLE_IMAGE, Shortcut, suspected_shortcuts
+from cluster.audit_config import AuditConfig
 from cluster.audit_detections import PRECISION, DetectionFigures, precision_of
 from cluster.audit_images import class_rows, joined_parts, look_first, mapped, signal_summary
 from cluster.audit_tables import DETECTIONS, PER_IMAGE
 from cluster.auditor import part_of
 from cluster.parquet import decode, encode
 from cluster.progress import Progress
-from cluster.request import Run, existing_run, maps_of
-from cluster.resources import ExecutorName, Work, check_execution, choose_replicas, open_executor
+from cluster.resources import choose_replicas, open_executor
 from cluster.resume import refuse_incomplete
+from cluster.run_record import Run, existing_run, maps_of
 from cluster.rundir import RunDir, open_run_dir
 from cluster.storage import is_store
-from cluster.store_options import StorageOptions, parse_options
-from cluster.truth import TruthConfig, TruthReport, prepare_truth
+from cluster.truth import TruthReport, prepare_truth
+from cluster.work import Work
 
 SCHEMA_VERSION = "1.0.0"
 MAX_PARTS = 256  # a report holds megabytes of sums, whatever the number of images
-MAX_REPLICATES = 1000
-MAX_SEED = 2**31
 NUM_LOOK_FIRST = 20
 METRICS = "metrics.json"
 DERIVED = ("per_image.parquet", "per_class.parquet", "bootstrap.parquet", "curves.parquet", "curves.svg", "curves.png")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditConfig:
-    """How well does a run localize: against ground truth, and by signs that need none. Needs no model and no GPU."""
-
-    run: tyro.conf.Positional[str]
-    """Complete run directory. The audit goes to its folder `audit`."""
-    truth: tyro.conf.OmitArgPrefixes[TruthConfig] = TruthConfig()
-    calibrate: float = 0.0
-    """Share of the images, drawn by --seed, on which the threshold of box_acc_calibrated is chosen; the rest is
-    reported."""
-    seed: int = 0
-    """Draws other images for --calibrate."""
-    bootstrap: int = 200
-    """Replicates that the intervals (95 %) are made from."""
-    replicas: int | None = None
-    """Replicas; by default one per CPU core."""
-    shard_timeout: float | None = None
-    """Seconds after which a replica that still works on the same part is taken to hang, as of `label`."""
-    executor: ExecutorName = "ray"
-    """`ray` runs actors; `inline` runs the same worker in this process."""
-    ray_address: str | None = None
-    """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
-    json: bool = False
-    """Print metrics.json instead of the table."""
-    storage_options: tuple[str, ...] = field(default=(), repr=False)
-    """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
-
-    def __post_init__(self) -> None:
-        check_execution(self.executor, self.replicas, self.shard_timeout)
-        if not 0 <= self.calibrate < 1:
-            raise UsageError(f"--calibrate expects a share of the images, 0 or above and below 1, got {self.calibrate}")
-        if not 0 <= self.bootstrap <= MAX_REPLICATES:
-            raise UsageError(f"--bootstrap expects a number from 0 to {MAX_REPLICATES}, got {self.bootstrap}")
-        if not 0 <= self.seed < MAX_SEED:
-            raise UsageError(f"--seed expects a number from 0 to {MAX_SEED - 1}, got {self.seed}")
-        if self.calibrate and self.truth.truth is None:
-            raise UsageError("--calibrate needs --truth")
-        parse_options(self.storage_options)
-
-    @property
-    def options(self) -> StorageOptions:
-        """--storage-options, parsed."""
-        return parse_options(self.storage_options)
-
-    @property
-    def split(self) -> Split:
-        """How images are weighted."""
-        return Split(num_replicates=self.bootstrap, calibrate=self.calibrate, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +118,6 @@ def _count(
     """Have actors count, and add up."""
     has_masks = truth is not None and truth.has_masks
     work = Work(
-        run_dir=audit_dir,
         device="cpu",
         factory="cluster.auditor:Auditor",
         arguments=(run_dir, run.request.fingerprint(), audit_dir, parts, config.split, (truth is not None, has_masks)),
@@ -179,7 +126,7 @@ def _count(
     counts, statuses = no_counts(config.split), Counter[str]()
     with closing(open_executor(config.executor, config.ray_address)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)
-        with closing(executor.run(work, replicas, range(len(parts)), config.shard_timeout)) as reports:
+        with closing(executor.run(work, replicas, range(len(parts)), lambda _: False, config.shard_timeout)) as reports:
             for report in reports:
                 counts += report.findings
                 statuses.update(report.statuses)

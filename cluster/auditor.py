@@ -11,12 +11,13 @@ from cluster.audited_images import ShardAudit
 from cluster.audited_shard import ShardTables
 from cluster.parquet import encode
 from cluster.plan import read_shard
-from cluster.replica import Membership, Turns
-from cluster.request import maps_of
-from cluster.rows import ShardReport
+from cluster.replica import Membership
+from cluster.run_reading import damaged, maps_problems, read_table
+from cluster.run_record import maps_of
 from cluster.rundir import RunDir
 from cluster.truth import read_truth_shard
-from cluster.verify import damaged, maps_problems, read_table
+from cluster.turns import Turns
+from cluster.work import ShardReport
 
 
 def part_of(table: str, part: int) -> str:

@@ -10,16 +10,15 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from cam_ops.boxes import BoxConfig
 from cam_ops.calibration import Calibration
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.maps import MapConfig
 from cam_ops.reliability import CoverageRow, ReliabilityBin, Share
-from cam_ops.settings import ExplainConfig, Preprocessing
+from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, Preprocessing
 from cluster.console import shortened
 from cluster.documents import first_reason
-from cluster.request import Request, flat
+from cluster.request import Request
+from cluster.run_differences import flat
 
 CALIBRATION_VERSION = "1.0.0"
 MAX_CALIBRATION_BYTES = 16 * 2**20

@@ -14,11 +14,10 @@ from cam_ops.arrays import F32
 from cam_ops.recipes import LabelledMaps
 from cam_ops.tables import CORNERS
 from cluster.plan import read_shard
-from cluster.request import Run, maps_of
-from cluster.rows import raw_maps
+from cluster.run_reading import damaged, maps_problems, raw_maps, read_table
+from cluster.run_record import Run, maps_of
 from cluster.rundir import RunDir
 from cluster.truth import read_truth_shard
-from cluster.verify import damaged, maps_problems, read_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

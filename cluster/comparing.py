@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from cam_ops.errors import UsageError
 from cluster.audit_changes import AuditChanges, audit_changes
 from cluster.audit_files import AuditFile, read_audit
-from cluster.request import changed_fields, existing_run
+from cluster.run_differences import changed_fields
+from cluster.run_record import existing_run
 from cluster.rundir import RunDir
 from cluster.scratch_tables import scratch_tables
 from cluster.table_changes import TableChanges, load_tables, table_changes

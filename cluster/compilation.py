@@ -27,11 +27,11 @@ from torch._inductor.utils import fresh_cache
 from cam_ops import explain, forward, passes, watch
 from cam_ops.errors import MachineError, StorageError, UsageError
 from cam_ops.forward import Compiled, Forward, compile_to, distance, load_compiled
+from cam_ops.settings import CompileChoice, Device, Precision
 from cam_ops.views import Mapper
 from cluster.console import say
 from cluster.precision import DTYPES
-from cluster.request import Device, Precision, Request
-from cluster.resources import CompileChoice
+from cluster.request import Request
 
 COMPILE_S = 30.0  # measured: ResNet-18 and -50, ConvNeXt tiny 24-33 s on two cores
 GAIN: dict[Precision, float] = {"fp32": 1.25, "bf16": 3.0, "fp16": 1.0}  # measured, the least of several networks

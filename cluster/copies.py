@@ -15,15 +15,17 @@ from cam_ops import wsol
 from cam_ops.arrays import F64, I64
 from cam_ops.level_sets import LevelSets
 from cam_ops.tables import CORNERS, LABELLED
-from cluster.auditing import AuditConfig, audit
+from cluster.audit_config import AuditConfig
+from cluster.auditing import audit
 from cluster.parquet import encode
 from cluster.plan import write_plan
-from cluster.reboxing import ReboxConfig, rebox
-from cluster.request import existing_run, publish_run
-from cluster.rows import raw_maps
-from cluster.rundir import TABLES, open_run_dir, shard_name
+from cluster.rebox_config import ReboxConfig
+from cluster.reboxing import rebox
+from cluster.run_names import TABLES, shard_name
+from cluster.run_reading import raw_maps, read_table
+from cluster.run_record import existing_run, publish_run
+from cluster.rundir import open_run_dir
 from cluster.truth import TruthConfig
-from cluster.verify import read_table
 
 
 class Copies:

@@ -11,11 +11,11 @@ from typing import Any
 import cv2
 
 from cam_ops.arrays import F32, U8
+from cam_ops.errors import BadImage
 from cam_ops.fit import fit
-from cam_ops.images import BadImage
 from cam_ops.settings import Preprocessing
 from cluster.apart import Apart, ProcessEnded
-from cluster.sources import decode_for_input
+from cluster.source_reading import decode_for_input
 
 DECODE_TIMEOUT_S = 60.0
 MAX_DEATHS = 2  # of decoders: the first may have died of something else

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cam_ops.errors import UsageError
-from cluster.audit_files import Difference
+from cluster.compare_metrics import Difference
 from cluster.console import shortened
 
 CONDITION = re.compile(r"\s*(\w+?)(?:\.(low|high))?\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d\d?)?)\s*")

@@ -15,7 +15,7 @@ from cam_ops.tables import LISTING
 from cluster.console import shown
 from cluster.disk_sort import ROWS_PER_BATCH
 from cluster.listing import Remarks, image_id_of, remark, say_remarks
-from cluster.rundir import RUN, plan_name
+from cluster.run_names import RUN, plan_name
 from cluster.storage import list_objects
 from cluster.store_options import StorageOptions
 from cluster.tars import is_tars

@@ -1,11 +1,10 @@
 """Run shards in this process, without Ray: one replica."""
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from functools import cached_property
 
-from cluster.resources import Replicas, Work, replica_share
-from cluster.rows import ShardReport
+from cluster.work import Replicas, ShardReport, Work, replica_share
 
 
 class InlineExecutor:
@@ -22,9 +21,17 @@ class InlineExecutor:
         return min(1, torch.cuda.device_count())
 
     def run(
-        self, work: Work, replicas: Replicas, shards: Iterable[int], timeout_s: float | None
+        self,
+        work: Work,
+        replicas: Replicas,
+        shards: Iterable[int],
+        is_done: Callable[[int], bool],
+        timeout_s: float | None,
     ) -> Generator[ShardReport, None, None]:
-        """Yield one report per shard, in order. Nobody would end a shard that takes longer than `timeout_s`."""
+        """Yield one report per shard, in order.
+
+        There is nobody else to do a shard meanwhile, or to end one that takes longer than `timeout_s`.
+        """
         assert replicas.number == 1
         num_gpus = self.num_gpus if work.device == "cuda" else 0
         worker = work.replica(replica_share(work.device, 1, len(os.sched_getaffinity(0)), num_gpus).threads)

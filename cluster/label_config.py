@@ -4,14 +4,20 @@ from dataclasses import dataclass, field
 
 import tyro.conf
 
-from cam_ops.boxes import BoxConfig
 from cam_ops.classes import ScoreKind, parse_class_choice
 from cam_ops.errors import UsageError
-from cam_ops.maps import MapConfig
-from cam_ops.settings import ExplainConfig, ModelConfig
+from cam_ops.settings import (
+    BoxConfig,
+    CompileChoice,
+    DeviceChoice,
+    ExplainConfig,
+    MapConfig,
+    ModelConfig,
+    PrecisionChoice,
+)
 from cluster.labels import OWN
 from cluster.manifest import is_manifest
-from cluster.resources import CompileChoice, DeviceChoice, ExecutorName, PrecisionChoice, check_execution
+from cluster.resources import ExecutorName, check_execution
 from cluster.sources import source_address
 from cluster.store_options import StorageOptions, parse_options
 from cluster.tars import is_tars

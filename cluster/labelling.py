@@ -12,13 +12,15 @@ from cluster.apart import Apart, Here
 from cluster.asked import compute_again, explain_again, names_network_of, network_again, request_of
 from cluster.label_config import LabelConfig
 from cluster.labels import OWN
-from cluster.request import Run, read_run, refuse_another
-from cluster.resources import Work, choose_device, choose_replicas, open_executor
+from cluster.resources import choose_device, choose_replicas, open_executor
 from cluster.resume import finish, pending_shards, refuse_strangers, run_missing
+from cluster.run_differences import refuse_another
+from cluster.run_record import Run, read_run
 from cluster.rundir import RunDir, open_run_dir
 from cluster.sources import source_address
 from cluster.totals import Totals
 from cluster.verify import repair
+from cluster.work import Work
 
 
 def label(config: LabelConfig) -> Totals:
@@ -39,7 +41,7 @@ def label(config: LabelConfig) -> Totals:
         replicas = choose_replicas(config.replicas, device, executor)
         run = preparation.call("plan", replicas.number, device)
         preparation.close()
-        run_missing(run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
+        run_missing(run_dir, run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
     return finish(run_dir, run)
 
 
@@ -61,7 +63,7 @@ def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Totals:
         device = choose_device(config.device, run.request.device, executor)
         replicas = choose_replicas(config.replicas, device, executor)
         try:
-            run_missing(run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
+            run_missing(run_dir, run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
         except OtherWeightsError:  # on one of the machines, or is it another request?
             _look_and_refuse(config, run)
             raise
@@ -90,7 +92,6 @@ def _look_and_refuse(config: LabelConfig, run: Run) -> None:
 def _work(config: LabelConfig, run_dir: RunDir, run: Run) -> Work:
     model = replace(config.model, class_names=None)  # the names stand in run.json
     return Work(
-        run_dir=run_dir,
         device=run.request.device,
         factory="cluster.worker:CamWorker",
         arguments=(run_dir, model, run.request.fingerprint()),

@@ -15,12 +15,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage
 from cam_ops.settings import Preprocessing
 from cluster.decoding import DecoderApart, Fitted, decode_and_fit
+from cluster.label_rows import Picture
 from cluster.quarantine import Quarantine
-from cluster.rows import Picture
-from cluster.sources import read_image
+from cluster.source_reading import read_image
 from cluster.store_options import StorageOptions
 
 AHEAD = 2  # batches

@@ -20,8 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from cam_ops.errors import CamrayError, StorageError, UsageError
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
 from cam_ops.tables import LISTING
 from cluster.console import shown
 from cluster.disk_sort import ROWS_PER_BATCH, first_line, sort_rows

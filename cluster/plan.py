@@ -19,7 +19,8 @@ from pyarrow import fs
 from cam_ops.errors import StorageError
 from cam_ops.tables import PLAN, SCHEMA_VERSION, with_metadata
 from cluster.parquet import MAX_ROWS, encode
-from cluster.rundir import RunDir, plan_name
+from cluster.run_names import plan_name
+from cluster.rundir import RunDir
 
 SHARDS_PER_PART = 1000
 MAX_SHARD_SIZE = 512

@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import count
 from threading import Thread
@@ -24,9 +24,7 @@ from cam_ops.errors import MachineError
 from cluster.console import say
 from cluster.dispatch import DEPTH, WorkerDied, dispatch
 from cluster.interrupts import raise_on_sigterm
-from cluster.resources import Replicas, Share, Work, replica_share
-from cluster.rows import ShardReport
-from cluster.rundir import shard_name
+from cluster.work import Replicas, ShardReport, Share, Work, replica_share
 
 CONNECT_TIMEOUT_S = 10.0
 HEAD_TIMEOUT_S = 30.0  # Ray's own calls hang without a head, and Ray ends this process after a minute, without a word
@@ -87,7 +85,12 @@ class RayExecutor:
         say(f"{where}: {num_nodes} node(s), {self.num_gpus} GPU(s), {self.num_cpus} CPU(s)")
 
     def run(
-        self, work: Work, replicas: Replicas, shards: Iterable[int], timeout_s: float | None
+        self,
+        work: Work,
+        replicas: Replicas,
+        shards: Iterable[int],
+        is_done: Callable[[int], bool],
+        timeout_s: float | None,
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in the order they finish.
 
@@ -95,7 +98,7 @@ class RayExecutor:
         """
         num_cpus = self._gpu_cpus() if work.device == "cuda" else self.num_cpus
         share = replica_share(work.device, replicas.number, num_cpus, self.num_gpus)
-        cluster = _Actors(share, replicas, work)
+        cluster = _Actors(share, replicas, work, is_done)
         return dispatch(cluster, shards, timeout_s)
 
     def _gpu_cpus(self) -> int:
@@ -170,8 +173,8 @@ def _await_head() -> None:
 class _Actors:
     """The cluster as the dispatch loop sees it: nodes with room for actors of one share."""
 
-    def __init__(self, share: Share, replicas: Replicas, work: Work) -> None:
-        self.share, self.replicas, self.work = share, replicas, work
+    def __init__(self, share: Share, replicas: Replicas, work: Work, is_done: Callable[[int], bool]) -> None:
+        self.share, self.replicas, self.work, self.is_done = share, replicas, work, is_done
 
     def new_worker(self, avoided: frozenset[str]) -> "_ActorWorker":
         """Ask Ray for an actor; it is pending until a node has room."""
@@ -204,10 +207,6 @@ class _Actors:
             for node in nodes
             if node["Alive"] and all(node["Resources"].get(kind, 0) >= number for kind, number in needed.items())
         }
-
-    def is_done(self, shard: int) -> bool:
-        """Say whether a shard's images are there."""
-        return self.work.run_dir.exists(shard_name("images", shard))
 
 
 class _ActorWorker:

@@ -7,9 +7,8 @@ import torch
 from torch.nn import functional
 
 from cam_ops.errors import UsageError
+from cam_ops.settings import Device, Precision, PrecisionChoice
 from cam_ops.views import Mapper
-from cluster.request import Device, Precision
-from cluster.resources import PrecisionChoice
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WORTHWHILE = 1.5

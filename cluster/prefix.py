@@ -6,8 +6,7 @@ from mmap import mmap
 
 import pyarrow as pa
 
-from cam_ops.errors import StorageError
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage, StorageError
 from cluster.storage import list_objects, object_version, put_object, read_object, remove_object
 from cluster.store_options import StorageOptions
 

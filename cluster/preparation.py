@@ -9,7 +9,7 @@ from dataclasses import replace
 from cam_ops.classes import ClassList, parse_class_choice
 from cam_ops.errors import UsageError
 from cam_ops.models import classes_for, load_classifier
-from cam_ops.settings import ATTENTION
+from cam_ops.settings import ATTENTION, Device
 from cam_ops.views import Mapper
 from cluster.asked import Compute, Network, compute_again, request_of
 from cluster.calibration_file import read_calibration
@@ -20,9 +20,10 @@ from cluster.labels import OWN, find_labels, label_images, labels_digest
 from cluster.listing import Listing
 from cluster.plan import Plan, auto_batch_size, auto_shard_size, write_plan
 from cluster.precision import choose_precision
-from cluster.request import Device, Run, config_document, refuse_another
 from cluster.resources import UNIT
 from cluster.resume import begin
+from cluster.run_differences import refuse_another
+from cluster.run_record import Run, config_document
 from cluster.rundir import RunDir, open_run_dir
 from cluster.sources import open_listing
 

@@ -4,7 +4,7 @@ import sys
 import time
 
 from cluster.console import say
-from cluster.rows import ShardReport
+from cluster.work import ShardReport
 
 LOG_INTERVAL_S = 10.0
 TERMINAL_INTERVAL_S = 0.5

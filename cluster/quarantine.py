@@ -8,9 +8,9 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cam_ops.errors import StorageError
-from cam_ops.images import BadImage
-from cluster.rundir import RunDir, quarantine_name
+from cam_ops.errors import BadImage, StorageError
+from cluster.run_names import quarantine_name
+from cluster.rundir import RunDir
 
 MAX_BYTES = 2**20
 MAX_DEATHS = 2  # of replicas at one image alone

@@ -12,11 +12,13 @@ from cam_ops.errors import StorageError
 from cam_ops.tables import IMAGES
 from cluster.failpoints import reach
 from cluster.plan import read_shard
-from cluster.replica import Membership, Turns
-from cluster.request import maps_of
-from cluster.rows import Pairs, ShardReport, box_maps, boxes_file, corners_of, raw_maps, table_file
+from cluster.replica import Membership
+from cluster.rows import Pairs, box_maps, boxes_file, table_file
+from cluster.run_reading import corners_of, damaged, maps_problems, raw_maps, read_table
+from cluster.run_record import maps_of
 from cluster.rundir import RunDir
-from cluster.verify import damaged, maps_problems, read_table
+from cluster.turns import Turns
+from cluster.work import ShardReport
 
 
 class Reboxer:

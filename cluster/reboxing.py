@@ -5,90 +5,22 @@ for byte. `maps_from` in its run.json says where the maps are. The maps are only
 """
 
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
-import tyro.conf
-
-from cam_ops.boxes import BoxConfig, Components
 from cam_ops.errors import UsageError
-from cam_ops.maps import MapConfig, Recipe
 from cluster.calibration_file import calibrated
 from cluster.console import say
 from cluster.plan import copy_plan
-from cluster.request import MapsFrom, Run, config_document, existing_run, maps_of, read_run, refuse_another
-from cluster.resources import ExecutorName, Work, check_execution, choose_replicas, open_executor
+from cluster.rebox_config import ReboxConfig
+from cluster.resources import choose_replicas, open_executor
 from cluster.resume import begin, finish, pending_shards, refuse_incomplete, refuse_strangers, run_missing
+from cluster.run_differences import refuse_another
+from cluster.run_record import MapsFrom, Run, config_document, existing_run, maps_of, read_run
 from cluster.rundir import RunDir, open_run_dir
-from cluster.store_options import StorageOptions, parse_options
 from cluster.totals import Totals
 from cluster.verify import repair
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReboxConfig:
-    """Make new boxes for a whole run from its stored maps, without model, pictures or GPU.
-
-    What is not given is as in that run.
-    """
-
-    run: tyro.conf.Positional[str]
-    """Complete run directory whose maps are taken: a path, s3://BUCKET/KEY or gs://BUCKET/KEY. It is not changed."""
-    out: str
-    """Run directory to create, or to resume; it refers to the maps, which must stay where they are."""
-    threshold: tuple[float, ...] | None = None
-    """Fraction of the map's own peak; with several, each has boxes with ranks of its own, and num_boxes counts those of
-    the first."""
-    normalise: str | None = None
-    """`minmax`, `max` or `ivr:P`, as of `label`."""
-    components: Components | None = None
-    """`largest` or `all`, as of `label`."""
-    recipe: Recipe | None = None
-    """`default` enlarges and then normalises; `blog` presets min-max before a bilinear enlargement and boxes at .2."""
-    calibration: str | None = None
-    """FILE that `calibrate` wrote, in place of the four flags above; adds the column probability. A run's own
-    calibration goes on where none of the five is given."""
-    replicas: int | None = None
-    """Replicas; by default one per CPU core."""
-    shard_timeout: float | None = None
-    """Seconds after which a replica that still works on the same shard is taken to hang, as of `label`."""
-    executor: ExecutorName = "ray"
-    """`ray` runs actors; `inline` runs the same worker in this process."""
-    ray_address: str | None = None
-    """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
-    overwrite: bool = False
-    """Remove the run in --out first, whatever it is, and begin from nothing. To go on after a crash, leave it out."""
-    repair: bool = False
-    """Look at every committed shard first, as `verify` does, and do those again that are damaged."""
-    storage_options: tuple[str, ...] = field(default=(), repr=False)
-    """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
-
-    def __post_init__(self) -> None:
-        if self.calibration is not None and self.has_own_boxes:
-            raise UsageError(
-                "--calibration brings its own --threshold, --normalise, --components and --recipe; give either"
-            )
-        check_execution(self.executor, self.replicas, self.shard_timeout)
-        parse_options(self.storage_options)
-
-    @property
-    def has_own_boxes(self) -> bool:
-        """Whether a flag says how boxes are made."""
-        return any(flag is not None for flag in (self.threshold, self.normalise, self.components, self.recipe))
-
-    @property
-    def options(self) -> StorageOptions:
-        """--storage-options, parsed."""
-        return parse_options(self.storage_options)
-
-    def maps(self, before: MapConfig) -> MapConfig:
-        """Return the map recipe, given that of the run."""
-        return MapConfig(recipe=self.recipe or before.recipe, normalise=self.normalise or before.normalise)
-
-    def boxes(self, before: BoxConfig) -> BoxConfig:
-        """Return the box recipe, given that of the run."""
-        threshold = before.threshold if self.threshold is None else self.threshold
-        return BoxConfig(threshold=threshold, components=self.components or before.components)
+from cluster.work import Work
 
 
 def rebox(config: ReboxConfig) -> Totals:
@@ -110,7 +42,7 @@ def rebox(config: ReboxConfig) -> Totals:
     if pending_shards(run_dir, run):
         with closing(open_executor(config.executor, config.ray_address)) as executor:
             replicas = choose_replicas(config.replicas, "cpu", executor)
-            run_missing(run, _work(run_dir, run), executor, replicas, config.shard_timeout)
+            run_missing(run_dir, run, _work(run_dir, run), executor, replicas, config.shard_timeout)
     return finish(run_dir, run)
 
 
@@ -145,7 +77,6 @@ def _begin(config: ReboxConfig, run_dir: RunDir, source_dir: RunDir, source: Run
 
 def _work(run_dir: RunDir, run: Run) -> Work:
     return Work(
-        run_dir=run_dir,
         device="cpu",
         factory="cluster.reboxer:Reboxer",
         arguments=(run_dir, run.request.fingerprint()),

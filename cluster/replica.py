@@ -1,17 +1,12 @@
-"""What replicas have in common, whatever they do: the run they belong to, turns, the publication of a shard."""
+"""What replicas have in common, whatever they do: the run they belong to, the publication of a shard."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Condition
-from typing import TypeVar
 
 from cam_ops.errors import StorageError
 from cluster.failpoints import reach
-from cluster.request import Run, read_run
-from cluster.rundir import RUN, RunDir, shard_name
-
-Value = TypeVar("Value")
+from cluster.run_names import RUN, shard_name
+from cluster.run_record import Run, read_run
+from cluster.rundir import RunDir
 
 
 class Membership:
@@ -39,28 +34,3 @@ class Membership:
         for table, content in tables.items():
             self.run_dir.publish(shard_name(table, shard), content)
             reach(f"{table}-{shard}")
-
-
-class Turns:
-    """Lets threads pass one at a time, in the order of their numbers."""
-
-    def __init__(self) -> None:
-        self.condition = Condition()
-        self.next = 0
-
-    @contextmanager
-    def take(self, number: int, prepare: Callable[[], Value]) -> Iterator[Value]:
-        """Prepare at once, wait for the turn of `number`, give what was prepared; then, or upon an error of either,
-        pass the turn on.
-        """
-        try:
-            try:
-                prepared = prepare()
-            finally:
-                with self.condition:
-                    self.condition.wait_for(lambda: self.next == number)
-            yield prepared
-        finally:
-            with self.condition:
-                self.next += 1
-                self.condition.notify_all()

@@ -2,21 +2,19 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING
+from functools import partial
 
 from cam_ops.errors import RefusedError, StorageError
 from cluster.console import say
 from cluster.failpoints import reach
 from cluster.plan import check_plan, plan_digest
 from cluster.progress import Progress
-from cluster.request import Run, existing_run, publish_run, refuse_another
-from cluster.resources import Replicas, Work
-from cluster.rundir import SUMMARY, TABLES, RunDir
+from cluster.run_differences import refuse_another
+from cluster.run_names import SUMMARY, TABLES, shard_name
+from cluster.run_record import Run, existing_run, publish_run
+from cluster.rundir import RunDir
 from cluster.totals import Totals, count_rows, summary_of
-
-if TYPE_CHECKING:
-    from cluster.inline import InlineExecutor
-    from cluster.pool import RayExecutor
+from cluster.work import Executor, Replicas, Work
 
 
 def refuse_strangers(run_dir: RunDir) -> None:
@@ -31,6 +29,11 @@ def refuse_strangers(run_dir: RunDir) -> None:
 def pending_shards(run_dir: RunDir, run: Run) -> list[int]:
     """Return the shards that are not committed, in order."""
     return sorted(set(range(run.plan.num_shards)) - run_dir.shards("images"))
+
+
+def is_committed(run_dir: RunDir, shard: int) -> bool:
+    """Say whether a shard's images file is there."""
+    return run_dir.exists(shard_name("images", shard))
 
 
 def refuse_incomplete(run_dir: RunDir, run: Run) -> None:
@@ -61,10 +64,9 @@ def begin(run_dir: RunDir, run: Run, write_plan: Callable[[], object]) -> Run:
 
 
 def run_missing(
-    run: Run, work: Work, executor: "InlineExecutor | RayExecutor", replicas: Replicas, timeout_s: float | None
+    run_dir: RunDir, run: Run, work: Work, executor: Executor, replicas: Replicas, timeout_s: float | None
 ) -> None:
     """Run every shard that is not committed; `timeout_s` is how long a replica may take for one."""
-    run_dir = work.run_dir
     run_dir.sweep_scratch()
     pending = pending_shards(run_dir, run)
     size, num_images = run.plan.shard_size, run.plan.num_images
@@ -77,7 +79,7 @@ def run_missing(
         done_images=num_images - sum(min(size, num_images - shard * size) for shard in pending),
         done_shards=num_shards - len(pending),
     )
-    reports = executor.run(work, replicas, pending, timeout_s)
+    reports = executor.run(work, replicas, pending, partial(is_committed, run_dir), timeout_s)
     with closing(reports):
         for report in reports:
             progress.add(report)

@@ -1,11 +1,10 @@
-"""A run directory, local or on an object store: names of its files, and the only way in which a file gets there.
+"""A run directory, local or on an object store: the only way in which a file gets there.
 
 A file appears whole or not at all. A published file stays unless `clear`, `remove` or `remove_plan_from` is asked to
 delete it.
 """
 
 import os
-import re
 from dataclasses import dataclass
 from mmap import mmap
 
@@ -14,29 +13,11 @@ import pyarrow as pa
 from cam_ops.errors import UsageError
 from cluster.folder import Folder
 from cluster.prefix import Prefix
+from cluster.run_names import DERIVED, RUN, SHARD_FILE, SUMMARY, TABLES, plan_name, shard_name
 from cluster.storage import is_store, store_address, without_credentials
 from cluster.store_options import NO_OPTIONS, StorageOptions
 
-DERIVED = {"audit": (".json", ".parquet", ".png", ".svg"), "show": (".png",)}  # what other commands leave, by folder
-TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
-RUN, SUMMARY = "run.json", "summary.json"
-SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
 MAX_FILE_BYTES = 4 * 2**30
-
-
-def shard_name(table: str, shard: int) -> str:
-    """Return the name of a shard's file, below the run directory."""
-    return f"{table}/shard-{shard:07d}.parquet"
-
-
-def quarantine_name(shard: int) -> str:
-    """Return the name of the file on a shard's pictures that kill their replica, below the run directory."""
-    return f"quarantine/shard-{shard:07d}.json"
-
-
-def plan_name(part: int) -> str:
-    """Return the name of a part of the plan, below the run directory."""
-    return f"plan/part-{part:05d}.parquet"
 
 
 @dataclass(frozen=True, slots=True)

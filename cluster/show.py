@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from cam_ops.arrays import F32, U8
-from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.maps import enlarge_and_normalise
 from cam_ops.overlays import COLOURS, blog_panels, draw_box, overlay
 from cam_ops.tables import CORNERS
 from cluster.plan import find_image
-from cluster.request import Run, maps_of
-from cluster.rundir import RunDir, shard_name
-from cluster.sources import load_picture
+from cluster.run_names import shard_name
+from cluster.run_reading import damaged, read_tables
+from cluster.run_record import Run, maps_of
+from cluster.rundir import RunDir
+from cluster.source_reading import load_picture
 from cluster.store_options import StorageOptions
-from cluster.verify import damaged, read_tables
 
 MAX_CORNER = 2.0**24  # pixels
 

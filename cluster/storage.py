@@ -22,8 +22,7 @@ from typing import TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
-from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage, StorageError, UsageError
 from cluster.console import say, shortened
 from cluster.store_options import SECRETS, StorageOptions
 

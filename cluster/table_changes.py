@@ -12,11 +12,10 @@ import pyarrow.compute as pc
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import CORNERS
-from cluster.request import Run
-from cluster.rows import first_boxes
+from cluster.run_reading import first_boxes, read_table
+from cluster.run_record import Run
 from cluster.rundir import RunDir
 from cluster.scratch_tables import Rows, ScratchTables
-from cluster.verify import read_table
 
 NUM_EXAMPLES = 10
 

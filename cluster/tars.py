@@ -28,8 +28,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.tables import LISTING
 from cluster.console import say, shown
 from cluster.listing import Listing, Remarks, image_id_of, remark, say_remarks

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from cam_ops.errors import StorageError
 from cam_ops.tables import IMAGES
 from cluster.parquet import decode, document_of
-from cluster.rundir import RunDir, shard_name
+from cluster.run_names import shard_name
+from cluster.rundir import RunDir
 
 COUNTED = pa.schema([IMAGES.field(name) for name in ("status", "num_maps", "num_boxes")])
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network

@@ -19,7 +19,7 @@ from cam_ops.tables import SCHEMA_VERSION, with_metadata
 from cluster.console import say
 from cluster.parquet import encode
 from cluster.plan import SHARDS_PER_PART, read_row_group
-from cluster.request import Run
+from cluster.run_record import Run
 from cluster.rundir import RunDir
 from cluster.scratch_database import load, open_database
 from cluster.truth_classes import FindClasses, class_finder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cam_ops.classes import ClassList, class_list, read_class_names
 from cam_ops.errors import UsageError
-from cluster.truth_entries import reading
+from cluster.truth_files import reading
 
 FindClasses = Callable[[str], tuple[int, ...]]
 """From a word to the classes that it may mean: none where it is unknown, several where it is ambiguous."""

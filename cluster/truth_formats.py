@@ -10,8 +10,9 @@ from typing import Literal, get_args
 import pyarrow as pa
 
 from cam_ops.errors import UsageError
-from cluster import truth_folders, truth_json, truth_lines
-from cluster.truth_entries import Frame, batches_of, reading
+from cluster import truth_folders, truth_json, truth_lines, truth_loc, truth_masks, truth_tar, truth_wsol, truth_yolo
+from cluster.truth_entries import Frame, batches_of
+from cluster.truth_files import reading
 
 Format = Literal["coco", "voc", "yolo", "loc", "wsol", "table", "table-inclusive", "tar", "masks"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -52,17 +53,17 @@ def _batches(path: str, kind: Format, masks: str | None) -> Iterator[pa.RecordBa
         case "coco":
             entries = truth_json.coco(path)
         case "tar":
-            entries = truth_json.tar(path)
+            entries = truth_tar.tar(path)
         case "loc":
-            entries = truth_lines.loc(path)
+            entries = truth_loc.loc(path)
         case "wsol":
-            entries = truth_lines.wsol(path, os.path.abspath(os.path.expanduser(masks)) if masks else path)
+            entries = truth_wsol.wsol(path, os.path.abspath(os.path.expanduser(masks)) if masks else path)
         case "voc":
             entries = truth_folders.voc(path)
         case "yolo":
-            entries = truth_folders.yolo(path)
+            entries = truth_yolo.yolo(path)
         case "masks":
-            entries = truth_folders.masks(path)
+            entries = truth_masks.masks(path)
     return batches_of(entries)
 
 
@@ -79,17 +80,17 @@ def _format_of(path: str) -> Format:
         return "coco"
     if name.endswith(truth_lines.TABLE_SUFFIXES):
         with reading(path, "a table"):
-            return "loc" if set(truth_lines.LOC) <= set(truth_lines.header_of(path)) else "table"
+            return "loc" if set(truth_loc.LOC) <= set(truth_lines.header_of(path)) else "table"
     raise _unknown(path)
 
 
 def _format_of_folder(folder: Path) -> Format:
-    if any((folder / name).exists() for name in truth_lines.WSOL):
+    if any((folder / name).exists() for name in truth_wsol.WSOL):
         return "wsol"
-    if any((folder / name).exists() for name in (truth_folders.YOLO_LABELS, *truth_folders.YOLO_NAMES)):
+    if any((folder / name).exists() for name in (truth_yolo.YOLO_LABELS, *truth_yolo.YOLO_NAMES)):
         return "yolo"
     with reading(folder, "a folder"):
-        if truth_json.tar_paths(str(folder)):
+        if truth_tar.tar_paths(str(folder)):
             return "tar"
         if truth_lines.table_files(str(folder)):
             return "table"

@@ -1,10 +1,7 @@
-"""Truth of any length, line by line or in batches: tables of boxes, ImageNet's LOC CSV, wsolevaluation's metadata."""
+"""Tables of boxes, CSV or Parquet: a box a row, pixels whose ends are outside, or as `table-inclusive` inside."""
 
-import csv
-import gzip
 import os
 from collections.abc import Iterator
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,25 +10,13 @@ import pyarrow.parquet as pq
 
 from cam_ops.tables import CORNERS
 from cluster.parquet import stream
-from cluster.truth_entries import (
-    ENTRIES,
-    NUM_SHOWN,
-    ROWS_PER_BATCH,
-    VOC_CORNERS,
-    Entry,
-    bounded_lines,
-    lines_of,
-    path_below,
-    reading,
-    size_of,
-)
+from cluster.truth_entries import ENTRIES, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS
+from cluster.truth_files import reading
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".parquet")
 CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row
 IMAGE = ("image_id", "image")
 CLASS = ("class", "class_name", "class_id", "label")
-LOC = ("ImageId", "PredictionString")
-WSOL = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
 
 
 def table(path: str) -> Iterator[pa.RecordBatch]:
@@ -117,64 +102,3 @@ def _entries_of(batch: pa.RecordBatch, columns: dict[str, str]) -> pa.RecordBatc
         given |= {name: pc.if_else(fits, given[name], None) for name in ("width", "height")}
     arrays = [given.get(field.name, pa.nulls(len(batch), field.type)) for field in ENTRIES]
     return pa.record_batch(arrays, schema=ENTRIES)
-
-
-def loc(path: str) -> Iterator[Entry]:
-    """Read ImageNet's LOC CSV: an image and its boxes a line, each ``class x0 y0 x1 y1``."""
-    with reading(path, "ImageNet's LOC CSV"), _open_text(path) as file:
-        lines = csv.DictReader(bounded_lines(file))
-        if not set(LOC) <= set(lines.fieldnames or ()):
-            raise ValueError(f"expected the columns {' and '.join(LOC)}, found {str(lines.fieldnames)[:200]}")
-        for line in lines:
-            words = (line[LOC[1]] or "").split()
-            if len(words) % 5:
-                raise ValueError(f"line {lines.line_num}: expected five words a box, found {len(words)}")
-            yield Entry(image=line[LOC[0]])
-            for at in range(0, len(words), 5):
-                box = tuple(float(word) for word in words[at + 1 : at + 5])
-                yield Entry(image=line[LOC[0]], box=box, word=words[at])
-
-
-def _open_text(path: str) -> IO[str]:
-    opener = gzip.open if path.lower().endswith(".gz") else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
-
-
-def wsol(folder: str, masks: str) -> Iterator[Entry]:
-    """Read wsolevaluation's metadata: images, their classes and sizes, and boxes or masks, of those files that exist.
-
-    Lines of `localization.txt` are ``image,x0,y0,x1,y1``, or ``image,mask`` or ``image,mask,ignore`` below `masks`.
-    """
-    for name in WSOL:
-        path = os.path.join(folder, name)
-        if os.path.exists(path):
-            with reading(path, "wsolevaluation's metadata"):
-                for number, line in lines_of(path):
-                    try:
-                        yield _wsol_entry(name, line, masks)
-                    except ValueError as error:
-                        raise ValueError(f"line {number}: {error}") from None
-
-
-def _wsol_entry(name: str, line: str, masks: str) -> Entry:
-    if name == "image_ids.txt":
-        return Entry(image=line)
-    if name == "class_labels.txt":
-        image, word = _cells(line, 2)
-        return Entry(image=image, image_word=word)
-    if name == "image_sizes.txt":
-        image, width, height = _cells(line, 3)
-        return Entry(image=image, size=size_of(float(width), float(height)))
-    cells = line.rsplit(",", 4)
-    if len(cells) == 5 and not cells[-1].lower().endswith(".png") and not cells[-2].lower().endswith(".png"):
-        return Entry(image=cells[0], box=tuple(float(cell) for cell in cells[1:]))
-    image, mask, ignore = _cells(line if line.count(",") > 1 else f"{line},", 3)
-    return Entry(image=image, mask=path_below(masks, mask), ignore=path_below(masks, ignore) if ignore else None)
-
-
-def _cells(line: str, num_cells: int) -> list[str]:
-    """Split a line at its last commas: an image's path may have some of its own."""
-    cells = line.rsplit(",", num_cells - 1)
-    if len(cells) < num_cells:
-        raise ValueError(f"expected {num_cells} cells, found {line[:200]!r}")
-    return [cell.strip() for cell in cells]

@@ -1,13 +1,17 @@
-"""Read the masks of true objects as wsolevaluation does."""
+"""Masks of true objects: a PNG a picture, read as wsolevaluation does."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from cam_ops.arrays import U8
-from cam_ops.images import BadImage, decode
+from cam_ops.errors import BadImage
+from cam_ops.images import decode
 from cam_ops.wsol import IGNORED, INSIDE
+from cluster.truth_entries import Entry
+from cluster.truth_files import files_below, reading
 
 
 def read_mask(masks: list[str], ignore: str | None, side: int) -> U8:
@@ -31,3 +35,12 @@ def _read(path: str, side: int) -> np.ndarray:
         raise BadImage("mask unreadable", f"cannot read the mask {path}: {error}") from None
     grey_HW = cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return cv2.resize(grey_HW, (side, side), interpolation=cv2.INTER_NEAREST) > 0.5
+
+
+def masks(folder: str) -> Iterator[Entry]:
+    """Read the names of ``NAME.png`` files: each is the mask of the image NAME."""
+    with reading(folder, "a folder of masks"):
+        for name, path in files_below(folder, ".png"):
+            with reading(repr(path), "a mask", "rename it to a name in UTF-8"):
+                path.encode()
+            yield Entry(image=name[: -len(".png")], mask=path)

@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from cam_ops.errors import StorageError
 from cluster.plan import read_shard
-from cluster.request import Run
+from cluster.run_reading import read_table
+from cluster.run_record import Run
 from cluster.rundir import RunDir
 from cluster.truth_problems import NUM_EXAMPLES, Problem, shown_example
-from cluster.verify import read_table
 
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 SHARDS_AT_ONCE = 64

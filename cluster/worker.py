@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from cam_ops.classes import parse_class_choice
-from cam_ops.errors import MachineError, OtherWeightsError, UsageError
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage, MachineError, OtherWeightsError, UsageError
 from cam_ops.models import load_classifier
 from cam_ops.scores import NUM_TOP, best_classes, choose_classes, class_scores
-from cam_ops.settings import ModelConfig
+from cam_ops.settings import ModelConfig, Precision
 from cam_ops.views import Mapper
 from cluster.allocator import keep_freed_memory
 from cluster.compilation import compile_mapper
@@ -28,15 +27,16 @@ from cluster.console import say
 from cluster.dispatch import SUSPICIOUS_DEATHS
 from cluster.failpoints import reach
 from cluster.gpu import computing, loading
+from cluster.label_rows import BatchMaps, Picture, ShardRows, joined_maps, no_maps
 from cluster.loader import Loader
 from cluster.plan import read_shard
 from cluster.precision import DTYPES
 from cluster.quarantine import Quarantine, read_quarantine
-from cluster.replica import Membership, Turns
-from cluster.request import Precision
-from cluster.rows import BatchMaps, Picture, ShardReport, ShardRows, joined_maps, no_maps
+from cluster.replica import Membership
 from cluster.rundir import RunDir
 from cluster.sources import check_source
+from cluster.turns import Turns
+from cluster.work import ShardReport
 
 Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, S, S, 3), their pictures
 

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from cluster.auditing import AuditConfig, audit
+from cluster.audit_config import AuditConfig
+from cluster.auditing import audit
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative

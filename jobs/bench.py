@@ -20,16 +20,9 @@ import tyro.conf
 from cam_ops.errors import UsageError
 from cam_ops.settings import ModelConfig
 from cluster.apart import Apart
+from cluster.bench_manifests import write_large_manifest, write_manifest
+from cluster.bench_runs import Measured, on_all, pretend_committed, run_label, seconds_to_work
 from cluster.console import say
-from cluster.measures import (
-    Measured,
-    on_all,
-    pretend_committed,
-    run_label,
-    seconds_to_work,
-    write_large_manifest,
-    write_manifest,
-)
 from cluster.simulated import simulate
 from jobs.command import Outcome
 from jobs.demo_model import MEAN, STD
@@ -205,7 +198,7 @@ def plan(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     manifest = scratch / "large.parquet"
     write_large_manifest(config.rows, manifest)
     for number in range(config.rounds):
-        planner = Apart("cluster.measures:Planner")
+        planner = Apart("cluster.bench_manifests:Planner")
         planned, seconds, rss_mib = planner.call("plan", str(manifest), str(scratch / f"plan-{number}"), 1000)
         planner.close()
         yield {

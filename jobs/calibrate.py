@@ -1,6 +1,7 @@
 """`calibrate`: box settings and probabilities from a labelled sample."""
 
-from cluster.calibrating import CalibrateConfig, calibrate
+from cluster.calibrate_config import CalibrateConfig
+from cluster.calibrating import calibrate
 from cluster.calibration_file import CalibrationFile, Figure, HeldOut
 from jobs.command import Outcome
 from jobs.flags import parse

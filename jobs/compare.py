@@ -9,7 +9,7 @@ import tyro.conf
 
 from cam_ops.errors import StorageError
 from cluster.audit_changes import AuditChanges
-from cluster.audit_files import Difference
+from cluster.compare_metrics import Difference
 from cluster.comparing import Comparison, compare
 from cluster.console import say, shortened
 from cluster.gates import broken_gates, parse_gate

@@ -18,7 +18,7 @@ from cam_ops.tables import CORNERS
 from cluster.console import say
 from cluster.label_config import LabelConfig
 from cluster.labelling import label
-from cluster.request import existing_run
+from cluster.run_record import existing_run
 from cluster.rundir import RunDir, open_run_dir
 from cluster.show import draw, read_labelled
 from cluster.store_options import NO_OPTIONS

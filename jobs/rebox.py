@@ -1,6 +1,7 @@
 """`rebox`: new boxes for a whole run from its maps."""
 
-from cluster.reboxing import ReboxConfig, rebox
+from cluster.rebox_config import ReboxConfig
+from cluster.reboxing import rebox
 from jobs.command import Outcome, outcome_of, print_totals
 from jobs.flags import BOX_RECIPES, parse
 from jobs.paths import refuse_relative

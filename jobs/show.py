@@ -10,7 +10,7 @@ import cv2
 import tyro.conf
 
 from cam_ops.errors import StorageError
-from cluster.request import existing_run
+from cluster.run_record import existing_run
 from cluster.rundir import open_run_dir
 from cluster.show import draw, read_labelled
 from cluster.store_options import parse_options

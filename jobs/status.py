@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import tyro.conf
 
-from cluster.request import existing_run
+from cluster.run_record import existing_run
 from cluster.rundir import open_run_dir
 from cluster.store_options import parse_options
 from cluster.totals import count_rows

@@ -17,7 +17,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from cam_ops.bootstrap import image_seeds, poisson_weights
-from cam_ops.boxes import BoxConfig, boxes_from_heatmaps
+from cam_ops.boxes import boxes_from_heatmaps
 from cam_ops.calibrating import (
     best_setting,
     class_settings,
@@ -29,7 +29,6 @@ from cam_ops.calibrating import (
 )
 from cam_ops.calibration import ProbabilityModel, box_signals, thresholds_of
 from cam_ops.localization import best_overlaps
-from cam_ops.maps import MapConfig
 from cam_ops.reliability import (
     calibration_error,
     coverage_table,
@@ -37,6 +36,7 @@ from cam_ops.reliability import (
     reliability_curve,
     share_of,
 )
+from cam_ops.settings import BoxConfig, MapConfig
 from cluster.calibration_sample import hash_of
 from tests.conftest import LITE0, Command, table_rows
 

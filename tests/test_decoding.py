@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage
 from cluster.decoding import DecoderApart, decode_and_fit
 from tests.conftest import ROOT
 from tests.test_loader import INPUT

@@ -20,7 +20,7 @@ from PIL import Image
 
 from cam_ops.errors import StorageError
 from cam_ops.images import MAX_BYTES
-from cluster.request import existing_run
+from cluster.run_record import existing_run
 from cluster.rundir import RunDir
 from tests.conftest import ROOT, Command, result_of, table_rows
 from tests.fuzz import encoded

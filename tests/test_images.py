@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from cam_ops.errors import BadImage
 from cam_ops.fit import fit
-from cam_ops.images import BadImage, decode, decode_for, whole
+from cam_ops.images import decode, decode_for, whole
 from cam_ops.settings import Preprocessing
 
 

@@ -24,9 +24,9 @@ from cam_ops.errors import StorageError
 from cam_ops.settings import ModelConfig
 from cluster.console import say
 from cluster.progress import Progress
-from cluster.request import existing_run
-from cluster.rows import ShardReport
+from cluster.run_record import existing_run
 from cluster.rundir import RunDir
+from cluster.work import ShardReport
 from cluster.worker import CamWorker
 from jobs.show import safe_name
 from tests.conftest import ROOT, Command, result_of, table_rows

@@ -18,14 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cam_ops.errors import StorageError
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage, StorageError
 from cam_ops.tables import LABELLED, LISTING, heatmaps_schema, with_metadata
 from cluster.disk_sort import sorted_listing
 from cluster.parquet import decode, document_of, encode
 from cluster.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
 from cluster.rundir import RunDir
-from cluster.sources import read_image
+from cluster.source_reading import read_image
 from cluster.store_options import NO_OPTIONS
 from tests.conftest import ROOT, listed
 from tests.stores import Store

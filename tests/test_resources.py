@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from cam_ops.errors import MachineError
-from cluster.resources import Replicas, Share, choose_device, choose_replicas, replica_share
+from cluster.resources import choose_device, choose_replicas
+from cluster.work import Replicas, Share, replica_share
 
 
 @dataclass(frozen=True)

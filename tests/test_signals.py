@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy as scipy_entropy
 
-from cam_ops.maps import MapConfig
+from cam_ops.settings import MapConfig
 from cam_ops.signals import (
     DENSITY_SIDE,
     QUANTA,

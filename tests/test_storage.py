@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cam_ops.errors import StorageError, UsageError
-from cam_ops.images import BadImage
+from cam_ops.errors import BadImage, StorageError, UsageError
 from cluster.rundir import RunDir, open_run_dir
-from cluster.sources import read_image
+from cluster.source_reading import read_image
 from cluster.storage import (
     download,
     list_objects,

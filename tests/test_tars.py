@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cam_ops.errors import CamrayError, StorageError, UsageError
-from cam_ops.images import BadImage
-from cluster.sources import load_picture, open_listing, read_image
+from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
+from cluster.source_reading import load_picture, read_image
+from cluster.sources import open_listing
 from cluster.storage import put_object
 from cluster.store_options import NO_OPTIONS, StorageOptions
 from cluster.tar_members import MAX_EXTENDED_BYTES, MAX_PADDING_BYTES, BadTar, walk

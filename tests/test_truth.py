@@ -23,8 +23,9 @@ from cam_ops.errors import StorageError, UsageError
 from cam_ops.tables import IMAGES, LABELLED, with_metadata
 from cluster.parquet import encode
 from cluster.plan import write_plan
-from cluster.request import Run, existing_run
-from cluster.rundir import RunDir, shard_name
+from cluster.run_names import shard_name
+from cluster.run_record import Run, existing_run
+from cluster.rundir import RunDir
 from cluster.scratch_database import open_database
 from cluster.sources import open_listing
 from cluster.storage import read_object

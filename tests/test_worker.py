@@ -8,9 +8,9 @@ from threading import Event, Thread
 import pytest
 
 from cam_ops.settings import ModelConfig
-from cluster.replica import Turns
-from cluster.request import existing_run
+from cluster.run_record import existing_run
 from cluster.rundir import RunDir
+from cluster.turns import Turns
 from cluster.worker import CamWorker
 from tests.conftest import Command
 

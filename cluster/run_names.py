@@ -1,0 +1,23 @@
+"""The names of a run's files, below its directory."""
+
+import re
+
+DERIVED = {"audit": (".json", ".parquet", ".png", ".svg"), "show": (".png",)}  # what other commands leave, by folder
+TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
+RUN, SUMMARY = "run.json", "summary.json"
+SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
+
+
+def shard_name(table: str, shard: int) -> str:
+    """Return the name of a shard's file, below the run directory."""
+    return f"{table}/shard-{shard:07d}.parquet"
+
+
+def quarantine_name(shard: int) -> str:
+    """Return the name of the file on a shard's pictures that kill their replica, below the run directory."""
+    return f"quarantine/shard-{shard:07d}.json"
+
+
+def plan_name(part: int) -> str:
+    """Return the name of a part of the plan, below the run directory."""
+    return f"plan/part-{part:05d}.parquet"
