@@ -1,4 +1,17 @@
-"""The science of camray: images, networks, class activation maps, boxes and their tables.
+"""The science of camray: pictures, networks, class activation maps, boxes and what they are worth.
 
-Pure functions over arrays: nothing here imports ray, reads the environment or parses flags.
+Pure functions over arrays: nothing here imports ray, reads the environment or parses flags. What a room imports stands
+below it; the five words at the end are everybody's.
+
+* `fitting`: a calibration fitted to boxes that are known to be right or wrong
+* `metrics`: how well maps and boxes localize
+* `pictures`: decode, fit to the network's input, draw
+* `explain`: a batch to raw maps, by any method
+* `boxes`: a raw map to boxes
+* `network`: load a network, find where it is cut for maps
+* `arrays`: array types of signatures
+* `classes`: class names, words that choose classes
+* `errors`: errors and their exit codes
+* `settings`: what may be asked of a network, its maps and boxes
+* `tables`: Arrow schemas of a run's files
 """

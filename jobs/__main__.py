@@ -9,8 +9,8 @@ import time
 import traceback
 
 from cam_ops.errors import CamrayError, StorageError, UsageError
-from cluster.console import say
-from cluster.interrupts import ignore_sigterm, raise_on_sigterm
+from cluster.process.console import say
+from cluster.process.interrupts import ignore_sigterm, raise_on_sigterm
 from jobs.command import Outcome, result_line
 from jobs.flags import out_of
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from cluster.audit_config import AuditConfig
-from cluster.auditing import audit
+from cluster.audit.config import AuditConfig
+from cluster.audit.driver import audit
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative

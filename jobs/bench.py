@@ -19,11 +19,11 @@ import tyro.conf
 
 from cam_ops.errors import UsageError
 from cam_ops.settings import ModelConfig
-from cluster.apart import Apart
-from cluster.bench_manifests import write_large_manifest, write_manifest
-from cluster.bench_runs import Measured, on_all, pretend_committed, run_label, seconds_to_work
-from cluster.console import say
-from cluster.simulated import simulate
+from cluster.bench.manifests import write_large_manifest, write_manifest
+from cluster.bench.runs import Measured, on_all, pretend_committed, run_label, seconds_to_work
+from cluster.executors.simulated import simulate
+from cluster.process.apart import Apart
+from cluster.process.console import say
 from jobs.command import Outcome
 from jobs.demo_model import MEAN, STD
 from jobs.flags import parse
@@ -198,7 +198,7 @@ def plan(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     manifest = scratch / "large.parquet"
     write_large_manifest(config.rows, manifest)
     for number in range(config.rounds):
-        planner = Apart("cluster.bench_manifests:Planner")
+        planner = Apart("cluster.bench.manifests:Planner")
         planned, seconds, rss_mib = planner.call("plan", str(manifest), str(scratch / f"plan-{number}"), 1000)
         planner.close()
         yield {
@@ -264,10 +264,10 @@ MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
 
 
 def _copies(config: BenchConfig, scratch: Path, name: str) -> Apart:
-    """Return `cluster.copies.Copies` of a run over 512 pictures."""
+    """Return `cluster.bench.copies.Copies` of a run over 512 pictures."""
     source = scratch / name
     run_label([*_label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
-    return Apart("cluster.copies:Copies", str(source), f"{source}-copies", config.num_images)
+    return Apart("cluster.bench.copies:Copies", str(source), f"{source}-copies", config.num_images)
 
 
 def _two_clocks(rates: list[tuple[float, float]]) -> Figure:
@@ -304,7 +304,7 @@ def _replica(config: BenchConfig, scratch: Path, model: str) -> Apart:
     if not out.exists():
         small = [*_label_flags(config, scratch, model), "--limit", "64", "--batch-size", "16", "--executor", "inline"]
         run_label(small, out, 1)
-    return Apart("cluster.measures:Replica", str(out), _model(model))
+    return Apart("cluster.bench.replica:Replica", str(out), _model(model))
 
 
 def _peer_rate(config: BenchConfig, peer: str, model: str, num_images: int) -> float:

@@ -1,8 +1,8 @@
 """`calibrate`: box settings and probabilities from a labelled sample."""
 
-from cluster.calibrate_config import CalibrateConfig
-from cluster.calibrating import calibrate
-from cluster.calibration_file import CalibrationFile, Figure, HeldOut
+from cluster.calibrate.config import CalibrateConfig
+from cluster.calibrate.driver import calibrate
+from cluster.runs.calibration import CalibrationFile, Figure, HeldOut
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from cluster.totals import Totals
+from cluster.runs.totals import Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 import tyro.conf
 
 from cam_ops.errors import StorageError
-from cluster.audit_changes import AuditChanges
-from cluster.compare_metrics import Difference
-from cluster.comparing import Comparison, compare
-from cluster.console import say, shortened
-from cluster.gates import broken_gates, parse_gate
-from cluster.rundir import open_run_dir
-from cluster.store_options import parse_options
-from cluster.table_changes import TableChanges
+from cluster.compare.audits import AuditChanges
+from cluster.compare.driver import Comparison, compare
+from cluster.compare.gates import broken_gates, parse_gate
+from cluster.compare.metrics import Difference
+from cluster.compare.tables import TableChanges
+from cluster.process.console import say, shortened
+from cluster.runs.directory import open_run_dir
+from cluster.storage.options import parse_options
 from jobs.command import Outcome
 from jobs.flags import parse
 

@@ -12,17 +12,17 @@ import torchvision
 
 from cam_ops.arrays import F32, U8
 from cam_ops.errors import StorageError
-from cam_ops.overlays import contact_sheet, draw_box
+from cam_ops.pictures.overlays import contact_sheet, draw_box
 from cam_ops.settings import ModelConfig
 from cam_ops.tables import CORNERS
-from cluster.console import say
-from cluster.label_config import LabelConfig
-from cluster.labelling import label
-from cluster.run_record import existing_run
-from cluster.rundir import RunDir, open_run_dir
-from cluster.show import draw, read_labelled
-from cluster.store_options import NO_OPTIONS
-from cluster.verify import verify
+from cluster.display.image import draw, read_labelled
+from cluster.label.config import LabelConfig
+from cluster.label.driver import label
+from cluster.process.console import say
+from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.record import existing_run
+from cluster.runs.verify import verify
+from cluster.storage.options import NO_OPTIONS
 from jobs.command import Outcome, outcome_of
 from jobs.demo_model import MEAN, STD
 from jobs.demo_photos import PHOTOS, Photo, copy_photos

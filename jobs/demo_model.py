@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from cam_ops.errors import MachineError
-from cam_ops.models import load_state_dict
+from cam_ops.network.load import load_state_dict
 
 MEAN = (127 / 255, 127 / 255, 127 / 255)
 STD = (128 / 255, 128 / 255, 128 / 255)

@@ -9,8 +9,8 @@ import tyro
 import yaml
 
 from cam_ops.errors import UsageError
-from cluster.storage import without_credentials
-from cluster.store_options import SECRETS
+from cluster.storage.objects import without_credentials
+from cluster.storage.options import SECRETS
 
 Config = TypeVar("Config")
 

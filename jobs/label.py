@@ -3,8 +3,8 @@
 import os
 from dataclasses import replace
 
-from cluster.label_config import LabelConfig
-from cluster.labelling import label
+from cluster.label.config import LabelConfig
+from cluster.label.driver import label
 from jobs.command import Outcome, outcome_of, print_totals
 from jobs.flags import parse
 from jobs.paths import in_ray_job, refuse_relative

@@ -30,7 +30,7 @@ from torchvision.transforms import v2
 
 from cam_ops.arrays import F32
 from cam_ops.errors import CamrayError, MachineError, StorageError, UsageError
-from cam_ops.models import is_factory, load_classifier
+from cam_ops.network.load import is_factory, load_classifier
 from cam_ops.settings import ModelConfig
 
 SIDE = 224
@@ -90,7 +90,7 @@ def measure(config: PeerConfig) -> dict[str, Any]:
     target = find_target(config.model)
     document = {"peer": config.peer, "model": config.model, "images": len(files)}
     if config.peer == "ray-data":
-        from cluster.ray_data_peer import run_on_ray_data  # the others do without ray
+        from cluster.bench.ray_data import run_on_ray_data
 
         weight_KC, bias_K = affine_head(target)
         trunk = trunk_of(target)

@@ -1,7 +1,7 @@
 """`rebox`: new boxes for a whole run from its maps."""
 
-from cluster.rebox_config import ReboxConfig
-from cluster.reboxing import rebox
+from cluster.rebox.config import ReboxConfig
+from cluster.rebox.driver import rebox
 from jobs.command import Outcome, outcome_of, print_totals
 from jobs.flags import BOX_RECIPES, parse
 from jobs.paths import refuse_relative

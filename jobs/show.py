@@ -10,10 +10,10 @@ import cv2
 import tyro.conf
 
 from cam_ops.errors import StorageError
-from cluster.run_record import existing_run
-from cluster.rundir import open_run_dir
-from cluster.show import draw, read_labelled
-from cluster.store_options import parse_options
+from cluster.display.image import draw, read_labelled
+from cluster.runs.directory import open_run_dir
+from cluster.runs.record import existing_run
+from cluster.storage.options import parse_options
 from jobs.command import Outcome
 from jobs.flags import parse
 

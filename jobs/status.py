@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import tyro.conf
 
-from cluster.run_record import existing_run
-from cluster.rundir import open_run_dir
-from cluster.store_options import parse_options
-from cluster.totals import count_rows
+from cluster.runs.directory import open_run_dir
+from cluster.runs.record import existing_run
+from cluster.runs.totals import count_rows
+from cluster.storage.options import parse_options
 from jobs.command import Outcome, outcome_of
 from jobs.flags import parse
 

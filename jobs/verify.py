@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import tyro.conf
 
-from cluster.rundir import open_run_dir
-from cluster.store_options import parse_options
-from cluster.verify import verify
+from cluster.runs.directory import open_run_dir
+from cluster.runs.verify import verify
+from cluster.storage.options import parse_options
 from jobs.command import Outcome, outcome_of
 from jobs.flags import parse
 

@@ -11,14 +11,14 @@ from typing import get_args
 
 import torch
 
-from cam_ops.attention import find_blocks
 from cam_ops.errors import UsageError
-from cam_ops.explain import completeness_residuals
-from cam_ops.heads import Head, find_head
-from cam_ops.methods import methods_for
-from cam_ops.passes import run
+from cam_ops.explain.attention import find_blocks
+from cam_ops.explain.explainer import completeness_residuals
+from cam_ops.explain.methods import methods_for
+from cam_ops.explain.passes import run
+from cam_ops.network.heads import Head, find_head
+from cam_ops.network.zoo import TIMM, find_architecture
 from cam_ops.settings import ATTENTION, Method
-from cam_ops.zoo import TIMM, find_architecture
 
 AT_96 = """
 alexnet densenet121 convnext_tiny efficientnet_b0 efficientnet_v2_s googlenet mnasnet0_5 mobilenet_v2 mobilenet_v3_large

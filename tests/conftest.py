@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cluster.sources import open_listing
-from cluster.store_options import NO_OPTIONS, StorageOptions
+from cluster.sources.kinds import open_listing
+from cluster.storage.options import NO_OPTIONS, StorageOptions
 from jobs.__main__ import run
 from tests.stores import RCLONE, Store, gcs_store, s3_store
 

@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 
 from cam_ops.errors import BadImage
-from cam_ops.fit import fit
-from cam_ops.images import decode, decode_for
+from cam_ops.pictures.decode import decode, decode_for
+from cam_ops.pictures.fit import fit
 from cam_ops.settings import Preprocessing
-from cluster.bench_runs import peak_mib
+from cluster.bench.runs import peak_mib
 from tests.conftest import ROOT
 
 PHOTOS = Path(os.environ.get("CAMRAY_DATA", ROOT.parent / "shared" / "data")) / "photos"

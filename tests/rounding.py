@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cam_ops.fit import fit
-from cam_ops.forward import Compiled, Forward, compile_to, distance, load_compiled
-from cam_ops.images import decode_for
-from cam_ops.models import is_factory, load_classifier
+from cam_ops.explain.forward import Compiled, Forward, compile_to, distance, load_compiled
+from cam_ops.explain.mapper import Mapper
+from cam_ops.network.load import is_factory, load_classifier
+from cam_ops.pictures.decode import decode_for
+from cam_ops.pictures.fit import fit
 from cam_ops.settings import ExplainConfig, ModelConfig, Preprocessing
-from cam_ops.views import Mapper
-from cluster.precision import DTYPES
+from cluster.machine.precision import DTYPES
 from jobs.demo_model import MEAN, STD
 
 BATCH = 16

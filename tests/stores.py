@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from cluster.storage import put_object
-from cluster.store_options import StorageOptions, parse_options
+from cluster.storage.objects import put_object
+from cluster.storage.options import StorageOptions, parse_options
 from tests.faults import Proxy, proxy_to
 
 KEY, SECRET = "AKIACAMRAYTESTKEY000", "camray/test+secret/not+in+any+output0000"

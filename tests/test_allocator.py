@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 FAULTS = """
 import resource, sys, threading
 import torch
-from cluster.allocator import keep_freed_memory
+from cluster.machine.allocator import keep_freed_memory
 
 def batch():
     layers = [torch.ones(int(size) * 2**20, dtype=torch.uint8) for size in sys.argv[3:]]

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from cam_ops.errors import CamrayError, UsageError
-from cluster.apart import Apart, Here
+from cluster.process.apart import Apart, Here
 from tests.conftest import ROOT
 from tests.nodes import wait_until
 
@@ -83,7 +83,7 @@ def test_errors_come_with_the_call() -> None:
 
 
 def test_it_ends_with_the_process_that_made_it_whatever_it_is_at() -> None:
-    code = "from cluster.apart import Apart; Apart('tests.test_apart:Counter', 0).call('hang')"
+    code = "from cluster.process.apart import Apart; Apart('tests.test_apart:Counter', 0).call('hang')"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as maker:
         assert maker.stdout
         hanging = psutil.Process(int(maker.stdout.readline()))
@@ -92,5 +92,7 @@ def test_it_ends_with_the_process_that_made_it_whatever_it_is_at() -> None:
 
 
 def test_a_driver_on_ray_imports_neither_torch_nor_pandas() -> None:
-    code = "import jobs.label, cluster.pool, sys; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
+    code = (
+        "import jobs.label, cluster.executors.ray_actors, sys; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -6,8 +6,8 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from cam_ops.attention import find_blocks, legrad
 from cam_ops.errors import UsageError
+from cam_ops.explain.attention import find_blocks, legrad
 from tests.test_heads import assert_close_to, network_of
 
 

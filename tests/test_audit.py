@@ -15,8 +15,8 @@ import torch
 import torchvision
 from PIL import Image
 
-from cam_ops.bootstrap import image_seeds, poisson_weights
-from cam_ops.counts import Split
+from cam_ops.metrics.bootstrap import image_seeds, poisson_weights
+from cam_ops.metrics.counts import Split
 from cam_ops.tables import heatmaps_schema, with_metadata
 from tests.conftest import Command, table_rows
 from tests.stores import Store

@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cam_ops.average_precision import AT_50, AT_75, match_image, weighted_average_precision
+from cam_ops.metrics.average_precision import AT_50, AT_75, match_image, weighted_average_precision
 
 NUM_CLASSES = 6  # the last two: one without truth, one without detections
 

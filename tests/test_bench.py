@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.bench_manifests import write_large_manifest, write_manifest
-from cluster.bench_runs import _steady
+from cluster.bench.manifests import write_large_manifest, write_manifest
+from cluster.bench.runs import _steady
 from jobs.bench import _spread
 from tests.conftest import Command
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from cam_ops.bootstrap import image_seeds, interval, poisson_weights, uniforms
-from cam_ops.metrics import Figure
+from cam_ops.metrics.bootstrap import image_seeds, interval, poisson_weights, uniforms
+from cam_ops.metrics.figures import Figure
 
 
 def test_splitmix64_gives_the_published_sequence() -> None:

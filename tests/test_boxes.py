@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from cam_ops.boxes import boxes_from_heatmaps, regions_above
+from cam_ops.boxes.extract import boxes_from_heatmaps, regions_above
+from cam_ops.boxes.normalise import enlarge_and_normalise, normalise
 from cam_ops.errors import UsageError
-from cam_ops.maps import enlarge_and_normalise, normalise
 from cam_ops.settings import BoxConfig, MapConfig
 
 WHOLE = np.array([0, 0, 80, 40], np.float32)

@@ -16,9 +16,9 @@ from PIL import Image
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from cam_ops.bootstrap import image_seeds, poisson_weights
-from cam_ops.boxes import boxes_from_heatmaps
-from cam_ops.calibrating import (
+from cam_ops.boxes.calibration import ProbabilityModel, box_signals, thresholds_of
+from cam_ops.boxes.extract import boxes_from_heatmaps
+from cam_ops.fitting.fit import (
     best_setting,
     class_settings,
     fit_logistic,
@@ -27,17 +27,11 @@ from cam_ops.calibrating import (
     plateau_middle,
     smoothed,
 )
-from cam_ops.calibration import ProbabilityModel, box_signals, thresholds_of
-from cam_ops.localization import best_overlaps
-from cam_ops.reliability import (
-    calibration_error,
-    coverage_table,
-    gain_of,
-    reliability_curve,
-    share_of,
-)
+from cam_ops.fitting.reliability import calibration_error, coverage_table, gain_of, reliability_curve, share_of
+from cam_ops.metrics.bootstrap import image_seeds, poisson_weights
+from cam_ops.metrics.localization import best_overlaps
 from cam_ops.settings import BoxConfig, MapConfig
-from cluster.calibration_sample import hash_of
+from cluster.calibrate.sample import hash_of
 from tests.conftest import LITE0, Command, table_rows
 
 

@@ -6,9 +6,9 @@ import torch
 
 from cam_ops.classes import class_list, parse_class_choice, read_class_names
 from cam_ops.errors import UsageError
-from cam_ops.scores import best_classes, choose_classes, class_scores
-from cluster.labels import find_labels
-from cluster.listing import Listing
+from cam_ops.explain.scores import best_classes, choose_classes, class_scores
+from cluster.sources.labels import find_labels
+from cluster.sources.listing import Listing
 
 NAMES = class_list([("n01", "cat"), ("n02", "crane"), ("n03", "crane")], ["cat", "crane", "crane"])
 SCORES = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])

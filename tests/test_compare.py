@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from cam_ops.errors import StorageError, UsageError
-from cluster.gates import parse_gate
-from cluster.scratch_tables import scratch_tables
+from cluster.compare.gates import parse_gate
+from cluster.compare.scratch import scratch_tables
 from tests.conftest import Command, table_rows
 from tests.stores import Store
 

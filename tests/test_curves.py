@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from cam_ops.curves import COLOURS, draw_curves
+from cam_ops.metrics.curves import COLOURS, draw_curves
 
 THRESHOLD_L = np.arange(0, 1, 0.01)
 CURVES = {

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cam_ops.errors import BadImage
-from cluster.decoding import DecoderApart, decode_and_fit
+from cluster.label.decoding import DecoderApart, decode_and_fit
 from tests.conftest import ROOT
 from tests.test_loader import INPUT
 

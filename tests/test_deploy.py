@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.label_config import LabelConfig
+from cluster.label.config import LabelConfig
 from jobs.flags import parse
 from tests.conftest import ROOT
 from tests.test_readme import README, commands_of

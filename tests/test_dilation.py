@@ -9,9 +9,9 @@ import torch
 import torchvision
 from torch import nn
 
-from cam_ops.dilation import dilate_last_stage
 from cam_ops.errors import UsageError
-from cam_ops.models import load_classifier
+from cam_ops.network.dilation import dilate_last_stage
+from cam_ops.network.load import load_classifier
 from cam_ops.settings import ModelConfig
 from tests.conftest import Command, table_rows
 

@@ -12,9 +12,9 @@ from concurrent.futures import Future
 import pytest
 
 from cam_ops.errors import CamrayError, MachineError, StorageError, UsageError
-from cluster.dispatch import DEPTH, MAX_SHARD_DEATHS, WorkerDied, dispatch
-from cluster.interrupts import raise_on_sigterm
-from cluster.simulated import SimulatedCluster, SimulatedWorker, simulate
+from cluster.executors.dispatch import DEPTH, MAX_SHARD_DEATHS, WorkerDied, dispatch
+from cluster.executors.simulated import SimulatedCluster, SimulatedWorker, simulate
+from cluster.process.interrupts import raise_on_sigterm
 
 NEVER = object()
 
@@ -319,8 +319,8 @@ def test_a_worker_that_hangs_is_replaced_when_its_time_is_over(capsys: pytest.Ca
 def test_a_worker_that_does_not_load_is_replaced_when_its_time_is_over(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.dispatch.START_TIMEOUT_S", 0.1)
-    monkeypatch.setattr("cluster.dispatch.WAKE_S", 0.1)
+    monkeypatch.setattr("cluster.executors.dispatch.START_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("cluster.executors.dispatch.WAKE_S", 0.1)
     script = ScriptedWorkers(1, starts=[NEVER, NEVER])
     assert sorted(dispatch(script, range(4))) == [0, 1, 2, 3]
     assert [worker.killed for worker in script.workers] == [True] * 3
@@ -332,8 +332,8 @@ def test_a_worker_that_does_not_load_is_replaced_when_its_time_is_over(
 
 
 def test_a_worker_that_waits_for_a_place_has_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.dispatch.START_TIMEOUT_S", 0.1)
-    monkeypatch.setattr("cluster.dispatch.WAKE_S", 0.1)
+    monkeypatch.setattr("cluster.executors.dispatch.START_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("cluster.executors.dispatch.WAKE_S", 0.1)
     script = NowhereWorkers(2, starts=[NEVER, None])
     reports = dispatch(script, range(4))
     assert next(reports) == 0
@@ -401,7 +401,7 @@ def operations(num_workers: int, num_shards: int) -> int:
 def test_a_shard_costs_the_same_number_of_operations_whatever_the_number_of_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cluster.dispatch.WAKE_S", 3600.0)  # what is done once a second is no shard's cost
+    monkeypatch.setattr("cluster.executors.dispatch.WAKE_S", 3600.0)  # what is done once a second is no shard's cost
     cost = {workers: operations(workers, 1500) - operations(workers, 1000) for workers in (1, 10, 400)}
     assert cost[10] == pytest.approx(cost[1], rel=0.01)
     assert cost[400] == pytest.approx(cost[1], rel=0.01)

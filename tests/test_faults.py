@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cam_ops.errors import MachineError
-from cluster.gpu import loading
+from cluster.machine.gpu import loading
 from tests.conftest import ROOT, Command, TwoChannels, table_rows
 
 FLAGS = ["--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32, "--precision", "fp32", "--compile", "never"]

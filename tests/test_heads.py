@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from cam_ops.errors import UsageError
-from cam_ops.explain import Explainer, completeness_residuals
-from cam_ops.heads import Head, find_head
-from cam_ops.layers import named_modules, spatial_calls
-from cam_ops.methods import check_method
-from cam_ops.passes import Pass, gradients_of, one_class, run
+from cam_ops.explain.explainer import Explainer, completeness_residuals
+from cam_ops.explain.methods import check_method
+from cam_ops.explain.passes import Pass, gradients_of, one_class, run
+from cam_ops.network.heads import Head, find_head
+from cam_ops.network.layers import named_modules, spatial_calls
 from cam_ops.settings import Method
 from tests.conftest import TwoChannels
 

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from cam_ops.errors import StorageError
-from cam_ops.images import MAX_BYTES
-from cluster.run_record import existing_run
-from cluster.rundir import RunDir
+from cam_ops.pictures.decode import MAX_BYTES
+from cluster.runs.directory import RunDir
+from cluster.runs.record import existing_run
 from tests.conftest import ROOT, Command, result_of, table_rows
 from tests.fuzz import encoded
 
@@ -350,7 +350,7 @@ def test_a_run_json_with_other_types_or_sizes_is_refused_in_a_sentence(run: Path
 
 LOOK = """
 import json, sys
-from cluster.measures import peak_mib
+from cluster.bench.runs import peak_mib
 from jobs.__main__ import run
 for out in sys.argv[1:]:
     for words in (["status", out], ["verify", out], ["show", out, "discs/01.png"]):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from cam_ops.errors import BadImage
-from cam_ops.fit import fit
-from cam_ops.images import decode, decode_for, whole
+from cam_ops.pictures.decode import decode, decode_for, whole
+from cam_ops.pictures.fit import fit
 from cam_ops.settings import Preprocessing
 
 

@@ -22,12 +22,12 @@ from PIL import Image
 
 from cam_ops.errors import StorageError
 from cam_ops.settings import ModelConfig
-from cluster.console import say
-from cluster.progress import Progress
-from cluster.run_record import existing_run
-from cluster.rundir import RunDir
-from cluster.work import ShardReport
-from cluster.worker import CamWorker
+from cluster.executors.progress import Progress
+from cluster.executors.work import ShardReport
+from cluster.label.replica import CamWorker
+from cluster.process.console import say
+from cluster.runs.directory import RunDir
+from cluster.runs.record import existing_run
 from jobs.show import safe_name
 from tests.conftest import ROOT, Command, result_of, table_rows
 

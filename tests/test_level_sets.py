@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from cam_ops.level_sets import LevelSets
+from cam_ops.metrics.level_sets import LevelSets
 from tests.wsol_reference import SIDE, level_ious, score_map
 
 SMALL = 56  # of maps with thousands of contours

@@ -11,8 +11,8 @@ from PIL import Image
 from cam_ops.errors import StorageError
 from cam_ops.settings import Preprocessing
 from cam_ops.tables import PLAN
-from cluster.loader import Loader
-from cluster.store_options import NO_OPTIONS
+from cluster.label.loader import Loader
+from cluster.storage.options import NO_OPTIONS
 
 SIDE = 16
 INPUT = Preprocessing(

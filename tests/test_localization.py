@@ -5,8 +5,8 @@ import pytest
 import torch
 import torchvision
 
-from cam_ops import localization
-from cam_ops.localization import failure_of
+from cam_ops.metrics import localization
+from cam_ops.metrics.localization import failure_of
 
 
 def test_overlaps_are_torchvisions() -> None:

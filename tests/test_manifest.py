@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cam_ops.errors import BadImage, StorageError, UsageError
-from cam_ops.images import MAX_BYTES
-from cluster.manifest import is_manifest, open_manifest
-from cluster.source_reading import read_image
+from cam_ops.pictures.decode import MAX_BYTES
+from cluster.sources.manifest import is_manifest, open_manifest
+from cluster.sources.reading import read_image
 from tests.conftest import ROOT, Command, result_of, table_rows
 
 TWO = ["--model", "tests.conftest:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]

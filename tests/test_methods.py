@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from cam_ops.explain import NOISE, NOISY_PASSES, Explainer
-from cam_ops.heads import Head, find_head
-from cam_ops.methods import methods_for, smooth_gradcam_plus_plus
-from cam_ops.passes import Pass
+from cam_ops.explain.explainer import NOISE, NOISY_PASSES, Explainer
+from cam_ops.explain.methods import methods_for, smooth_gradcam_plus_plus
+from cam_ops.explain.passes import Pass
+from cam_ops.network.heads import Head, find_head
 from cam_ops.settings import ATTENTION, Method
 from tests.test_heads import assert_close_to, maps_of, network_of
 

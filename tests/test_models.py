@@ -11,9 +11,9 @@ import torchvision
 from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
-from cam_ops.models import _network_from_file, classes_for, load_classifier, model_digest
+from cam_ops.network.load import _network_from_file, classes_for, load_classifier, model_digest
+from cam_ops.network.zoo import TENSORFLOW_SCALED, find_architecture
 from cam_ops.settings import ModelConfig
-from cam_ops.zoo import TENSORFLOW_SCALED, find_architecture
 
 
 @pytest.fixture(scope="module")

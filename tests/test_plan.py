@@ -20,12 +20,12 @@ import pytest
 
 from cam_ops.errors import BadImage, StorageError
 from cam_ops.tables import LABELLED, LISTING, heatmaps_schema, with_metadata
-from cluster.disk_sort import sorted_listing
-from cluster.parquet import decode, document_of, encode
-from cluster.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
-from cluster.rundir import RunDir
-from cluster.source_reading import read_image
-from cluster.store_options import NO_OPTIONS
+from cluster.runs.directory import RunDir
+from cluster.runs.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
+from cluster.sources.reading import read_image
+from cluster.sources.sorting import sorted_listing
+from cluster.storage.options import NO_OPTIONS
+from cluster.storage.parquet import decode, document_of, encode
 from tests.conftest import ROOT, listed
 from tests.stores import Store
 
@@ -99,7 +99,7 @@ def test_a_sort_without_room_says_so() -> None:
         pass
 
 
-PUBLISH = "import sys; from cluster.rundir import RunDir; RunDir(sys.argv[1]).publish('run.json', b'half')"
+PUBLISH = "import sys; from cluster.runs.directory import RunDir; RunDir(sys.argv[1]).publish('run.json', b'half')"
 
 
 def test_what_a_killed_process_left_is_swept_after_a_day_and_files_of_others_never(tmp_path: Path) -> None:

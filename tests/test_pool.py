@@ -13,8 +13,8 @@ from PIL import Image
 from ray.exceptions import RuntimeEnvSetupError
 
 from cam_ops.errors import MachineError
-from cluster.dispatch import WorkerDied
-from cluster.pool import RayExecutor, _meaning
+from cluster.executors.dispatch import WorkerDied
+from cluster.executors.ray_actors import RayExecutor, _meaning
 from tests.conftest import ROOT, Command, result_of
 
 
@@ -41,7 +41,7 @@ def test_a_node_that_cannot_make_the_jobs_environment_is_a_replica_that_died() -
 
 LISTEN = """
 import json, psutil, ray
-from cluster.pool import RayExecutor
+from cluster.executors.ray_actors import RayExecutor
 executor = RayExecutor(None)
 ray.get(ray.remote(lambda: 0).remote())
 here = psutil.Process()

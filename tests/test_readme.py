@@ -10,10 +10,10 @@ import cv2
 import pytest
 
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig
-from cluster.audit_config import AuditConfig
-from cluster.calibrate_config import CalibrateConfig
-from cluster.label_config import LabelConfig
-from cluster.rebox_config import ReboxConfig
+from cluster.audit.config import AuditConfig
+from cluster.calibrate.config import CalibrateConfig
+from cluster.label.config import LabelConfig
+from cluster.rebox.config import ReboxConfig
 from jobs.__main__ import COMMANDS
 from jobs.bench import BenchConfig
 from jobs.compare import CompareConfig

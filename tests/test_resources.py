@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from cam_ops.errors import MachineError
-from cluster.resources import choose_device, choose_replicas
-from cluster.work import Replicas, Share, replica_share
+from cluster.executors.choose import choose_device, choose_replicas
+from cluster.executors.work import Replicas, Share, replica_share
 
 
 @dataclass(frozen=True)

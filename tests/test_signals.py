@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy as scipy_entropy
 
-from cam_ops.settings import MapConfig
-from cam_ops.signals import (
+from cam_ops.metrics.signals import (
     DENSITY_SIDE,
     QUANTA,
     ClassSums,
@@ -16,6 +15,7 @@ from cam_ops.signals import (
     map_signals,
     suspected_shortcuts,
 )
+from cam_ops.settings import MapConfig
 
 NO_BOXES = (np.zeros(0, np.int32), np.zeros((0, 4), np.float32), np.zeros((0, 2), np.int64))
 

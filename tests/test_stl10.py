@@ -21,7 +21,7 @@ from torchvision import transforms
 from torchvision.datasets import STL10
 from torchvision.transforms.v2 import functional
 
-from cluster.source_reading import load_picture
+from cluster.sources.reading import load_picture
 from jobs.demo_photos import copy_photos
 from tests.conftest import Command, listed, table_rows
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cam_ops.errors import BadImage, StorageError, UsageError
-from cluster.rundir import RunDir, open_run_dir
-from cluster.source_reading import read_image
-from cluster.storage import (
+from cluster.runs.directory import RunDir, open_run_dir
+from cluster.sources.reading import read_image
+from cluster.storage.objects import (
     download,
     list_objects,
     object_version,
@@ -19,7 +19,7 @@ from cluster.storage import (
     remove_object,
     store_address,
 )
-from cluster.store_options import StorageOptions, parse_options
+from cluster.storage.options import StorageOptions, parse_options
 from tests.conftest import listed
 from tests.stores import KEY, RCLONE, SECRET, Store, s3_server
 

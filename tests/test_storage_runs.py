@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.storage import list_objects, read_object, remove_object
+from cluster.storage.objects import list_objects, read_object, remove_object
 from tests.conftest import ROOT, Command, table_rows
 from tests.stores import KEY, SECRET, Store
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
-from cluster.source_reading import load_picture, read_image
-from cluster.sources import open_listing
-from cluster.storage import put_object
-from cluster.store_options import NO_OPTIONS, StorageOptions
-from cluster.tar_members import MAX_EXTENDED_BYTES, MAX_PADDING_BYTES, BadTar, walk
-from cluster.tars import STORE_WINDOW_BYTES, key_and_kind
+from cluster.sources.kinds import open_listing
+from cluster.sources.reading import load_picture, read_image
+from cluster.sources.tar_members import MAX_EXTENDED_BYTES, MAX_PADDING_BYTES, BadTar, walk
+from cluster.sources.tars import STORE_WINDOW_BYTES, key_and_kind
+from cluster.storage.objects import put_object
+from cluster.storage.options import NO_OPTIONS, StorageOptions
 from tests.conftest import Command, table_rows
 from tests.stores import Store
 from tests.test_manifest import label, request_of

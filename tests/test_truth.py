@@ -21,16 +21,16 @@ from PIL import Image
 
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.tables import IMAGES, LABELLED, with_metadata
-from cluster.parquet import encode
-from cluster.plan import write_plan
-from cluster.run_names import shard_name
-from cluster.run_record import Run, existing_run
-from cluster.rundir import RunDir
-from cluster.scratch_database import open_database
-from cluster.sources import open_listing
-from cluster.storage import read_object
-from cluster.truth import TruthConfig, TruthReport, prepare_truth, read_truth_shard
-from cluster.truth_rows import TRUTH
+from cluster.runs.directory import RunDir
+from cluster.runs.names import shard_name
+from cluster.runs.plan import write_plan
+from cluster.runs.record import Run, existing_run
+from cluster.sources.kinds import open_listing
+from cluster.storage.objects import read_object
+from cluster.storage.parquet import encode
+from cluster.storage.scratch import open_database
+from cluster.truth.prepare import TruthConfig, TruthReport, prepare_truth, read_truth_shard
+from cluster.truth.rows import TRUTH
 from tests.conftest import Command
 from tests.stores import Store
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from cam_ops.errors import UsageError
+from cam_ops.explain.mapper import Mapper
 from cam_ops.settings import ExplainConfig
-from cam_ops.views import Mapper
 from tests.conftest import TwoChannels
 from tests.test_heads import network_of
 

@@ -8,10 +8,10 @@ from threading import Event, Thread
 import pytest
 
 from cam_ops.settings import ModelConfig
-from cluster.run_record import existing_run
-from cluster.rundir import RunDir
-from cluster.turns import Turns
-from cluster.worker import CamWorker
+from cluster.executors.turns import Turns
+from cluster.label.replica import CamWorker
+from cluster.runs.directory import RunDir
+from cluster.runs.record import existing_run
 from tests.conftest import Command
 
 MODEL = ModelConfig(model="tests.conftest:two_channels", mean=(0, 0, 0), std=(1, 1, 1), image_size=32)

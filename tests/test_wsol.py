@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cam_ops import localization, wsol
-from cam_ops.level_sets import LevelSets, best_overlap
+from cam_ops.metrics import localization, wsol
+from cam_ops.metrics.level_sets import LevelSets, best_overlap
 from tests.wsol_reference import best_iou, score_map
 
 

@@ -1,0 +1,142 @@
+"""Turn a raw class activation map into boxes of the original picture.
+
+Boxes are float32 ``(x0, y0, x1, y1)``, half-open: a one-pixel blob at row 3, column 5 is ``(5, 3, 6, 4)``, area 1.
+Letters: P maps, h, w the network's own grid, S the side of the enlarged map, N boxes or regions.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from cam_ops.arrays import F32, F64, I64, Bools
+from cam_ops.boxes.normalise import Enlarger
+from cam_ops.settings import BoxConfig, Components, MapConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapBoxes:
+    """The boxes of some maps, by map, then threshold as configured, best first; all arrays have length N."""
+
+    map_N: I64  # place of the map
+    boxes_N4: F32  # pixels of the original picture, clipped to it
+    peak_N: F32  # value of the normalised map at the box's maximum
+    energy_N: F32  # share of the raw map's positive mass that lies inside the box, 0 if it has none
+    area_fraction_N: F32  # box area over picture area
+    rank_N: I64  # 0 is the best of its map and threshold
+    threshold_N: F32
+
+
+def boxes_from_heatmaps(
+    raw_Phw: F32,
+    rectangle_P4: F32,
+    size_P2: I64,
+    side: int,
+    maps: MapConfig,
+    config: BoxConfig,
+    threshold_P: F64 | None = None,
+) -> MapBoxes:
+    """Box the objects of raw maps, in pixels of the original pictures, whose width and height is `size_P2`.
+
+    `rectangle_P4` is the part of the original that the map's grid covers and `side` the network's input size, to which
+    a map is enlarged first. What lies outside the picture (letterbox padding) belongs to no box. The boxes of a map and
+    a threshold are ordered by peak, then area, then position (top, left). A constant map has none. Where `threshold_P`
+    is given, each map has its own threshold, and those of `config` do not count.
+    """
+    is_positive_part = maps.recipe == "default" and maps.normalise == "max"  # that is what is normalised, by its peak
+    enlarger, mask_SS = Enlarger(side, maps), np.empty((side, side), np.bool_)
+    keys: list[tuple[int, int]] = []  # place of map and threshold, of each region
+    regions: list[I64] = [np.zeros((0, 4), np.int64)]
+    peaks: list[F64] = [np.zeros(0)]
+    energies: list[F64] = [np.zeros(0)]
+    for place, raw_hw in enumerate(raw_Phw):
+        enlarged_SS, scaled_SS = enlarger.enlarge(raw_hw)
+        _clear_padding((enlarged_SS, scaled_SS), rectangle_P4[place], size_P2[place])
+        thresholds = config.threshold if threshold_P is None else (float(threshold_P[place]),)
+        above = [_wanted_regions(scaled_SS, threshold, config.components, mask_SS) for threshold in thresholds]
+        positive_SS = scaled_SS if is_positive_part else np.maximum(enlarged_SS, 0, out=enlarged_SS)
+        energies.append(_energy_shares(positive_SS, [region for regions_N4, _ in above for region in regions_N4]))
+        for number, (regions_N4, peak_N) in enumerate(above):
+            keys += [(place, number)] * len(peak_N)
+            regions.append(regions_N4)
+            peaks.append(peak_N)
+    map_N, number_N = np.array(keys, np.int64).reshape(-1, 2).T
+    peak_N = np.concatenate(peaks)
+    boxes_N4 = _to_original(np.concatenate(regions), rectangle_P4[map_N], size_P2[map_N], side)
+    area_N = (boxes_N4[:, 2] - boxes_N4[:, 0]) * (boxes_N4[:, 3] - boxes_N4[:, 1])
+    order_N = np.lexsort((boxes_N4[:, 0], boxes_N4[:, 1], -area_N, -peak_N, number_N, map_N))  # the last counts first
+    list_N = map_N * (1 + number_N.max(initial=0)) + number_N
+    return MapBoxes(
+        map_N=map_N,
+        boxes_N4=boxes_N4[order_N],
+        peak_N=peak_N[order_N].astype(np.float32),
+        energy_N=np.concatenate(energies)[order_N].astype(np.float32),
+        area_fraction_N=(area_N / size_P2[map_N].prod(1))[order_N].astype(np.float32),
+        rank_N=np.arange(len(list_N)) - np.searchsorted(list_N, list_N),
+        threshold_N=np.array(config.threshold, np.float32)[number_N]
+        if threshold_P is None
+        else threshold_P[map_N].astype(np.float32),
+    )
+
+
+def _wanted_regions(map_SS: F64, threshold: float, components: Components, mask_SS: Bools) -> tuple[I64, F64]:
+    """Return the bounds and peaks of the regions to box; `mask_SS` is memory to work in."""
+    regions_N4, sizes_N, peak_N = regions_above(map_SS, threshold, mask_SS)
+    if components == "largest" and len(sizes_N) > 1:
+        largest = [int(sizes_N.argmax())]
+        return regions_N4[largest], peak_N[largest]
+    return regions_N4, peak_N
+
+
+def regions_above(map_SS: F64, threshold: float, mask_SS: Bools | None = None) -> tuple[I64, I64, F64]:
+    """Bound each 8-connected region where ``map_SS >= threshold * map_SS.max()``.
+
+    Returns half-open bounds in map pixels, int64 (N, 4), each region's pixel count and its peak. A map without a
+    positive value has no regions: N is 0. The pixels above are written to `mask_SS` where that is given.
+    """
+    peak = map_SS.max()
+    if not peak > 0:
+        return np.zeros((0, 4), np.int64), np.zeros(0, np.int64), np.zeros(0)
+    above_SS = np.greater_equal(map_SS, threshold * peak, out=mask_SS).view(np.uint8)
+    contours, hierarchy_1N4 = cv2.findContours(above_SS, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outlines = np.flatnonzero(hierarchy_1N4[0, :, 3] < 0)  # the others are those of holes
+    bounds = [cv2.boundingRect(contours[i]) for i in outlines]
+    regions_N4 = np.array([[x, y, x + columns, y + rows] for x, y, columns, rows in bounds], np.int64)
+    if len(outlines) == 1:  # five of six maps
+        return regions_N4, np.array([cv2.countNonZero(above_SS)]), np.array([peak])
+    _, labels_SS = cv2.connectedComponents(above_SS, connectivity=8)
+    label_N = np.array([labels_SS[contours[i][0, 0, 1], contours[i][0, 0, 0]] for i in outlines])
+    regions_N4 = regions_N4[label_N.argsort()]
+    windows = [(slice(y0, y1), slice(x0, x1)) for x0, y0, x1, y1 in regions_N4]
+    insides = [(labels_SS[at] == label).view(np.uint8) for label, at in enumerate(windows, start=1)]
+    sizes = [cv2.countNonZero(inside) for inside in insides]
+    peaks = [cv2.minMaxLoc(map_SS[at], inside)[1] for at, inside in zip(windows, insides, strict=True)]
+    return regions_N4, np.array(sizes), np.array(peaks)
+
+
+def _clear_padding(maps: tuple[F64, ...], rectangle: F32, size: I64) -> None:
+    """Set to 0 the pixels of enlarged maps, each (S, S), with their centre outside a picture of (width, height)."""
+    x0, y0, x1, y1 = rectangle.tolist()
+    width, height = size.tolist()
+    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+        return
+    centres_S = (np.arange(len(maps[0])) + 0.5) / len(maps[0])
+    x_S, y_S = x0 + centres_S * (x1 - x0), y0 + centres_S * (y1 - y0)
+    for map_SS in maps:
+        map_SS[(y_S <= 0) | (y_S >= height)] = 0
+        map_SS[:, (x_S <= 0) | (x_S >= width)] = 0
+
+
+def _to_original(regions_N4: I64, rectangle_N4: F32, size_N2: I64, side: int) -> F32:
+    corner_N4 = np.tile(rectangle_N4[:, :2].astype(np.float64), 2)
+    scale_N4 = (np.tile(rectangle_N4[:, 2:].astype(np.float64), 2) - corner_N4) / side
+    clipped: F32 = np.clip(regions_N4 * scale_N4 + corner_N4, 0, np.tile(size_N2, 2)).astype(np.float32)
+    return clipped
+
+
+def _energy_shares(positive_SS: F64, regions: list[I64]) -> F64:
+    """Return each region's share of the mass."""
+    total = positive_SS.sum()
+    if not total > 0:
+        return np.zeros(len(regions))
+    return np.array([positive_SS[y0:y1, x0:x1].sum() / total for x0, y0, x1, y1 in regions])

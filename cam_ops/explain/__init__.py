@@ -1,0 +1,10 @@
+"""A batch of pictures to raw maps of the wanted classes.
+
+* `methods`: features and gradients to raw maps
+* `passes`: one forward pass, its features and gradients
+* `attention`: LeGrad
+* `explainer`: any method at any cut
+* `forward`: pixels to features, compiled ahead of time
+* `mapper`: scales and mirrored pictures, averaged
+* `scores`: scores, and which classes to explain
+"""

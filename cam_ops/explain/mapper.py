@@ -1,0 +1,233 @@
+"""Map a batch: find where the network is cut, run it on each view of the pictures, average the views' maps.
+
+A view is a picture at a scale, mirrored or not. The first view, unmirrored at the first scale, decides which classes
+are explained, and with which logits; the others only add their maps, each flipped back and laid on the finest grid.
+
+Letters: B batch, S side of the largest view, K classes, P explained (image, class) pairs, H, W the maps' grid.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cam_ops.errors import UsageError
+from cam_ops.explain.attention import find_blocks
+from cam_ops.explain.explainer import Explainer, completeness_residuals, mean_on_finest_grid
+from cam_ops.explain.forward import Compiled, Forward
+from cam_ops.explain.methods import FROM_CELL_SHARES, check_method
+from cam_ops.explain.passes import Pass
+from cam_ops.network.heads import Head, find_head
+from cam_ops.settings import ATTENTION, DECOMPOSABLE, ExplainConfig, Method, Triple
+
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    side: int
+    flipped: bool
+    forward: Forward
+    compiled: Compiled | None = None
+
+    @property
+    def explainer(self) -> Explainer:
+        """The network, its head and the method."""
+        return self.forward.explainer
+
+    @property
+    def weight(self) -> int:
+        """What brings maps of several scales to one unit: gradients are of a cell's share, 1 / N of the whole."""
+        height, width = self.explainer.grid
+        return height * width if self.explainer.method in FROM_CELL_SHARES else 1
+
+    def of(self, pixels_BCSS: Tensor) -> Tensor:
+        """Return this view of the largest pictures; resampled ones are float32."""
+        if pixels_BCSS.shape[2] != self.side:
+            pixels_BCSS = functional.interpolate(
+                pixels_BCSS.float(), (self.side, self.side), mode="bilinear", align_corners=False, antialias=True
+            )
+        if self.flipped:
+            pixels_BCSS = pixels_BCSS.flip(3)
+        return pixels_BCSS.contiguous(memory_format=torch.channels_last)
+
+    def run(self, pixels_BCSS: Tensor) -> Pass:
+        """Run the network on this view of the largest pictures."""
+        view_BCSS = self.of(pixels_BCSS)
+        if self.compiled is None:
+            return self.explainer.run(self.forward.normalised(view_BCSS))
+        logits_BK, *features = self.compiled(view_BCSS)
+        return Pass(images_BCHW=view_BCSS, logits_BK=logits_BK, features=tuple(features))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """The maps of a batch."""
+
+    logits_BK: Tensor  # of the first view, float32
+    image_P: Tensor
+    class_P: Tensor
+    maps_PHW: Tensor  # float32, raw, signed
+    residual_P: Tensor | None  # the largest of the views; None where the head has no decomposition
+
+
+class Mapper:
+    """A network with all that is needed to map pictures with it.
+
+    Attributes: `head` and `method` of the first view, `grid` (h, w) of the maps, `side` in pixels of the pictures that
+    it takes.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        config: ExplainConfig,
+        image_size: int,
+        mean: Triple = (0.0, 0.0, 0.0),
+        std: Triple = (1.0, 1.0, 1.0),
+    ) -> None:
+        """Find the network's head on the side of each scale; it is in eval mode, float32, frozen, and on the CPU.
+
+        There, and not on the device that it will run on: so all machines find the same. `mean` and `std` are for RGB
+        scaled to 0..1.
+
+        Raises UsageError where the network, its method or its layers do not go together.
+        """
+        self.network = network
+        self.mean_3, self.std_3 = torch.tensor(mean), torch.tensor(std)
+        self.views: list[_View] = []
+        for scale in config.scales:
+            side = self._side(image_size, scale)
+            if side in [view.side for view in self.views]:
+                raise UsageError(f"--scales {scale} makes inputs of {side} pixels like another scale; leave it out")
+            forward = Forward(self._explainer(config, side), self.mean_3, self.std_3, torch.float32)
+            self.views += [
+                _View(side=side, flipped=flipped, forward=forward) for flipped in (False, True)[: 1 + config.flip]
+            ]
+        self.head: Head = self.views[0].explainer.head
+        self.method: Method = self.views[0].explainer.method
+        self.grid = max(view.explainer.grid for view in self.views)
+        self.side = max(view.side for view in self.views)
+
+    def _side(self, image_size: int, scale: float) -> int:
+        """Return the side of a scale, in whole cells of the first view's grid, so that all grids cover the picture."""
+        side = round(image_size * scale)
+        if self.views:
+            first = self.views[0]
+            cell, rest = divmod(first.side, first.explainer.grid[0])
+            side = side if rest else max(1, round(side / cell)) * cell
+        if not 8 <= side <= MAX_SIDE:
+            raise UsageError(f"--scales {scale} makes inputs of {side} pixels, expected 8 to {MAX_SIDE}")
+        return side
+
+    def _explainer(self, config: ExplainConfig, side: int) -> Explainer:
+        head = find_head(self.network, side, config.layer)
+        if config.method == "auto":
+            return self._suitable(head, config.layer, side)
+        check_method(config.method, head, config.layer)
+        blocks = find_blocks(self.network, side) if config.method in ATTENTION else None
+        return Explainer(network=self.network, head=head, method=config.method, blocks=blocks)
+
+    def _suitable(self, head: Head, layer: tuple[str, ...], side: int) -> Explainer:
+        """Resolve `auto` by what the head is."""
+        method: Method = "cam" if head.kind in DECOMPOSABLE else "gradcam" if head.kind == "pooled" else "layercam"
+        if head.kind == "layer" and not layer:
+            with suppress(UsageError):
+                blocks = find_blocks(self.network, side)
+                return Explainer(network=self.network, head=head, method="legrad", blocks=blocks)
+        return Explainer(network=self.network, head=head, method=method)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Run the network there and in `dtype`, channels last, from now on; maps are float32 all the same."""
+        self.network.to(device, dtype).to(memory_format=torch.channels_last)
+        mean_3, std_3 = self.mean_3.to(device), self.std_3.to(device)
+        self.views = [
+            replace(view, forward=Forward(view.explainer.on(device), mean_3, std_3, dtype)) for view in self.views
+        ]
+
+    @property
+    def can_compile(self) -> bool:
+        """Does the method take nothing but what a compiled pass gives?"""
+        return self.views[0].explainer.is_forward_only
+
+    def compile(self, compiled: Callable[[Forward, Tensor], Compiled], batch_size: int) -> None:
+        """Let `compiled(forward, noise pixels)` run the network from now on, once for all views of one side.
+
+        Before `to`: it gets the float32 network on the CPU.
+        """
+        of_side: dict[int, Compiled] = {}
+        generator = torch.Generator().manual_seed(0)
+        shape = (batch_size, self.side, self.side, 3)
+        noise_BCSS = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+        for view in self.views:
+            if view.side not in of_side:
+                of_side[view.side] = compiled(view.forward, view.of(noise_BCSS))
+        self.views = [replace(view, compiled=of_side[view.side]) for view in self.views]
+
+    def forget_compiled(self) -> None:
+        """Run the network itself from now on, which takes batches of any size."""
+        self.views = [replace(view, compiled=None) for view in self.views]
+
+    def check(self, dtype: torch.dtype) -> None:
+        """Map two classes of one picture of noise in `dtype`, on a copy of the network; UsageError where that fails."""
+        if self.method == "scorecam":
+            return  # a pass for each channel, and nothing that the search for the head has not tried
+        try:
+            self._try(dtype)
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # of another dtype, or of no gradient
+            raise UsageError(
+                f"--method {self.method} fails on this network in {str(dtype).removeprefix('torch.')} "
+                f"({type(error).__name__}: {error}); try --precision fp32, or another --method"
+            ) from error
+
+    def seconds_per_picture(self, dtype: torch.dtype) -> float:
+        """Return how long one thread takes to map one picture in `dtype`, not compiled."""
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        seconds = self._try(dtype)
+        torch.set_num_threads(num_threads)
+        return seconds
+
+    def _try(self, dtype: torch.dtype) -> float:
+        """Map two classes of one picture of noise twice, on a copy of the network; return the second time's seconds."""
+        trial = deepcopy(self)
+        noise_1CSS = 255 * torch.rand(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
+        pairs = torch.tensor([0, 0]), torch.tensor([0, self.head.num_classes - 1])
+        trial.to(torch.device("cpu"), dtype)
+        trial.explain(noise_1CSS, lambda logits_BK: pairs)
+        start_s = time.perf_counter()
+        trial.explain(noise_1CSS, lambda logits_BK: pairs)
+        return time.perf_counter() - start_s
+
+    def explain(self, pixels_BCSS: Tensor, choose: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Explained:
+        """Map the (image, class) pairs that `choose(logits_BK)` returns; pixels are 0..255, uint8 or float32."""
+        image_P: Any = None
+        class_P: Any = None
+        maps: list[Tensor] = []
+        residuals: list[Tensor] = []
+        logits_BK: Any = None
+        for view in self.views:
+            with torch.no_grad():
+                passed = view.run(pixels_BCSS)
+                if not maps:
+                    logits_BK = passed.logits_BK
+                    image_P, class_P = choose(logits_BK)
+                maps_PHW = view.explainer.maps(passed, image_P, class_P)
+                cams_PHW = maps_PHW if self.method == "cam" else None
+                residual_P = completeness_residuals(passed, view.explainer.head, image_P, class_P, cams_PHW)
+            maps_PHW = maps_PHW * (view.weight / self.views[0].weight)
+            maps.append(maps_PHW.flip(2) if view.flipped else maps_PHW)
+            residuals += [] if residual_P is None else [residual_P]
+        return Explained(
+            logits_BK=logits_BK,
+            image_P=image_P,
+            class_P=class_P,
+            maps_PHW=mean_on_finest_grid(maps),
+            residual_P=torch.stack(residuals).amax(0) if residuals else None,
+        )

@@ -1,0 +1,9 @@
+"""Networks: load one, watch it run, find where it is cut for maps.
+
+* `load`: weights without unpickling, digests, class names
+* `zoo`: architectures by name: torchvision, timm
+* `dilation`: the last stage at twice the resolution
+* `watch`: watch or change one forward pass
+* `layers`: modules that return grids which the logits see
+* `heads`: where a network is cut, and what lies behind
+"""

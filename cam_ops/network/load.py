@@ -1,0 +1,230 @@
+"""Build a classifier, load its weights without running code from the file, and name it by a digest of its content."""
+
+import hashlib
+import importlib
+import pickle
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from cam_ops.classes import ClassList, class_list, numbered_classes, read_class_names
+from cam_ops.errors import CamrayError, MachineError, UsageError
+from cam_ops.network.dilation import dilate_last_stage
+from cam_ops.network.zoo import TENSORFLOW_SCALED, TIMM, Architecture, find_architecture
+from cam_ops.settings import Interpolation, ModelConfig, Preprocessing
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
+UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
+    *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, safetensors.SafetensorError),
+)
+PREFIXES = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classifier:
+    """A network in eval mode, float32, on the CPU, with all that is known about it."""
+
+    network: nn.Module
+    name: str
+    digest: str  # sha256 over the factory's path and the sorted state_dict: names, dtypes, shapes, bytes
+    preprocessing: Preprocessing
+    classes: ClassList | None  # None where neither the user nor the weights name them
+
+
+def load_classifier(config: ModelConfig) -> Classifier:
+    """Build the network that `config` names, load its weights, and dilate it if asked to.
+
+    Raises UsageError for an unknown name, a weights file that does not fit or needs code to load, a factory without
+    --mean and --std, and a network that cannot be dilated; MachineError for weights that cannot be found or downloaded.
+    """
+    if is_factory(config.model):
+        path, network, categories = config.model, _call_factory(config), None
+        preprocessing = _preprocessing(config, config.mean, config.std, 224, "bilinear", 224 / 256)
+    else:
+        known = find_architecture(config.model)
+        path, (network, categories) = known.path, _with_weights(known, config.weights or "DEFAULT")
+        preprocessing = _preprocessing(
+            config, known.mean, known.std, known.side, known.interpolation, known.crop_fraction
+        )
+    network.eval().requires_grad_(False)
+    if config.dilate:
+        dilate_last_stage(network, preprocessing.image_size)
+    classes = read_class_names(Path(config.class_names)) if config.class_names else None
+    if classes is None and categories:
+        classes = class_list([(name,) for name in categories], categories)
+    return Classifier(
+        network=network,
+        name=config.model,
+        digest=model_digest(path, network.state_dict()),
+        preprocessing=preprocessing,
+        classes=classes,
+    )
+
+
+def is_factory(model: str) -> bool:
+    """Say whether a --model is package.module:factory, and no name."""
+    return ":" in model and not model.startswith(TIMM)
+
+
+def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
+    """Return the names of the network's `num_classes` classes; raise UsageError if the list is of another length."""
+    if classifier.classes is None:
+        return numbered_classes(num_classes)
+    if len(classifier.classes.names) != num_classes:
+        raise UsageError(
+            f"the network {classifier.name} has {num_classes} classes, "
+            f"the class list names {len(classifier.classes.names)}; give --class-names with one entry a class"
+        )
+    return classifier.classes
+
+
+def model_digest(path: str, state: dict[str, Tensor]) -> str:
+    """Return the sha256 of the factory's import path and of the state_dict's sorted names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256(path.encode())
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors or torch-saved state_dict, also inside a checkpoint; no code in the file can run.
+
+    Prefixes that DataParallel and torch.compile put before every name are removed.
+    """
+    if not path.is_file():
+        raise MachineError(f"expected a weights file at {path}, there is none; check --weights")
+    try:
+        if path.suffix.lower() == ".safetensors":
+            loaded: Any = safetensors.torch.load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise UsageError(f"cannot read the weights file {path}: {error}") from None
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S{1,200})", str(error))  # the rest is advice on how to run it all the same
+        code = f"code that it names, {named[1]!r}" if named else "code from the file"
+        raise UsageError(
+            f"{path} is not a plain state_dict: loading it would run {code}, which is refused; save it with "
+            "torch.save(network.state_dict(), ...) or as .safetensors"
+        ) from None
+    while isinstance(loaded, dict) and (inner := next((w for w in WRAPPERS if isinstance(loaded.get(w), dict)), None)):
+        loaded = loaded[inner]
+    if not isinstance(loaded, dict) or not loaded or not all(map(_is_parameter, loaded.items())):
+        raise UsageError(f"expected a state_dict (names to dense real tensors) in {path}, found something else")
+    state: dict[str, Tensor] = loaded
+    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _is_parameter(entry: tuple[Any, Any]) -> bool:
+    name, tensor = entry
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        return False
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()
+
+
+def import_factory(path: str) -> Callable[[], nn.Module]:
+    """Import ``package.module:factory``."""
+    module_name, _, function_name = path.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), function_name)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"--model {path}: cannot import the factory: {type(error).__name__}: {error}") from error
+    return factory  # type: ignore[no-any-return]
+
+
+def _call_factory(config: ModelConfig) -> nn.Module:
+    if config.weights is not None:
+        raise UsageError(f"--weights does not go with the factory {config.model}: it puts its own weights in place")
+    if config.mean is None or config.std is None:
+        raise UsageError(f"the factory {config.model} needs --mean and --std, three numbers each for RGB in 0..1")
+    factory = import_factory(config.model)
+    try:
+        network = factory()
+    except CamrayError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's function may fail in any way
+        raise UsageError(f"the factory {config.model} failed: {type(error).__name__}: {error}") from error
+    network = getattr(network, "_orig_mod", network)  # torch.compile's wrapper, whose graph cannot be watched
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        raise UsageError(f"expected {config.model} to return a plain torch.nn.Module, got {type(network).__name__}")
+    if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+        raise UsageError(
+            f"the network of {config.model} has lazy parameters without a shape; run it once in the factory"
+        )
+    return network.float().cpu()
+
+
+def _with_weights(known: Architecture, weights: str) -> tuple[nn.Module, list[str] | None]:
+    """Return the network with `weights`, and the names of its classes where the weights have them."""
+    if weights == "DEFAULT":
+        return known.pretrained()
+    return (known.build() if weights == "random" else _network_from_file(known, Path(weights))), None
+
+
+def _network_from_file(known: Architecture, path: Path) -> nn.Module:
+    state = load_state_dict(path)
+    network = known.build()
+    num_classes = _num_classes_in(state, network.state_dict())
+    if num_classes is not None:
+        network = known.build(num_classes=num_classes)
+    expected = network.state_dict()
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    misshapen = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in sorted(expected.keys() & state.keys())
+        if state[key].shape != expected[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        raise UsageError(
+            f"{path} does not fit {known.name}: missing {_some(missing)}; unexpected {_some(unexpected)}; "
+            f"of another shape {_some(misshapen)}; is --model the network that was trained?"
+        )
+    network.load_state_dict(state)
+    digits = TENSORFLOW_SCALED.get(known.name)
+    if digits and hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits):
+        network.transform_input = True  # type: ignore[assignment]
+    return network
+
+
+def _num_classes_in(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int | None:
+    """Return the number of classes of `state` where it differs from 1000: the first axis of the head's parameters."""
+    for key, tensor in expected.items():
+        found = state.get(key)
+        if found is None or found.shape == tensor.shape:
+            continue
+        if tensor.shape[0] == 1000 and found.shape[1:] == tensor.shape[1:]:
+            return int(found.shape[0])
+    return None
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return shown or "nothing"
+
+
+def _preprocessing(
+    config: ModelConfig, mean: Any, std: Any, side: int, interpolation: Interpolation, crop_fraction: float
+) -> Preprocessing:
+    return Preprocessing(
+        image_size=config.image_size or side,
+        mean=config.mean or mean,
+        std=config.std or std,
+        interpolation=interpolation,
+        resize=config.resize,
+        crop_fraction=crop_fraction,
+        decode=config.decode,
+    )

@@ -1,0 +1,64 @@
+"""What a user may ask of `audit`: its flags, with their checks."""
+
+from dataclasses import dataclass, field
+
+import tyro.conf
+
+from cam_ops.errors import UsageError
+from cam_ops.metrics.counts import Split
+from cluster.executors.choose import ExecutorName, check_execution
+from cluster.storage.options import StorageOptions, parse_options
+from cluster.truth.prepare import TruthConfig
+
+MAX_REPLICATES = 1000
+MAX_SEED = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """How well does a run localize: against ground truth, and by signs that need none. Needs no model and no GPU."""
+
+    run: tyro.conf.Positional[str]
+    """Complete run directory. The audit goes to its folder `audit`."""
+    truth: tyro.conf.OmitArgPrefixes[TruthConfig] = TruthConfig()
+    calibrate: float = 0.0
+    """Share of the images, drawn by --seed, on which the threshold of box_acc_calibrated is chosen; the rest is
+    reported."""
+    seed: int = 0
+    """Draws other images for --calibrate."""
+    bootstrap: int = 200
+    """Replicates that the intervals (95 %) are made from."""
+    replicas: int | None = None
+    """Replicas; by default one per CPU core."""
+    shard_timeout: float | None = None
+    """Seconds after which a replica that still works on the same part is taken to hang, as of `label`."""
+    executor: ExecutorName = "ray"
+    """`ray` runs actors; `inline` runs the same worker in this process."""
+    ray_address: str | None = None
+    """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
+    json: bool = False
+    """Print metrics.json instead of the table."""
+    storage_options: tuple[str, ...] = field(default=(), repr=False)
+    """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
+
+    def __post_init__(self) -> None:
+        check_execution(self.executor, self.replicas, self.shard_timeout)
+        if not 0 <= self.calibrate < 1:
+            raise UsageError(f"--calibrate expects a share of the images, 0 or above and below 1, got {self.calibrate}")
+        if not 0 <= self.bootstrap <= MAX_REPLICATES:
+            raise UsageError(f"--bootstrap expects a number from 0 to {MAX_REPLICATES}, got {self.bootstrap}")
+        if not 0 <= self.seed < MAX_SEED:
+            raise UsageError(f"--seed expects a number from 0 to {MAX_SEED - 1}, got {self.seed}")
+        if self.calibrate and self.truth.truth is None:
+            raise UsageError("--calibrate needs --truth")
+        parse_options(self.storage_options)
+
+    @property
+    def options(self) -> StorageOptions:
+        """--storage-options, parsed."""
+        return parse_options(self.storage_options)
+
+    @property
+    def split(self) -> Split:
+        """How images are weighted."""
+        return Split(num_replicates=self.bootstrap, calibrate=self.calibrate, seed=self.seed)

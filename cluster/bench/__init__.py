@@ -1,0 +1,8 @@
+"""What `bench` measures.
+
+* `replica`: one replica's parts, alone
+* `runs`: whole runs of `label`, from outside
+* `manifests`: manifests to measure with
+* `copies`: commands on stored maps, on copies of a shard
+* `ray_data`: the same arithmetic on Ray Data
+"""

@@ -1,0 +1,98 @@
+"""One replica's parts, measured alone: its stages, its forward pass, its decoding.
+
+Rates are images per second; stages are milliseconds per image in one thread.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from cluster.label.rows import ShardRows
+from cluster.runs.directory import open_run_dir
+from cluster.runs.names import TABLES
+from cluster.runs.plan import read_shard
+from cluster.runs.record import existing_run
+from cluster.sources.reading import decode_for_input, read_image
+
+MAX_HELD = 64  # pictures held in memory
+
+
+class Replica:
+    """One replica's parts, alone, for a run in place; lives in a process of its own (`cluster.process.apart`)."""
+
+    def __init__(self, out: str, model: Any) -> None:
+        from cluster.label.replica import CamWorker
+
+        run_dir = open_run_dir(out)
+        run = existing_run(run_dir)
+        self.worker = CamWorker(run_dir, model, run.request.fingerprint())
+        self.planned = read_shard(self.worker.run_dir, 0).slice(0, MAX_HELD)
+        self.rows = self.planned.to_pylist()
+        self.encoded = [read_image(row["uri"], row["offset"], row["size"]) for row in self.rows]
+        self.batches = list(self.worker.loader.open(self.planned))
+
+    def forward(self, seconds: float) -> float:
+        """Return the rate of the bare forward pass, on batches of pixels in memory."""
+        import torch
+
+        view = self.worker.mapper.views[0]
+        inputs = [pixels_BSS3.to(self.worker.device).permute(0, 3, 1, 2) for pixels_BSS3, _ in self.batches]
+
+        def run(number: int) -> None:
+            with torch.no_grad():
+                view.run(inputs[number % len(inputs)]).logits_BK.sum().item()
+
+        return len(inputs[0]) * _rate(run, seconds)
+
+    def decode(self, seconds: float) -> float:
+        """Return the rate of bare decoding and resizing, of files in memory."""
+        from cluster.label.decoding import decode_and_fit
+
+        loader = self.worker.loader
+
+        def run(number: int) -> None:
+            place = number % len(self.rows)
+            decode_and_fit(self.rows[place], self.encoded[place], loader.input)
+
+        return _rate(run, seconds)
+
+    def stages(self) -> dict[str, float]:
+        """Return the milliseconds per image of each stage, once over the pictures held."""
+        from cam_ops.pictures.fit import fit
+
+        worker, loader, count = self.worker, self.worker.loader, len(self.rows)
+        spent: dict[str, float] = {}
+
+        def timed(stage: str, work: Callable[[], Any]) -> Any:
+            start_s = time.perf_counter()
+            done = work()
+            spent[stage] = spent.get(stage, 0) + (time.perf_counter() - start_s) / count * 1e3
+            return done
+
+        timed("fetch", lambda: [read_image(row["uri"], row["offset"], row["size"]) for row in self.rows])
+        pairs = list(zip(self.rows, self.encoded, strict=True))
+        decoded = timed("decode", lambda: [decode_for_input(row, encoded, loader.input) for row, encoded in pairs])
+        timed("resize", lambda: [fit(picture, loader.input) for picture in decoded])
+        rows = ShardRows(worker.run, self.planned)
+        for pixels_BSS3, pictures in self.batches:
+            maps = timed("forward and map", partial(worker.explain, pixels_BSS3, pictures))
+            rows.add(pictures, maps)
+        boxes = timed("boxes", rows.box)
+        tables = timed("tables", partial(rows.tables, boxes))
+        for table in TABLES:
+            timed("publish", partial(worker.run_dir.publish, f"{table}/bench.parquet", tables[table]))
+            worker.run_dir.remove(f"{table}/bench.parquet")
+        return spent
+
+
+def _rate(run: Callable[[int], None], seconds: float) -> float:
+    """Return calls per second, after one that does not count."""
+    run(0)
+    start_s = time.perf_counter()
+    for number in itertools.count(1):
+        run(number)
+        if (spent_s := time.perf_counter() - start_s) >= seconds:
+            return number / spent_s
+    raise AssertionError

@@ -1,0 +1,118 @@
+"""Whole runs of `label` by its command, measured from outside."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from cluster.executors.dispatch import BEGINS
+from cluster.process.apart import Apart
+from cluster.runs.names import TABLES, shard_name
+
+
+def on_all(replicas: Sequence[Apart], method: str, *arguments: Any) -> list[Any]:
+    """Call a method of all replicas at the same time; return what each returns."""
+    with ThreadPoolExecutor(len(replicas)) as pool:
+        return list(pool.map(lambda replica: replica.call(method, *arguments), replicas))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A run of `label` by its command, from outside."""
+
+    first_commit_s: float
+    rate: float  # total
+    steady: float  # between the moments when the first replica has, and the last one still has, a further shard
+    bytes_per_image: float
+    max_rss_mib: float  # of the driver
+    later_rss_mib: list[float]  # of the driver, every now and then from the first commit on
+
+
+def run_label(flags: Sequence[str], out: Path, num_replicas: int) -> Measured:
+    """Run `label` into `out`, a new folder, and measure it. Raises RuntimeError with its output if it fails."""
+    command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
+    start_s, wall_s = time.perf_counter(), time.time()
+    sizes: list[tuple[float, float]] = []
+    with TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            sizes.append((time.time(), resident_mib(process.pid)))
+            time.sleep(0.05)
+        seconds = time.perf_counter() - start_s
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}:\n{said.read()}")
+    commits = sorted((path.stat().st_mtime, _num_rows(path)) for path in out.glob("images/*.parquet"))
+    num_images = sum(count for _, count in commits)
+    return Measured(
+        first_commit_s=commits[0][0] - wall_s,
+        rate=num_images / seconds,
+        steady=_steady(commits, num_replicas),
+        bytes_per_image=sum(path.stat().st_size for table in TABLES for path in (out / table).iterdir()) / num_images,
+        max_rss_mib=max(size for _, size in sizes),
+        later_rss_mib=[size for moment, size in sizes if moment >= commits[0][0] and size],
+    )
+
+
+def seconds_to_work(flags: Sequence[str], out: Path) -> float:
+    """Run `label` into `out` until a replica begins to work, and return how long that took; the run is cut off then.
+
+    Raises RuntimeError with its output if it ends before.
+    """
+    command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
+    start_s = time.perf_counter()
+    said = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            said.append(line)
+            if BEGINS in line:
+                seconds = time.perf_counter() - start_s
+                process.terminate()
+                process.communicate()
+                return seconds
+    raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}:\n{''.join(said)}")
+
+
+def pretend_committed(out: Path, num_shards: int) -> None:
+    """Leave the first shards of a run as if they were committed, and no other: a resume looks at names alone."""
+    shutil.rmtree(out / "images", ignore_errors=True)
+    (out / "images").mkdir()
+    for shard in range(num_shards):
+        (out / shard_name("images", shard)).touch()
+
+
+def resident_mib(pid: int) -> float:
+    """Return a process's resident size, 0 where it has just ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak_mib() -> float:
+    """Return this process's largest resident size; `ru_maxrss` begins with that of the process which started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+
+
+def _num_rows(path: Path) -> int:
+    return int(pq.ParquetFile(path).metadata.num_rows)
+
+
+def _steady(commits: list[tuple[float, int]], num_replicas: int) -> float:
+    """Return the rate between the commits when all replicas have one behind them, and when all have one to do."""
+    inner = commits[num_replicas - 1 : len(commits) - num_replicas + 1]
+    if len(inner) < 3:
+        return float("nan")
+    return sum(count for _, count in inner[1:]) / (inner[-1][0] - inner[0][0])

@@ -1,0 +1,42 @@
+"""Run shards in this process, without Ray: one replica."""
+
+import os
+from collections.abc import Callable, Generator, Iterable
+from functools import cached_property
+
+from cluster.executors.work import Replicas, ShardReport, Work, replica_share
+
+
+class InlineExecutor:
+    """This process as the only replica."""
+
+    num_cpus = 1
+    can_grow = False
+
+    @cached_property
+    def num_gpus(self) -> int:
+        """1 where there is any."""
+        import torch  # for seconds, and only for work that asks
+
+        return min(1, torch.cuda.device_count())
+
+    def run(
+        self,
+        work: Work,
+        replicas: Replicas,
+        shards: Iterable[int],
+        is_done: Callable[[int], bool],
+        timeout_s: float | None,
+    ) -> Generator[ShardReport, None, None]:
+        """Yield one report per shard, in order.
+
+        There is nobody else to do a shard meanwhile, or to end one that takes longer than `timeout_s`.
+        """
+        assert replicas.number == 1
+        num_gpus = self.num_gpus if work.device == "cuda" else 0
+        worker = work.replica(replica_share(work.device, 1, len(os.sched_getaffinity(0)), num_gpus).threads)
+        for number, shard in enumerate(shards):
+            yield worker.run_shard(shard, number, 0)
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,96 @@
+"""Open a file of annotations: bounded in bytes and lines, its errors as one sentence."""
+
+import csv
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TypeVar
+
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from cam_ops.errors import UsageError
+from cluster.sources.listing import image_id_of
+from cluster.storage.documents import first_reason
+from cluster.storage.objects import is_plain
+
+Document = TypeVar("Document")
+MAX_LINE = 2**16  # characters
+UNREADABLE = (ValueError, ArithmeticError, RecursionError, EOFError, csv.Error, zlib.error)
+
+
+@contextmanager
+def reading(path: str | Path, kind: str, cure: str = "mend it, or give another --truth-format") -> Iterator[None]:
+    """Turn what goes wrong while a truth file is read into a UsageError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot read the ground truth {path}: {error.strerror or error}; check --truth") from None
+    except (*UNREADABLE, pa.ArrowException) as error:
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise UsageError(f"cannot read {path} as {kind}: {reason}; {cure}") from None
+
+
+def read_bounded(path: str | Path, max_bytes: int) -> bytes:
+    """Return the bytes of a regular file. Raises OSError; ValueError if it is none, or has more than `max_bytes`."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no file")
+    if found.st_size > max_bytes:
+        raise ValueError(f"it has {found.st_size} bytes, at most {max_bytes} are read")
+    with open(path, "rb") as file:
+        return file.read(max_bytes)
+
+
+def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield each line of a text file that is not blank, with its number from 1, without blanks around it.
+
+    Raises OSError; ValueError where a line is too long or not in UTF-8.
+    """
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(bounded_lines(file), 1):
+            if line := line.strip():
+                yield number, line
+
+
+def bounded_lines(file: IO[str]) -> Iterator[str]:
+    """Yield the lines of an open file. Raises ValueError where one is too long."""
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise ValueError(f"a line has more than {MAX_LINE} characters: {line[:40]!r}...")
+        yield line
+
+
+def files_below(folder: str, suffix: str) -> Iterator[tuple[str, str]]:
+    """Yield the path below `folder`, as image ids have it, and the full path of each file with a suffix, in order.
+
+    Hidden files are left out. Raises OSError where a folder cannot be listed.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=stop):
+        folders.sort()
+        for name in sorted(names):
+            if name.lower().endswith(suffix) and not name.startswith("."):
+                path = os.path.join(root, name)
+                yield image_id_of(os.path.relpath(path, folder)), path
+
+
+def path_below(folder: str, name: str) -> str:
+    """Return the path of a file that a truth file names. Raises ValueError if the name leads out of `folder`."""
+    if not is_plain(name) or "\0" in name:
+        raise ValueError(f"it names {name[:200]!r}, which is absolute, or has empty, . or .. parts")
+    return os.path.join(folder, name)
+
+
+def parsed(kind: type[Document], content: bytes) -> Document:
+    """Validate a document. Raises ValueError with what is wrong first, and where."""
+    try:
+        return TypeAdapter(kind).validate_json(content)
+    except ValidationError as error:
+        raise ValueError(first_reason(error)) from None

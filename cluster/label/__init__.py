@@ -1,0 +1,12 @@
+"""`label`: pictures to maps and boxes. Here a network meets the pictures of a source.
+
+* `config`: its flags
+* `request`: from flags and network to the request
+* `preparation`: look at the network, settle `auto`, write the plan
+* `driver`: plan once, do what is missing
+* `replica`: one replica: a shard in, three tables out
+* `loader`: fetch and decode ahead of the network
+* `decoding`: decode one image, here or in a process that may die of it
+* `quarantine`: pictures that kill their replica
+* `rows`: a shard's tables as they grow
+"""

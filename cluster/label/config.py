@@ -1,0 +1,132 @@
+"""What a user may ask of `label`: its flags, with their checks."""
+
+from dataclasses import dataclass, field
+
+import tyro.conf
+
+from cam_ops.classes import ScoreKind, parse_class_choice
+from cam_ops.errors import UsageError
+from cam_ops.settings import (
+    BoxConfig,
+    CompileChoice,
+    DeviceChoice,
+    ExplainConfig,
+    MapConfig,
+    ModelConfig,
+    PrecisionChoice,
+)
+from cluster.executors.choose import ExecutorName, check_execution
+from cluster.sources.kinds import source_address
+from cluster.sources.labels import OWN
+from cluster.sources.manifest import is_manifest
+from cluster.sources.tars import is_tars
+from cluster.storage.options import StorageOptions, parse_options
+
+BATCH_LIMIT, SHARD_LIMIT = 2**14, 2**20  # images; a shard's rows are in memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelConfig:
+    """Turn a folder of images into detection pseudo-labels: heat maps and boxes, as Parquet."""
+
+    images: str
+    """Folder of pictures, searched recursively: jpg, jpeg, jfif, png, webp, bmp, tif, tiff; or STL10's own binary
+    files. Or a manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label. Or WebDataset's
+    tar files, `FILE.tar` or in quotes 'FOLDER/*.tar'. A path, s3://BUCKET/KEY or gs://BUCKET/KEY."""
+    out: str
+    """Run directory to create, or to resume: a path, s3://BUCKET/KEY or gs://BUCKET/KEY."""
+    labels: str | None = None
+    """`none`, `folder` (the first directory level names the class), `manifest` (its column label), `tar` (the member
+    KEY.cls beside a picture), or a CSV FILE with columns image_id and label. By default `manifest` or `tar` where
+    --images is such, else none."""
+    limit: int | None = None
+    """Only the first N images of the sorted listing."""
+    model: tyro.conf.OmitArgPrefixes[ModelConfig]
+    classes: str | None = None
+    """Which classes get a map: label, top1, topk:N, above:P, or a union such as label+top1. By default `label` where
+    there are labels, else top1."""
+    explain: tyro.conf.OmitArgPrefixes[ExplainConfig] = ExplainConfig()
+    scores: ScoreKind = "softmax"
+    """How logits become scores: over all classes together, or each by itself for multi-label heads."""
+    maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()
+    boxes: tyro.conf.OmitArgPrefixes[BoxConfig] = BoxConfig()
+    calibration: str | None = None
+    """FILE that `calibrate` wrote: brings its own --threshold, --normalise and --components, and adds the column
+    probability to boxes."""
+    device: DeviceChoice = "auto"
+    """`auto` takes GPUs where the cluster has any; what it chose, and why, is said and stored."""
+    precision: PrecisionChoice = "auto"
+    """Number format of the forward pass; maps and boxes are always computed in fp32 and fp64. `auto` is fp16 on CUDA,
+    bf16 on CPUs that are faster in it, else fp32; what it chose is said and stored."""
+    compile: CompileChoice = "auto"
+    """Compile the forward pass: once per machine, about half a minute, kept on disk. `auto` does on CPUs where the job
+    is large enough to earn it back; what it chose is said and stored."""
+    batch_size: int | None = None
+    """Images per forward pass; by default 16 on CPU, 64 on CUDA, fewer for a small job."""
+    replicas: int | None = None
+    """Model replicas; by default one per GPU, or one per CPU core where there is no GPU. On a cluster that is joined
+    those for which there is no room wait until it has more."""
+    shard_size: int | None = None
+    """Images per shard; by default 512, fewer for a small job. Fixed when the plan is made."""
+    shard_timeout: float | None = None
+    """Seconds after which a replica that still works on the same shard is taken to hang, and replaced; by default ten
+    times the longest shard so far, at least 600. To load its model a replica has 1800, or this if it is more."""
+    executor: ExecutorName = "ray"
+    """`ray` runs actors; `inline` runs the same worker in this process."""
+    ray_address: str | None = None
+    """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
+    max_error_rate: float = 0.02
+    """Fraction of images that may be bad before the finished job exits with 3."""
+    overwrite: bool = False
+    """Remove the run in --out first, whatever it is, and begin from nothing. To go on after a crash, leave it out."""
+    repair: bool = False
+    """Look at every committed shard first, as `verify` does, and do those again that are damaged."""
+    storage_options: tuple[str, ...] = field(default=(), repr=False)
+    """KEY=VALUE ... to reach s3:// and gs://: pyarrow's own, such as endpoint_override, region, access_key, secret_key;
+    without them environment, profile or instance role. Never stored."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "batch_size", "shard_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} expects a number of at least 1, got {value}")
+        for name, most in (("batch_size", BATCH_LIMIT), ("shard_size", SHARD_LIMIT)):
+            if (getattr(self, name) or 0) > most:
+                raise UsageError(f"--{name.replace('_', '-')} expects at most {most}, got {getattr(self, name)}")
+        if not 0 <= self.max_error_rate <= 1:
+            raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
+        own_maps = self.maps.recipe == "default" and self.maps != MapConfig()
+        if self.calibration is not None and (own_maps or self.boxes != BoxConfig()):
+            raise UsageError("--calibration brings its own --threshold, --normalise and --components; give either")
+        check_execution(self.executor, self.replicas, self.shard_timeout)
+        own = _own_labels(self.images)
+        if self.labels in OWN and self.labels != own:
+            needed = {"manifest": "FILE.parquet or FILE.csv", "tar": "FILE.tar"}[self.labels]
+            raise UsageError(f"--labels {self.labels} needs --images {needed}, got {self.images}")
+        if self.labels == "folder" and own == "tar":
+            raise UsageError("--labels folder: tar files are no folders; give --labels tar (members cls) or FILE.csv")
+        parse_options(self.storage_options)
+        choice = parse_class_choice(self.wanted_classes)
+        if choice.label and self.label_source == "none":
+            raise UsageError(f"--classes {self.classes} needs labels; give --labels folder or --labels FILE.csv")
+
+    @property
+    def label_source(self) -> str:
+        """--labels, or its default."""
+        return self.labels or _own_labels(self.images)
+
+    @property
+    def options(self) -> StorageOptions:
+        """--storage-options, parsed."""
+        return parse_options(self.storage_options)
+
+    @property
+    def wanted_classes(self) -> str:
+        """--classes, or its default."""
+        return self.classes or ("top1" if self.label_source == "none" else "label")
+
+
+def _own_labels(images: str) -> str:
+    """Return the word for a source's own labels, none where its kind has none."""
+    address = source_address(images)
+    return "manifest" if is_manifest(address) else "tar" if is_tars(address) else "none"

@@ -1,0 +1,103 @@
+"""From an image's bytes to its place in the network's input: here, or in a process that may die of it.
+
+Letters: S side of the network's input.
+"""
+
+import resource
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+
+from cam_ops.arrays import F32, U8
+from cam_ops.errors import BadImage
+from cam_ops.pictures.fit import fit
+from cam_ops.settings import Preprocessing
+from cluster.process.apart import Apart, ProcessEnded
+from cluster.sources.reading import decode_for_input
+
+DECODE_TIMEOUT_S = 60.0
+MAX_DEATHS = 2  # of decoders: the first may have died of something else
+ROOM_BYTES = 4 * 2**30  # a decoder's memory beyond what it starts with; the largest picture allowed takes a tenth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A decoded picture as the network sees it, its own size, and the part of it that the network sees."""
+
+    pixels_SS3: U8
+    rectangle: F32
+    width: int
+    height: int
+
+
+def decode_and_fit(row: dict[str, Any], encoded: bytes, config: Preprocessing) -> Fitted:
+    """Decode what `cluster.sources.reading.read_image` gave for a planned row and fit it; raises BadImage."""
+    decoded = decode_for_input(row, encoded, config)
+    pixels_SS3, rectangle = fit(decoded, config)
+    return Fitted(pixels_SS3=pixels_SS3, rectangle=rectangle, width=decoded.width, height=decoded.height)
+
+
+class DecoderApart:
+    """Decodes in a process with limits, which is replaced when it dies; close it to end that."""
+
+    def __init__(self, config: Preprocessing, timeout_s: float = DECODE_TIMEOUT_S) -> None:
+        self.config, self.timeout_s = config, timeout_s
+        self.process: Apart | None = None
+
+    def decode_and_fit(self, row: dict[str, Any], encoded: bytes) -> Fitted:
+        """Do the same there; raises BadImage ``crashed_decoder`` where two processes died of it or did not end."""
+        for deaths in range(1, MAX_DEATHS + 1):
+            if self.process is None:
+                self.process = Apart("cluster.label.decoding:LimitedDecoder", self.config)
+                self.process.call("ready")  # its imports are not this picture's time
+            try:
+                answer = self.process.call("decode_and_fit", row, encoded, timeout_s=self.timeout_s)
+            except ProcessEnded as end:
+                self.close()
+                if deaths == MAX_DEATHS:
+                    raise BadImage("crashed_decoder", _how(end.process_code, self.timeout_s)) from None
+            else:
+                if isinstance(answer, Fitted):
+                    return answer
+                raise BadImage(*answer)
+        raise AssertionError
+
+    def close(self) -> None:
+        """End the process if there is one."""
+        if self.process:
+            self.process.close()
+            self.process = None
+
+
+class LimitedDecoder:
+    """What lives in that process."""
+
+    def __init__(self, config: Preprocessing) -> None:
+        self.config = config
+        cv2.setNumThreads(0)
+        with open("/proc/self/statm") as file:
+            room = int(file.read().split()[0]) * resource.getpagesize() + ROOM_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def ready(self) -> None:
+        """Return once there is a decoder."""
+
+    def decode_and_fit(self, row: dict[str, Any], encoded: bytes) -> Fitted | tuple[str, str]:
+        """Return the picture, or status and reason."""
+        try:
+            return decode_and_fit(row, encoded, self.config)
+        except BadImage as bad:
+            return bad.status, str(bad)
+        except MemoryError:
+            return "undecodable", f"decoding it takes more than {ROOM_BYTES} bytes"
+
+
+def _how(process_code: int | None, timeout_s: float) -> str:
+    if process_code is None:
+        return f"the decoder did not end within {timeout_s:.0f} s"
+    if process_code < 0:
+        return f"the decoder was ended by signal {-process_code} ({signal.Signals(-process_code).name})"
+    return f"the decoder ended with exit code {process_code}"

@@ -1,0 +1,98 @@
+"""The main job: plan once, run what is missing, add up.
+
+`label` may be called again after any crash: what is committed stays, what is not is done.
+"""
+
+import os
+from contextlib import closing
+from dataclasses import replace
+
+from cam_ops.errors import OtherWeightsError, UsageError
+from cluster.executors.choose import choose_device, choose_replicas, open_executor
+from cluster.executors.work import Work
+from cluster.label.config import LabelConfig
+from cluster.label.request import compute_again, explain_again, names_network_of, network_again, request_of
+from cluster.process.apart import Apart, Here
+from cluster.runs.differences import refuse_another
+from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.record import Run, read_run
+from cluster.runs.resume import finish, pending_shards, refuse_strangers, run_missing
+from cluster.runs.totals import Totals
+from cluster.runs.verify import repair
+from cluster.sources.kinds import source_address
+from cluster.sources.labels import OWN
+
+
+def label(config: LabelConfig) -> Totals:
+    """Do what is missing of the run in `config.out`, planning it first if it is new; return its totals."""
+    run_dir = open_run_dir(config.out, config.options)
+    config = replace(config, images=source_address(config.images))
+    run = None if config.overwrite else read_run(run_dir)
+    if run:
+        return _resume(config, run_dir, run)
+    _refuse_images_as_out(config, run_dir)
+    if not config.overwrite:
+        refuse_strangers(run_dir)
+    with (
+        closing(_look(config)) as preparation,
+        closing(open_executor(config.executor, config.ray_address)) as executor,
+    ):
+        device = choose_device(config.device, None, executor)
+        replicas = choose_replicas(config.replicas, device, executor)
+        run = preparation.call("plan", replicas.number, device)
+        preparation.close()
+        run_missing(run_dir, run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
+    return finish(run_dir, run)
+
+
+def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Totals:
+    """Do what is missing of the run in place, unless another one is asked for."""
+    if config.classes is None and config.label_source in OWN:
+        config = replace(config, classes=run.request.classes)  # whether it has labels was settled with the plan
+    is_whole = not pending_shards(run_dir, run)
+    if is_whole or config.repair or not names_network_of(config, run):
+        _look_and_refuse(config, run)
+    else:  # replicas will look at the weights
+        refuse_another(run_dir, run, request_of(config, network_again(config, run), compute_again(config, run)))
+    if config.repair:
+        repair(run_dir, run)
+        is_whole = not pending_shards(run_dir, run)
+    if is_whole:
+        return finish(run_dir, run)
+    with closing(open_executor(config.executor, config.ray_address)) as executor:
+        device = choose_device(config.device, run.request.device, executor)
+        replicas = choose_replicas(config.replicas, device, executor)
+        try:
+            run_missing(run_dir, run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
+        except OtherWeightsError:  # on one of the machines, or is it another request?
+            _look_and_refuse(config, run)
+            raise
+    return finish(run_dir, run)
+
+
+def _refuse_images_as_out(config: LabelConfig, run_dir: RunDir) -> None:
+    """Raise UsageError where a run would begin in the folder of its pictures, among which its own would lie."""
+    if os.path.realpath(config.images) == os.path.realpath(run_dir.root):  # addresses on a store come out equal too
+        raise UsageError(
+            f"--out {run_dir.root} is the folder of --images; give a folder of its own, such as {run_dir.root}/run"
+        )
+
+
+def _look(config: LabelConfig) -> Apart | Here:
+    """Begin to look at the network, in a process of its own where actors will do the work."""
+    return (Here if config.executor == "inline" else Apart)("cluster.label.preparation:Preparation", config)
+
+
+def _look_and_refuse(config: LabelConfig, run: Run) -> None:
+    """Raise RefusedError unless the network, too, is that of the run in place."""
+    with closing(_look(replace(config, explain=explain_again(config, run)))) as preparation:
+        preparation.call("refuse_another", run)
+
+
+def _work(config: LabelConfig, run_dir: RunDir, run: Run) -> Work:
+    model = replace(config.model, class_names=None)  # the names stand in run.json
+    return Work(
+        device=run.request.device,
+        factory="cluster.label.replica:CamWorker",
+        arguments=(run_dir, model, run.request.fingerprint()),
+    )

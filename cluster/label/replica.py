@@ -1,0 +1,254 @@
+"""One model replica: takes the number of a shard, publishes its three tables.
+
+A plain class that tests and the inline executor call directly; `cluster.executors.ray_actors` wraps it in a Ray actor.
+Settings come from run.json. Letters: B batch, S side of the network's input, h, w the grid, K classes, P explained
+pairs.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from cam_ops.classes import parse_class_choice
+from cam_ops.errors import BadImage, MachineError, OtherWeightsError, UsageError
+from cam_ops.explain.mapper import Mapper
+from cam_ops.explain.scores import NUM_TOP, best_classes, choose_classes, class_scores
+from cam_ops.network.load import load_classifier
+from cam_ops.settings import ModelConfig, Precision
+from cluster.executors.dispatch import SUSPICIOUS_DEATHS
+from cluster.executors.turns import Turns
+from cluster.executors.work import ShardReport
+from cluster.label.loader import Loader
+from cluster.label.quarantine import Quarantine, read_quarantine
+from cluster.label.rows import BatchMaps, Picture, ShardRows, joined_maps, no_maps
+from cluster.machine.allocator import keep_freed_memory
+from cluster.machine.compilation import compile_mapper
+from cluster.machine.gpu import computing, loading
+from cluster.machine.precision import DTYPES
+from cluster.process.console import say
+from cluster.process.failpoints import reach
+from cluster.runs.directory import RunDir
+from cluster.runs.membership import Membership
+from cluster.runs.plan import read_shard
+from cluster.sources.kinds import check_source
+
+Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, S, S, 3), their pictures
+
+RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
+
+
+class CamWorker:
+    """One model replica. Lives as long as its actor and keeps the GPU.
+
+    Shards may be run from several threads: one after the other has the network, while the next one fetches its first
+    pictures and, before a GPU, the last one publishes its tables. On a CPU there is no core to spare for that.
+    """
+
+    def __init__(self, run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int = 1) -> None:
+        """Load the network and check that run directory, source and weights are those of the plan.
+
+        `num_threads` load pictures. Raises UsageError, StorageError or MachineError with the reason that this machine
+        cannot take part.
+        """
+        self.run_dir, self.membership = run_dir, Membership(run_dir, fingerprint)
+        self.run = run = self.membership.run
+        request = run.request
+        check_source(request.images, run_dir.options)
+        keep_freed_memory()
+        cv2.setNumThreads(0)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a picture, its row says
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        torch.set_num_threads(1)  # on the CPU; before a GPU each thread that decodes would have a team of its own
+        classifier = load_classifier(model)
+        if classifier.digest != request.model_digest:
+            raise OtherWeightsError(
+                f"the weights of {model.model} are not those of the run; check that --weights is the same file on "
+                "every node, and that a factory gives the same weights on each call"
+            )
+        self.device = torch.device(request.device)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means it
+        shape = request.preprocessing
+        self.mapper = Mapper(classifier.network, request.explain, shape.image_size, shape.mean, shape.std)
+        with loading(self.device, model.model):
+            if request.compiled:
+                compile_mapper(self.mapper, request)
+            self.mapper.to(self.device, DTYPES[request.precision])
+        self.loader = Loader(shape, self.mapper.side, request.batch_size, num_threads, self.device, run_dir.options)
+        self.part_size = request.batch_size  # images that the network takes at once
+        self.num_top = min(NUM_TOP, len(run.class_names))
+        self.choice = parse_class_choice(request.classes)
+        self.checked = False
+        self.turns = Turns()
+
+    def run_shard(self, shard: int, number: int, deaths: int = 0) -> ShardReport:
+        """Label the images of one shard and publish its tables, the images table last: that commits the shard.
+
+        `number` counts the calls from 0 on; in that order shards take their turn. After two `deaths` of replicas at
+        this shard its images are suspected of them.
+        """
+        with self.turns.take(number, partial(self._open, shard, deaths)) as (planned, quarantine, batches):
+            if deaths >= SUSPICIOUS_DEATHS:
+                report = self._publish(shard, self._label_carefully(planned, quarantine, batches))
+                quarantine.end()
+                return report
+            rows = self._label(planned, batches)
+            if self.device.type == "cpu":
+                return self._publish(shard, rows)
+        return self._publish(shard, rows)  # while the next shard has the GPU
+
+    def _open(self, shard: int, deaths: int) -> tuple[pa.Table, Quarantine, Batches]:
+        """Read what is known of a shard, and begin to fetch its pictures unless they are suspected."""
+        reach(f"fetch-{shard}")
+        planned = read_shard(self.run_dir, shard)
+        quarantine = read_quarantine(self.run_dir, shard, after_death=deaths > SUSPICIOUS_DEATHS)
+        if deaths >= SUSPICIOUS_DEATHS:
+            return planned, quarantine, self.loader.open_carefully(planned, quarantine)
+        return planned, quarantine, self.loader.open(planned, quarantine.bad)
+
+    def _label(self, planned: pa.Table, batches: Batches) -> ShardRows:
+        rows, point = ShardRows(self.run, planned), f"forward-{planned['shard'][0].as_py()}"
+        for pixels_BSS3, pictures in batches:
+            rows.add(pictures, self.explain(pixels_BSS3, pictures))
+            reach(point)
+        return rows
+
+    def _label_carefully(self, planned: pa.Table, quarantine: Quarantine, batches: Batches) -> ShardRows:
+        """Do the same, with a note of where the network is at work: one image at a time where replicas died before."""
+        rows, first_row = ShardRows(self.run, planned), 0
+        for pixels_BSS3, pictures in batches:
+            if first_row in quarantine.split or len(pictures) == 1:
+                maps = self._explain_one_by_one(pixels_BSS3, pictures, first_row, quarantine)
+            else:
+                quarantine.begin(first_row, len(pictures))
+                maps = self.explain(pixels_BSS3, pictures)
+            rows.add(pictures, maps)
+            first_row += len(pictures)
+        return rows
+
+    def _explain_one_by_one(
+        self, pixels_BSS3: Tensor, pictures: list[Picture], first_row: int, quarantine: Quarantine
+    ) -> BatchMaps:
+        """Run the network on each image in its place of an otherwise empty batch, but not on those that are deadly."""
+        parts = []
+        for place, picture in enumerate(pictures):
+            row = first_row + place
+            if picture.status == "ok" and quarantine.is_deadly(row):
+                bad = BadImage("crashed_network", "its replicas died while the network worked on this image alone")
+                picture.status, picture.error = bad.status, str(bad)
+                picture.width = picture.height = 0  # as of any picture that is not touched again
+                quarantine.add(row, bad)
+            quarantine.begin(row, 1)
+            alone = [other if other is picture else replace(other, status="apart") for other in pictures]
+            alone_BSS3 = torch.zeros_like(pixels_BSS3)
+            alone_BSS3[place] = pixels_BSS3[place]
+            maps = self.explain(alone_BSS3, alone)
+            top = maps.top_class_BT[place : place + 1], maps.top_score_BT[place : place + 1]
+            maps = replace(maps, top_class_BT=top[0], top_score_BT=top[1], image_P=maps.image_P - place)
+            parts.append((place, maps))
+        return joined_maps(parts)
+
+    def _publish(self, shard: int, rows: ShardRows) -> ShardReport:
+        self.membership.publish(shard, rows.tables(rows.box()))
+        return rows.report(shard)
+
+    def explain(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
+        """Run the network on the whole batch and map the wanted classes.
+
+        Where the GPU lacks the memory, in as many parts as it takes, from then on; an image for which it lacks the
+        memory alone gets the status ``cuda_oom``.
+        """
+        parts: list[tuple[int, BatchMaps]] = []
+        first = 0
+        while first < len(pictures):
+            part = slice(first, first + self.part_size)
+            maps = self._try_part(pixels_BSS3[part], pictures[part])
+            if maps is None:
+                self._shrink_parts(pictures[first])
+            else:
+                parts.append((first, maps))
+                first = part.stop
+        return parts[0][1] if len(parts) == 1 else joined_maps(parts)
+
+    def _try_part(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps | None:
+        """Return None where the GPU lacks the memory; what the pass had of it is free again then."""
+        try:
+            with computing(self.device):
+                return self._explain_part(pixels_BSS3, pictures)
+        except torch.OutOfMemoryError:
+            return None
+
+    def _shrink_parts(self, picture: Picture) -> None:
+        """Halve the parts; where they are single images, give this one up."""
+        torch.cuda.empty_cache()
+        if self.part_size > 1:
+            self.part_size = -(-self.part_size // 2)
+            self.mapper.forget_compiled()
+            say(f"the GPU has not the memory for a batch; from now on in parts of {self.part_size} image(s)")
+        elif self.checked:
+            picture.status, picture.error = "cuda_oom", "the GPU has not the memory for this image alone"
+        else:
+            raise MachineError(
+                f"the GPU has not the memory for {self.run.request.model} on one image; use a GPU with more, a smaller "
+                "--image-size, or fewer replicas per GPU"
+            )
+
+    def _explain_part(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
+        if not any(picture.status == "ok" for picture in pictures):
+            return no_maps(len(pictures), self.num_top, self.run.grid)
+        pixels_BCSS = pixels_BSS3.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        explained = self.mapper.explain(pixels_BCSS, partial(self._choose, pictures))
+        self._check_finite(explained.logits_BK, pictures)
+        scores_BK = class_scores(explained.logits_BK, self.run.request.scores)
+        top_BT = best_classes(scores_BK, self.num_top)
+        image_P, class_P = explained.image_P, explained.class_P
+        residual_P = None if explained.residual_P is None else explained.residual_P.cpu().numpy()
+        self._check_first_batch(np.zeros(0) if residual_P is None else residual_P, len(image_P))
+        is_sum = self.run.request.explain.method == "cam"  # the maps themselves add up
+        return BatchMaps(
+            top_class_BT=top_BT.int().cpu().numpy(),
+            top_score_BT=scores_BK.gather(1, top_BT).cpu().numpy(),
+            image_P=image_P.cpu().numpy(),
+            class_P=class_P.int().cpu().numpy(),
+            raw_Phw=explained.maps_PHW.cpu().numpy(),
+            score_P=scores_BK[image_P, class_P].cpu().numpy(),
+            logit_P=explained.logits_BK[image_P, class_P].cpu().numpy(),
+            residual_P=residual_P if is_sum else None,
+        )
+
+    def _choose(self, pictures: list[Picture], logits_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the (image, class) pairs to explain, of the pictures that could be read."""
+        labels = [-1 if picture.label is None else picture.label for picture in pictures]
+        usable_B = torch.tensor([picture.status == "ok" for picture in pictures], device=self.device)
+        usable_B &= logits_BK[: len(pictures)].isfinite().all(1)
+        scores_BK = class_scores(logits_BK, self.run.request.scores)[: len(pictures)]
+        image_P, class_P = choose_classes(scores_BK, torch.tensor(labels, device=self.device), self.choice)
+        return image_P[usable_B[image_P]], class_P[usable_B[image_P]]
+
+    def _check_finite(self, logits_BK: Tensor, pictures: list[Picture]) -> None:
+        """Give pictures whose logits overflowed a status of their own; refuse a first batch that has any."""
+        precision = self.run.request.precision
+        for picture, is_finite in zip(pictures, logits_BK.isfinite().all(1).tolist(), strict=False):
+            if picture.status == "ok" and not is_finite:
+                picture.status, picture.error = "overflow", f"the network's logits are not finite in {precision}"
+                if not self.checked:
+                    raise UsageError(
+                        f"the logits of {self.run.request.model} for {picture.image_id} are not finite in "
+                        f"{precision}; use --precision bf16 or fp32"
+                    )
+
+    def _check_first_batch(self, residual_P: np.ndarray, num_pairs: int) -> None:
+        """Refuse a network whose maps should add up to its logits and do not; NaN counts as such."""
+        limit = RESIDUAL_LIMIT[self.run.request.precision]
+        if not self.checked and not (residual_P <= limit).all():
+            raise UsageError(
+                f"the maps of {self.run.request.model} do not add up to its logits: the residual of the first batch is "
+                f"{residual_P.max():.1e}, at most {limit:.0e} expected; the network does more than average and multiply"
+            )
+        self.checked = self.checked or num_pairs > 0

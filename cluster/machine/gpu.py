@@ -1,0 +1,47 @@
+"""A GPU's failures in the dispatch loop's terms: what costs one replica, and what is its machine's fault."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cam_ops.errors import MachineError
+
+
+@contextmanager
+def loading(device: torch.device, model: str) -> Iterator[None]:
+    """Around what brings a network to the device: MachineError where there is no use of it, or too little memory."""
+    if device.type == "cuda":
+        _use_first(device)
+    try:
+        with computing(device):
+            yield
+    except torch.OutOfMemoryError:
+        raise MachineError(
+            f"the GPU has not the memory for {model}; use a GPU with more, or fewer replicas per GPU"
+        ) from None
+
+
+def _use_first(device: torch.device) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except torch.AcceleratorError:
+        raise
+    except (RuntimeError, AssertionError) as error:  # no driver, an old one, a GPU that is gone, torch without CUDA
+        reason = str(error).strip().splitlines()[0]
+        raise MachineError(f"the GPU cannot be used: {reason}; check its driver, or use --device cpu") from None
+
+
+@contextmanager
+def computing(device: torch.device) -> Iterator[None]:
+    """Around what computes on the device: torch's AcceleratorError where a GPU is lost, whichever library saw it first.
+
+    cuDNN, cuBLAS and compiled networks say so in a RuntimeError with words of their own. Once it is lost, all that is
+    asked of it fails as torch says it.
+    """
+    try:
+        yield
+    except RuntimeError:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        raise

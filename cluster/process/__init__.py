@@ -1,0 +1,7 @@
+"""This process: what it says to people, how it ends, a child beside it.
+
+* `console`: lines for people, on stderr
+* `interrupts`: SIGTERM as an interrupt
+* `failpoints`: points at which tests kill a process
+* `apart`: an object in a process of its own
+"""

@@ -1,0 +1,83 @@
+"""`rebox`: a new run from another one's maps, with its own boxes and images tables.
+
+Its request is the one that `label` would have been given with these box settings, so that its files are the same, byte
+for byte. `maps_from` in its run.json says where the maps are. The maps are only read.
+"""
+
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+
+from cam_ops.errors import UsageError
+from cluster.executors.choose import choose_replicas, open_executor
+from cluster.executors.work import Work
+from cluster.process.console import say
+from cluster.rebox.config import ReboxConfig
+from cluster.runs.calibration import calibrated
+from cluster.runs.differences import refuse_another
+from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.plan import copy_plan
+from cluster.runs.record import MapsFrom, Run, config_document, existing_run, maps_of, read_run
+from cluster.runs.resume import begin, finish, pending_shards, refuse_incomplete, refuse_strangers, run_missing
+from cluster.runs.totals import Totals
+from cluster.runs.verify import repair
+
+
+def rebox(config: ReboxConfig) -> Totals:
+    """Do what is missing of the run in `config.out`, beginning it if it is new; return its totals."""
+    run_dir, named_dir = open_run_dir(config.out, config.options), open_run_dir(config.run, config.options)
+    source_dir, source = maps_of(named_dir, existing_run(named_dir))
+    if run_dir.root in (named_dir.root, source_dir.root):
+        raise UsageError(f"--out {run_dir.root} is the run whose maps are taken; give another --out")
+    asked = _asked(config, source_dir, source)
+    run = None if config.overwrite else read_run(run_dir)
+    if run:
+        refuse_another(run_dir, run, asked.request, asked.maps_from)
+        if config.repair:
+            repair(run_dir, run)
+    else:
+        if not config.overwrite:
+            refuse_strangers(run_dir)
+        run = _begin(config, run_dir, source_dir, source, asked)
+    if pending_shards(run_dir, run):
+        with closing(open_executor(config.executor, config.ray_address)) as executor:
+            replicas = choose_replicas(config.replicas, "cpu", executor)
+            run_missing(run_dir, run, _work(run_dir, run), executor, replicas, config.shard_timeout)
+    return finish(run_dir, run)
+
+
+def _asked(config: ReboxConfig, source_dir: RunDir, source: Run) -> Run:
+    before = source.request
+    if config.calibration is not None:
+        request = calibrated(before, config.calibration)
+    elif config.has_own_boxes:
+        request = replace(before, maps=config.maps(before.maps), boxes=config.boxes(before.boxes), calibration=None)
+    else:
+        request = before
+    return replace(
+        source,
+        request=request,
+        config=config_document(config),
+        maps_from=MapsFrom(root=source_dir.root, fingerprint=before.fingerprint()),
+    )
+
+
+def _begin(config: ReboxConfig, run_dir: RunDir, source_dir: RunDir, source: Run, asked: Run) -> Run:
+    """Begin the run with a copy of the plan; raises StorageError where the maps are not complete."""
+    refuse_incomplete(source_dir, source)
+    if config.overwrite:
+        run_dir.clear()
+    put_plan = partial(copy_plan, source_dir, run_dir, asked.plan)
+    put_plan()
+    run = begin(run_dir, asked, put_plan)
+    if run is asked:
+        say(f"boxes from the maps of {source_dir.root}: {run.plan.num_images} images in {run.plan.num_shards} shards")
+    return run
+
+
+def _work(run_dir: RunDir, run: Run) -> Work:
+    return Work(
+        device="cpu",
+        factory="cluster.rebox.replica:Reboxer",
+        arguments=(run_dir, run.request.fingerprint()),
+    )

@@ -1,0 +1,78 @@
+"""One replica of `rebox`: the number of a shard in, its boxes and images tables out. It needs no torch."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from cam_ops.errors import StorageError
+from cam_ops.tables import IMAGES
+from cluster.executors.turns import Turns
+from cluster.executors.work import ShardReport
+from cluster.process.failpoints import reach
+from cluster.runs.directory import RunDir
+from cluster.runs.membership import Membership
+from cluster.runs.plan import read_shard
+from cluster.runs.reading import corners_of, damaged, maps_problems, raw_maps, read_table
+from cluster.runs.record import maps_of
+from cluster.runs.writing import Pairs, box_maps, boxes_file, table_file
+
+
+class Reboxer:
+    """Reads a shard's maps while the one before has the core."""
+
+    def __init__(self, run_dir: RunDir, fingerprint: str, num_threads: int = 1) -> None:
+        """Check that this machine sees the run and its maps; `num_threads` fetch files. Raises StorageError."""
+        self.membership = Membership(run_dir, fingerprint)
+        self.run_dir, self.run = run_dir, self.membership.run
+        self.maps_dir, self.maps_run = maps_of(run_dir, self.run)
+        self.num_threads = num_threads
+        self.turns = Turns()
+        cv2.setNumThreads(0)
+
+    def run_shard(self, shard: int, number: int, deaths: int = 0) -> ShardReport:
+        """Box the maps of one shard and publish its tables, the images table last: that commits the shard.
+
+        `number` counts the calls from 0 on; in that order shards take their turn. `deaths` of replicas at this shard
+        change nothing. Raises StorageError where its maps are damaged.
+        """
+        with self.turns.take(number, partial(self._read, shard)) as (planned, images, heatmaps):
+            self.membership.publish(shard, self._tables(planned, images, heatmaps))
+        return ShardReport(shard=shard, statuses=dict(Counter(images["status"].to_pylist())))
+
+    def _read(self, shard: int) -> tuple[pa.Table, pa.Table, pa.Table]:
+        """Return a shard's rows of the plan, and what the run with the maps says of it."""
+        reach(f"fetch-{shard}")
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            images = pool.submit(read_table, self.maps_dir, self.maps_run, "images", shard)
+            heatmaps = pool.submit(read_table, self.maps_dir, self.maps_run, "heatmaps", shard)
+            planned = read_shard(self.run_dir, shard)
+        try:
+            read = planned, images.result(), heatmaps.result()
+            problems = maps_problems(self.maps_run, *read)
+        except StorageError as error:
+            problems = [str(error)]
+        if problems:
+            raise damaged(self.maps_dir, self.maps_run, shard, problems[0])
+        return read
+
+    def _tables(self, planned: pa.Table, images: pa.Table, heatmaps: pa.Table) -> dict[str, bytes]:
+        """Return the bytes of the two files, in the order of publication."""
+        row_P = heatmaps["row"].to_numpy().astype(np.int64)
+        size_B2 = np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
+        class_P = heatmaps["class_id"].to_numpy()
+        pairs = Pairs(
+            row_P=row_P,
+            class_P=class_P,
+            score_P=heatmaps["score"].to_numpy(),
+            boxes=box_maps(self.run.request, class_P, raw_maps(heatmaps), corners_of(heatmaps), size_B2[row_P]),
+        )
+        columns = {name: images[name].combine_chunks() for name in images.column_names}
+        columns["num_boxes"] = pairs.counts(len(images), self.run.request)[1]
+        return {
+            "boxes": boxes_file(self.run, planned, pairs),
+            "images": table_file(self.run, "images", IMAGES, columns),
+        }

@@ -1,0 +1,16 @@
+"""A run directory: what was asked, the plan, the tables of each shard, what is missing, proof that it is whole.
+
+* `names`: names of a run's files
+* `directory`: `RunDir`: a run's files, wherever they are
+* `request`: what a run was asked to do, and its fingerprint
+* `record`: run.json: written once, read by all
+* `differences`: how two requests differ; the refusal to mix them
+* `plan`: every image with its shard and row
+* `calibration`: calibration.json, and for which maps it holds
+* `membership`: a replica's part in a run; publication of a shard
+* `writing`: a shard's files, and the boxes of its maps
+* `reading`: a shard's tables, and what is wrong with them
+* `resume`: do the shards that are missing, add up
+* `totals`: what a run holds so far
+* `verify`: proof that a run is whole; repair
+"""

@@ -1,0 +1,178 @@
+"""The plan: every input image with its shard and row, written once and never changed.
+
+Shard s holds `shard_size` consecutive rows of the sorted listing, the last shard the rest. A part file holds
+`SHARDS_PER_PART` shards, one row group each, so that a worker finds its rows without reading the others. The listing
+passes through as a stream, one part in memory at a time.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from cam_ops.errors import StorageError
+from cam_ops.tables import PLAN, SCHEMA_VERSION, with_metadata
+from cluster.runs.directory import RunDir
+from cluster.runs.names import plan_name
+from cluster.storage.parquet import MAX_ROWS, encode
+
+SHARDS_PER_PART = 1000
+MAX_SHARD_SIZE = 512
+SHARDS_PER_REPLICA = 4
+DOCUMENT = {"schema_version": SCHEMA_VERSION, "table": "plan"}
+MIN_REPLICAS = 8  # small jobs are cut as if for eight replicas, so that up to eight give the very same files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What run.json says of the plan."""
+
+    num_images: int
+    num_shards: int
+    shard_size: int
+    digest: str  # sha256 over the parts' bytes
+
+
+def auto_batch_size(num_images: int, largest: int) -> int:
+    """Return the batch size of a job: `largest`, less for a job of a few images."""
+    return max(1, min(largest, -(-num_images // MIN_REPLICAS)))
+
+
+def auto_shard_size(num_images: int, num_replicas: int, batch_size: int) -> int:
+    """Return 512, or less where the job is small: four shards for each replica, in whole batches."""
+    num_shards = SHARDS_PER_REPLICA * max(MIN_REPLICAS, num_replicas)
+    batches = -(-num_images // (num_shards * batch_size))
+    return max(batch_size, min(MAX_SHARD_SIZE // batch_size, batches) * batch_size)
+
+
+def write_plan(run_dir: RunDir, labelled: Iterable[pa.RecordBatch], shard_size: int) -> Plan:
+    """Cut a labelled listing, batches of schema LABELLED, into shards and publish the parts of the plan.
+
+    Their bytes depend on the rows and the shard size alone: two drivers that plan the same images at the same moment
+    replace each other's parts with equal ones, whatever else they were asked for.
+    """
+    digest = hashlib.sha256()
+    num_parts = num_images = 0
+    for rows in _parts(labelled, SHARDS_PER_PART * shard_size):
+        content = encode(_planned(rows, num_images, shard_size), row_group_size=shard_size)
+        digest.update(content)
+        run_dir.publish(plan_name(num_parts), content)
+        num_parts, num_images = num_parts + 1, num_images + len(rows)
+    run_dir.remove_plan_from(num_parts)
+    return Plan(
+        num_images=num_images,
+        num_shards=-(-num_images // shard_size),
+        shard_size=shard_size,
+        digest=digest.hexdigest(),
+    )
+
+
+def _parts(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[pa.Table]:
+    """Yield the batches' rows as tables of `num_rows`, the last one of what is left."""
+    held: list[pa.RecordBatch] = []
+    missing = num_rows
+    for batch in batches:
+        while len(batch) >= missing:
+            yield pa.Table.from_batches([*held, batch.slice(0, missing)])
+            batch, held, missing = batch.slice(missing), [], num_rows
+        held.append(batch)
+        missing -= len(batch)
+    if missing < num_rows:
+        yield pa.Table.from_batches(held)
+
+
+def _planned(rows: pa.Table, start: int, shard_size: int) -> pa.Table:
+    """Give rows their shard and row, `start` being the place of the first in the listing; schema PLAN.
+
+    One chunk, as the layout of a Parquet file follows that of the chunks.
+    """
+    position_N = np.arange(start, start + len(rows))
+    columns = {
+        **{name: rows[name] for name in rows.column_names},
+        "shard": pa.array(position_N // shard_size, pa.int32()),
+        "row": pa.array(position_N % shard_size, pa.int32()),
+    }
+    return pa.table({name: columns[name] for name in PLAN.names}, schema=with_metadata(PLAN, DOCUMENT)).combine_chunks()
+
+
+def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
+    """Return the rows of one shard, schema `cam_ops.tables.PLAN`."""
+    part, row_group = divmod(shard, SHARDS_PER_PART)
+    name = plan_name(part)
+    try:
+        return read_row_group(run_dir, name, row_group, PLAN)
+    except (OSError, IndexError, pa.ArrowException) as error:
+        raise _broken_plan(run_dir.where(name), error) from None
+
+
+def read_row_group(run_dir: RunDir, name: str, row_group: int, schema: pa.Schema) -> pa.Table:
+    """Return the rows of one shard in a part's file. Raises OSError, IndexError or ArrowException."""
+    footer = _footer(run_dir, name, run_dir.version(name))
+    with pq.ParquetFile(run_dir.open(name), metadata=footer) as opened:
+        if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not opened.schema_arrow.equals(schema):
+            raise pa.ArrowInvalid("it has not the columns that it should have, or too many rows")
+        rows = opened.read_row_group(row_group)
+        rows.validate(full=True)
+        return rows
+
+
+@lru_cache(maxsize=2)
+def _footer(run_dir: RunDir, name: str, version: tuple[int, int] | None) -> pq.FileMetaData:
+    """Read a part's footer, once for all of its shards: it is nine tenths of the time to read a shard."""
+    return pq.read_metadata(run_dir.open(name))
+
+
+def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | None:
+    """Return the shard and row of an image, None if it was not planned. Row group statistics narrow the search."""
+    import pyarrow.dataset as ds  # brings pandas along, which costs every start 0.2 s
+
+    parquet = ds.ParquetFileFormat()
+    for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
+        name = plan_name(part)
+        try:
+            fragment = parquet.make_fragment(run_dir.open(name), fs.LocalFileSystem())
+            rows = ds.FileSystemDataset([fragment], PLAN, parquet)
+            found = rows.head(1, columns=["shard", "row"], filter=pc.field("image_id") == image_id)
+        except (OSError, pa.ArrowException) as error:
+            raise _broken_plan(run_dir.where(name), error) from None
+        if len(found):
+            shard, row = found["shard"][0].as_py(), found["row"][0].as_py()
+            if shard is None or row is None:
+                raise _broken_plan(run_dir.where(name), ValueError("it has not the columns of a plan"))
+            return shard, row
+    return None
+
+
+def _broken_plan(where: str, error: Exception) -> StorageError:
+    return StorageError(f"cannot read the plan {where}: {error}; see `verify`, a damaged plan needs a new run")
+
+
+def plan_digest(run_dir: RunDir, plan: Plan) -> str:
+    """Return the sha256 over the parts as they are now; a missing part counts as empty."""
+    digest = hashlib.sha256()
+    for part in range(-(-plan.num_shards // SHARDS_PER_PART)):
+        digest.update(run_dir.read(plan_name(part)) or b"")
+    return digest.hexdigest()
+
+
+def copy_plan(source_dir: RunDir, run_dir: RunDir, plan: Plan) -> None:
+    """Give a run the plan of another."""
+    num_parts = -(-plan.num_shards // SHARDS_PER_PART)
+    for part in range(num_parts):
+        run_dir.publish(plan_name(part), source_dir.read(plan_name(part)) or b"")
+    run_dir.remove_plan_from(num_parts)
+
+
+def check_plan(run_dir: RunDir, plan: Plan) -> None:
+    """Raise StorageError unless the parts are those that run.json was written for."""
+    if plan_digest(run_dir, plan) != plan.digest:
+        raise StorageError(
+            f"the plan in {run_dir.root} is not the one that run.json was written for: it is damaged, or another "
+            "driver wrote its own over it; begin again with --overwrite, or in another --out"
+        )

@@ -1,0 +1,111 @@
+"""Read a shard's tables, and say what is wrong with them."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cam_ops.arrays import F32
+from cam_ops.errors import StorageError
+from cam_ops.tables import CORNERS, IMAGES, heatmaps_schema
+from cluster.runs.directory import RunDir
+from cluster.runs.names import shard_name
+from cluster.runs.record import Run
+from cluster.runs.request import Request
+from cluster.storage.parquet import MAX_ROWS, decode, document_of
+
+
+def first_boxes(request: Request, boxes: pa.Table) -> pa.Table:
+    """Return those rows of a boxes table that are of the first threshold, or of their class's own."""
+    threshold_N = request.thresholds(boxes["class_id"].to_numpy()).astype(np.float32)
+    return boxes.filter(np.equal(boxes["threshold"].to_numpy(), threshold_N))
+
+
+def corners_of(table: pa.Table) -> F32:
+    """Return the boxes or rectangles of a table, (N, 4)."""
+    corners_N4: F32 = np.stack([table[name].to_numpy() for name in CORNERS], axis=1)
+    return corners_N4
+
+
+def raw_maps(heatmaps: pa.Table) -> F32:
+    """Return the maps of a table, (P, h, w)."""
+    raw_Phw: F32 = heatmaps["heatmap"].combine_chunks().to_numpy_ndarray()
+    return raw_Phw
+
+
+def read_tables(run_dir: RunDir, run: Run, maps_dir: RunDir, maps_run: Run, shard: int) -> dict[str, pa.Table]:
+    """Read a shard's files, its maps where they are; raises StorageError where one is missing or no such table."""
+    tables = {table: read_table(run_dir, run, table, shard) for table in ("boxes", "images")}
+    return {**tables, "heatmaps": read_table(maps_dir, maps_run, "heatmaps", shard)}
+
+
+def read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
+    """Read one file; raises StorageError where it is missing or no such table of this run."""
+    name = shard_name(table, shard)
+    content = run_dir.read(name)
+    if content is None:
+        raise StorageError(f"{name} is missing, though its images are committed")
+    decoded = decode(content, name, max_rows=run.plan.shard_size if table == "images" else MAX_ROWS)
+    if document_of(decoded.schema).get("fingerprint") != run.request.fingerprint():
+        raise StorageError(f"{name} belongs to another request")
+    expected = {"heatmaps": heatmaps_schema(run.grid), "boxes": run.request.boxes_schema, "images": IMAGES}[table]
+    if not decoded.schema.equals(expected):
+        raise StorageError(f"{name} has not the columns of a {table} table")
+    return decoded
+
+
+def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Table) -> list[str]:
+    """Return what is wrong with a shard's images and maps; `planned` are its rows in the plan."""
+    for column in ("image_id", "shard", "row", "uri", "offset", "size", "label"):
+        if not images[column].combine_chunks().equals(planned[column].combine_chunks()):
+            return [f"column {column} of its images is not the plan's"]
+    if not rows_fit(images, heatmaps):
+        return ["its maps name rows that the shard has not"]
+    problems = row_problems("maps", images, heatmaps, heatmaps)
+    ids = images["image_id"].combine_chunks()
+    if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
+        problems.append("its image_ids are not in order, each once")
+    heat = heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy(zero_copy_only=False)
+    if not np.isfinite(heat).all():
+        problems.append("a map holds a number that is not finite")
+    if len(pairs_of(heatmaps)) != len(heatmaps):
+        problems.append("an image has two maps of one class")
+    classes = heatmaps["class_id"].to_numpy()
+    if len(classes) and not (classes.min() >= 0 and classes.max() < len(run.class_names)):
+        problems.append("a map is of a class that the run has not")
+    x0, y0, x1, y1 = (heatmaps[name].to_numpy() for name in CORNERS)
+    if not ((x0 < x1) & (y0 < y1) & np.isfinite(x1 - x0) & np.isfinite(y1 - y0)).all():
+        problems.append("the part of the image that a map covers is empty or not finite")
+    return problems
+
+
+def damaged(run_dir: RunDir, run: Run, shard: int, problem: object) -> StorageError:
+    """Return the refusal of a shard whose files have a problem, with the cure."""
+    return StorageError(
+        f"shard {shard} of {run_dir.root} is damaged: {problem}; run its `{run.command}` command again with --repair, "
+        "then this one"
+    )
+
+
+def rows_fit(images: pa.Table, table: pa.Table) -> bool:
+    rows = table["row"].to_numpy()
+    return len(rows) == 0 or bool(rows.min() >= 0 and rows.max() < len(images))
+
+
+def row_problems(name: str, images: pa.Table, table: pa.Table, counted: pa.Table) -> list[str]:
+    """Return what is wrong between a shard's images and the rows about them, of which `counted` are counted."""
+    rows, problems = table["row"].to_numpy(), []
+    counts = np.bincount(counted["row"].to_numpy(), minlength=len(images))
+    if not np.array_equal(counts, images[f"num_{name}"].to_numpy()):
+        problems.append(f"num_{name} does not count its {name}")
+    if not images["image_id"].take(pa.array(rows)).equals(table["image_id"]):
+        problems.append(f"its {name} and its images disagree on image_id")
+    sizes = np.minimum(images["width"].to_numpy(), images["height"].to_numpy())
+    is_ok = np.array([status == "ok" for status in images["status"].to_pylist()]) & (sizes > 0)
+    if not is_ok[rows].all():
+        problems.append(f"it has {name} of images that are not ok")
+    return problems
+
+
+def pairs_of(table: pa.Table) -> set[tuple[int, int]]:
+    """Return the (row, class) of each row of a table of maps or boxes."""
+    return set(zip(table["row"].to_pylist(), table["class_id"].to_pylist(), strict=True))

@@ -1,0 +1,164 @@
+"""run.json: written once, read by whoever works with the run."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cam_ops.classes import parse_class_choice
+from cam_ops.errors import StorageError, UsageError
+from cam_ops.settings import MAX_IMAGE_SIZE
+from cam_ops.tables import SCHEMA_VERSION
+from cluster.process.console import shortened
+from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.names import RUN
+from cluster.runs.plan import Plan
+from cluster.runs.request import Request
+from cluster.storage.documents import first_reason
+
+MAX_RUN_BYTES = 64 * 2**20
+MAX_SHARDS = 10**8
+MAX_GRID = 10 * MAX_IMAGE_SIZE  # --scales go up to 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapsFrom:
+    """The run whose maps a run of `rebox` was made from."""
+
+    root: str  # absolute path or address
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The content of run.json."""
+
+    request: Request
+    plan: Plan
+    class_names: tuple[str, ...]
+    grid: tuple[int, int]  # h, w of the raw maps
+    config: dict[str, Any]  # the flags of the command that began it, as JSON has them
+    maps_from: MapsFrom | None = None  # None where the run has its own
+
+    @property
+    def command(self) -> str:
+        """The command that does what is missing of the run."""
+        return "label" if self.maps_from is None else "rebox"
+
+
+def config_document(config: Any) -> dict[str, Any]:
+    """Return a command's configuration, a dataclass, as JSON has it, without what gives access to storage."""
+    document: dict[str, Any] = json.loads(json.dumps(asdict(replace(config, storage_options=()))))
+    return document
+
+
+def publish_run(run_dir: RunDir, run: Run) -> bool:
+    """Write run.json: from here on the run exists.
+
+    Returns False, and writes nothing, where another driver has written one in the meantime.
+    """
+    packages = ("camray", "ray", "torch", "torchvision", "numpy", "opencv-python", "pyarrow")
+    document = {
+        "fingerprint": run.request.fingerprint(),
+        "request": asdict(run.request),
+        "plan": asdict(run.plan),
+        "grid": run.grid,
+        "class_names": run.class_names,
+        "maps_from": run.maps_from and asdict(run.maps_from),
+        "config": run.config,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+    return run_dir.publish_new(RUN, json.dumps(document, indent=1).encode())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RunFile:
+    """What is read of run.json."""
+
+    fingerprint: str
+    request: Request
+    plan: Plan
+    class_names: tuple[str, ...]
+    grid: tuple[int, int]
+    config: dict[str, Any]
+    maps_from: MapsFrom | None
+
+
+def read_run(run_dir: RunDir) -> Run | None:
+    """Read run.json; None where there is none. Raises StorageError for a file that camray did not write."""
+    content = run_dir.read(RUN, MAX_RUN_BYTES)
+    if content is None:
+        return None
+    try:
+        file = TypeAdapter(_RunFile).validate_json(content, strict=True)
+        reason = _contradiction(file)
+    except ValidationError as error:
+        reason = first_reason(error)
+    except UsageError as error:
+        reason = str(error)
+    if reason is not None:
+        raise StorageError(f"{run_dir.where(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {reason}")
+    return Run(
+        request=file.request,
+        plan=file.plan,
+        class_names=file.class_names,
+        grid=file.grid,
+        config=file.config,
+        maps_from=file.maps_from,
+    )
+
+
+def _contradiction(file: _RunFile) -> str | None:
+    """Say what in a file of the right types cannot be, as camray would not have written it."""
+    plan, request = file.plan, file.request
+    shape = request.preprocessing
+    if plan.shard_size < 1 or not 1 <= plan.num_shards <= MAX_SHARDS:
+        return f"a plan of {short(plan.num_shards)} shards of {short(plan.shard_size)} images"
+    if plan.num_shards != -(-plan.num_images // plan.shard_size):
+        return f"{short(plan.num_images)} images are not {plan.num_shards} shards of {short(plan.shard_size)}"
+    if not 8 <= shape.image_size <= MAX_IMAGE_SIZE or not all(1 <= side <= MAX_GRID for side in file.grid):
+        return f"an input of {short(shape.image_size)} pixels with maps of {short(file.grid)}"
+    if request.batch_size < 1 or not 0 < shape.crop_fraction <= 1:
+        return f"batches of {short(request.batch_size)}, crops of {shape.crop_fraction}"
+    if request.calibration and len(request.boxes.threshold) != 1:
+        return f"a calibration beside {len(request.boxes.threshold)} thresholds"
+    parse_class_choice(request.classes)
+    if file.maps_from and (
+        "\0" in file.maps_from.root or open_run_dir(file.maps_from.root).root != file.maps_from.root
+    ):
+        return f"maps from {short(file.maps_from.root)}"
+    if request.fingerprint() != file.fingerprint:
+        return "its fingerprint does not fit its request"
+    return None
+
+
+def existing_run(run_dir: RunDir) -> Run:
+    """Read run.json of a run that must exist; raises StorageError where there is none."""
+    run = read_run(run_dir)
+    if run is None:
+        raise StorageError(f"expected a run directory at {run_dir.root}, it holds no {RUN}; check the path")
+    return run
+
+
+def maps_of(run_dir: RunDir, run: Run) -> tuple[RunDir, Run]:
+    """Return where the maps of a run are, and the run that made them: itself, or the one that it names.
+
+    Raises StorageError where that one is gone, or has been replaced by another.
+    """
+    if run.maps_from is None:
+        return run_dir, run
+    source_dir = open_run_dir(run.maps_from.root, run_dir.options)
+    source = read_run(source_dir)
+    if source is None or source.request.fingerprint() != run.maps_from.fingerprint:
+        raise StorageError(
+            f"the maps of {run_dir.root} are those of the run at {source_dir.root}, which holds "
+            f"{'no run.json' if source is None else 'another run'} now; put it back, or run `rebox` into another --out"
+        )
+    return source_dir, source
+
+
+def short(value: Any) -> str:
+    return shortened(value, 80, 12)

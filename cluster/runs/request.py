@@ -1,0 +1,92 @@
+"""What a run was asked to do, and the fingerprint of it.
+
+Everything that can change a bit of the tables stands in `Request`; its sha256 is the fingerprint that every file
+carries. Workers take their settings from run.json alone.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cam_ops.arrays import F64, I32
+from cam_ops.boxes.calibration import Calibration, thresholds_of
+from cam_ops.classes import ScoreKind
+from cam_ops.settings import BoxConfig, Device, ExplainConfig, Kind, MapConfig, Precision, Preprocessing
+from cam_ops.tables import BOXES, CALIBRATED_BOXES, COORDINATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The request; two runs with equal requests on one kind of device have equal tables."""
+
+    schema_version: str
+    images: str  # absolute address of the source
+    limit: int | None
+    labels: str  # none, folder, or the digest of the CSV file
+    model: str
+    model_digest: str
+    dilate: bool
+    class_names_digest: str
+    classes: str  # as --classes
+    scores: ScoreKind
+    explain: ExplainConfig
+    head: Kind  # what the network's head was found to be
+    cut: tuple[str, ...]  # the layers that were mapped; empty: what the network averages
+    preprocessing: Preprocessing
+    maps: MapConfig
+    boxes: BoxConfig
+    device: Device
+    precision: Precision
+    compiled: bool
+    batch_size: int
+    shard_size: int | None  # as asked; None lets the plan choose
+    calibration: Calibration | None = None  # goes with the normaliser and the threshold that were fitted with it
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the request as canonical JSON; one without a calibration is as before there were any."""
+        fields = asdict(self)
+        if self.calibration is None:
+            del fields["calibration"]
+        return canonical_digest(fields)
+
+    def thresholds(self, class_P: I32) -> F64:
+        """Return the threshold of each map of the given classes, the first one where there are several."""
+        usual = self.boxes.threshold[0]
+        if self.calibration is None:
+            return np.full(len(class_P), usual)
+        return thresholds_of(class_P, self.calibration.class_thresholds, usual)
+
+    @property
+    def boxes_schema(self) -> pa.Schema:
+        """The columns of the boxes tables."""
+        return BOXES if self.calibration is None else CALIBRATED_BOXES
+
+    def document(self, table: str) -> dict[str, Any]:
+        """Return the JSON document that each file of `table` carries."""
+        return {
+            "schema_version": self.schema_version,
+            "table": table,
+            "fingerprint": self.fingerprint(),
+            "model": self.model,
+            "model_digest": self.model_digest,
+            "method": self.explain.method,
+            "head": self.head,
+            "layers": self.cut,
+            "scales": self.explain.scales,
+            "flip": self.explain.flip,
+            "dilate": self.dilate,
+            "map_recipe": asdict(self.maps),
+            "box_recipe": asdict(self.boxes),
+            "input_size": self.preprocessing.image_size,
+            "coordinates": COORDINATES,
+            **({"calibration": canonical_digest(asdict(self.calibration))} if self.calibration else {}),
+        }
+
+
+def canonical_digest(tree: dict[str, Any]) -> str:
+    """Return the sha256 of a tree as canonical JSON."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,97 @@
+"""Do the shards of a run that are not committed, and add up: the same for a new run and for one that was cut off."""
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+
+from cam_ops.errors import RefusedError, StorageError
+from cluster.executors.progress import Progress
+from cluster.executors.work import Executor, Replicas, Work
+from cluster.process.console import say
+from cluster.process.failpoints import reach
+from cluster.runs.differences import refuse_another
+from cluster.runs.directory import RunDir
+from cluster.runs.names import SUMMARY, TABLES, shard_name
+from cluster.runs.plan import check_plan, plan_digest
+from cluster.runs.record import Run, existing_run, publish_run
+from cluster.runs.totals import Totals, count_rows, summary_of
+
+
+def refuse_strangers(run_dir: RunDir) -> None:
+    """Raise RefusedError where a folder without run.json holds shards."""
+    if any(run_dir.shards(table) for table in TABLES):
+        raise RefusedError(
+            f"{run_dir.root} holds shards but no run.json that says what they are; use --overwrite to replace them, "
+            "or another --out"
+        )
+
+
+def pending_shards(run_dir: RunDir, run: Run) -> list[int]:
+    """Return the shards that are not committed, in order."""
+    return sorted(set(range(run.plan.num_shards)) - run_dir.shards("images"))
+
+
+def is_committed(run_dir: RunDir, shard: int) -> bool:
+    """Say whether a shard's images file is there."""
+    return run_dir.exists(shard_name("images", shard))
+
+
+def refuse_incomplete(run_dir: RunDir, run: Run) -> None:
+    """Raise StorageError unless every shard of the run is committed and the plan is its own."""
+    if missing := len(pending_shards(run_dir, run)):
+        raise StorageError(
+            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run the same "
+            f"`{run.command}` command again to complete it, then this one"
+        )
+    check_plan(run_dir, run.plan)
+
+
+def begin(run_dir: RunDir, run: Run, write_plan: Callable[[], object]) -> Run:
+    """Publish run.json, the plan being in place: from here on the run exists.
+
+    Returns `run`, or one with the same request that another driver has begun in the meantime; raises RefusedError if
+    that one's request is another. `write_plan` puts the plan in place once more.
+    """
+    reach("plan")
+    if not publish_run(run_dir, run):
+        others = existing_run(run_dir)
+        refuse_another(run_dir, others, run.request, run.maps_from)
+        return others
+    reach("run")
+    if plan_digest(run_dir, run.plan) != run.plan.digest:  # one that lost the race for run.json wrote over ours
+        write_plan()
+    return run
+
+
+def run_missing(
+    run_dir: RunDir, run: Run, work: Work, executor: Executor, replicas: Replicas, timeout_s: float | None
+) -> None:
+    """Run every shard that is not committed; `timeout_s` is how long a replica may take for one."""
+    run_dir.sweep_scratch()
+    pending = pending_shards(run_dir, run)
+    size, num_images = run.plan.shard_size, run.plan.num_images
+    num_shards = run.plan.num_shards
+    if len(pending) < num_shards:
+        say(f"resuming {run_dir.root}: {num_shards - len(pending)} of {num_shards} shards committed")
+    progress = Progress(
+        num_images=num_images,
+        num_shards=num_shards,
+        done_images=num_images - sum(min(size, num_images - shard * size) for shard in pending),
+        done_shards=num_shards - len(pending),
+    )
+    reports = executor.run(work, replicas, pending, partial(is_committed, run_dir), timeout_s)
+    with closing(reports):
+        for report in reports:
+            progress.add(report)
+            reach(f"report-{report.shard}")
+
+
+def finish(run_dir: RunDir, run: Run) -> Totals:
+    """Write summary.json unless it is there, and return what it says."""
+    check_plan(run_dir, run.plan)
+    totals = count_rows(run_dir, run.request.fingerprint(), list(range(run.plan.num_shards)))
+    reach("totals")
+    content = summary_of(run.request.fingerprint(), totals)
+    if run_dir.read(SUMMARY) != content:
+        run_dir.publish(SUMMARY, content)
+    return totals

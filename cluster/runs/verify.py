@@ -1,0 +1,118 @@
+"""Prove a run whole from its files: each planned image exactly once, tables that agree, boxes inside their images."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cam_ops.arrays import Bools
+from cam_ops.errors import StorageError
+from cam_ops.tables import CORNERS
+from cluster.process.console import say
+from cluster.runs.directory import RunDir
+from cluster.runs.names import SUMMARY, TABLES, shard_name
+from cluster.runs.plan import check_plan, plan_digest, read_shard
+from cluster.runs.reading import first_boxes, maps_problems, pairs_of, read_tables, row_problems, rows_fit
+from cluster.runs.record import Run, existing_run, maps_of
+from cluster.runs.totals import Totals, summary_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is wrong with a run, one sentence each; nothing if it is whole."""
+
+    problems: list[str]
+    totals: Totals
+
+
+def verify(run_dir: RunDir) -> Verdict:
+    """Check every file of the run against its plan; raises StorageError where there is no run at all."""
+    run = existing_run(run_dir)
+    maps_dir, maps_run = maps_of(run_dir, run)
+    problems: list[str] = []
+    if plan_digest(run_dir, run.plan) != run.plan.digest:
+        problems.append("the plan's files are not those that run.json was written for")
+    num_shards = run.plan.num_shards
+    committed = sorted(shard for shard in run_dir.shards("images") if shard < num_shards)
+    if missing := num_shards - len(committed):
+        problems.append(
+            f"{missing} of {num_shards} shards are not committed; run the same `{run.command}` command again"
+        )
+    for table in TABLES:
+        if foreign := [shard for shard in run_dir.shards(table) if shard >= num_shards]:
+            problems.append(
+                f"{table}/ holds {len(foreign)} shard(s) that were never planned, such as {min(foreign)}; the same "
+                f"`{run.command}` command with --repair removes them"
+            )
+    statuses: Counter[str] = Counter()
+    maps = boxes = 0
+    last_id: str | None = None
+    for shard in committed:
+        try:
+            tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
+            problems += [f"shard {shard}: {problem}" for problem in _shard_problems(run_dir, run, tables, shard)]
+            first_id = tables["images"]["image_id"][0].as_py()
+            if last_id is not None and first_id <= last_id:
+                problems.append(f"shard {shard}: its first image_id {first_id!r} does not follow the shard before it")
+            last_id = tables["images"]["image_id"][-1].as_py()
+        except StorageError as error:
+            problems.append(f"shard {shard}: {error}")
+            continue
+        statuses.update(tables["images"]["status"].to_pylist())
+        maps += len(tables["heatmaps"])
+        boxes += int(tables["images"]["num_boxes"].to_numpy().sum())
+    totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
+    if not missing and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
+        problems.append(f"{SUMMARY} is missing or does not add up; run the same `{run.command}` command again")
+    return Verdict(problems=problems, totals=totals)
+
+
+def repair(run_dir: RunDir, run: Run) -> None:
+    """Remove the commits of damaged shards, so that they are done again, and shards that were never planned.
+
+    Nothing is removed that `verify` has no objection to. Raises StorageError where the plan itself is damaged.
+    """
+    check_plan(run_dir, run.plan)
+    maps_dir, maps_run = maps_of(run_dir, run)
+    for table in TABLES:
+        for shard in run_dir.shards(table):
+            if shard >= run.plan.num_shards:
+                say(f"repair: {shard_name(table, shard)} was never planned, it is removed")
+                run_dir.remove(shard_name(table, shard))
+    for shard in sorted(run_dir.shards("images")):
+        try:
+            tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
+            problems = _shard_problems(run_dir, run, tables, shard)
+        except StorageError as error:
+            problems = [str(error)]
+        if problems:
+            say(f"repair: shard {shard} is done again: {problems[0]}")
+            run_dir.remove(shard_name("images", shard))
+
+
+def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shard: int) -> list[str]:
+    images, heatmaps, boxes = tables["images"], tables["heatmaps"], tables["boxes"]
+    problems = maps_problems(run, read_shard(run_dir, shard), images, heatmaps)
+    name_of = dict(enumerate(run.class_names))
+    if boxes["class_name"].to_pylist() != [name_of.get(class_id) for class_id in boxes["class_id"].to_pylist()]:
+        problems.append("its boxes have class names that are not the run's")
+    if not rows_fit(images, boxes):
+        return [*problems, "its boxes name rows that the shard has not"]
+    problems += row_problems("boxes", images, boxes, first_boxes(run.request, boxes))
+    if not pairs_of(boxes) <= pairs_of(heatmaps):
+        problems.append("a box has no map")
+    if num_outside := int((~_inside(boxes, images)).sum()):
+        problems.append(f"{num_outside} box(es) are empty or reach outside their image")
+    if run.request.calibration:
+        probability_N = boxes["probability"].to_numpy()
+        if not ((probability_N >= 0) & (probability_N <= 1)).all():
+            problems.append("a box has a probability that is none")
+    return problems
+
+
+def _inside(boxes: pa.Table, images: pa.Table) -> Bools:
+    rows = boxes["row"].to_numpy()
+    width, height = images["width"].to_numpy()[rows], images["height"].to_numpy()[rows]
+    x0, y0, x1, y1 = (boxes[name].to_numpy() for name in CORNERS)
+    inside: Bools = (x0 >= 0) & (x0 < x1) & (x1 <= width) & (y0 >= 0) & (y0 < y1) & (y1 <= height)
+    return inside

@@ -1,0 +1,155 @@
+"""List the pictures below a folder, local or on an object store, by their suffix.
+
+What is not entered is said once, with a count and an example.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from cam_ops.errors import StorageError
+from cam_ops.tables import LISTING
+from cluster.process.console import shown
+from cluster.runs.names import RUN, plan_name
+from cluster.sources.listing import Remarks, image_id_of, remark, say_remarks
+from cluster.sources.sorting import ROWS_PER_BATCH
+from cluster.sources.tars import is_tars
+from cluster.storage.objects import list_objects
+from cluster.storage.options import StorageOptions
+
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+CYCLE = "links lead back to a folder that they lie in, and are not followed"
+NOWHERE = "links lead nowhere or where this user may not look, and are left out"
+RUNS = "run directories of this program are not searched for pictures"
+
+
+def check_folder(address: str) -> None:
+    """Raise StorageError unless the folder at `address` can be listed from here."""
+    try:
+        os.scandir(address).close()
+    except OSError as error:
+        raise StorageError(
+            f"cannot list the image folder {address} on {os.uname().nodename}: {error.strerror}; "
+            "check --images, and that every node sees it"
+        ) from None
+
+
+def folder_batches(address: str, skip: str) -> Iterator[pa.RecordBatch]:
+    """Find the pictures below a folder, in no order; an id is the path below the folder, with `/`.
+
+    Links to folders are followed, but for those that lead back to where they lie. The directory `skip`, an absolute
+    path, is not entered, nor are run directories. Raises StorageError if the folder cannot be listed or holds no
+    picture.
+    """
+    check_folder(address)
+    remarks: Remarks = {}
+    rows = ((image_id, Path(path).as_uri(), size) for image_id, path, size in _walk(address, skip, remarks))
+    kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}, or STL10's binary files in it"
+    yield from _batched(rows, kinds, remarks, lambda: _tars_in(address, os.listdir(address)))
+
+
+def prefix_batches(address: str, skip: str, options: StorageOptions) -> Iterator[pa.RecordBatch]:
+    """Find the pictures below an address on an object store, in no order; an id is the key's rest.
+
+    Keys below the address `skip` and in run directories are left out. Raises StorageError if it cannot be listed or
+    holds no picture.
+    """
+    objects = list_objects(address, options)
+    names = {name for name, _ in objects if name.endswith((RUN, plan_name(0)))}
+    runs = tuple(sorted({at for at in map(_folder_of_run, names) if {at + RUN, at + plan_name(0)} <= names}))
+    remarks: Remarks = {}
+    for name in runs:
+        if f"{address}/{name}" != f"{skip}/":
+            remark(remarks, RUNS, shown(f"{address}/{name}"))
+    rows = (
+        (image_id_of(name), f"{address}/{name}", size)
+        for name, size in objects
+        if _is_named_as_picture(name.rpartition("/")[2])
+        and not f"{address}/{name}".startswith(f"{skip}/")
+        and not name.startswith(runs)
+    )
+    kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}"
+    yield from _batched(rows, kinds, remarks, lambda: _tars_in(address, [name for name, _ in objects]))
+
+
+def _folder_of_run(name: str) -> str:
+    """Return the part of a key before run.json or the first part of a plan, with its `/`."""
+    return name.removesuffix(RUN).removesuffix(plan_name(0))
+
+
+def _batched(
+    rows: Iterator[tuple[str, str, int]], kinds: str, remarks: Remarks, hint: Callable[[], str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield rows of id, uri and size in batches of schema LISTING, then say what was not entered.
+
+    Raises StorageError where there are no rows.
+    """
+    first = True
+    while held := list(islice(rows, ROWS_PER_BATCH)):
+        first = False
+        ids, uris, sizes = zip(*held, strict=True)
+        yield pa.record_batch([ids, uris, [0] * len(ids), sizes], schema=LISTING)
+    say_remarks("--images", remarks)
+    if first:
+        raise StorageError(f"expected {kinds}, found none; check --images{hint()}")
+
+
+def _tars_in(address: str, names: list[str]) -> str:
+    """Return how to read a folder's tar files, nothing where it has none."""
+    has_tars = any("/" not in name and is_tars(f"{address}/{name}") for name in names)
+    return f", or give its tar files, --images '{address}/*.tar'" if has_tars else ""
+
+
+def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, int]]:
+    """Yield id, path and size of each picture below `folder`, in no particular order."""
+    skip = skip and os.path.realpath(skip)
+    here: tuple[str, ...] = (os.path.realpath(folder),)  # the real folder, after those that links on the way lie in
+    pending = [(folder, "", here)]
+    while pending:
+        folder, prefix, way = pending.pop()
+        if way[-1] == skip:
+            continue
+        if _is_run(folder):
+            remark(remarks, RUNS, shown(folder))
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    image_id = prefix + image_id_of(entry.name)
+                    if entry.is_symlink() and os.path.isdir(entry.path):
+                        target = os.path.realpath(entry.path)
+                        if any(_is_below(place, target) for place in way):
+                            remark(remarks, CYCLE, shown(entry.path))
+                        else:
+                            pending.append((entry.path, image_id + "/", (*way, target)))
+                    elif entry.is_dir(follow_symlinks=False):
+                        pending.append((entry.path, image_id + "/", (*way[:-1], os.path.join(way[-1], entry.name))))
+                    elif _is_named_as_picture(entry.name):
+                        yield image_id, entry.path, _size(entry)
+                    elif entry.is_symlink() and not os.path.exists(entry.path):
+                        remark(remarks, NOWHERE, shown(entry.path))
+        except OSError as error:
+            raise StorageError(f"cannot list {folder}: {error.strerror}; nothing was planned") from None
+
+
+def _is_run(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, RUN)) and os.path.exists(os.path.join(folder, plan_name(0)))
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _is_named_as_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith("._")  # macOS's notes on a picture, not one
+
+
+def _size(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a broken link: its row will say `missing`
+        return 0

@@ -1,0 +1,73 @@
+"""Read one image's bytes, wherever they are, and decode them as its source says.
+
+`read_image` is the only way to the bytes.
+"""
+
+import errno
+import os
+import stat
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from cam_ops.arrays import U8
+from cam_ops.errors import BadImage, StorageError
+from cam_ops.pictures.decode import MAX_BYTES, STL10_BYTES, Decoded, decode, decode_for, decode_stl10, whole
+from cam_ops.settings import Preprocessing
+from cluster.sources.stl10 import is_stl10_file
+from cluster.storage.objects import is_object, is_store, read_object
+from cluster.storage.options import NO_OPTIONS, StorageOptions
+
+
+def load_picture(row: dict[str, Any], options: StorageOptions = NO_OPTIONS) -> U8:
+    """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
+    content = read_image(row["uri"], row["offset"], row["size"], options)
+    return decode_stl10(content) if _is_stl10(row) else decode(content)
+
+
+def decode_for_input(row: dict[str, Any], content: bytes, config: Preprocessing) -> Decoded:
+    """Decode what `read_image` gave for a row, with no more pixels than the network's input needs if so configured."""
+    return whole(decode_stl10(content)) if _is_stl10(row) else decode_for(content, config)
+
+
+def _is_stl10(row: dict[str, Any]) -> bool:
+    return is_stl10_file(row["uri"]) and row["size"] == STL10_BYTES
+
+
+def read_image(uri: str, offset: int, size: int, options: StorageOptions = NO_OPTIONS) -> bytes:
+    """Return `size` bytes of `uri` from `offset` on, fewer where it ends earlier; all if `size` is -1.
+
+    Never more than MAX_BYTES + 1 are read, so that what is too large shows. `uri` is an absolute path or an s3:// or
+    gs:// address as they are, or a file:// URI in percent-encoding. Raises BadImage (``missing``, ``unreadable``) where
+    the file is the reason, StorageError where the storage is.
+    """
+    if is_store(uri):
+        return _read_from_store(uri, offset, size, options)
+    path = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else uri.encode()
+    if b"\0" in path:
+        raise BadImage("missing", "no file has a name with a NUL byte")
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise BadImage("unreadable", "not a regular file")
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(min(found.st_size if size < 0 else size, MAX_BYTES + 1))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadImage("missing", str(error.strerror)) from None
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG):
+            raise BadImage("unreadable", str(error.strerror)) from None
+        raise StorageError(
+            f"cannot read {os.fsdecode(path)}: {error.strerror}; the shard is left for the next run"
+        ) from None
+
+
+def _read_from_store(uri: str, offset: int, size: int, options: StorageOptions) -> bytes:
+    if not is_object(uri):
+        raise BadImage("unreadable", "no address of an object: its key is empty or has empty, . or .. parts")
+    content = read_object(
+        uri, options, offset=offset, max_bytes=MAX_BYTES + 1 if size < 0 else min(size, MAX_BYTES + 1)
+    )
+    if content is None:
+        raise BadImage("missing", "no such key")
+    return content

@@ -1,0 +1,10 @@
+"""Bytes that appear whole or not at all, in a local folder or on an object store.
+
+* `options`: `--storage-options`, parsed
+* `objects`: object stores: retries, ranges, reasons
+* `folder`: files below a local folder: the atomic publish
+* `prefix`: the same below an address on a store
+* `parquet`: tables to bytes and back
+* `documents`: what is wrong with a document from outside
+* `scratch`: a DuckDB file in a scratch folder
+"""

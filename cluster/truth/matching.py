@@ -1,0 +1,163 @@
+"""Match a truth's images to a plan's, tens of millions of each: DuckDB joins them on disk.
+
+A truth's image is the planned one with its very id, or the only one with its path but for a suffix, or the only one
+with its stem, the path's last part without suffix, where it is also the only one of the truth with it that is left.
+Others are reported, never guessed.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from cam_ops.errors import StorageError
+from cluster.runs.directory import RunDir
+from cluster.runs.plan import read_shard
+from cluster.runs.reading import read_table
+from cluster.runs.record import Run
+from cluster.truth.problems import NUM_EXAMPLES, Problem, shown_example
+
+NUM_READERS = 8  # opening a file is waiting where OUT is on a network
+SHARDS_AT_ONCE = 64
+PLANNED = pa.schema(
+    [
+        ("image_id", pa.string()),
+        *((name, pa.int32()) for name in ("shard", "row", "width", "height", "label")),
+    ]
+)
+
+
+def planned_images(run_dir: RunDir, run: Run) -> Iterator[pa.RecordBatch]:
+    """Yield all planned images in order, schema PLANNED; sizes are 0 where a shard is not committed."""
+    committed = run_dir.shards("images")
+
+    def images_of(shard: int) -> pa.Table:
+        if shard in committed:
+            rows = read_table(run_dir, run, "images", shard)
+        else:
+            rows = read_shard(run_dir, shard)
+            zeros = pa.array(np.zeros(len(rows), np.int32))
+            rows = rows.append_column("width", zeros).append_column("height", zeros)
+        size = min(run.plan.shard_size, run.plan.num_images - shard * run.plan.shard_size)
+        if not np.array_equal(rows["row"], np.arange(size)) or not np.all(np.equal(rows["shard"], shard)):
+            raise StorageError(f"shard {shard} of {run_dir.root} is not as it was planned; see `verify`")
+        return rows.select(PLANNED.names)
+
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        for first in range(0, run.plan.num_shards, SHARDS_AT_ONCE):
+            shards = range(first, min(first + SHARDS_AT_ONCE, run.plan.num_shards))
+            for images in pool.map(images_of, shards):
+                yield from images.cast(PLANNED).to_batches()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """What was matched; tables `images` and `found` of the database hold it."""
+
+    num_images: int  # that the truth names
+    num_boxes: int
+    num_masks: int
+    matched_exact: int
+    matched_stem: int
+    problems: dict[str, Problem]
+
+
+def match(database: duckdb.DuckDBPyConnection) -> Matching:
+    """Match the table `entries` (ENTRIES) to the table `planned` (PLANNED).
+
+    Makes `images`, one row per planned image: place (its number in the plan), the columns of PLANNED, truth_id,
+    truth_width, truth_height, image_word, null where the truth says nothing; and `found`, the entries with a box or
+    mask of matched images, by place and in the truth's order.
+    """
+    database.execute(MACROS + TRUTHS + EXACT)
+    for key, is_exact in (("path", True), ("stem", False)):
+        database.execute(REST_BY_KEY.format(key=key, is_exact=is_exact))
+    database.execute(IMAGES + FOUND)
+    num_exact, num_all = _row(database, "SELECT count(*) FILTER (is_exact), count(*) FROM matches")
+    num_boxes, num_masks = _row(
+        database, "SELECT count(*) FILTER (has_box_of(x0, y0, x1, y1)), count(mask) FROM entries"
+    )
+    return Matching(
+        num_images=_row(database, "SELECT count(*) FROM truths")[0],
+        num_boxes=num_boxes,
+        num_masks=num_masks,
+        matched_exact=num_exact,
+        matched_stem=num_all - num_exact,
+        problems={name: problem for name, query in UNMATCHED.items() if (problem := _problem(database, query)).count},
+    )
+
+
+MACROS = r"""
+CREATE MACRO path_of(id) AS regexp_replace(id, '(?is)\.(jpe?g|jfif|png|webp|bmp|tiff?|xml|txt)$', '');
+CREATE MACRO stem_of(id) AS regexp_replace(path_of(id), '(?s)^.*/', '');
+CREATE MACRO has_box_of(x0, y0, x1, y1) AS coalesce(x0, y0, x1, y1) IS NOT NULL;
+"""
+TRUTHS = """
+CREATE TABLE truths AS
+SELECT image AS id, path_of(image) AS path, stem_of(image) AS stem,
+    arg_min(struct_pack(width, height), rowid) FILTER (width IS NOT NULL AND height IS NOT NULL) AS size,
+    arg_min(image_word, rowid) FILTER (image_word IS NOT NULL) AS image_word
+FROM entries WHERE image <> '' GROUP BY image;
+CREATE TABLE keyed AS
+SELECT rowid AS place, image_id AS id, path_of(image_id) AS path, stem_of(image_id) AS stem FROM planned;
+"""
+EXACT = """
+CREATE TABLE matches AS
+SELECT place, id, true AS is_exact FROM keyed JOIN truths USING (id);
+"""
+REST_BY_KEY = """
+INSERT INTO matches
+WITH rest AS (
+    SELECT {key}, min(id) AS id, count(*) AS num FROM truths ANTI JOIN matches USING (id) GROUP BY {key}
+), candidates AS (
+    SELECT {key}, min(place) AS place, count(*) AS num FROM keyed SEMI JOIN rest USING ({key}) GROUP BY {key}
+)
+SELECT place, rest.id, {is_exact} FROM rest JOIN candidates USING ({key}) ANTI JOIN matches USING (place)
+WHERE rest.num = 1 AND candidates.num = 1
+"""
+IMAGES = """
+CREATE TABLE images AS
+SELECT planned.rowid AS place, planned.*, truths.id AS truth_id, size.width AS truth_width,
+    size.height AS truth_height, image_word
+FROM planned LEFT JOIN matches ON planned.rowid = place LEFT JOIN truths USING (id)
+ORDER BY planned.rowid;
+"""
+FOUND = """
+CREATE TABLE found AS
+SELECT place, entries.rowid AS number, entries.* EXCLUDE (image, image_word, width, height),
+    has_box_of(x0, y0, x1, y1) AS has_box
+FROM entries JOIN matches ON image = id
+WHERE has_box OR mask IS NOT NULL
+ORDER BY place, number
+"""
+PARTS = {
+    "images": "SELECT * FROM images WHERE place >= $1 AND place < $2 ORDER BY place",
+    "found": "SELECT * FROM found WHERE place >= $1 AND place < $2 ORDER BY place, number",
+}
+UNMATCHED = {
+    "unmatched_truth": "SELECT id FROM truths ANTI JOIN matches USING (id) ANTI JOIN keyed USING (stem)",
+    "ambiguous_stem": "SELECT id FROM truths ANTI JOIN matches USING (id) SEMI JOIN keyed USING (stem)",
+    "images_without_truth": "SELECT image_id AS id FROM images WHERE truth_id IS NULL",
+    "entries_without_image": "SELECT concat_ws(' ', x0, y0, x1, y1, word) AS id FROM entries WHERE NOT image <> '' "
+    "OR image IS NULL",
+}
+
+
+def _row(database: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
+    (row,) = database.execute(query).fetchall()  # a result that is not read to its end blocks the database
+    return row
+
+
+def _problem(database: duckdb.DuckDBPyConnection, query: str) -> Problem:
+    ids = database.sql(query)
+    count = ids.aggregate("count(*)").fetchall()[0][0]
+    examples = ids.order("id").limit(NUM_EXAMPLES).fetchall() if count else []
+    return Problem(count=count, examples=tuple(shown_example(text) for (text,) in examples))
+
+
+def part_of(database: duckdb.DuckDBPyConnection, table: str, first: int, end: int) -> pa.Table:
+    """Return the rows of `images` or `found` whose place is from `first` on and before `end`, in order."""
+    return database.sql(PARTS[table], params=[first, end]).to_arrow_table()

@@ -1,0 +1,185 @@
+"""Ground truth for the images of a run: read in any format, matched to the plan, published in one frame.
+
+`truth/part-00000.parquet` and so on hold one row per planned image, schema `TRUTH`, cut as the plan's parts are, so
+that whoever has a shard finds its truth without looking for it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from duckdb import DuckDBPyConnection
+
+from cam_ops.arrays import I32
+from cam_ops.errors import StorageError, UsageError
+from cam_ops.tables import SCHEMA_VERSION, with_metadata
+from cluster.formats.detect import Format, open_truth
+from cluster.formats.entries import ENTRIES, ROWS_PER_BATCH
+from cluster.process.console import say
+from cluster.runs.directory import RunDir
+from cluster.runs.plan import SHARDS_PER_PART, read_row_group
+from cluster.runs.record import Run
+from cluster.storage.parquet import encode
+from cluster.storage.scratch import load, open_database
+from cluster.truth.classes import FindClasses, class_finder
+from cluster.truth.matching import PLANNED, Matching, match, part_of, planned_images
+from cluster.truth.problems import Problem, Problems, shown_example
+from cluster.truth.rows import TRUTH, ClassOf, truth_rows
+
+DOCUMENT = {"schema_version": SCHEMA_VERSION, "table": "truth"}
+
+PROBLEMS = {
+    "unmatched_truth": "images of the truth were not planned",
+    "ambiguous_stem": "images of the truth have a stem that several images have, and are left out",
+    "images_without_truth": "planned images are not in the truth",
+    "entries_without_image": "boxes of the truth are of no image",
+    "swapped_sizes": "sizes in the truth have width and height swapped; the pictures' own are taken",
+    "other_sizes": "sizes in the truth are not the pictures'; their boxes are scaled",
+    "unknown_classes": "boxes or images have a class that the network has not; see --class-map",
+    "ambiguous_classes": "boxes or images have a class by a name that several have; see --class-map",
+    "label_differs": "images have another class in the truth than in the run",
+    "bad_boxes": "boxes are empty, inverted, not finite or too large, and are left out",
+    "boxes_outside": "boxes reach more than a pixel out of their picture",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TruthConfig:
+    """Where ground truth is."""
+
+    truth: str | None = None
+    """Ground truth: a COCO JSON, a CSV or Parquet file of boxes, ImageNet's LOC CSV, tar files with boxes in members
+    json, a folder of Pascal VOC, YOLO, masks or wsolevaluation's metadata."""
+    truth_format: Literal["auto"] | Format = "auto"
+    """Boxes of a table are half-open, x1 - x0 is the width; of a table-inclusive, x1 and y1 are their last pixels."""
+    masks: str | None = None
+    """Folder of the masks that wsolevaluation's metadata name, by default its own."""
+    class_map: tuple[str, ...] = ()
+    """What the truth's words for classes mean: kangaroo=104 ..., or a CSV file with the columns truth and class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TruthReport:
+    """What a truth holds, and what became of it."""
+
+    format: Format
+    num_images: int  # that the truth names
+    num_boxes: int
+    has_boxes: bool
+    has_masks: bool
+    matched_exact: int
+    matched_stem: int
+    problems: dict[str, Problem]  # by the names in `PROBLEMS`
+    shares_classes: bool  # a class that the truth gives a matched box or image is one of the network
+
+
+def part_name(part: int) -> str:
+    """Return the name of a part of the truth, below the audit's folder."""
+    return f"truth/part-{part:05d}.parquet"
+
+
+def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_dir: RunDir) -> TruthReport:
+    """Read the ground truth, match it to the run's images and publish it below `out_dir`.
+
+    Memory does not grow with the run, but for COCO files, which are read whole. Raises UsageError for a truth that
+    cannot be read or names none of the images.
+    """
+    assert config.truth is not None
+    find = class_finder(run.class_names, config.class_map)
+    source = open_truth(config.truth, config.truth_format, config.masks)
+    with open_database() as database:
+        load(database, "entries", ENTRIES, source.batches)
+        load(database, "planned", PLANNED, planned_images(run_dir, run))
+        matching = match(database)
+        _refuse_strangers(database, config.truth, matching)
+        problems = Problems()
+        problems.add(matching.problems)
+        class_of = _look_up(database, find, problems)
+        shares_classes = False
+        part_size = SHARDS_PER_PART * run.plan.shard_size
+        for part, first in enumerate(range(0, run.plan.num_images, part_size)):
+            images, found = (part_of(database, table, first, first + part_size) for table in ("images", "found"))
+            made = truth_rows(images, found, source.frame, class_of)
+            problems.add(made.problems)
+            shares_classes |= made.shares_classes
+            rows = made.rows.cast(with_metadata(TRUTH, DOCUMENT))
+            out_dir.publish(part_name(part), encode(rows, row_group_size=run.plan.shard_size))
+    report = TruthReport(
+        format=source.format,
+        num_images=matching.num_images,
+        num_boxes=matching.num_boxes,
+        has_boxes=matching.num_boxes > 0,
+        has_masks=matching.num_masks > 0,
+        matched_exact=matching.matched_exact,
+        matched_stem=matching.matched_stem,
+        problems=problems.found,
+        shares_classes=shares_classes,
+    )
+    _say(report)
+    return report
+
+
+def read_truth_shard(out_dir: RunDir, shard: int) -> pa.Table:
+    """Return the rows of one shard, schema `TRUTH`. Raises StorageError."""
+    part, row_group = divmod(shard, SHARDS_PER_PART)
+    name = part_name(part)
+    try:
+        return read_row_group(out_dir, name, row_group, TRUTH)
+    except (OSError, IndexError, pa.ArrowException) as error:
+        raise StorageError(f"cannot read {out_dir.where(name)}: {error}; run the same command again") from None
+
+
+def _refuse_strangers(database: DuckDBPyConnection, truth: str, matching: Matching) -> None:
+    if not matching.num_images:
+        raise UsageError(f"the ground truth {truth} names no image; check --truth and --truth-format")
+    if not matching.matched_exact + matching.matched_stem:
+        example = "SELECT (SELECT min(id) FROM truths), (SELECT min(image_id) FROM planned)"
+        ((of_truth, of_run),) = database.execute(example).fetchall()
+        ambiguous = matching.problems.get("ambiguous_stem")
+        why = f"; {ambiguous.count} have a stem that several images have" if ambiguous else ""
+        raise UsageError(
+            f"none of the {matching.num_images} images of the ground truth {truth} is one of the run's, by path or stem"
+            f"{why}; the truth says for example {of_truth[:200]!r}, the run has {of_run[:200]!r}"
+        )
+
+
+def _look_up(database: DuckDBPyConnection, find: FindClasses, problems: Problems) -> ClassOf:
+    """Look up each distinct word of matched images once; note those that mean no class, or several."""
+    class_ids: dict[str, int] = {}
+    for word, count in _words(database):
+        ids = find(word)
+        if len(ids) == 1:
+            class_ids[word] = ids[0]
+        else:
+            name = "ambiguous_classes" if ids else "unknown_classes"
+            problems.add({name: Problem(count=count, examples=(shown_example(word),))})
+    words, ids_N = pa.array(class_ids, pa.string()), np.array([*class_ids.values(), -1], np.int32)
+
+    def class_of(texts: pa.ChunkedArray) -> I32:
+        places_N = pc.index_in(texts, value_set=words).fill_null(len(words)).to_numpy()
+        class_ids_N: I32 = ids_N[places_N]
+        return class_ids_N
+
+    return class_of
+
+
+def _words(database: DuckDBPyConnection) -> Iterator[tuple[str, int]]:
+    """Yield each word for a class, and how many boxes and images bear it."""
+    words = database.execute(
+        "SELECT word, count(*) AS num FROM (SELECT word FROM found UNION ALL SELECT image_word FROM images) "
+        "WHERE word IS NOT NULL GROUP BY word ORDER BY num DESC, word"
+    )
+    while rows := words.fetchmany(ROWS_PER_BATCH):
+        yield from rows
+
+
+def _say(report: TruthReport) -> None:
+    say(
+        f"truth: {report.format}, {report.num_images} images, {report.num_boxes} boxes; "
+        f"{report.matched_exact} matched by path, {report.matched_stem} by stem"
+    )
+    for name, problem in report.problems.items():
+        say(f"truth: {problem.count} {PROBLEMS[name]}, such as {problem.examples[0]}")
