@@ -9,6 +9,7 @@ import pytest
 
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.record import clear_run
 from cluster.sources.reading import read_image
 from cluster.storage.objects import (
     download,
@@ -197,7 +198,7 @@ def test_a_run_directory_keeps_its_rules_on_a_store(store: Store) -> None:
         run_dir.publish(f"plan/part-{part:05d}.parquet", b"plan")
     assert (run_dir.read("run.json"), run_dir.read("images/shard-0000003.parquet")) == (b"first", b"three")
     assert (run_dir.shards("images"), run_dir.exists("plan/part-00001.parquet")) == ({3}, True)
-    run_dir.clear()
+    clear_run(run_dir)
     left = [name for name, _ in list_objects(run_dir.root, store.options)]
     assert left == ["images/shard-0000004.parquet.tmp"]
     run_dir.remove("run.json")

@@ -32,6 +32,7 @@ from cluster.executors.work import Work
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, existing_run, maps_of
 from cluster.runs.resume import refuse_incomplete
+from cluster.storage.files import Files
 from cluster.storage.objects import is_store
 from cluster.storage.parquet import decode, encode
 from cluster.truth.prepare import TruthReport, prepare_truth
@@ -57,47 +58,47 @@ def audit(config: AuditConfig) -> Audit:
     run = existing_run(run_dir)
     maps_of(run_dir, run)
     refuse_incomplete(run_dir, run)
-    audit_dir = RunDir(f"{run_dir.root}/audit", run_dir.options)
-    with _own_dir(audit_dir) as own_dir:
-        return _audit(config, run_dir, run, audit_dir, own_dir)
+    audit_files = run_dir.below("audit")
+    with _own_files(audit_files) as own_files:
+        return _audit(config, run_dir, run, audit_files, own_files)
 
 
 @contextmanager
-def _own_dir(audit_dir: RunDir) -> Iterator[RunDir]:
+def _own_files(audit_files: Files) -> Iterator[Files]:
     """Give an audit a folder to itself, as two may run at once, and remove it at its end."""
-    own_dir = RunDir(f"{audit_dir.root}/audit-{uuid.uuid4().hex}", audit_dir.options)
+    own_files = audit_files.below(f"audit-{uuid.uuid4().hex}")
     try:
-        yield own_dir
+        yield own_files
     finally:
         for folder in ("truth", "parts"):
-            for name in own_dir.files.names(folder):
-                own_dir.remove(f"{folder}/{name}")
-        if not is_store(own_dir.root):
-            shutil.rmtree(own_dir.root, ignore_errors=True)  # what is empty, and scratch
+            for name in own_files.names(folder):
+                own_files.remove(f"{folder}/{name}")
+        if not is_store(own_files.root):
+            shutil.rmtree(own_files.root, ignore_errors=True)  # what is empty, and scratch
 
 
-def _audit(config: AuditConfig, run_dir: RunDir, run: Run, audit_dir: RunDir, own_dir: RunDir) -> Audit:
-    truth = None if config.truth.truth is None else prepare_truth(run_dir, run, config.truth, own_dir)
+def _audit(config: AuditConfig, run_dir: RunDir, run: Run, audit_files: Files, own_files: Files) -> Audit:
+    truth = None if config.truth.truth is None else prepare_truth(run_dir, run, config.truth, own_files)
     parts = _parts(run.plan.num_shards)
-    counts, statuses = _count(config, run_dir, run, own_dir, parts, truth)
-    tables = (_read_part(own_dir, "per_image", PER_IMAGE, part) for part in range(len(parts)))
+    counts, statuses = _count(config, run_dir, run, own_files, parts, truth)
+    tables = (_read_part(own_files, "per_image", PER_IMAGE, part) for part in range(len(parts)))
     with joined_parts(tables) as path:
-        found = _findings(config, own_dir, counts, truth, len(parts))
+        found = _findings(config, own_files, counts, truth, len(parts))
         for name in (METRICS, *DERIVED):  # not before: what fails costs no earlier audit
-            audit_dir.remove(name)
+            audit_files.remove(name)
         document = _document(config, run, run_dir, counts, found, truth, path)
         ap_of = found.precision.ap_of if found.precision else {}
         classes = class_rows(path, run.class_names, counts.classes, ap_of, found.shortcuts)
-        audit_dir.publish("per_image.parquet", mapped(path))
-    audit_dir.publish("per_class.parquet", encode(classes))
+        audit_files.publish("per_image.parquet", mapped(path))
+    audit_files.publish("per_class.parquet", encode(classes))
     if truth is not None:
         replicates = {name: figure.value_R[1:] for name, figure in found.figures.items()}
-        audit_dir.publish("bootstrap.parquet", encode(pa.table(replicates)))
+        audit_files.publish("bootstrap.parquet", encode(pa.table(replicates)))
         drawn = curves(counts)
-        audit_dir.publish("curves.parquet", encode(pa.table(drawn)))
+        audit_files.publish("curves.parquet", encode(pa.table(drawn)))
         for name, content in draw_curves(drawn, run_dir.root).items():
-            audit_dir.publish(name, content)
-    audit_dir.publish(METRICS, json.dumps(document, indent=1, allow_nan=False).encode())
+            audit_files.publish(name, content)
+    audit_files.publish(METRICS, json.dumps(document, indent=1, allow_nan=False).encode())
     return Audit(document=document, statuses=statuses)
 
 
@@ -111,7 +112,7 @@ def _count(
     config: AuditConfig,
     run_dir: RunDir,
     run: Run,
-    audit_dir: RunDir,
+    audit_files: Files,
     parts: tuple[range, ...],
     truth: TruthReport | None,
 ) -> tuple[Counts, dict[str, int]]:
@@ -120,7 +121,14 @@ def _count(
     work = Work(
         device="cpu",
         factory="cluster.audit.replica:Auditor",
-        arguments=(run_dir, run.request.fingerprint(), audit_dir, parts, config.split, (truth is not None, has_masks)),
+        arguments=(
+            run_dir,
+            run.request.fingerprint(),
+            audit_files,
+            parts,
+            config.split,
+            (truth is not None, has_masks),
+        ),
     )
     progress = Progress(num_images=run.plan.num_images, num_shards=len(parts), done_images=0, done_shards=0)
     counts, statuses = no_counts(config.split), Counter[str]()
@@ -134,12 +142,12 @@ def _count(
     return counts, dict(sorted(statuses.items()))
 
 
-def _read_part(audit_dir: RunDir, table: str, schema: pa.Schema, part: int) -> pa.Table:
+def _read_part(audit_files: Files, table: str, schema: pa.Schema, part: int) -> pa.Table:
     name = part_of(table, part)
-    content = audit_dir.read(name)
+    content = audit_files.read(name)
     if content is None:
-        raise StorageError(f"{audit_dir.where(name)} is gone; run the same command again")
-    return decode(content, audit_dir.where(name)).cast(schema)
+        raise StorageError(f"{audit_files.where(name)} is gone; run the same command again")
+    return decode(content, audit_files.where(name)).cast(schema)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +161,7 @@ class _Findings:
 
 
 def _findings(
-    config: AuditConfig, own_dir: RunDir, counts: Counts, truth: TruthReport | None, num_parts: int
+    config: AuditConfig, own_files: Files, counts: Counts, truth: TruthReport | None, num_parts: int
 ) -> _Findings:
     shortcuts = [] if counts.classes is None else suspected_shortcuts(counts.classes)
     if truth is None:
@@ -162,7 +170,7 @@ def _findings(
     figures = figures_of(counts, has_masks=truth.has_masks, has_boxes=truth.has_boxes, calibrate=bool(config.calibrate))
     precision = None
     if truth.shares_classes and truth.has_boxes:
-        tables = (_read_part(own_dir, "detections", DETECTIONS, part) for part in range(num_parts))
+        tables = (_read_part(own_files, "detections", DETECTIONS, part) for part in range(num_parts))
         precision = precision_of((batch for table in tables for batch in table.to_batches()), config.split)
         figures |= {"corloc": corloc(counts), **precision.figures}
     else:

@@ -16,6 +16,7 @@ from cluster.runs.membership import Membership
 from cluster.runs.plan import read_shard
 from cluster.runs.reading import damaged, maps_problems, read_table
 from cluster.runs.record import maps_of
+from cluster.storage.files import Files
 from cluster.storage.parquet import encode
 from cluster.truth.prepare import read_truth_shard
 
@@ -32,14 +33,14 @@ class Auditor:
         self,
         run_dir: RunDir,
         fingerprint: str,
-        audit_dir: RunDir,
+        audit_files: Files,
         parts: tuple[range, ...],
         split: Split,
         truth: tuple[bool, bool],
         num_threads: int = 1,
     ) -> None:
         """Check that this machine sees the run; `truth` says whether there is any, and whether it has masks."""
-        self.run_dir, self.audit_dir, self.parts, self.split = run_dir, audit_dir, parts, split
+        self.run_dir, self.audit_files, self.parts, self.split = run_dir, audit_files, parts, split
         self.run = Membership(run_dir, fingerprint).run
         self.maps_dir, self.maps_run = maps_of(run_dir, self.run)
         self.has_truth = truth[0]
@@ -58,8 +59,8 @@ class Auditor:
                 per_image.append(found.per_image)
                 detections.append(found.detections)
                 statuses.update(found.per_image["status"].to_pylist())
-            self.audit_dir.publish(part_of("per_image", part), encode(pa.concat_tables(per_image)))
-            self.audit_dir.publish(part_of("detections", part), encode(pa.concat_tables(detections)))
+            self.audit_files.publish(part_of("per_image", part), encode(pa.concat_tables(per_image)))
+            self.audit_files.publish(part_of("detections", part), encode(pa.concat_tables(detections)))
             return ShardReport(shard=part, statuses=dict(statuses), findings=counts)
 
     def _read(self, shard: int) -> ShardTables:
@@ -71,5 +72,5 @@ class Auditor:
             images=images,
             heatmaps=heatmaps,
             boxes=read_table(self.run_dir, self.run, "boxes", shard),
-            truth=read_truth_shard(self.audit_dir, shard) if self.has_truth else None,
+            truth=read_truth_shard(self.audit_files, shard) if self.has_truth else None,
         )

@@ -39,6 +39,7 @@ from cluster.runs.calibration import (
 from cluster.runs.directory import open_run_dir
 from cluster.runs.record import existing_run
 from cluster.runs.request import Request
+from cluster.storage.files import Files
 from cluster.truth.prepare import prepare_truth
 
 MIN_FITTED = 20  # images
@@ -52,9 +53,9 @@ def calibrate(config: CalibrateConfig) -> CalibrationFile:
     run = existing_run(run_dir)
     excluded: Counter[str] = Counter()
     with TemporaryDirectory(prefix="camray-truth-") as folder:
-        truth_dir = open_run_dir(folder)
-        truth_format = prepare_truth(run_dir, run, config.truth, truth_dir).format
-        chosen = choose(run_dir, run, truth_dir, config.max_images, config.seed, excluded)
+        truth_files = Files(folder)
+        truth_format = prepare_truth(run_dir, run, config.truth, truth_files).format
+        chosen = choose(run_dir, run, truth_files, config.max_images, config.seed, excluded)
     chosen, maps = read_maps(run_dir, run, chosen, excluded)
     held_out_P = np.array([hash_of(config.seed, "split", image.image_id) < config.holdout for image in chosen], bool)
     seed_P = image_seeds([image.image_id for image in chosen])

@@ -17,6 +17,7 @@ from cluster.runs.directory import RunDir
 from cluster.runs.plan import read_shard
 from cluster.runs.reading import damaged, maps_problems, raw_maps, read_table
 from cluster.runs.record import Run, maps_of
+from cluster.storage.files import Files
 from cluster.truth.prepare import read_truth_shard
 
 
@@ -38,7 +39,7 @@ def hash_of(seed: int, purpose: str, image_id: str) -> float:
 
 
 def choose(
-    run_dir: RunDir, run: Run, truth_dir: RunDir, max_images: int, seed: int, excluded: Counter[str]
+    run_dir: RunDir, run: Run, truth_files: Files, max_images: int, seed: int, excluded: Counter[str]
 ) -> list[Chosen]:
     """Return the images of lowest hash of those that have truth, at most `max_images`, in order of their hash."""
     held: list[tuple[float, int, Chosen]] = []  # a heap: the highest hash is the first
@@ -47,7 +48,7 @@ def choose(
         if shard not in committed:
             excluded["not computed yet"] += len(read_shard(run_dir, shard))
             continue
-        for number, image in enumerate(_with_truth(run_dir, truth_dir, shard, excluded)):
+        for number, image in enumerate(_with_truth(run_dir, truth_files, shard, excluded)):
             entry = (-hash_of(seed, "choose", image.image_id), -shard * 2**24 - number, image)
             if len(held) < max_images:
                 heapq.heappush(held, entry)
@@ -57,9 +58,9 @@ def choose(
     return [image for _, _, image in sorted(held, key=lambda entry: (-entry[0], entry[2].image_id))]
 
 
-def _with_truth(run_dir: RunDir, truth_dir: RunDir, shard: int, excluded: Counter[str]) -> Iterator[Chosen]:
+def _with_truth(run_dir: RunDir, truth_files: Files, shard: int, excluded: Counter[str]) -> Iterator[Chosen]:
     """Yield the images of a shard whose class and objects are known."""
-    truth = read_truth_shard(truth_dir, shard).select(["row", "truth_id", "true_class", "boxes"]).to_pylist()
+    truth = read_truth_shard(truth_files, shard).select(["row", "truth_id", "true_class", "boxes"]).to_pylist()
     ids = read_shard(run_dir, shard)["image_id"].to_pylist()
     for image_id, row in zip(ids, truth, strict=True):
         boxes = [box for box in row["boxes"] or () if not box["crowd"]]

@@ -21,7 +21,7 @@ from cluster.runs.calibration import read_calibration
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.plan import Plan, auto_batch_size, auto_shard_size, write_plan
-from cluster.runs.record import Run, config_document
+from cluster.runs.record import Run, clear_run, config_document
 from cluster.runs.resume import begin
 from cluster.sources.kinds import open_listing
 from cluster.sources.labels import OWN, find_labels, label_images, labels_digest
@@ -87,7 +87,7 @@ class Preparation:
         )
         request = request_of(config, self.network, compute)
         if config.overwrite:
-            run_dir.clear()
+            clear_run(run_dir)
         shard_size = config.shard_size or auto_shard_size(num_images, num_replicas, compute.batch_size)
 
         def put_plan() -> Plan:

@@ -17,7 +17,7 @@ from cluster.runs.calibration import calibrated
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.plan import copy_plan
-from cluster.runs.record import MapsFrom, Run, config_document, existing_run, maps_of, read_run
+from cluster.runs.record import MapsFrom, Run, clear_run, config_document, existing_run, maps_of, read_run
 from cluster.runs.resume import begin, finish, pending_shards, refuse_incomplete, refuse_strangers, run_missing
 from cluster.runs.totals import Totals
 from cluster.runs.verify import repair
@@ -66,7 +66,7 @@ def _begin(config: ReboxConfig, run_dir: RunDir, source_dir: RunDir, source: Run
     """Begin the run with a copy of the plan; raises StorageError where the maps are not complete."""
     refuse_incomplete(source_dir, source)
     if config.overwrite:
-        run_dir.clear()
+        clear_run(run_dir)
     put_plan = partial(copy_plan, source_dir, run_dir, asked.plan)
     put_plan()
     run = begin(run_dir, asked, put_plan)

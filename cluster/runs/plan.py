@@ -8,19 +8,17 @@ passes through as a stream, one part in memory at a time.
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import PLAN, SCHEMA_VERSION, with_metadata
 from cluster.runs.directory import RunDir
 from cluster.runs.names import plan_name
-from cluster.storage.parquet import MAX_ROWS, encode
+from cluster.storage.parquet import encode, read_row_group
 
 SHARDS_PER_PART = 1000
 MAX_SHARD_SIZE = 512
@@ -109,23 +107,6 @@ def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
         return read_row_group(run_dir, name, row_group, PLAN)
     except (OSError, IndexError, pa.ArrowException) as error:
         raise _broken_plan(run_dir.where(name), error) from None
-
-
-def read_row_group(run_dir: RunDir, name: str, row_group: int, schema: pa.Schema) -> pa.Table:
-    """Return the rows of one shard in a part's file. Raises OSError, IndexError or ArrowException."""
-    footer = _footer(run_dir, name, run_dir.version(name))
-    with pq.ParquetFile(run_dir.open(name), metadata=footer) as opened:
-        if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not opened.schema_arrow.equals(schema):
-            raise pa.ArrowInvalid("it has not the columns that it should have, or too many rows")
-        rows = opened.read_row_group(row_group)
-        rows.validate(full=True)
-        return rows
-
-
-@lru_cache(maxsize=2)
-def _footer(run_dir: RunDir, name: str, version: tuple[int, int] | None) -> pq.FileMetaData:
-    """Read a part's footer, once for all of its shards: it is nine tenths of the time to read a shard."""
-    return pq.read_metadata(run_dir.open(name))
 
 
 def find_image(run_dir: RunDir, plan: Plan, image_id: str) -> tuple[int, int] | None:

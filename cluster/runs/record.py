@@ -14,7 +14,7 @@ from cam_ops.settings import MAX_IMAGE_SIZE
 from cam_ops.tables import SCHEMA_VERSION
 from cluster.process.console import shortened
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.names import RUN
+from cluster.runs.names import DERIVED, RUN, SUMMARY, TABLES, shard_name
 from cluster.runs.plan import Plan
 from cluster.runs.request import Request
 from cluster.storage.documents import first_reason
@@ -72,6 +72,18 @@ def publish_run(run_dir: RunDir, run: Run) -> bool:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
     return run_dir.publish_new(RUN, json.dumps(document, indent=1).encode())
+
+
+def clear_run(run_dir: RunDir) -> None:
+    """Remove a run: first run.json, so that a crash in between cannot mix two runs, then all that belongs to it."""
+    shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in run_dir.shards(table)]
+    for name in (RUN, SUMMARY, *shards):
+        run_dir.remove(name)
+    for folder, suffixes in {"quarantine": ("",), **DERIVED}.items():
+        for name in run_dir.names(folder):
+            if name.endswith(suffixes):
+                run_dir.remove(f"{folder}/{name}")
+    run_dir.remove_plan_from(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 * `options`: `--storage-options`, parsed
 * `objects`: object stores: retries, ranges, reasons
+* `files`: files by name below a root, here or on a store
 * `folder`: files below a local folder: the atomic publish
 * `prefix`: the same below an address on a store
 * `parquet`: tables to bytes and back

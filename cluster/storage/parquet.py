@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import METADATA_KEY
+from cluster.storage.files import Files
 
 MAX_ROWS = 2**24  # of a shard's table
 
@@ -57,6 +59,23 @@ def stream(file: pq.ParquetFile, num_rows: int, columns: list[str] | None = None
     """
     for row_group in range(file.num_row_groups):
         yield from file.iter_batches(num_rows, row_groups=[row_group], columns=columns)
+
+
+def read_row_group(files: Files, name: str, row_group: int, schema: pa.Schema) -> pa.Table:
+    """Return the rows of one row group of a file. Raises OSError, IndexError or ArrowException."""
+    footer = _footer(files, name, files.version(name))
+    with pq.ParquetFile(files.open(name), metadata=footer) as opened:
+        if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not opened.schema_arrow.equals(schema):
+            raise pa.ArrowInvalid("it has not the columns that it should have, or too many rows")
+        rows = opened.read_row_group(row_group)
+        rows.validate(full=True)
+        return rows
+
+
+@lru_cache(maxsize=2)
+def _footer(files: Files, name: str, version: tuple[int, int] | None) -> pq.FileMetaData:
+    """Read a file's footer once for all of its row groups: it is nine tenths of the time to read one."""
+    return pq.read_metadata(files.open(name))
 
 
 def document_of(schema: pa.Schema) -> dict[str, Any]:

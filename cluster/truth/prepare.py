@@ -20,9 +20,10 @@ from cluster.formats.detect import Format, open_truth
 from cluster.formats.entries import ENTRIES, ROWS_PER_BATCH
 from cluster.process.console import say
 from cluster.runs.directory import RunDir
-from cluster.runs.plan import SHARDS_PER_PART, read_row_group
+from cluster.runs.plan import SHARDS_PER_PART
 from cluster.runs.record import Run
-from cluster.storage.parquet import encode
+from cluster.storage.files import Files
+from cluster.storage.parquet import encode, read_row_group
 from cluster.storage.scratch import load, open_database
 from cluster.truth.classes import FindClasses, class_finder
 from cluster.truth.matching import PLANNED, Matching, match, part_of, planned_images
@@ -81,8 +82,8 @@ def part_name(part: int) -> str:
     return f"truth/part-{part:05d}.parquet"
 
 
-def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_dir: RunDir) -> TruthReport:
-    """Read the ground truth, match it to the run's images and publish it below `out_dir`.
+def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_files: Files) -> TruthReport:
+    """Read the ground truth, match it to the run's images and publish it below `out_files`.
 
     Memory does not grow with the run, but for COCO files, which are read whole. Raises UsageError for a truth that
     cannot be read or names none of the images.
@@ -106,7 +107,7 @@ def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_dir: RunDi
             problems.add(made.problems)
             shares_classes |= made.shares_classes
             rows = made.rows.cast(with_metadata(TRUTH, DOCUMENT))
-            out_dir.publish(part_name(part), encode(rows, row_group_size=run.plan.shard_size))
+            out_files.publish(part_name(part), encode(rows, row_group_size=run.plan.shard_size))
     report = TruthReport(
         format=source.format,
         num_images=matching.num_images,
@@ -122,14 +123,14 @@ def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_dir: RunDi
     return report
 
 
-def read_truth_shard(out_dir: RunDir, shard: int) -> pa.Table:
+def read_truth_shard(out_files: Files, shard: int) -> pa.Table:
     """Return the rows of one shard, schema `TRUTH`. Raises StorageError."""
     part, row_group = divmod(shard, SHARDS_PER_PART)
     name = part_name(part)
     try:
-        return read_row_group(out_dir, name, row_group, TRUTH)
+        return read_row_group(out_files, name, row_group, TRUTH)
     except (OSError, IndexError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {out_dir.where(name)}: {error}; run the same command again") from None
+        raise StorageError(f"cannot read {out_files.where(name)}: {error}; run the same command again") from None
 
 
 def _refuse_strangers(database: DuckDBPyConnection, truth: str, matching: Matching) -> None:
