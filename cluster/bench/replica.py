@@ -23,11 +23,11 @@ class Replica:
     """One replica's parts, alone, for a run in place; lives in a process of its own (`cluster.process.apart`)."""
 
     def __init__(self, out: str, model: Any) -> None:
-        from cluster.label.replica import CamWorker
+        from cluster.label.replica import open_replica
 
         run_dir = open_run_dir(out)
         run = existing_run(run_dir)
-        self.worker = CamWorker(run_dir, model, run.request.fingerprint())
+        self.worker = open_replica(run_dir, model, run.request.fingerprint())
         self.planned = read_shard(self.worker.run_dir, 0).slice(0, MAX_HELD)
         self.rows = self.planned.to_pylist()
         self.encoded = [read_image(row["uri"], row["offset"], row["size"]) for row in self.rows]

@@ -5,22 +5,19 @@ Settings come from run.json. Letters: B batch, S side of the network's input, h,
 pairs.
 """
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from cam_ops.classes import parse_class_choice
-from cam_ops.errors import BadImage, MachineError, OtherWeightsError, UsageError
+from cam_ops.errors import BadImage, MachineError, UsageError
 from cam_ops.explain.mapper import Mapper
 from cam_ops.explain.scores import NUM_TOP, best_classes, choose_classes, class_scores
-from cam_ops.network.load import load_classifier
 from cam_ops.settings import ModelConfig, Precision
 from cluster.executors.dispatch import SUSPICIOUS_DEATHS
 from cluster.executors.turns import Turns
@@ -28,10 +25,9 @@ from cluster.executors.work import ShardReport
 from cluster.label.loader import Loader
 from cluster.label.quarantine import Quarantine, read_quarantine
 from cluster.label.rows import BatchMaps, Picture, ShardRows, joined_maps, no_maps
-from cluster.machine.allocator import keep_freed_memory
-from cluster.machine.compilation import compile_mapper
-from cluster.machine.gpu import computing, loading
-from cluster.machine.precision import DTYPES
+from cluster.machine.gpu import computing
+from cluster.machine.network import load_mapper
+from cluster.machine.prepare import prepare_process
 from cluster.process.console import say
 from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir
@@ -44,6 +40,22 @@ Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, S, S, 3), their p
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
+def open_replica(run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int = 1) -> "CamWorker":
+    """Join the run of that fingerprint with the network that `model` names; `num_threads` load pictures.
+
+    Sets this process up for it. Raises UsageError, StorageError or MachineError with the reason that this machine
+    cannot take part: run directory, source or weights are not those of the plan, or cannot be reached.
+    """
+    membership = Membership(run_dir, fingerprint)
+    request = membership.run.request
+    check_source(request.images, run_dir.options)
+    prepare_process()
+    mapper = load_mapper(request, model)
+    device = torch.device(request.device)
+    loader = Loader(request.preprocessing, mapper.side, request.batch_size, num_threads, device, run_dir.options)
+    return CamWorker(membership, mapper, loader)
+
+
 class CamWorker:
     """One model replica. Lives as long as its actor and keeps the GPU.
 
@@ -51,39 +63,13 @@ class CamWorker:
     pictures and, before a GPU, the last one publishes its tables. On a CPU there is no core to spare for that.
     """
 
-    def __init__(self, run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int = 1) -> None:
-        """Load the network and check that run directory, source and weights are those of the plan.
-
-        `num_threads` load pictures. Raises UsageError, StorageError or MachineError with the reason that this machine
-        cannot take part.
-        """
-        self.run_dir, self.membership = run_dir, Membership(run_dir, fingerprint)
-        self.run = run = self.membership.run
-        request = run.request
-        check_source(request.images, run_dir.options)
-        keep_freed_memory()
-        cv2.setNumThreads(0)
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a picture, its row says
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        torch.set_num_threads(1)  # on the CPU; before a GPU each thread that decodes would have a team of its own
-        classifier = load_classifier(model)
-        if classifier.digest != request.model_digest:
-            raise OtherWeightsError(
-                f"the weights of {model.model} are not those of the run; check that --weights is the same file on "
-                "every node, and that a factory gives the same weights on each call"
-            )
-        self.device = torch.device(request.device)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means it
-        shape = request.preprocessing
-        self.mapper = Mapper(classifier.network, request.explain, shape.image_size, shape.mean, shape.std)
-        with loading(self.device, model.model):
-            if request.compiled:
-                compile_mapper(self.mapper, request)
-            self.mapper.to(self.device, DTYPES[request.precision])
-        self.loader = Loader(shape, self.mapper.side, request.batch_size, num_threads, self.device, run_dir.options)
-        self.part_size = request.batch_size  # images that the network takes at once
-        self.num_top = min(NUM_TOP, len(run.class_names))
-        self.choice = parse_class_choice(request.classes)
+    def __init__(self, membership: Membership, mapper: Mapper, loader: Loader) -> None:
+        self.membership, self.mapper, self.loader = membership, mapper, loader
+        self.run_dir, self.run = membership.run_dir, membership.run
+        self.device = torch.device(self.run.request.device)
+        self.part_size = self.run.request.batch_size  # images that the network takes at once
+        self.num_top = min(NUM_TOP, len(self.run.class_names))
+        self.choice = parse_class_choice(self.run.request.classes)
         self.checked = False
         self.turns = Turns()
 

@@ -1,0 +1,32 @@
+"""The network of a run, loaded, compiled if the run's is, and on its device."""
+
+import torch
+
+from cam_ops.errors import OtherWeightsError
+from cam_ops.explain.mapper import Mapper
+from cam_ops.network.load import load_classifier
+from cam_ops.settings import ModelConfig
+from cluster.machine.compilation import compile_mapper
+from cluster.machine.gpu import loading
+from cluster.machine.precision import DTYPES
+from cluster.runs.request import Request
+
+
+def load_mapper(request: Request, model: ModelConfig) -> Mapper:
+    """Load the network that `model` names and make it what the request says, on the request's device.
+
+    Raises OtherWeightsError if its weights are not those of the run, UsageError or MachineError if it cannot be used.
+    """
+    classifier = load_classifier(model)
+    if classifier.digest != request.model_digest:
+        raise OtherWeightsError(
+            f"the weights of {model.model} are not those of the run; check that --weights is the same file on every "
+            "node, and that a factory gives the same weights on each call"
+        )
+    device, shape = torch.device(request.device), request.preprocessing
+    mapper = Mapper(classifier.network, request.explain, shape.image_size, shape.mean, shape.std)
+    with loading(device, model.model):
+        if request.compiled:
+            compile_mapper(mapper, request)
+        mapper.to(device, DTYPES[request.precision])
+    return mapper
