@@ -1,8 +1,9 @@
 """`label`: pictures to maps and boxes. Here a network meets the pictures of a source.
 
 * `config`: its flags
-* `request`: from flags and network to the request
-* `preparation`: look at the network, settle `auto`, write the plan
+* `settled`: what flags leave open, and the request that follows
+* `preparation`: look at the network, settle what is open, write the plan
+* `preparing`: the same, in whichever process
 * `driver`: plan once, do what is missing
 * `replica`: one replica: a shard in, three tables out
 * `loader`: fetch and decode ahead of the network

@@ -11,16 +11,15 @@ from cam_ops.errors import OtherWeightsError, UsageError
 from cluster.executors.choose import choose_device, choose_replicas, open_executor
 from cluster.executors.work import Work
 from cluster.label.config import LabelConfig
-from cluster.label.request import compute_again, explain_again, names_network_of, network_again, request_of
-from cluster.process.apart import Apart, Here
+from cluster.label.preparing import Preparing
+from cluster.label.settled import explain_again, names_network_of, request_of, settled_again
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.record import Run, read_run
+from cluster.runs.record import Run, clear_run, read_run
 from cluster.runs.resume import finish, pending_shards, refuse_strangers, run_missing
 from cluster.runs.totals import Totals
 from cluster.runs.verify import repair
 from cluster.sources.kinds import source_address
-from cluster.sources.labels import OWN
 
 
 def label(config: LabelConfig) -> Totals:
@@ -34,26 +33,27 @@ def label(config: LabelConfig) -> Totals:
     if not config.overwrite:
         refuse_strangers(run_dir)
     with (
-        closing(_look(config)) as preparation,
+        closing(Preparing(config)) as preparing,
         closing(open_executor(config.executor, config.ray_address)) as executor,
     ):
         device = choose_device(config.device, None, executor)
         replicas = choose_replicas(config.replicas, device, executor)
-        run = preparation.call("plan", replicas.number, device)
-        preparation.close()
+        preparing.settle(replicas.number, device)
+        if config.overwrite:  # not before: what cannot be done costs no earlier run
+            clear_run(run_dir)
+        run = preparing.begin()
+        preparing.close()
         run_missing(run_dir, run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
     return finish(run_dir, run)
 
 
 def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Totals:
     """Do what is missing of the run in place, unless another one is asked for."""
-    if config.classes is None and config.label_source in OWN:
-        config = replace(config, classes=run.request.classes)  # whether it has labels was settled with the plan
     is_whole = not pending_shards(run_dir, run)
     if is_whole or config.repair or not names_network_of(config, run):
         _look_and_refuse(config, run)
     else:  # replicas will look at the weights
-        refuse_another(run_dir, run, request_of(config, network_again(config, run), compute_again(config, run)))
+        refuse_another(run_dir, run, request_of(config, settled_again(config, run)))
     if config.repair:
         repair(run_dir, run)
         is_whole = not pending_shards(run_dir, run)
@@ -78,15 +78,10 @@ def _refuse_images_as_out(config: LabelConfig, run_dir: RunDir) -> None:
         )
 
 
-def _look(config: LabelConfig) -> Apart | Here:
-    """Begin to look at the network, in a process of its own where actors will do the work."""
-    return (Here if config.executor == "inline" else Apart)("cluster.label.preparation:Preparation", config)
-
-
 def _look_and_refuse(config: LabelConfig, run: Run) -> None:
     """Raise RefusedError unless the network, too, is that of the run in place."""
-    with closing(_look(replace(config, explain=explain_again(config, run)))) as preparation:
-        preparation.call("refuse_another", run)
+    with closing(Preparing(replace(config, explain=explain_again(config, run)))) as preparing:
+        preparing.refuse_another(run)
 
 
 def _work(config: LabelConfig, run_dir: RunDir, run: Run) -> Work:

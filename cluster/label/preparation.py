@@ -1,10 +1,10 @@
 """What precedes the replicas: the network is looked at, `auto` is resolved, the source is listed, the plan written.
 
-The only part of the driver that needs torch and much memory. Where actors do the work it has a process of its own
-(`cluster.process.apart`), which runs beside the start of Ray and ends before the first shard.
+The only part of the driver that needs torch and much memory; `cluster.label.preparing` says where it runs.
 """
 
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from cam_ops.classes import ClassList, parse_class_choice
 from cam_ops.errors import UsageError
@@ -13,7 +13,7 @@ from cam_ops.network.load import classes_for, load_classifier
 from cam_ops.settings import ATTENTION, Device
 from cluster.executors.choose import UNIT
 from cluster.label.config import LabelConfig
-from cluster.label.request import Compute, Network, compute_again, request_of
+from cluster.label.settled import Network, Settled, request_of, settled_again
 from cluster.machine.compilation import choose_compile
 from cluster.machine.precision import choose_precision
 from cluster.process.console import say
@@ -21,13 +21,25 @@ from cluster.runs.calibration import read_calibration
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.plan import Plan, auto_batch_size, auto_shard_size, write_plan
-from cluster.runs.record import Run, clear_run, config_document
+from cluster.runs.record import Run, config_document
+from cluster.runs.request import Request
 from cluster.runs.resume import begin
 from cluster.sources.kinds import open_listing
-from cluster.sources.labels import OWN, find_labels, label_images, labels_digest
+from cluster.sources.labels import OWN, LabelsOf, find_labels, label_images, labels_digest
 from cluster.sources.listing import Listing
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """What the plan and run.json will be made of."""
+
+    listing: Listing
+    labels_of: LabelsOf
+    request: Request
+    shard_size: int
+    said: str  # how `auto` was settled, and why
 
 
 class Preparation:
@@ -50,7 +62,6 @@ class Preparation:
         self.network = Network(
             model=classifier.name,
             model_digest=classifier.digest,
-            dilate=config.model.dilate,
             preprocessing=classifier.preprocessing,
             class_names=self.classes.names,
             explain=explain,
@@ -58,61 +69,80 @@ class Preparation:
             cut=() if explain.method in ATTENTION else self.mapper.head.layers,
             grid=self.mapper.grid,
         )
+        self.opened = ExitStack()  # the listing, from `settle` to `begin`
+        self.prepared: _Prepared | None = None
 
     def refuse_another(self, run: Run) -> None:
         """Raise RefusedError unless the configuration asks for what the run in place was asked for."""
-        asked = request_of(self.config, self.network, compute_again(self.config, run))
-        refuse_another(self.run_dir, run, asked)
+        settled = replace(settled_again(self.config, run), network=self.network)
+        refuse_another(self.run_dir, run, request_of(self.config, settled))
 
-    def plan(self, num_replicas: int, device: Device) -> Run:
-        """List the source, label the images, cut shards, and publish plan and run.json, the latter last."""
-        with open_listing(
-            self.config.images, self.config.limit, skip=self.run_dir.root, options=self.config.options
-        ) as listing:
-            self.config = _with_classes(self.config, listing)
-            return self._plan(listing, num_replicas, device)
+    def settle(self, num_replicas: int, device: Device) -> Settled:
+        """List the source and settle what flags leave open. Nothing is written.
 
-    def _plan(self, listing: Listing, num_replicas: int, device: Device) -> Run:
-        config, run_dir, num_images = self.config, self.run_dir, listing.num_images
-        labels_of = find_labels(listing, config.label_source, self.classes, say)
-        precision, why = choose_precision(config.precision, device, self.mapper)
-        compiled, why_compiled = choose_compile(
-            config.compile, self.mapper, device, precision, num_images / num_replicas
-        )
-        compute = Compute(
-            device=device,
-            precision=precision,
-            compiled=compiled,
-            batch_size=config.batch_size or auto_batch_size(num_images, LARGEST_BATCH[device]),
-        )
-        request = request_of(config, self.network, compute)
-        if config.overwrite:
-            clear_run(run_dir)
-        shard_size = config.shard_size or auto_shard_size(num_images, num_replicas, compute.batch_size)
+        Raises UsageError or StorageError where source or labels cannot be used, as what `begin` needs of them.
+        """
+        config = self.config
+        with ExitStack() as opened:
+            listing = opened.enter_context(
+                open_listing(config.images, config.limit, skip=self.run_dir.root, options=config.options)
+            )
+            classes = _classes(config, listing)
+            labels_of = find_labels(listing, config.label_source, self.classes, say)
+            precision, why_precision = choose_precision(config.precision, device, self.mapper)
+            compiled, why_compiled = choose_compile(
+                config.compile, self.mapper, device, precision, listing.num_images / num_replicas
+            )
+            settled = Settled(
+                network=self.network,
+                classes=classes,
+                device=device,
+                precision=precision,
+                compiled=compiled,
+                batch_size=config.batch_size or auto_batch_size(listing.num_images, LARGEST_BATCH[device]),
+            )
+            auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
+            self.prepared = _Prepared(
+                listing=listing,
+                labels_of=labels_of,
+                request=request_of(config, settled),
+                shard_size=config.shard_size or auto_shard_size(listing.num_images, num_replicas, settled.batch_size),
+                said=(
+                    f"precision {precision} ({why_precision}), {'compiled' if compiled else 'not compiled'} "
+                    f"({why_compiled}), batches of {settled.batch_size} ({_why(config.batch_size, auto_batch)}), "
+                    f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {UNIT[device]}')})"
+                ),
+            )
+            self.opened = opened.pop_all()
+        return settled
+
+    def begin(self) -> Run:
+        """Publish plan and run.json of what was settled, the latter last; returns the run."""
+        assert self.prepared
+        prepared = self.prepared
 
         def put_plan() -> Plan:
-            return write_plan(run_dir, label_images(listing, labels_of), shard_size)
+            return write_plan(self.run_dir, label_images(prepared.listing, prepared.labels_of), prepared.shard_size)
 
-        plan = put_plan()
-        asked = Run(
-            request=request,
-            plan=plan,
-            class_names=self.classes.names,
-            grid=self.network.grid,
-            config=config_document(config),
-        )
-        run = begin(run_dir, asked, put_plan)
-        if run is not asked:
-            return run
-        say(self._said())
-        say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
-        auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
-        say(
-            f"precision {precision} ({why}), {'compiled' if compiled else 'not compiled'} ({why_compiled}), batches of "
-            f"{compute.batch_size} ({_why(config.batch_size, auto_batch)}), "
-            f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {UNIT[device]}')})"
-        )
+        with self.opened:
+            plan = put_plan()
+            asked = Run(
+                request=prepared.request,
+                plan=plan,
+                class_names=self.network.class_names,
+                grid=self.network.grid,
+                config=config_document(self.config),
+            )
+            run = begin(self.run_dir, asked, put_plan)
+        if run is asked:
+            say(self._said())
+            say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
+            say(prepared.said)
         return run
+
+    def forget(self) -> None:
+        """Let go of the listing, where nothing will begin."""
+        self.opened.close()
 
     def _said(self) -> str:
         """Say what is mapped, and how."""
@@ -128,17 +158,17 @@ class Preparation:
         )
 
 
-def _with_classes(config: LabelConfig, listing: Listing) -> LabelConfig:
-    """Settle --classes where it depends on whether a manifest or tar files have labels."""
+def _classes(config: LabelConfig, listing: Listing) -> str:
+    """Return --classes, or its default, which may depend on whether a source has labels of its own."""
     if config.label_source not in OWN or listing.has_labels:
-        return config
+        return config.wanted_classes
     if config.classes and parse_class_choice(config.classes).label:
         raise UsageError(
             f"--classes {config.classes} needs labels, {config.images} has no "
             f"{'column label' if config.label_source == 'manifest' else 'members cls'}; add them, or give --labels "
             "folder or --labels FILE.csv"
         )
-    return replace(config, classes=config.classes or "top1")
+    return config.classes or "top1"
 
 
 def _why(asked: object, reason: str) -> str:

@@ -1,0 +1,39 @@
+"""`Preparation` wherever it runs: in this process, or in one of its own, which ends before the first shard."""
+
+from cam_ops.settings import Device
+from cluster.label.config import LabelConfig
+from cluster.label.settled import Settled
+from cluster.process.apart import Apart, Here
+from cluster.runs.record import Run
+
+
+class Preparing:
+    """Looks at the network from the moment that it is made. Its calls are those of `cluster.label.preparation`."""
+
+    def __init__(self, config: LabelConfig) -> None:
+        """Begin, in a process of its own where actors will do the work: the driver then stays without torch."""
+        where = Here if config.executor == "inline" else Apart
+        self.held = where("cluster.label.preparation:Preparation", config)
+        self.is_settled = False
+
+    def refuse_another(self, run: Run) -> None:
+        """Raise RefusedError unless the configuration asks for what the run in place was asked for."""
+        self.held.call("refuse_another", run)
+
+    def settle(self, num_replicas: int, device: Device) -> Settled:
+        """List the source and settle what flags leave open. Nothing is written."""
+        settled: Settled = self.held.call("settle", num_replicas, device)
+        self.is_settled = True
+        return settled
+
+    def begin(self) -> Run:
+        """Publish plan and run.json of what was settled, the latter last."""
+        self.is_settled = False
+        run: Run = self.held.call("begin")
+        return run
+
+    def close(self) -> None:
+        """End it, with its process."""
+        if self.is_settled:
+            self.held.call("forget")
+        self.held.close()

@@ -1,0 +1,116 @@
+"""What flags leave open, settled once: when the plan is made, or as it was where a run is in place.
+
+Without torch: a driver that resumes a run need not look at the network again. That its weights are still those of the
+run, every replica sees for itself.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from cam_ops.classes import read_class_names
+from cam_ops.settings import Device, ExplainConfig, Kind, Precision, Preprocessing
+from cam_ops.tables import SCHEMA_VERSION
+from cluster.label.config import LabelConfig
+from cluster.runs.calibration import calibrated
+from cluster.runs.record import Run, config_document
+from cluster.runs.request import Request
+from cluster.sources.labels import OWN, labels_digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What a look at the network settles."""
+
+    model: str
+    model_digest: str
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    explain: ExplainConfig  # with the method that `auto` stands for
+    head: Kind
+    cut: tuple[str, ...]
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """Everything that can change a bit of the tables and does not stand in the flags as it is."""
+
+    network: Network
+    classes: str  # by default `label` where the source has labels
+    device: Device
+    precision: Precision
+    compiled: bool
+    batch_size: int
+
+
+def settled_again(config: LabelConfig, run: Run) -> Settled:
+    """Return what the flags leave open, as it was in the run; what they name is as they name it.
+
+    The network is the run's, but for the names of its classes.
+    """
+    before, names = run.request, run.class_names
+    if config.model.class_names:
+        names = read_class_names(Path(config.model.class_names)).names
+    follows_labels = (
+        config.classes is None and config.label_source in OWN
+    )  # whether there are any is known with the plan
+    return Settled(
+        network=Network(
+            model=before.model,
+            model_digest=before.model_digest,
+            preprocessing=before.preprocessing,
+            class_names=names,
+            explain=before.explain,
+            head=before.head,
+            cut=before.cut,
+            grid=run.grid,
+        ),
+        classes=before.classes if follows_labels else config.wanted_classes,
+        device=before.device if config.device == "auto" else config.device,
+        precision=before.precision if config.precision == "auto" else config.precision,
+        compiled=before.compiled if config.compile == "auto" else config.compile == "always",
+        batch_size=config.batch_size or before.batch_size,
+    )
+
+
+def explain_again(config: LabelConfig, run: Run) -> ExplainConfig:
+    """Return the flags on maps; `auto` is what it was."""
+    asked = config.explain
+    return replace(asked, method=run.request.explain.method) if asked.method == "auto" else asked
+
+
+def names_network_of(config: LabelConfig, run: Run) -> bool:
+    """Say whether the flags that describe network and maps are those of the run, or what `auto` was in it."""
+    is_same_model = run.config.get("model") == config_document(config)["model"]
+    return is_same_model and explain_again(config, run) == run.request.explain
+
+
+def request_of(config: LabelConfig, settled: Settled) -> Request:
+    """Return the request. Raises UsageError for a label source or a calibration that cannot be read, or fits not."""
+    network = settled.network
+    request = Request(
+        schema_version=SCHEMA_VERSION,
+        images=config.images,
+        limit=config.limit,
+        labels=labels_digest(config.label_source),
+        model=network.model,
+        model_digest=network.model_digest,
+        dilate=config.model.dilate,
+        class_names_digest=sha256(json.dumps(network.class_names).encode()).hexdigest(),
+        classes=settled.classes,
+        scores=config.scores,
+        explain=network.explain,
+        head=network.head,
+        cut=network.cut,
+        preprocessing=network.preprocessing,
+        maps=config.maps,
+        boxes=config.boxes,
+        device=settled.device,
+        precision=settled.precision,
+        compiled=settled.compiled,
+        batch_size=settled.batch_size,
+        shard_size=config.shard_size,
+    )
+    return request if config.calibration is None else calibrated(request, config.calibration)
