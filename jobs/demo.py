@@ -2,22 +2,23 @@
 
 import os
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-import torchvision
 
-from cam_ops.arrays import F32, U8
+from cam_ops.arrays import U8
 from cam_ops.errors import StorageError
+from cam_ops.metrics.localization import overlaps
 from cam_ops.pictures.overlays import contact_sheet, draw_box
 from cam_ops.settings import ModelConfig
 from cam_ops.tables import CORNERS
 from cluster.display.image import draw, read_labelled
 from cluster.label.config import LabelConfig
 from cluster.label.driver import label
+from cluster.process.apart import Apart
 from cluster.process.console import say
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import existing_run
@@ -76,7 +77,8 @@ def _label_config(folder: Path) -> LabelConfig:
     """Put photos, labels and class names in place, and say how to label them."""
     try:
         copy_photos(folder / "photos")
-        names = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
+        with closing(Apart("jobs.demo_model:ImageNet")) as imagenet:
+            names: list[str] = imagenet.call("names")
         (folder / "classes.txt").write_text("\n".join(names) + "\n")
         lines = [f"{photo.file},{photo.class_name}" for photo in PHOTOS]
         (folder / "labels.csv").write_text("image_id,label\n" + "\n".join(lines) + "\n")
@@ -99,10 +101,10 @@ def _compare(run_dir: RunDir, photo: Photo) -> U8:
     """Print how the best box of a photo agrees with the box by eye; return its picture with both."""
     run = existing_run(run_dir)
     labelled = read_labelled(run_dir, run, photo.file)
-    by_eye_4: F32 = np.array(photo.box, np.float32)
+    by_eye_4 = np.array(photo.box, np.float64)
     overlap = 0.0
     if labelled.boxes:
         ours_4 = np.array([labelled.boxes[0][name] for name in CORNERS], np.float32)
-        overlap = float(torchvision.ops.box_iou(torch.from_numpy(ours_4)[None], torch.from_numpy(by_eye_4)[None]))
+        overlap = float(overlaps(ours_4[None], by_eye_4[None])[0, 0])
     print(f"{photo.file:20} {photo.class_name:14} IoU with the box by eye {overlap:.2f}")
-    return draw_box(draw(run, labelled, NO_OPTIONS), by_eye_4, "", WHITE)
+    return draw_box(draw(run, labelled, NO_OPTIONS), by_eye_4.astype(np.float32), "", WHITE)
