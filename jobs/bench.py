@@ -42,8 +42,8 @@ MAX_COMMITTED = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchConfig:
-    """Measure this machine. Contenders take turns; medians are printed with (lowest-highest), and all is appended to
-    a file as JSON. Without sections the README's table of speed: stages and limit.
+    """Measure this machine. Contenders take turns; medians are printed with (lowest-highest), and with --out
+    appended to a file as JSON. Without sections the README's table of speed: stages and limit.
     """
 
     sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
@@ -64,8 +64,8 @@ class BenchConfig:
     """Number format, as of `label`."""
     rows: int = 10_000_000
     """Rows of the manifest that is planned. A resume finds as many shards committed, at most 100,000."""
-    out: Path = Path("bench.jsonl")
-    """File to append the figures to, a JSON object a line."""
+    out: Path | None = None
+    """File to append the figures to, a JSON object a line; by default none, they are printed alone."""
 
     def __post_init__(self) -> None:
         if min(self.num_images, self.rounds, self.rows) < 1:
@@ -79,9 +79,10 @@ def run(arguments: list[str]) -> Outcome:
     with TemporaryDirectory(prefix="camray-bench-") as scratch:
         for section in config.sections:
             for figure in MEASURES[section](config, Path(scratch)):
-                _append(config.out, {"date": _now(), "commit": _commit(), "machine": _machine(), **figure})
+                if config.out:
+                    _append(config.out, {"date": _now(), "commit": _commit(), "machine": _machine(), **figure})
                 print(_line(figure), flush=True)
-    return Outcome(out=str(config.out))
+    return Outcome(out=str(config.out) if config.out else None)
 
 
 def stages(config: BenchConfig, scratch: Path) -> Iterator[Figure]:

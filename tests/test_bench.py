@@ -45,6 +45,14 @@ def test_dispatch_and_plan_by_the_command(pictures: Path, tmp_path: Path) -> Non
     assert (planned["rows"], planned["shards"]) == (2000, 4)
 
 
+def test_nothing_is_left_where_one_stands(pictures: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    done = Command("bench", "plan", "--images", pictures, "--rounds", 1, "--rows", 2000, cwd=here)
+    assert (done.code, done.result["out"], list(here.iterdir())) == (0, None, [])
+    assert "rows 2000" in done.out
+
+
 def test_starts_by_the_command(data: Path, tmp_path: Path) -> None:
     flags = ["--images", data / "photos", "--models", "jobs.bench_model:head_only", "--rounds", 1, "--rows", 20]
     flags += ["--num-images", 16]
