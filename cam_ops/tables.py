@@ -115,3 +115,88 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 
 def _value(kind: pa.DataType) -> str:
     return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
+
+
+_RECTANGLE = {
+    "x0": "left edge of the part of the picture that the map's grid covers, pixels; below 0 where it was padded",
+    "y0": "its upper edge",
+    "x1": "its right edge, half-open; beyond `width` where it was padded",
+    "y1": "its lower edge, half-open",
+}
+_BOX = {
+    "x0": "left edge, pixels",
+    "y0": "upper edge, pixels",
+    "x1": "right edge, pixels, half-open: the width is `x1 - x0`",
+    "y1": "lower edge, pixels, half-open: the height is `y1 - y0`",
+}
+_KEY = {
+    "image_id": "the image: its path below the source, or tar file and member; unique in the run",
+    "shard": "number of the file that the row is in",
+    "row": "place of the image in that shard; the same in all tables",
+}
+_WHERE = {
+    "uri": "file or address that holds the picture's bytes",
+    "offset": "byte at which they begin; above 0 only inside a larger file, such as a tar",
+    "size": "how many bytes; -1 is all of the file",
+}
+_CLASS = {"label": "class that `--labels` gives; null where it gives none"}
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "images": {
+        **_KEY,
+        **_WHERE,
+        "width": "pixels of the picture, after EXIF orientation; 0 where it could not be read",
+        "height": "likewise",
+        **_CLASS,
+        "status": "`ok`, or why there is no map: see statuses",
+        "error": "more about a status that is not `ok`; null where it is",
+        "top_classes": "the five best classes, best first (all, if fewer); empty where not `ok`",
+        "top_scores": "their scores",
+        "num_maps": "rows of this image in `heatmaps`",
+        "num_boxes": "rows of this image in `boxes`, at the first threshold",
+    },
+    "boxes": {
+        **_KEY,
+        "class_id": "class that the box is of, a place in `class_names` of run.json",
+        "class_name": "its name",
+        "class_source": "`label` where it is the image's label and `--classes` has `label`, else `predicted`",
+        **_BOX,
+        "score": "probability that the network gives the class for the whole image, 0..1; the same for all its boxes",
+        "peak": "highest value of the normalised map in the box's region, 0..1",
+        "energy": "share of the map's positive mass that lies inside the box, 0..1",
+        "area_fraction": "box area over picture area, 0..1",
+        "rank": "0 is the best box of its image, class and threshold: by peak, then area, then position",
+        "threshold": "fraction of the map's highest value from which on a pixel is inside",
+        "probability": "of IoU >= 0.5 with an object of the class, 0..1; only in runs with `--calibration`",
+    },
+    "heatmaps": {
+        **_KEY,
+        "class_id": "class that the map explains",
+        "method": "how it was computed, as `--method`",
+        "heatmap": "the raw, signed map on the network's own grid, row by row; h and w are `grid` of run.json",
+        **_RECTANGLE,
+        "score": "probability that the network gives the class, 0..1",
+        "logit": "the network's own output for the class, before softmax or sigmoid; no unit",
+        "residual": "how far the map is from adding up to the logit, in units of the image's largest; null where a "
+        "method claims no sum",
+    },
+    "plan": {**_KEY, **_WHERE, **_CLASS},
+}
+"""What each column of a run's tables means, in Markdown: `docs/output.md` is made from it."""
+
+STATUSES: dict[str, str] = {
+    "ok": "the network saw it; it may still have no map, as with `--classes label` and no label",
+    "missing": "no such file (any more), a link to nothing, or no such key on the store",
+    "unreadable": "permission denied, a circle of links, a name that is too long, or a pipe or another thing that is "
+    "no file",
+    "empty": "no bytes",
+    "truncated": "begins as a picture and ends too early, at whichever byte",
+    "undecodable": "damaged; or by its content, whatever its suffix, none of JPEG, PNG, WebP, BMP, TIFF: GIF, HEIC "
+    "and AVIF are not read",
+    "too_large": "more than 256 MiB, 89,478,485 pixels, 1,048,576 pixels a side, or 500 scans of a progressive JPEG",
+    "overflow": "the network's logits are not finite in the run's precision",
+    "crashed_decoder": "it ended two decoders in a row, or kept them for more than a minute",
+    "crashed_network": "replicas died or hung while the network worked on it alone",
+    "cuda_oom": "the GPU lacks the memory for it alone",
+}
+"""What each status of the images table means, in Markdown."""
