@@ -41,3 +41,8 @@ def test_rooms_hold_one_to_twenty_files_and_nothing_lies_between_them() -> None:
     assert all(1 <= len(held(room)) <= 20 for room in rooms)
     loose = {top: {p.stem for p in (ROOT / top).glob("*.py")} - {"__init__"} for top in ("cluster", "cam_ops")}
     assert loose == {"cluster": set(), "cam_ops": WORDS}
+
+
+def test_the_readme_has_a_row_for_each_package_that_holds_code() -> None:
+    rows = re.findall(r"^\| `([\w/]+)` \| \S", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(str(package) for package in PACKAGES if list((ROOT / package).glob("[!_]*.py")))
