@@ -14,7 +14,7 @@ from cam_ops.arrays import F64, I64
 from cam_ops.metrics.average_precision import AT_50, AT_75, BITS_T, weighted_average_precision
 from cam_ops.metrics.counts import Split
 from cam_ops.metrics.figures import Figure
-from cluster.audit.tables import DETECTIONS
+from cluster.audit.tables import DETECTIONS_SCHEMA
 from cluster.storage.scratch import load, open_database
 
 PRECISION = ("ap", "ap_50", "ap_75", "instance_precision", "instance_recall")
@@ -35,10 +35,10 @@ class DetectionFigures:
 def precision_of(batches: Iterator[pa.RecordBatch], split: Split) -> DetectionFigures:
     """Return COCO's `ap`, `ap_50`, `ap_75`, and precision and recall of instances at IoU .5.
 
-    `batches`, schema DETECTIONS, stand in the order of the plan, which decides between equal scores.
+    `batches`, schema DETECTIONS_SCHEMA, stand in the order of the plan, which decides between equal scores.
     """
     with open_database() as database:
-        load(database, "detections", DETECTIONS, batches)
+        load(database, "detections", DETECTIONS_SCHEMA, batches)
         num_images, num_detections = _one(database, "SELECT count(DISTINCT seed), count(score) FROM detections")
         is_weighted = num_detections <= MAX_WEIGHTED
         num_rows = 1 + split.num_replicates

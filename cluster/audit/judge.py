@@ -22,8 +22,8 @@ from cam_ops.metrics.localization import CORRECT_IOU
 from cam_ops.metrics.signals import class_sums, count_components, doubt, map_signals
 from cam_ops.tables import CORNERS
 from cluster.audit.matches import Match, corloc_of, matches_of
-from cluster.audit.shard import ShardTables, Shown, half_open, shown_by
-from cluster.audit.tables import DETECTIONS, PER_IMAGE
+from cluster.audit.shard import ShardTables, Shown, shown_by, true_corners
+from cluster.audit.tables import DETECTIONS_SCHEMA, PER_IMAGE_SCHEMA
 from cluster.formats.masks import read_mask
 from cluster.runs.record import Run
 
@@ -70,8 +70,10 @@ class ShardAudit:
                     row["excluded"] = bad.status
         return ShardFindings(
             counts=self._counts(shown, rows, added, matches),
-            per_image=pa.Table.from_pylist(rows, schema=PER_IMAGE),
-            detections=pa.Table.from_pylist([entry for match in matches for entry in match.rows], schema=DETECTIONS),
+            per_image=pa.Table.from_pylist(rows, schema=PER_IMAGE_SCHEMA),
+            detections=pa.Table.from_pylist(
+                [entry for match in matches for entry in match.rows], schema=DETECTIONS_SCHEMA
+            ),
         )
 
     def _localize(
@@ -179,9 +181,9 @@ class _Added:
 
 
 def _known(image: dict[str, Any], truth: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what is known of an image before its maps are looked at, names as in PER_IMAGE."""
+    """Return what is known of an image before its maps are looked at, names as in PER_IMAGE_SCHEMA."""
     true_class = truth["true_class"] if truth else None
-    row: dict[str, Any] = dict.fromkeys(PER_IMAGE.names)
+    row: dict[str, Any] = dict.fromkeys(PER_IMAGE_SCHEMA.names)
     row |= {name: image[name] for name in ("image_id", "shard", "row", "status", "label")}
     row["true_class"] = true_class
     row["num_truth"] = sum(not box["crowd"] for box in truth["boxes"]) if truth else 0
@@ -194,7 +196,7 @@ def _known(image: dict[str, Any], truth: dict[str, Any] | None) -> dict[str, Any
 
 
 def _digest(truth: dict[str, Any]) -> int:
-    """Return the `truth_digest` of PER_IMAGE for a row of TRUTH; classes do not count."""
+    """Return the `truth_digest` of PER_IMAGE_SCHEMA for a row of TRUTH; classes do not count."""
     names = [*CORNERS, *(f"w{name}" for name in CORNERS), "crowd"]
     boxes = sorted([box[name] for name in names] for box in truth["boxes"])
     said = json.dumps([boxes, truth["truth_width"], truth["truth_height"]])
@@ -220,7 +222,7 @@ def _written(
     shown: Shown, row: dict[str, Any], objects: list[dict[str, Any]], rectangle_4: F32, num_pixels: int
 ) -> dict[str, float]:
     """Return the figures of the boxes as written, in pixels of the picture; fills what `row` says of them."""
-    truth_G4 = half_open(objects)
+    truth_G4 = true_corners(objects)
     boxes_N4 = shown.boxes_N4[shown.boxes.get((row["row"], row["true_class"]), slice(0, 0))]
     overlap_NG = localization.overlaps(boxes_N4, truth_G4)
     reachable = localization.reachable_overlap(truth_G4, rectangle_4)
@@ -245,7 +247,7 @@ def _written(
 
 
 def _slices(objects: list[dict[str, Any]]) -> dict[str, bool]:
-    size = localization.size_name(float(localization.areas(half_open(objects)).max()))
+    size = localization.size_name(float(localization.areas(true_corners(objects)).max()))
     number = "one_object" if len(objects) == 1 else "several_objects"
     return {name: name in (size, number) for name in SLICES}
 

@@ -13,7 +13,7 @@ from cam_ops.metrics import localization
 from cam_ops.metrics.average_precision import match_image
 from cam_ops.metrics.counts import Split
 from cam_ops.metrics.localization import CORRECT_IOU
-from cluster.audit.shard import Shown, half_open
+from cluster.audit.shard import Shown, true_corners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Match:
     class_id: int
     seed: int
     is_found: bool | None  # the best box meets a true one; None where the run has no map, or the truth no box
-    rows: list[dict[str, Any]]  # DETECTIONS
+    rows: list[dict[str, Any]]  # DETECTIONS_SCHEMA
 
 
 def matches_of(shown: Shown, row: int, truth: dict[str, Any], seed: int) -> list[Match]:
@@ -36,7 +36,7 @@ def matches_of(shown: Shown, row: int, truth: dict[str, Any], seed: int) -> list
 def _match(shown: Shown, row: int, class_id: int, truth: dict[str, Any], seed: int) -> Match:
     objects = [box for box in truth["boxes"] if box["class_id"] == class_id]
     crowd_G = np.array([box["crowd"] for box in objects], np.bool_)
-    truth_G4 = half_open(objects)
+    truth_G4 = true_corners(objects)
     at = shown.boxes.get((row, class_id), slice(0, 0))
     boxes_N4 = shown.boxes_N4[at]
     matched_N, ignored_N, num_truth = match_image(boxes_N4, truth_G4, crowd_G)

@@ -68,6 +68,6 @@ def shown_by(run: Run, tables: ShardTables) -> Shown:
     )
 
 
-def half_open(boxes: list[dict[str, Any]]) -> F64:
+def true_corners(boxes: list[dict[str, Any]]) -> F64:
     """Return true boxes as half-open pixels of the picture, (G, 4)."""
     return np.array([[box[name] for name in CORNERS] for box in boxes], np.float64).reshape(-1, 4)

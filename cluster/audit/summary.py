@@ -1,6 +1,5 @@
 """The rows of all images of an audit as one file, and what is read off them: classes, whom to look at first."""
 
-import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.metrics.signals import ClassSums, Shortcut
-from cluster.audit.tables import PER_CLASS, PER_IMAGE
+from cluster.audit.tables import PER_CLASS_SCHEMA, PER_IMAGE_SCHEMA
 from cluster.storage.parquet import stream
 from cluster.storage.scratch import open_database
 
@@ -40,25 +39,19 @@ ROWS_AT_ONCE = 2**16
 
 @contextmanager
 def joined_parts(parts: Iterator[pa.Table]) -> Iterator[Path]:
-    """Write the parts' rows, schema PER_IMAGE, to one scratch file, a part in memory at a time."""
+    """Write the parts' rows, schema PER_IMAGE_SCHEMA, to one scratch file, a part in memory at a time."""
     with TemporaryDirectory(prefix="camray-") as scratch:
-        path = Path(scratch, "per_image.parquet")
-        with pq.ParquetWriter(path, PER_IMAGE, compression="zstd") as writer:
+        path = Path(scratch, "rows.parquet")
+        with pq.ParquetWriter(path, PER_IMAGE_SCHEMA, compression="zstd") as writer:
             for part in parts:
                 writer.write_table(part)
         yield path
 
 
-def mapped(path: Path) -> mmap.mmap:
-    """Return a file's bytes without reading them into memory."""
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
 def class_rows(
     path: Path, names: tuple[str, ...], sums: ClassSums | None, ap_of: dict[int, float], shortcuts: list[Shortcut]
 ) -> pa.Table:
-    """Return one row per class that is true of an image, or has maps; schema PER_CLASS."""
+    """Return one row per class that is true of an image, or has maps; schema PER_CLASS_SCHEMA."""
     rows: dict[int, dict[str, object]] = {}
     for row in rows_of(BY_CLASS, [str(path)]):
         rows[row["class_id"]] = row
@@ -77,7 +70,7 @@ def class_rows(
         {"images": 0, "correct": 0, "num_maps": 0, **row, "class_id": class_id, "class_name": names[class_id]}
         for class_id, row in sorted(rows.items())
     ]
-    return pa.Table.from_pylist(complete, schema=PER_CLASS)
+    return pa.Table.from_pylist(complete, schema=PER_CLASS_SCHEMA)
 
 
 def look_first(path: Path, number: int) -> list[dict[str, object]]:

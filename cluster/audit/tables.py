@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-PER_IMAGE = pa.schema(
+PER_IMAGE_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("shard", pa.int32(), nullable=False),
@@ -39,7 +39,7 @@ PER_IMAGE = pa.schema(
 `truth_digest` is the same number where two truths say the same of an image's boxes and size.
 """
 
-DETECTIONS = pa.schema(
+DETECTIONS_SCHEMA = pa.schema(
     [
         pa.field("class_id", pa.int32(), nullable=False),
         pa.field("seed", pa.uint64(), nullable=False),
@@ -51,7 +51,7 @@ DETECTIONS = pa.schema(
 )
 """For average precision, by image and class: a row for its true boxes, score null, then one for each detection."""
 
-PER_CLASS = pa.schema(
+PER_CLASS_SCHEMA = pa.schema(
     [
         pa.field("class_id", pa.int32(), nullable=False),
         pa.field("class_name", pa.string(), nullable=False),
