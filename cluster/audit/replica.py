@@ -5,7 +5,7 @@ from collections import Counter
 import cv2
 
 from cam_ops.metrics.counts import Split, no_counts
-from cluster.audit.judge import ShardAudit
+from cluster.audit.judge import ShardJudge
 from cluster.audit.parts import publish_part
 from cluster.audit.shard import ShardTables
 from cluster.executors.turns import Turns
@@ -36,7 +36,7 @@ class Auditor:
         self.run_dir, self.working, self.parts, self.split, self.truth = run_dir, working, parts, split, truth
         self.run = Membership(run_dir, fingerprint).run
         self.maps_dir, self.maps_run = maps_of(run_dir, self.run)
-        self.audit = ShardAudit(self.run, split, has_masks=truth is not None and truth.has_masks)
+        self.judge = ShardJudge(self.run, split, has_masks=truth is not None and truth.has_masks)
         self.turns = Turns()
         cv2.setNumThreads(0)
 
@@ -46,7 +46,7 @@ class Auditor:
             counts, statuses = no_counts(self.split), Counter[str]()
             per_image, detections = [], []  # not the shards' counts, which are megabytes each
             for shard in self.parts[part]:
-                found = self.audit.audit(self._read(shard))
+                found = self.judge.judge(self._read(shard))
                 counts += found.counts
                 per_image.append(found.per_image)
                 detections.append(found.detections)
