@@ -1,6 +1,7 @@
 """One shard of a run against its ground truth: what it adds to an audit's counts, and a row for each of its images.
 
-Letters: M images that are localized, N boxes; the others as in `cam_ops.metrics.counts`.
+What is judged of one image is in `localize`, `signals` and `matches`; here images are chosen, and counted. Letters: M
+images that are localized; the others as in `cam_ops.metrics.counts`.
 """
 
 from collections import Counter
@@ -35,7 +36,7 @@ class ShardFindings:
 
 
 class ShardJudge:
-    """Judges shards of one run, one after the other, in the same memory."""
+    """Judges shards of one run, one after the other; owns the memory in which levels are computed."""
 
     def __init__(self, run: Run, split: Split, *, has_masks: bool) -> None:
         """Prepare; where the truth has masks, pixels are counted by these alone, else by its boxes, filled."""
@@ -48,7 +49,7 @@ class ShardJudge:
         images = tables.images.to_pylist()
         truths = [None] * len(images) if tables.truth is None else tables.truth.to_pylist()
         seeds = image_seeds([image["image_id"] for image in images]).tolist()
-        class_of = [_shown_class(image, truth) for image, truth in zip(images, truths, strict=True)]
+        class_of = [_signal_class(image, truth) for image, truth in zip(images, truths, strict=True)]
         signals = signals_by_row(self.run.request, index, class_of)
         judged = [
             self._judge(index, image, truth, seed, signals.get(image["row"]))
@@ -89,8 +90,8 @@ class ShardJudge:
         )
 
 
-def _shown_class(image: dict[str, Any], truth: dict[str, Any] | None) -> int | None:
-    """Return the class whose map is looked at without truth's boxes: the true one, else the label."""
+def _signal_class(image: dict[str, Any], truth: dict[str, Any] | None) -> int | None:
+    """Return the class whose map an image's signals are of: the true one, else the label."""
     true_class: int | None = truth["true_class"] if truth else None
     label: int | None = image["label"]
     return label if true_class is None else true_class

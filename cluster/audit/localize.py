@@ -74,8 +74,8 @@ def localize(
 ) -> Localized:
     """Judge an image, rows of IMAGES and TRUTH, that has a map of its true class and a true box or mask.
 
-    `is_top`: that class has the highest score, None where that is not known. Where the truth has masks, of any image,
-    pixels are counted by masks alone. Raises BadImage for a mask that cannot be read.
+    `is_top`: that class has the highest score, None where that is not known. `has_masks`: the truth has masks, if not
+    of this image; pixels are then counted by masks alone. Raises BadImage for a mask that cannot be read.
     """
     row, true_class = image["row"], truth["true_class"]
     at = index.map_at[row, true_class]

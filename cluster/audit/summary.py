@@ -1,4 +1,7 @@
-"""The rows of all images of an audit as one file, and what is read off them: classes, whom to look at first."""
+"""The rows of all images of an audit as one file, and what is read off it: classes, signals, whom to look at first.
+
+Memory does not grow with the number of images. `path` is that file, schema PER_IMAGE_SCHEMA.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +36,7 @@ SELECT count(class_id) AS images, count(*) FILTER (class_id IS NOT NULL AND box_
 FROM read_parquet(?)
 """
 QUANTILES = {"p5": 0.05, "median": 0.5, "p95": 0.95}
-STEPS = {name: 1 if name == "num_components" else 1000 for name in SIGNALS}  # of one
+STEPS = {name: 1 if name == "num_components" else 1000 for name in SIGNALS}  # that 1 is counted in
 ROWS_AT_ONCE = 2**16
 
 
@@ -53,7 +56,7 @@ def class_rows(
 ) -> pa.Table:
     """Return one row per class that is true of an image, or has maps; schema PER_CLASS_SCHEMA."""
     rows: dict[int, dict[str, object]] = {}
-    for row in rows_of(BY_CLASS, [str(path)]):
+    for row in _query(BY_CLASS, [str(path)]):
         rows[row["class_id"]] = row
     for class_id, ap in ap_of.items():
         rows.setdefault(class_id, {})["ap"] = ap
@@ -75,12 +78,12 @@ def class_rows(
 
 def look_first(path: Path, number: int) -> list[dict[str, object]]:
     """Return the images that a person should look at first, see `cam_ops.metrics.signals.doubt`."""
-    return rows_of(LOOK_FIRST, [str(path), number])
+    return _query(LOOK_FIRST, [str(path), number])
 
 
 def signal_summary(path: Path, whole_image: float) -> dict[str, object]:
     """Return quantiles of the label-free signals, and how many images have no box, or one that covers all."""
-    (counts,) = rows_of(SUMMARY, [whole_image, str(path)])
+    (counts,) = _query(SUMMARY, [whole_image, str(path)])
     return counts | _quantiles(path)
 
 
@@ -104,7 +107,7 @@ def _quantiles(path: Path) -> dict[str, dict[str, float | None]]:
     }
 
 
-def rows_of(query: str, values: list[object]) -> list[dict[str, Any]]:
+def _query(query: str, values: list[object]) -> list[dict[str, Any]]:
     """Return the rows of a query."""
     with open_database(num_threads=1) as database:  # one thread: means are added up in one order
         rows: list[dict[str, Any]] = database.sql(query, params=values).to_arrow_table().to_pylist()
