@@ -32,12 +32,12 @@ def test_the_same_curves_are_the_same_bytes_and_leave_no_setting_behind() -> Non
     first, second = (draw_curves(CURVES, "run") for _ in range(2))
     assert first == second
     assert dict(mpl.rcParams) == before
-    assert b"<dc:date>" not in first["curves.svg"]
+    assert b"<dc:date>" not in first["svg"]
 
 
 def test_both_pictures_name_axes_curves_and_best_thresholds() -> None:
     drawn = draw_curves(CURVES, "a run <of> $mine$ & others_2")
-    said = texts(drawn["curves.svg"])
+    said = texts(drawn["svg"])
     for text in (
         "a run <of> $mine$ & others_2",
         "threshold, share of the map's peak",
@@ -51,7 +51,7 @@ def test_both_pictures_name_axes_curves_and_best_thresholds() -> None:
         assert text in said, said
     f1_L = 2 * CURVES["px_precision"] * CURVES["px_recall"] / (CURVES["px_precision"] + CURVES["px_recall"])
     assert f"best F1: {f1_L.max():.3f} at {THRESHOLD_L[f1_L.argmax()]:.2f}" in said
-    picture_HWC = cv2.imdecode(np.frombuffer(drawn["curves.png"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    picture_HWC = cv2.imdecode(np.frombuffer(drawn["png"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     for colour in COLOURS.values():
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (picture_HWC == rgb).all(2).sum() > 100
@@ -60,6 +60,6 @@ def test_both_pictures_name_axes_curves_and_best_thresholds() -> None:
 @pytest.mark.parametrize("pixels", [{}, {name: np.full(100, np.nan) for name in ("px_precision", "px_recall")}])
 def test_without_masks_there_is_one_panel(pixels: dict[str, np.ndarray]) -> None:
     boxes = {name: values for name, values in CURVES.items() if not name.startswith("px_")}
-    said = texts(draw_curves({**boxes, **pixels}, "run")["curves.svg"])
+    said = texts(draw_curves({**boxes, **pixels}, "run")["svg"])
     assert "recall of object pixels" not in said
     assert "IoU 0.3, largest region: 70.0 at 0.25" in said

@@ -41,7 +41,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw_curves(curves: Mapping[str, F64], name: str) -> dict[str, bytes]:
-    """Return the bytes of `curves.svg` and `curves.png`; `name` stands above them.
+    """Return the curves as the bytes of an `svg` and of a `png`; `name` stands above them.
 
     `curves` has `threshold`, `box_acc_30`, `_50`, `_70`, `box_acc_v2_30`, `_50`, `_70` (percent), `px_precision` and
     `px_recall` (0..1), all (L,). What is missing or NaN throughout is not drawn; without boxes, or without
@@ -54,7 +54,7 @@ def draw_curves(curves: Mapping[str, F64], name: str) -> dict[str, bytes]:
         figure.suptitle(name, fontsize=11)
         for number, draw_panel in enumerate(draw, start=1):
             draw_panel(figure.add_subplot(1, len(draw), number), curves)
-        return {"curves.svg": _saved(figure, "svg"), "curves.png": _saved(figure, "png")}
+        return {kind: _saved(figure, kind) for kind in ("svg", "png")}
 
 
 def _is_known(curves: Mapping[str, F64], name: str) -> bool:

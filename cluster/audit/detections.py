@@ -1,4 +1,4 @@
-"""Average precision of a run's boxes, class by class, from the matches that actors left.
+"""Average precision of a run's boxes, class by class, from the matches of all images (DETECTIONS_SCHEMA).
 
 Letters: N detections of a class, R = 1 + B rows of weights, T ten IoU thresholds, C classes.
 """
@@ -14,7 +14,7 @@ from cam_ops.arrays import F64, I64
 from cam_ops.metrics.average_precision import AT_50, AT_75, BITS_T, weighted_average_precision
 from cam_ops.metrics.counts import Split
 from cam_ops.metrics.figures import Figure
-from cluster.audit.tables import DETECTIONS
+from cluster.audit.tables import DETECTIONS_SCHEMA
 from cluster.storage.scratch import load, open_database
 
 PRECISION = ("ap", "ap_50", "ap_75", "instance_precision", "instance_recall")
@@ -35,11 +35,12 @@ class DetectionFigures:
 def precision_of(batches: Iterator[pa.RecordBatch], split: Split) -> DetectionFigures:
     """Return COCO's `ap`, `ap_50`, `ap_75`, and precision and recall of instances at IoU .5.
 
-    `batches`, schema DETECTIONS, stand in the order of the plan, which decides between equal scores.
+    `batches` stand in the order of the plan, which decides between equal scores. Above MAX_WEIGHTED detections there
+    are no replicates: rows from 1 on are NaN.
     """
     with open_database() as database:
-        load(database, "detections", DETECTIONS, batches)
-        num_images, num_detections = _one(database, "SELECT count(DISTINCT seed), count(score) FROM detections")
+        load(database, "detections", DETECTIONS_SCHEMA, batches)
+        num_images, num_detections = _numbers(database, "SELECT count(DISTINCT seed), count(score) FROM detections")
         is_weighted = num_detections <= MAX_WEIGHTED
         num_rows = 1 + split.num_replicates
         classes = database.execute(
@@ -48,8 +49,8 @@ def precision_of(batches: Iterator[pa.RecordBatch], split: Split) -> DetectionFi
         ap_CRT = np.full((len(classes), num_rows, len(BITS_T)), np.nan)
         sums_R3 = np.zeros((num_rows, 3), np.int64)
         for c, (class_id,) in enumerate(classes):
-            rows = split if is_weighted else Split(num_replicates=0)
-            ap_RT, counted_R3 = _class_rows(database, class_id, rows)
+            class_split = split if is_weighted else Split(num_replicates=0)
+            ap_RT, counted_R3 = _of_class(database, class_id, class_split)
             ap_CRT[c, : len(ap_RT)] = ap_RT
             sums_R3[: len(counted_R3)] += counted_R3
     ap_RT = _mean_known(ap_CRT)
@@ -68,13 +69,14 @@ def precision_of(batches: Iterator[pa.RecordBatch], split: Split) -> DetectionFi
     )
 
 
-def _one(database: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
+def _numbers(database: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
+    """Return the numbers of a query's one row, 0 for null."""
     found = database.execute(query).fetchone()
     assert found is not None
     return tuple(int(number or 0) for number in found)
 
 
-def _class_rows(database: duckdb.DuckDBPyConnection, class_id: int, split: Split) -> tuple[F64, I64]:
+def _of_class(database: duckdb.DuckDBPyConnection, class_id: int, split: Split) -> tuple[F64, I64]:
     """Return a class's average precision in each row of weights, (R, T), and hits, detections and truth, (R, 3)."""
     query = "SELECT seed, score, matched, ignored, num_truth FROM detections WHERE class_id = ? ORDER BY rowid"
     table = database.sql(query, params=[class_id]).to_arrow_table()

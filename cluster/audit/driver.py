@@ -1,31 +1,23 @@
-"""`audit`: how well a run localizes, from its stored maps and tables, as whole numbers summed over actors.
+"""`audit`: how well a run localizes, from its stored maps and tables.
 
-Everything lies in OUT/audit and can be made again. The run is only read.
+Replicas count, in whole numbers; the driver adds up, makes figures of the sums and writes them below RUN/audit. The run
+is only read.
 """
 
-import json
-import shutil
-import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from cam_ops.errors import StorageError
 from cam_ops.metrics.counts import Counts, no_counts
 from cam_ops.metrics.curves import draw_curves
-from cam_ops.metrics.figures import NO_BOXES, NO_CLASSES, Figure, corloc, curves, figures_of, missing, slices_of
-from cam_ops.metrics.localization import FAILURES
-from cam_ops.metrics.signals import WHOLE_IMAGE, Shortcut, suspected_shortcuts
+from cam_ops.metrics.figures import curves
 from cluster.audit.config import AuditConfig
-from cluster.audit.detections import PRECISION, DetectionFigures, precision_of
-from cluster.audit.replica import part_of
-from cluster.audit.summary import class_rows, joined_parts, look_first, mapped, signal_summary
-from cluster.audit.tables import DETECTIONS, PER_IMAGE
+from cluster.audit.files import AuditContents, TruthContents, audit_files, publish_audit
+from cluster.audit.findings import Findings, findings_of, metrics_document
+from cluster.audit.parts import read_parts, working_files
+from cluster.audit.summary import class_rows, joined_parts
 from cluster.executors.choose import choose_replicas, open_executor
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
@@ -33,15 +25,9 @@ from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, existing_run, maps_of
 from cluster.runs.resume import refuse_incomplete
 from cluster.storage.files import Files
-from cluster.storage.objects import is_store
-from cluster.storage.parquet import decode, encode
 from cluster.truth.prepare import TruthReport, prepare_truth
 
-SCHEMA_VERSION = "1.0.0"
 MAX_PARTS = 256  # a report holds megabytes of sums, whatever the number of images
-NUM_LOOK_FIRST = 20
-METRICS = "metrics.json"
-DERIVED = ("per_image.parquet", "per_class.parquet", "bootstrap.parquet", "curves.parquet", "curves.svg", "curves.png")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,53 +39,21 @@ class Audit:
 
 
 def audit(config: AuditConfig) -> Audit:
-    """Audit a run; raises StorageError where it is not complete, or damaged."""
+    """Audit a run; raises StorageError where it is not complete, or damaged, and UsageError for a useless truth."""
     run_dir = open_run_dir(config.run, config.options)
     run = existing_run(run_dir)
     maps_of(run_dir, run)
     refuse_incomplete(run_dir, run)
-    audit_files = run_dir.below("audit")
-    with _own_files(audit_files) as own_files:
-        return _audit(config, run_dir, run, audit_files, own_files)
-
-
-@contextmanager
-def _own_files(audit_files: Files) -> Iterator[Files]:
-    """Give an audit a folder to itself, as two may run at once, and remove it at its end."""
-    own_files = audit_files.below(f"audit-{uuid.uuid4().hex}")
-    try:
-        yield own_files
-    finally:
-        for folder in ("truth", "parts"):
-            for name in own_files.names(folder):
-                own_files.remove(f"{folder}/{name}")
-        if not is_store(own_files.root):
-            shutil.rmtree(own_files.root, ignore_errors=True)  # what is empty, and scratch
-
-
-def _audit(config: AuditConfig, run_dir: RunDir, run: Run, audit_files: Files, own_files: Files) -> Audit:
-    truth = None if config.truth.truth is None else prepare_truth(run_dir, run, config.truth, own_files)
-    parts = _parts(run.plan.num_shards)
-    counts, statuses = _count(config, run_dir, run, own_files, parts, truth)
-    tables = (_read_part(own_files, "per_image", PER_IMAGE, part) for part in range(len(parts)))
-    with joined_parts(tables) as path:
-        found = _findings(config, own_files, counts, truth, len(parts))
-        for name in (METRICS, *DERIVED):  # not before: what fails costs no earlier audit
-            audit_files.remove(name)
-        document = _document(config, run, run_dir, counts, found, truth, path)
-        ap_of = found.precision.ap_of if found.precision else {}
-        classes = class_rows(path, run.class_names, counts.classes, ap_of, found.shortcuts)
-        audit_files.publish("per_image.parquet", mapped(path))
-    audit_files.publish("per_class.parquet", encode(classes))
-    if truth is not None:
-        replicates = {name: figure.value_R[1:] for name, figure in found.figures.items()}
-        audit_files.publish("bootstrap.parquet", encode(pa.table(replicates)))
-        drawn = curves(counts)
-        audit_files.publish("curves.parquet", encode(pa.table(drawn)))
-        for name, content in draw_curves(drawn, run_dir.root).items():
-            audit_files.publish(name, content)
-    audit_files.publish(METRICS, json.dumps(document, indent=1, allow_nan=False).encode())
-    return Audit(document=document, statuses=statuses)
+    files = audit_files(run_dir)
+    with working_files(files) as working:
+        truth = None if config.truth.truth is None else prepare_truth(run_dir, run, config.truth, working)
+        parts = _parts(run.plan.num_shards)
+        counts, statuses = _count(config, run_dir, run, working, parts, truth)
+        with joined_parts(read_parts(working, "per_image", len(parts))) as per_image:
+            findings = findings_of(config, counts, truth, read_parts(working, "detections", len(parts)))
+            contents = _contents(config, run_dir.root, run, findings, per_image)
+            publish_audit(files, contents)
+    return Audit(document=contents.metrics, statuses=statuses)
 
 
 def _parts(num_shards: int) -> tuple[range, ...]:
@@ -112,23 +66,15 @@ def _count(
     config: AuditConfig,
     run_dir: RunDir,
     run: Run,
-    audit_files: Files,
+    working: Files,
     parts: tuple[range, ...],
     truth: TruthReport | None,
 ) -> tuple[Counts, dict[str, int]]:
-    """Have actors count, and add up."""
-    has_masks = truth is not None and truth.has_masks
+    """Have replicas count, and add up; return the sums, and the number of images by status."""
     work = Work(
         device="cpu",
         factory="cluster.audit.replica:Auditor",
-        arguments=(
-            run_dir,
-            run.request.fingerprint(),
-            audit_files,
-            parts,
-            config.split,
-            (truth is not None, has_masks),
-        ),
+        arguments=(run_dir, run.request.fingerprint(), working, parts, config.split, truth),
     )
     progress = Progress(num_images=run.plan.num_images, num_shards=len(parts), done_images=0, done_shards=0)
     counts, statuses = no_counts(config.split), Counter[str]()
@@ -142,81 +88,19 @@ def _count(
     return counts, dict(sorted(statuses.items()))
 
 
-def _read_part(audit_files: Files, table: str, schema: pa.Schema, part: int) -> pa.Table:
-    name = part_of(table, part)
-    content = audit_files.read(name)
-    if content is None:
-        raise StorageError(f"{audit_files.where(name)} is gone; run the same command again")
-    return decode(content, audit_files.where(name)).cast(schema)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Findings:
-    """All figures of an audit."""
-
-    figures: dict[str, Figure]
-    slices: dict[str, dict[str, Figure]]
-    precision: DetectionFigures | None
-    shortcuts: list[Shortcut]
-
-
-def _findings(
-    config: AuditConfig, own_files: Files, counts: Counts, truth: TruthReport | None, num_parts: int
-) -> _Findings:
-    shortcuts = [] if counts.classes is None else suspected_shortcuts(counts.classes)
-    if truth is None:
-        return _Findings(figures={}, slices={}, precision=None, shortcuts=shortcuts)
-    num_rows = 1 + config.bootstrap
-    figures = figures_of(counts, has_masks=truth.has_masks, has_boxes=truth.has_boxes, calibrate=bool(config.calibrate))
-    precision = None
-    if truth.shares_classes and truth.has_boxes:
-        tables = (_read_part(own_files, "detections", DETECTIONS, part) for part in range(num_parts))
-        precision = precision_of((batch for table in tables for batch in table.to_batches()), config.split)
-        figures |= {"corloc": corloc(counts), **precision.figures}
-    else:
-        reason = NO_CLASSES if truth.has_boxes else NO_BOXES
-        figures |= {name: missing(reason, num_rows) for name in ("corloc", *PRECISION)}
-    return _Findings(figures=figures, slices=slices_of(counts), precision=precision, shortcuts=shortcuts)
-
-
-def _document(
-    config: AuditConfig,
-    run: Run,
-    run_dir: RunDir,
-    counts: Counts,
-    found: _Findings,
-    truth: TruthReport | None,
-    path: Path,
-) -> dict[str, Any]:
-    """Return metrics.json."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "out": run_dir.root,
-        "fingerprint": run.request.fingerprint(),
-        "model": run.request.model,
-        "method": run.request.explain.method,
-        "settings": {
-            "threshold": run.request.boxes.threshold[0],
-            "normalise": run.request.maps.normalise,
-            "components": run.request.boxes.components,
-            "resize": run.request.preprocessing.resize,
-            "calibrate": config.calibrate,
-            "seed": config.seed,
-            "bootstrap": config.bootstrap,
-        },
-        "truth": truth and {"path": config.truth.truth, **asdict(truth)},
-        "images": run.plan.num_images,
-        "audited": int(counts.images_R[0]),
-        "excluded": dict(sorted(counts.excluded.items())),
-        "failures": {name: counts.failures[name] for name in FAILURES},
-        "metrics": {name: figure.document() for name, figure in found.figures.items()},
-        "slices": {
-            name: {figure_name: figure.document() for figure_name, figure in figures.items()}
-            for name, figures in found.slices.items()
-        },
-        "signals": signal_summary(path, WHOLE_IMAGE),
-        "suspected_shortcuts": [
-            {**asdict(shortcut), "class_name": run.class_names[shortcut.class_id]} for shortcut in found.shortcuts
-        ],
-        "look_first": look_first(path, NUM_LOOK_FIRST),
-    }
+def _contents(config: AuditConfig, out: str, run: Run, findings: Findings, per_image: Path) -> AuditContents:
+    """Make all that is written of the run at `out`."""
+    against_truth = None
+    if findings.truth is not None:
+        drawn = curves(findings.counts)
+        against_truth = TruthContents(
+            replicates={name: figure.value_R[1:] for name, figure in findings.figures.items()},
+            curves=drawn,
+            pictures=draw_curves(drawn, out),
+        )
+    return AuditContents(
+        metrics=metrics_document(config, out, run, findings, per_image),
+        per_image=per_image,
+        per_class=class_rows(per_image, run.class_names, findings.counts.classes, findings.ap_of, findings.shortcuts),
+        truth=against_truth,
+    )

@@ -7,56 +7,76 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from cam_ops.arrays import I64
 from cam_ops.metrics import localization
 from cam_ops.metrics.average_precision import match_image
 from cam_ops.metrics.counts import Split
 from cam_ops.metrics.localization import CORRECT_IOU
-from cluster.audit.shard import Shown, half_open
+from cluster.audit.shard import ShardIndex, true_corners
+from cluster.audit.tables import DETECTIONS_SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """One box; bit t of `matched` and `ignored` is for threshold t, see `match_image`."""
+
+    score: float
+    matched: int
+    ignored: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """An image's true boxes and detections of one class."""
+    """The boxes of one image and class against its true ones."""
 
     class_id: int
-    seed: int
+    seed: int  # of the image's weights
+    num_truth: int  # true boxes that count: no crowds
     is_found: bool | None  # the best box meets a true one; None where the run has no map, or the truth no box
-    rows: list[dict[str, Any]]  # DETECTIONS
+    detections: list[Detection]  # best first, as many as COCO counts
 
 
-def matches_of(shown: Shown, row: int, truth: dict[str, Any], seed: int) -> list[Match]:
-    """Match an image's detections to its true boxes, class by class."""
+def matches_of(index: ShardIndex, row: int, truth: dict[str, Any], seed: int) -> list[Match]:
+    """Match an image's boxes to those of its row of TRUTH, class by class: every class that either has."""
     known = {box["class_id"] for box in truth["boxes"]} - {None}
-    detected = shown.found_classes.get(row, [])
-    return [_match(shown, row, class_id, truth, seed) for class_id in sorted(known.union(detected))]
+    return [
+        _match(index, row, class_id, truth, seed) for class_id in sorted(known.union(index.box_classes.get(row, [])))
+    ]
 
 
-def _match(shown: Shown, row: int, class_id: int, truth: dict[str, Any], seed: int) -> Match:
+def _match(index: ShardIndex, row: int, class_id: int, truth: dict[str, Any], seed: int) -> Match:
     objects = [box for box in truth["boxes"] if box["class_id"] == class_id]
     crowd_G = np.array([box["crowd"] for box in objects], np.bool_)
-    truth_G4 = half_open(objects)
-    at = shown.boxes.get((row, class_id), slice(0, 0))
-    boxes_N4 = shown.boxes_N4[at]
+    truth_G4 = true_corners(objects)
+    at = index.boxes_of(row, class_id)
+    boxes_N4 = index.boxes_N4[at]
     matched_N, ignored_N, num_truth = match_image(boxes_N4, truth_G4, crowd_G)
-    has_map = (row, class_id) in shown.place
     is_found = bool(localization.overlaps(boxes_N4[:1], truth_G4[~crowd_G]).max(initial=0) >= CORRECT_IOU)
-    entry = {"class_id": class_id, "seed": seed, "score": None, "matched": None, "ignored": None}
-    scores = shown.box_score_N[at].tolist()
-    detections = zip(scores, matched_N.tolist(), ignored_N.tolist(), strict=False)  # COCO counts a hundred
+    columns = index.box_score_N[at].tolist(), matched_N.tolist(), ignored_N.tolist()
     return Match(
         class_id=class_id,
         seed=seed,
-        is_found=is_found if has_map and num_truth else None,
-        rows=[
-            {**entry, "num_truth": num_truth},
-            *(
-                {**entry, "score": score, "matched": matched, "ignored": ignored, "num_truth": 0}
-                for score, matched, ignored in detections
-            ),
+        num_truth=num_truth,
+        is_found=is_found if num_truth and (row, class_id) in index.map_at else None,
+        detections=[
+            Detection(score=score, matched=matched, ignored=ignored)
+            for score, matched, ignored in zip(*columns, strict=False)  # match_image leaves out those beyond a hundred
         ],
     )
+
+
+def detections_table(matches: list[Match]) -> pa.Table:
+    """Return matches as rows of schema DETECTIONS_SCHEMA: of each its true boxes first, then its detections."""
+    rows: list[dict[str, Any]] = []
+    for match in matches:
+        key = {"class_id": match.class_id, "seed": match.seed}
+        rows.append({**key, "score": None, "matched": None, "ignored": None, "num_truth": match.num_truth})
+        for found in match.detections:
+            detection = {"score": found.score, "matched": found.matched, "ignored": found.ignored}
+            rows.append({**key, **detection, "num_truth": 0})
+    return pa.Table.from_pylist(rows, schema=DETECTIONS_SCHEMA)
 
 
 def corloc_of(matches: list[Match], split: Split) -> dict[int, I64]:

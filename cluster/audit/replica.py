@@ -3,12 +3,11 @@
 from collections import Counter
 
 import cv2
-import pyarrow as pa
 
 from cam_ops.metrics.counts import Split, no_counts
-from cluster.audit.judge import ShardAudit
+from cluster.audit.judge import ShardJudge
+from cluster.audit.parts import publish_part
 from cluster.audit.shard import ShardTables
-from cluster.audit.tables import DETECTIONS, PER_IMAGE
 from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
 from cluster.runs.directory import RunDir
@@ -17,13 +16,7 @@ from cluster.runs.plan import read_shard
 from cluster.runs.reading import damaged, maps_problems, read_table
 from cluster.runs.record import maps_of
 from cluster.storage.files import Files
-from cluster.storage.parquet import encode
-from cluster.truth.prepare import read_truth_shard
-
-
-def part_of(table: str, part: int) -> str:
-    """Return the name of a part of one of the audit's tables, below its folder; the driver joins them."""
-    return f"parts/{table}-{part:05d}.parquet"
+from cluster.truth.prepare import TruthReport, read_truth_shard
 
 
 class Auditor:
@@ -33,18 +26,17 @@ class Auditor:
         self,
         run_dir: RunDir,
         fingerprint: str,
-        audit_files: Files,
+        working: Files,
         parts: tuple[range, ...],
         split: Split,
-        truth: tuple[bool, bool],
+        truth: TruthReport | None,
         num_threads: int = 1,
     ) -> None:
-        """Check that this machine sees the run; `truth` says whether there is any, and whether it has masks."""
-        self.run_dir, self.audit_files, self.parts, self.split = run_dir, audit_files, parts, split
+        """Check that this machine sees the run; `working` holds the truth, if there is any, and takes the parts."""
+        self.run_dir, self.working, self.parts, self.split, self.truth = run_dir, working, parts, split, truth
         self.run = Membership(run_dir, fingerprint).run
         self.maps_dir, self.maps_run = maps_of(run_dir, self.run)
-        self.has_truth = truth[0]
-        self.audit = ShardAudit(self.run, split, has_masks=truth[1])
+        self.judge = ShardJudge(self.run, split, has_masks=truth is not None and truth.has_masks)
         self.turns = Turns()
         cv2.setNumThreads(0)
 
@@ -52,15 +44,15 @@ class Auditor:
         """Audit one part; `number` counts the calls from 0 on. Raises StorageError where the run is damaged."""
         with self.turns.take(number, lambda: None):
             counts, statuses = no_counts(self.split), Counter[str]()
-            per_image, detections = [PER_IMAGE.empty_table()], [DETECTIONS.empty_table()]
+            per_image, detections = [], []  # not the shards' counts, which are megabytes each
             for shard in self.parts[part]:
-                found = self.audit.audit(self._read(shard))
+                found = self.judge.judge(self._read(shard))
                 counts += found.counts
                 per_image.append(found.per_image)
                 detections.append(found.detections)
                 statuses.update(found.per_image["status"].to_pylist())
-            self.audit_files.publish(part_of("per_image", part), encode(pa.concat_tables(per_image)))
-            self.audit_files.publish(part_of("detections", part), encode(pa.concat_tables(detections)))
+            publish_part(self.working, "per_image", part, per_image)
+            publish_part(self.working, "detections", part, detections)
             return ShardReport(shard=part, statuses=dict(statuses), findings=counts)
 
     def _read(self, shard: int) -> ShardTables:
@@ -72,5 +64,5 @@ class Auditor:
             images=images,
             heatmaps=heatmaps,
             boxes=read_table(self.run_dir, self.run, "boxes", shard),
-            truth=read_truth_shard(self.audit_files, shard) if self.has_truth else None,
+            truth=None if self.truth is None else read_truth_shard(self.working, shard),
         )

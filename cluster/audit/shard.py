@@ -1,4 +1,4 @@
-"""A shard's tables as an audit looks at them: maps and boxes by image and class.
+"""One shard's published tables, and an index of them: the maps and boxes of an image and class.
 
 Letters: P maps, h, w their grid, N boxes, G true boxes of an image.
 """
@@ -18,7 +18,7 @@ from cluster.runs.record import Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTables:
-    """A shard as it was published; `truth` is None where there is none."""
+    """A shard as it was published; `truth`, schema TRUTH, is None where there is none."""
 
     images: pa.Table
     heatmaps: pa.Table
@@ -27,47 +27,68 @@ class ShardTables:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What a shard's tables show, by the row of the image and the class."""
+class ShardIndex:
+    """A shard's maps and boxes. Keys are an image's row in the shard and a class: (row, class_id).
+
+    Boxes are those of the first threshold, or of their class's own; the ones of a key stand together, best first.
+    """
 
     tables: ShardTables
     raw_Phw: F32
-    rectangle_P4: F32
+    rectangle_P4: F32  # the part of the picture that the grid covers
     row_P: I64
     class_P: I64
-    place: dict[tuple[int, int], int]  # of the map
-    boxes: dict[tuple[int, int], slice]  # of the first threshold, or their class's own, best first
-    found_classes: dict[int, list[int]]  # of an image's boxes
+    map_at: dict[tuple[int, int], int]
+    boxes_at: dict[tuple[int, int], slice]
+    box_classes: dict[int, list[int]]  # by row
     boxes_N4: F32
+    box_row_N: I64
+    box_class_N: I64
     box_score_N: F32
-    box_area_N: F32
+    box_area_N: F32  # share of the picture
+
+    def boxes_of(self, row: int, class_id: int) -> slice:
+        """Return where the boxes of an image and class stand among the N, an empty slice where it has none."""
+        return self.boxes_at.get((row, class_id), slice(0, 0))
+
+    def sizes(self, rows: list[int] | I64) -> I64:
+        """Return width and height of the pictures in these rows, (len(rows), 2)."""
+        width_I, height_I = (self.tables.images[name].to_numpy() for name in ("width", "height"))
+        return np.stack([width_I, height_I], axis=1).astype(np.int64)[rows]
 
 
-def shown_by(run: Run, tables: ShardTables) -> Shown:
-    """Find maps and boxes by image and class; boxes of one image and class stand together, best first."""
+def index_shard(run: Run, tables: ShardTables) -> ShardIndex:
+    """Index a shard; in its tables the boxes of an image and class stand together, best first."""
     row_P, class_P = (tables.heatmaps[name].to_numpy().astype(np.int64) for name in ("row", "class_id"))
     boxes = first_boxes(run.request, tables.boxes)
-    row_N, class_N = boxes["row"].to_numpy(), boxes["class_id"].to_numpy()
+    row_N, class_N = (boxes[name].to_numpy().astype(np.int64) for name in ("row", "class_id"))
     starts = np.flatnonzero(np.diff(row_N, prepend=-1) | np.diff(class_N, prepend=-1)).tolist()
     ends = [*starts[1:], *([len(row_N)] if starts else [])]
-    found_classes: dict[int, list[int]] = defaultdict(list)
+    box_classes: dict[int, list[int]] = defaultdict(list)
     for start in starts:
-        found_classes[int(row_N[start])].append(int(class_N[start]))
-    return Shown(
+        box_classes[int(row_N[start])].append(int(class_N[start]))
+    return ShardIndex(
         tables=tables,
         raw_Phw=raw_maps(tables.heatmaps),
         rectangle_P4=corners_of(tables.heatmaps),
         row_P=row_P,
         class_P=class_P,
-        place={key: p for p, key in enumerate(zip(row_P.tolist(), class_P.tolist(), strict=True))},
-        boxes={(int(row_N[i]), int(class_N[i])): slice(i, end) for i, end in zip(starts, ends, strict=True)},
-        found_classes=found_classes,
+        map_at={key: p for p, key in enumerate(zip(row_P.tolist(), class_P.tolist(), strict=True))},
+        boxes_at={(int(row_N[i]), int(class_N[i])): slice(i, end) for i, end in zip(starts, ends, strict=True)},
+        box_classes=box_classes,
         boxes_N4=corners_of(boxes),
+        box_row_N=row_N,
+        box_class_N=class_N,
         box_score_N=boxes["score"].to_numpy(),
         box_area_N=boxes["area_fraction"].to_numpy(),
     )
 
 
-def half_open(boxes: list[dict[str, Any]]) -> F64:
-    """Return true boxes as half-open pixels of the picture, (G, 4)."""
+def true_corners(boxes: list[dict[str, Any]]) -> F64:
+    """Return boxes of TRUTH as half-open pixels of the picture, (G, 4)."""
     return np.array([[box[name] for name in CORNERS] for box in boxes], np.float64).reshape(-1, 4)
+
+
+def true_integers(boxes: list[dict[str, Any]]) -> I64:
+    """Return boxes of TRUTH as wsolevaluation's integers, both ends inside, (G, 4)."""
+    return np.array([[box[f"w{name}"] for name in CORNERS] for box in boxes], np.int64).reshape(-1, 4)

@@ -1,6 +1,8 @@
-"""The rows of all images of an audit as one file, and what is read off them: classes, whom to look at first."""
+"""The rows of all images of an audit as one file, and what is read off it: classes, signals, whom to look at first.
 
-import mmap
+Memory does not grow with the number of images. `path` is that file, schema PER_IMAGE_SCHEMA.
+"""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.metrics.signals import ClassSums, Shortcut
-from cluster.audit.tables import PER_CLASS, PER_IMAGE
+from cluster.audit.tables import PER_CLASS_SCHEMA, PER_IMAGE_SCHEMA
 from cluster.storage.parquet import stream
 from cluster.storage.scratch import open_database
 
@@ -34,33 +36,27 @@ SELECT count(class_id) AS images, count(*) FILTER (class_id IS NOT NULL AND box_
 FROM read_parquet(?)
 """
 QUANTILES = {"p5": 0.05, "median": 0.5, "p95": 0.95}
-STEPS = {name: 1 if name == "num_components" else 1000 for name in SIGNALS}  # of one
+STEPS = {name: 1 if name == "num_components" else 1000 for name in SIGNALS}  # that 1 is counted in
 ROWS_AT_ONCE = 2**16
 
 
 @contextmanager
 def joined_parts(parts: Iterator[pa.Table]) -> Iterator[Path]:
-    """Write the parts' rows, schema PER_IMAGE, to one scratch file, a part in memory at a time."""
+    """Write the parts' rows, schema PER_IMAGE_SCHEMA, to one scratch file, a part in memory at a time."""
     with TemporaryDirectory(prefix="camray-") as scratch:
-        path = Path(scratch, "per_image.parquet")
-        with pq.ParquetWriter(path, PER_IMAGE, compression="zstd") as writer:
+        path = Path(scratch, "rows.parquet")
+        with pq.ParquetWriter(path, PER_IMAGE_SCHEMA, compression="zstd") as writer:
             for part in parts:
                 writer.write_table(part)
         yield path
 
 
-def mapped(path: Path) -> mmap.mmap:
-    """Return a file's bytes without reading them into memory."""
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
 def class_rows(
     path: Path, names: tuple[str, ...], sums: ClassSums | None, ap_of: dict[int, float], shortcuts: list[Shortcut]
 ) -> pa.Table:
-    """Return one row per class that is true of an image, or has maps; schema PER_CLASS."""
+    """Return one row per class that is true of an image, or has maps; schema PER_CLASS_SCHEMA."""
     rows: dict[int, dict[str, object]] = {}
-    for row in rows_of(BY_CLASS, [str(path)]):
+    for row in _query(BY_CLASS, [str(path)]):
         rows[row["class_id"]] = row
     for class_id, ap in ap_of.items():
         rows.setdefault(class_id, {})["ap"] = ap
@@ -77,17 +73,17 @@ def class_rows(
         {"images": 0, "correct": 0, "num_maps": 0, **row, "class_id": class_id, "class_name": names[class_id]}
         for class_id, row in sorted(rows.items())
     ]
-    return pa.Table.from_pylist(complete, schema=PER_CLASS)
+    return pa.Table.from_pylist(complete, schema=PER_CLASS_SCHEMA)
 
 
 def look_first(path: Path, number: int) -> list[dict[str, object]]:
     """Return the images that a person should look at first, see `cam_ops.metrics.signals.doubt`."""
-    return rows_of(LOOK_FIRST, [str(path), number])
+    return _query(LOOK_FIRST, [str(path), number])
 
 
 def signal_summary(path: Path, whole_image: float) -> dict[str, object]:
     """Return quantiles of the label-free signals, and how many images have no box, or one that covers all."""
-    (counts,) = rows_of(SUMMARY, [whole_image, str(path)])
+    (counts,) = _query(SUMMARY, [whole_image, str(path)])
     return counts | _quantiles(path)
 
 
@@ -111,7 +107,7 @@ def _quantiles(path: Path) -> dict[str, dict[str, float | None]]:
     }
 
 
-def rows_of(query: str, values: list[object]) -> list[dict[str, Any]]:
+def _query(query: str, values: list[object]) -> list[dict[str, Any]]:
     """Return the rows of a query."""
     with open_database(num_threads=1) as database:  # one thread: means are added up in one order
         rows: list[dict[str, Any]] = database.sql(query, params=values).to_arrow_table().to_pylist()

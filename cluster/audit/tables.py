@@ -1,8 +1,8 @@
-"""The tables of an audit: their Arrow schemas."""
+"""The tables of an audit: their Arrow schemas. `cluster.audit.files` and `parts` say in which files they are."""
 
 import pyarrow as pa
 
-PER_IMAGE = pa.schema(
+PER_IMAGE_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("shard", pa.int32(), nullable=False),
@@ -34,12 +34,13 @@ PER_IMAGE = pa.schema(
         pa.field("attention", pa.float32()),
     ]
 )
-"""One row per planned image; what is not known is null. `excluded` says why an image is in no localization figure.
+"""One row per planned image, made in `cluster.audit.rows`; what is not known is null.
 
-`truth_digest` is the same number where two truths say the same of an image's boxes and size.
+`excluded` says why an image is in no localization figure. `truth_digest` is the same number where two truths say the
+same of an image's boxes and size.
 """
 
-DETECTIONS = pa.schema(
+DETECTIONS_SCHEMA = pa.schema(
     [
         pa.field("class_id", pa.int32(), nullable=False),
         pa.field("seed", pa.uint64(), nullable=False),
@@ -49,9 +50,12 @@ DETECTIONS = pa.schema(
         pa.field("num_truth", pa.int32(), nullable=False),
     ]
 )
-"""For average precision, by image and class: a row for its true boxes, score null, then one for each detection."""
+"""For average precision, by image and class: a row for its true boxes, score null, then one for each detection.
 
-PER_CLASS = pa.schema(
+`seed` is that of the image's weights. Parts alone: no such table is left.
+"""
+
+PER_CLASS_SCHEMA = pa.schema(
     [
         pa.field("class_id", pa.int32(), nullable=False),
         pa.field("class_name", pa.string(), nullable=False),

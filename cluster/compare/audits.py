@@ -3,30 +3,22 @@
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cam_ops.arrays import F64
 from cam_ops.errors import StorageError
-from cluster.audit.files import PER_IMAGE, AuditFile, read_replicates
+from cluster.audit.files import PER_IMAGE_FILE, MetricsFile, read_per_image, read_replicates
+from cluster.audit.tables import PER_IMAGE_SCHEMA
 from cluster.compare.metrics import Difference, differences
 from cluster.compare.scratch import Rows, ScratchTables
 from cluster.compare.tables import NUM_EXAMPLES, class_name
-from cluster.runs.directory import RunDir
 from cluster.runs.record import Run
-from cluster.storage.parquet import stream
+from cluster.storage.files import Files
 
-ROWS_PER_BATCH = 2**16
 _AUDITED = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("true_class", pa.int32()),
-        ("excluded", pa.string()),
-        ("truth_area", pa.float32()),
-        ("truth_digest", pa.uint64()),
-        ("iou", pa.float32()),
-        ("correct", pa.bool_()),
-    ]
+    map(
+        PER_IMAGE_SCHEMA.field,
+        ("image_id", "true_class", "excluded", "truth_area", "truth_digest", "iou", "correct"),
+    )
 )
 
 
@@ -45,15 +37,15 @@ class AuditChanges:
 
 
 def audit_changes(
-    tables: ScratchTables, run_dirs: tuple[RunDir, RunDir], audits: tuple[AuditFile, AuditFile], run: Run
+    tables: ScratchTables, files: tuple[Files, Files], audits: tuple[MetricsFile, MetricsFile], run: Run
 ) -> AuditChanges:
     """Compare two audits; `run` knows the names of the classes. Raises StorageError for files that no audit wrote."""
-    for side, run_dir in zip("ab", run_dirs, strict=True):
-        _load_audited(tables, f"audited_{side}", run_dir)
+    for side, of_side in zip("ab", files, strict=True):
+        _load_audited(tables, f"audited_{side}", of_side)
     unpaired = _why_unpaired(tables)
     replicates: tuple[dict[str, F64], dict[str, F64]] = ({}, {})
     if unpaired is None:
-        replicates = read_replicates(run_dirs[0]), read_replicates(run_dirs[1])
+        replicates = read_replicates(files[0]), read_replicates(files[1])
     tables.execute(
         """
         CREATE TABLE verdicts AS SELECT image_id, a.true_class AS class_id, a.iou AS iou_a, b.iou AS iou_b,
@@ -77,25 +69,13 @@ def audit_changes(
     )
 
 
-def _load_audited(tables: ScratchTables, table: str, run_dir: RunDir) -> None:
+def _load_audited(tables: ScratchTables, table: str, files: Files) -> None:
     """Make a table of per_image.parquet; raises StorageError where it is no such file."""
     tables.create(table, _AUDITED)
-    where = run_dir.where(PER_IMAGE)
-    try:
-        with pq.ParquetFile(run_dir.open(PER_IMAGE)) as file:
-            found = file.schema_arrow
-            for field in _AUDITED:
-                if found.names.count(field.name) != 1 or found.field(field.name).type != field.type:
-                    raise StorageError(f"expected a column {field.name} of {field.type} in {where}; run `audit` again")
-            for batch in stream(file, ROWS_PER_BATCH, _AUDITED.names):
-                batch.validate(full=True)
-                if not pc.all(pc.is_finite(batch["iou"]), min_count=0).as_py():
-                    raise StorageError(f"an IoU in {where} is not finite; run `audit` again")
-                tables.insert(table, pa.Table.from_batches([batch]).select(_AUDITED.names))
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {where}: {error}; run `audit` again") from None
+    for rows in read_per_image(files, _AUDITED.names):
+        tables.insert(table, rows)
     if tables.row(f"SELECT count(*) <> count(DISTINCT image_id) AS twice FROM {table}")["twice"]:  # noqa: S608
-        raise StorageError(f"an image is twice in {where}; run `audit` again")
+        raise StorageError(f"an image is twice in {files.where(PER_IMAGE_FILE)}; run `audit` again")
 
 
 def _why_unpaired(tables: ScratchTables) -> str | None:

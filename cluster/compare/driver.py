@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cam_ops.errors import UsageError
-from cluster.audit.files import AuditFile, read_audit
+from cluster.audit.files import MetricsFile, audit_files, read_metrics
 from cluster.compare.audits import AuditChanges, audit_changes
 from cluster.compare.scratch import scratch_tables
 from cluster.compare.tables import TableChanges, load_tables, table_changes
@@ -28,7 +28,9 @@ class Comparison:
 def compare(a_dir: RunDir, b_dir: RunDir) -> Comparison:
     """Compare two runs; raises StorageError where one is none, or is damaged, UsageError if they share no image."""
     a, b = existing_run(a_dir), existing_run(b_dir)
-    a_audit, b_audit = (read_audit(at, run.request.fingerprint()) for at, run in ((a_dir, a), (b_dir, b)))
+    a_files, b_files = audit_files(a_dir), audit_files(b_dir)
+    a_audit = read_metrics(a_files, a.request.fingerprint())
+    b_audit = read_metrics(b_files, b.request.fingerprint())
     settings, incomplete, audit = changed_fields(a, b), {}, None
     with scratch_tables() as tables:
         for side, run_dir, run in (("a", a_dir, a), ("b", b_dir, b)):
@@ -44,7 +46,7 @@ def compare(a_dir: RunDir, b_dir: RunDir) -> Comparison:
             )
         if a_audit and b_audit:
             settings |= _changed_settings(a_audit, b_audit)
-            audit = audit_changes(tables, (a_dir, b_dir), (a_audit, b_audit), a)
+            audit = audit_changes(tables, (a_files, b_files), (a_audit, b_audit), a)
     return Comparison(
         a=a_dir.root,
         b=b_dir.root,
@@ -56,7 +58,7 @@ def compare(a_dir: RunDir, b_dir: RunDir) -> Comparison:
     )
 
 
-def _changed_settings(a: AuditFile, b: AuditFile) -> dict[str, tuple[str, str]]:
+def _changed_settings(a: MetricsFile, b: MetricsFile) -> dict[str, tuple[str, str]]:
     was, now = a.settings, b.settings
     different = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
     return {f"audit.{name}": (str(was.get(name)), str(now.get(name))) for name in different}

@@ -7,7 +7,7 @@ import numpy as np
 
 from cam_ops.arrays import F64
 from cam_ops.metrics.bootstrap import TAILS
-from cluster.audit.files import AuditFile, Metric
+from cluster.audit.files import Metric, MetricsFile
 
 DECIMALS = 9  # of a difference: 1.2 - 2.2 is to be -1
 
@@ -29,7 +29,7 @@ class Difference:
 
 
 def differences(
-    a: AuditFile, b: AuditFile, replicates: tuple[dict[str, F64], dict[str, F64]], unpaired: str | None
+    a: MetricsFile, b: MetricsFile, replicates: tuple[dict[str, F64], dict[str, F64]], unpaired: str | None
 ) -> list[Difference]:
     """Return how each metric differs, in the order of A, then those of B alone; `unpaired` says why not to pair."""
     found = []

@@ -158,6 +158,6 @@ def _problem(database: duckdb.DuckDBPyConnection, query: str) -> Problem:
     return Problem(count=count, examples=tuple(shown_example(text) for (text,) in examples))
 
 
-def part_of(database: duckdb.DuckDBPyConnection, table: str, first: int, end: int) -> pa.Table:
+def rows_between(database: duckdb.DuckDBPyConnection, table: str, first: int, end: int) -> pa.Table:
     """Return the rows of `images` or `found` whose place is from `first` on and before `end`, in order."""
     return database.sql(PARTS[table], params=[first, end]).to_arrow_table()

@@ -26,10 +26,11 @@ from cluster.storage.files import Files
 from cluster.storage.parquet import encode, read_row_group
 from cluster.storage.scratch import load, open_database
 from cluster.truth.classes import FindClasses, class_finder
-from cluster.truth.matching import PLANNED, Matching, match, part_of, planned_images
+from cluster.truth.matching import PLANNED, Matching, match, planned_images, rows_between
 from cluster.truth.problems import Problem, Problems, shown_example
 from cluster.truth.rows import TRUTH, ClassOf, truth_rows
 
+TRUTH_FOLDER = "truth"
 DOCUMENT = {"schema_version": SCHEMA_VERSION, "table": "truth"}
 
 PROBLEMS = {
@@ -78,8 +79,8 @@ class TruthReport:
 
 
 def part_name(part: int) -> str:
-    """Return the name of a part of the truth, below the audit's folder."""
-    return f"truth/part-{part:05d}.parquet"
+    """Return the name of a part of the truth, below the folder that it was prepared for."""
+    return f"{TRUTH_FOLDER}/part-{part:05d}.parquet"
 
 
 def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_files: Files) -> TruthReport:
@@ -102,7 +103,7 @@ def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_files: Fil
         shares_classes = False
         part_size = SHARDS_PER_PART * run.plan.shard_size
         for part, first in enumerate(range(0, run.plan.num_images, part_size)):
-            images, found = (part_of(database, table, first, first + part_size) for table in ("images", "found"))
+            images, found = (rows_between(database, table, first, first + part_size) for table in ("images", "found"))
             made = truth_rows(images, found, source.frame, class_of)
             problems.add(made.problems)
             shares_classes |= made.shares_classes
