@@ -1,4 +1,4 @@
-"""What `cluster.sources` says of itself: a new kind is one file, and a line in a tuple.
+"""What `cluster.sources` and `cluster.formats` say of themselves: a new kind is one file, and a line in a tuple.
 
 It is done to a copy of the program, whose own commands then know the kind.
 """
@@ -49,6 +49,29 @@ def _decode(content):
     return np.frombuffer(content, np.uint8).reshape(32, 32, 3)
 '''
 
+CORNERS = '''
+"""A text file of lines `IMAGE x0 y0 x1 y1 CLASS`, pixels whose ends are inside, counted from 0."""
+
+from cluster.formats.entries import Entry, batches_of
+from cluster.formats.files import is_file, lines_of, reading
+from cluster.formats.format import Format
+
+
+def _entries(path):
+    with reading(path, "lines of corners"):
+        for _, line in lines_of(path):
+            image, *corners, word = line.split()
+            yield Entry(image=image, box=tuple(map(float, corners)), word=word)
+
+
+CORNERS = Format(
+    name="corners",
+    frame="inclusive",
+    recognise=lambda path: is_file(path, ".corners"),
+    read=lambda path, masks: batches_of(_entries(path)),
+)
+'''
+
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
@@ -87,3 +110,21 @@ def test_a_new_kind_of_source_is_a_file_and_a_line(program: Path, tmp_path: Path
     assert [row["class_id"] for row in table_rows(out, "heatmaps")] == [1, 0]
     wrong = Command("label", "--images", tmp_path, "--labels", "lines", "--out", out, *TINY, cwd=program)
     assert (wrong.code, "--labels lines needs --images FILE.lines" in wrong.result["error"]) == (2, True)
+
+
+def test_a_new_annotation_format_is_a_file_and_a_line(program: Path, pictures: Path, tmp_path: Path) -> None:
+    add(program, "formats", "corners", CORNERS, "detect", "FORMATS: tuple[Format, ...]")
+    out, truth = tmp_path / "run", tmp_path / "boxes.corners"
+    assert Command("label", "--images", pictures, "--out", out, "--executor", "inline", *TINY).code == 0
+    truth.write_text("rings/00.png 10 5 29 14 1\n")
+    (tmp_path / "boxes.csv").write_text("image,x0,y0,x1,y1,class\nrings/00.png,10,5,30,15,1\n")
+    added = Command("audit", out, "--truth", truth, "--executor", "inline", cwd=program)
+    assert added.code == 0, added.err
+    assert "truth: corners, 1 images, 1 boxes; 1 matched by path" in added.err
+    said = [row["truth_digest"] for row in table_rows(out / "audit", "per_image.parquet")]
+    assert Command("audit", out, "--truth", tmp_path / "boxes.csv", "--executor", "inline").code == 0
+    assert said == [row["truth_digest"] for row in table_rows(out / "audit", "per_image.parquet")]
+    assert len(set(said)) > 1
+    flags = ["--truth", pictures / "rings" / "00.png", "--truth-format", "corners", "--executor", "inline"]
+    named = Command("audit", out, *flags, cwd=program)
+    assert (named.code, "as lines of corners" in named.result["error"]) == (2, True), named.err
