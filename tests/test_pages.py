@@ -67,7 +67,7 @@ def test_each_method_has_its_formula_and_its_cost_and_each_kind_of_head_its_row(
 
 def test_the_truth_page_has_each_format_and_each_problem() -> None:
     page = text_of("truth")
-    assert first_cells(page) == set(FORMATS) | set(PROBLEMS)
+    assert first_cells(page) == {known.name for known in FORMATS} | set(PROBLEMS)
 
 
 def test_the_conventions_of_the_truth_page_are_one_box() -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from PIL import Image
 
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.tables import IMAGES, LABELLED, with_metadata
+from cluster.formats.detect import open_truth
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
 from cluster.runs.plan import write_plan
@@ -530,6 +531,37 @@ def test_what_is_no_truth_of_this_run_is_refused(planner: Planner, tmp_path: Pat
     assert "--truth expects a local file" in refusal(planner, {"1.jpg": (40, 20, None)}, "s3://bucket/boxes.csv")
     assert "expects a folder" in refusal(planner, {"1.jpg": (40, 20, None)}, table, truth_format="voc")
     assert not (tmp_path / "run" / "audit").exists()
+
+
+def test_what_several_formats_recognise_is_of_the_first(tmp_path: Path) -> None:
+    """In a folder with files of all formats, each in turn is removed."""
+
+    def format_of_folder() -> str:
+        return open_truth(str(tmp_path / "all"), "auto", None).format
+
+    all_files = {
+        "wsol": "image_ids.txt",
+        "yolo": "classes.txt",
+        "tar": "x.tar",
+        "table": "boxes.csv",
+        "voc": "deep/1.xml",
+        "yolo by its files": "deep/1.txt",
+        "masks": "deep/1.png",
+    }
+    for name in all_files.values():
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).touch()
+    (tmp_path / "all" / "boxes.json").touch()  # a format of single files
+    for kind, name in all_files.items():
+        assert format_of_folder() == kind.partition(" ")[0]
+        (tmp_path / "all" / name).unlink()
+    with pytest.raises(UsageError, match="cannot tell the format"):
+        format_of_folder()
+
+
+def test_the_flag_takes_the_name_of_each_format() -> None:
+    words = {"auto", "coco", "voc", "yolo", "loc", "wsol", "table", "table-inclusive", "tar", "masks"}
+    assert set(get_args(get_type_hints(TruthConfig)["truth_format"])) == words
 
 
 def test_an_interrupt_during_a_query_is_one(interruptible: None) -> None:

@@ -1,8 +1,9 @@
 """Annotation formats, a file each: read for `--truth`. Its coordinate convention stands in its docstring.
 
+* `format`: what a format is
+* `detect`: which format a truth has
 * `entries`: what annotations say, whatever their format
 * `files`: open a file of annotations: bounded, its errors as one sentence
-* `detect`: which format a truth has
 * `coco`: COCO instances
 * `pascal_voc`: Pascal VOC XML
 * `yolo`: YOLO text files
@@ -11,4 +12,12 @@
 * `table`: CSV or Parquet, a box a row
 * `tar`: boxes in WebDataset's tar files
 * `masks`: masks as PNG
+* `mask_pixels`: the pixels of such masks
+
+To add a format, write its file, which ends in a record::
+
+    LINES = Format(name="lines", frame="inclusive", recognise=_recognise, read=_read)
+
+and give it a line in `detect.FORMATS`, before the formats that recognise its files too. `--truth-format` then takes its
+name, and its `frame` is what brings its boxes into the run's. What writes a format stands beside what reads it.
 """

@@ -7,8 +7,9 @@ which the instances of COCO's own training set fit.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cluster.formats.entries import Corners, Entry, size_of
-from cluster.formats.files import parsed, read_bounded, reading
+from cluster.formats.entries import Corners, Entry, batches_of, size_of
+from cluster.formats.files import is_file, parsed, read_bounded, reading
+from cluster.formats.format import Format
 
 MAX_COCO_BYTES = 512 * 2**20
 
@@ -42,8 +43,8 @@ class _Coco:
     categories: list[_Category] = field(default_factory=list)
 
 
-def coco(path: str) -> Iterator[Entry]:
-    """Read a COCO file of instances; boxes are ``[x, y, width, height]``. Segmentations are left out."""
+def _entries(path: str) -> Iterator[Entry]:
+    """Read a COCO file of instances. Segmentations are left out."""
     with reading(path, "COCO JSON"):
         document = parsed(_Coco, read_bounded(path, MAX_COCO_BYTES))
     word_of = {category.id: category.name for category in document.categories}
@@ -59,3 +60,11 @@ def coco(path: str) -> Iterator[Entry]:
                 word=None if annotation.category_id is None else word_of.get(annotation.category_id),
                 crowd=annotation.iscrowd != 0,
             )
+
+
+COCO = Format(
+    name="coco",
+    frame="half-open",
+    recognise=lambda path: is_file(path, ".json"),
+    read=lambda path, masks: batches_of(_entries(path)),
+)

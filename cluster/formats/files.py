@@ -45,6 +45,11 @@ def read_bounded(path: str | Path, max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
+def is_file(path: str, suffixes: str | tuple[str, ...]) -> bool:
+    """Say whether there is something with such a suffix that is no folder."""
+    return path.lower().endswith(suffixes) and os.path.exists(path) and not os.path.isdir(path)
+
+
 def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield each line of a text file that is not blank, with its number from 1, without blanks around it.
 

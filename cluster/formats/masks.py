@@ -1,46 +1,25 @@
-"""Masks of true objects: a PNG a picture, read as wsolevaluation does."""
+"""Masks of true objects: a PNG a picture, which covers the whole of it at any size; no boxes."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import cv2
-import numpy as np
-
-from cam_ops.arrays import U8
-from cam_ops.errors import BadImage
-from cam_ops.metrics.wsol import IGNORED, INSIDE
-from cam_ops.pictures.decode import decode
-from cluster.formats.entries import Entry
+from cluster.formats.entries import Entry, batches_of
 from cluster.formats.files import files_below, reading
+from cluster.formats.format import Format
 
 
-def read_mask(masks: list[str], ignore: str | None, side: int) -> U8:
-    """Return the union of instance masks, uint8 (side, side): 1 inside, IGNORED where only the other mask is, else 0.
-
-    Each is read in grey, resized to the nearest pixel, and inside where above 0.5. Raises BadImage.
-    """
-    inside_SS = np.zeros((side, side), np.bool_)
-    for path in masks:
-        inside_SS |= _read(path, side)
-    mask_SS = np.where(inside_SS, INSIDE, 0).astype(np.uint8)
-    if ignore:
-        mask_SS[_read(ignore, side) & ~inside_SS] = IGNORED
-    return mask_SS
-
-
-def _read(path: str, side: int) -> np.ndarray:
-    try:
-        pixels_HW3 = decode(Path(path).read_bytes())
-    except (OSError, BadImage) as error:
-        raise BadImage("mask unreadable", f"cannot read the mask {path}: {error}") from None
-    grey_HW = cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return cv2.resize(grey_HW, (side, side), interpolation=cv2.INTER_NEAREST) > 0.5
-
-
-def masks(folder: str) -> Iterator[Entry]:
+def _entries(folder: str) -> Iterator[Entry]:
     """Read the names of ``NAME.png`` files: each is the mask of the image NAME."""
     with reading(folder, "a folder of masks"):
         for name, path in files_below(folder, ".png"):
             with reading(repr(path), "a mask", "rename it to a name in UTF-8"):
                 path.encode()
             yield Entry(image=name[: -len(".png")], mask=path)
+
+
+MASKS = Format(
+    name="masks",
+    frame="half-open",  # of no box
+    is_folder=True,
+    suffix=".png",
+    read=lambda path, masks: batches_of(_entries(path)),
+)

@@ -7,13 +7,14 @@ from xml.etree.ElementTree import ParseError  # the exception alone
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from cluster.formats.entries import VOC_CORNERS, Entry, size_of
+from cluster.formats.entries import VOC_CORNERS, Entry, batches_of, size_of
 from cluster.formats.files import files_below, read_bounded, reading
+from cluster.formats.format import Format
 
 MAX_XML_BYTES = 4 * 2**20
 
 
-def voc(folder: str) -> Iterator[Entry]:
+def _entries(folder: str) -> Iterator[Entry]:
     """Read ``NAME.xml`` files as entries of the image NAME; what they say of file names is left out.
 
     Documents with a DTD, and so with entities, are refused.
@@ -45,3 +46,12 @@ def _number(element: Any, path: str, default: str | None = None) -> float:
     if text is None:
         raise ValueError(f"an object has no {path}")
     return float(text)
+
+
+VOC = Format(
+    name="voc",
+    frame="from-1",
+    is_folder=True,
+    suffix=".xml",
+    read=lambda path, masks: batches_of(_entries(path)),
+)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from cam_ops.tables import CORNERS
 from cluster.formats.entries import ENTRIES, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS
-from cluster.formats.files import reading
+from cluster.formats.files import is_file, reading
+from cluster.formats.format import Format
 from cluster.storage.parquet import stream
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -19,20 +20,20 @@ IMAGE = ("image_id", "image")
 CLASS = ("class", "class_name", "class_id", "label")
 
 
-def table(path: str) -> Iterator[pa.RecordBatch]:
+def _read(path: str) -> Iterator[pa.RecordBatch]:
     """Read a CSV or Parquet file, or all of a folder, a box a row; batches of schema ENTRIES.
 
     Columns are one of `IMAGE`, the `CORNERS` or `VOC_CORNERS`, and as the author likes one of `CLASS`, and `width` with
     `height`; others are left out. Of several for the same the first named here is taken. A row without corners names an
     image without boxes.
     """
-    for file in table_files(path):
+    for file in _files(path):
         with reading(file, "a table of boxes"):
             parquet = file.lower().endswith(".parquet")
             yield from (_parquet_entries(file) if parquet else _csv_entries(file))
 
 
-def table_files(path: str) -> list[str]:
+def _files(path: str) -> list[str]:
     """Return the files of a table: the path itself, or those in the folder."""
     if not os.path.isdir(path):
         return [path]
@@ -102,3 +103,23 @@ def _entries_of(batch: pa.RecordBatch, columns: dict[str, str]) -> pa.RecordBatc
         given |= {name: pc.if_else(fits, given[name], None) for name in ("width", "height")}
     arrays = [given.get(field.name, pa.nulls(len(batch), field.type)) for field in ENTRIES]
     return pa.record_batch(arrays, schema=ENTRIES)
+
+
+def _recognise(path: str) -> bool:
+    if not os.path.isdir(path):
+        return is_file(path, TABLE_SUFFIXES)
+    with reading(path, "a folder"):
+        return bool(_files(path))
+
+
+TABLE = Format(
+    name="table",
+    frame="half-open",
+    recognise=_recognise,
+    read=lambda path, masks: _read(path),
+)
+TABLE_INCLUSIVE = Format(
+    name="table-inclusive",  # it looks like the other, and must be asked for
+    frame="inclusive",
+    read=lambda path, masks: _read(path),
+)

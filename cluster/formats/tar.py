@@ -1,4 +1,4 @@
-"""Boxes in WebDataset's tar files: the member KEY.json beside a picture, or its class in KEY.cls."""
+"""Boxes in WebDataset's tar files: in the member KEY.json beside a picture, pixels whose ends are outside."""
 
 import glob
 import os
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
-from cluster.formats.entries import Corners, Entry
+from cluster.formats.entries import Corners, Entry, batches_of
 from cluster.formats.files import parsed, reading
+from cluster.formats.format import Format
 from cluster.sources.listing import image_id_of
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.sources.tars import LABEL, MAX_LABEL_BYTES, NOTES, SUFFIX, WILDCARDS, WINDOW_BYTES, named_members
@@ -22,13 +23,13 @@ class _Notes:
     class_id: int | str | None = None
 
 
-def tar(address: str) -> Iterator[Entry]:
+def _entries(address: str) -> Iterator[Entry]:
     """Read the samples of tar files: `boxes` and `class_id` of ``KEY.json``, else the class in ``KEY.cls``.
 
     The address is a file, a folder of files, or has wildcards in its last part. A sample is called by its file and key,
     as its picture is.
     """
-    for path in tar_paths(address):
+    for path in _paths(address):
         with reading(path, "a tar file", "make it anew"), open(path, "rb", buffering=0) as file:
             descriptor = file.fileno()
             read_at = windowed(partial(_pread, descriptor), WINDOW_BYTES)
@@ -42,7 +43,7 @@ def _pread(descriptor: int, offset: int, size: int) -> bytes:
     return os.pread(descriptor, size, offset)
 
 
-def tar_paths(address: str) -> list[str]:
+def _paths(address: str) -> list[str]:
     """Return the tar files that an address means, none where there are none."""
     folder, pattern = os.path.split(address)
     if os.path.isdir(address):
@@ -70,3 +71,11 @@ def _content(read_at: ReadAt, name: str, member: Member, max_bytes: int) -> byte
     if member.size > max_bytes:
         raise ValueError(f"its member {name[:200]!r} has {member.size} bytes, at most {max_bytes} are read")
     return read_at(member.offset, member.size)
+
+
+TAR = Format(
+    name="tar",
+    frame="half-open",
+    recognise=lambda path: bool(_paths(path)) if os.path.isdir(path) else path.lower().endswith(SUFFIX),
+    read=lambda path, masks: batches_of(_entries(path)),
+)

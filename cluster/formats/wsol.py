@@ -3,18 +3,19 @@
 import os
 from collections.abc import Iterator
 
-from cluster.formats.entries import Entry, size_of
+from cluster.formats.entries import Entry, batches_of, size_of
 from cluster.formats.files import lines_of, path_below, reading
+from cluster.formats.format import Format
 
-WSOL = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
+FILES = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
 
 
-def wsol(folder: str, masks: str) -> Iterator[Entry]:
+def _entries(folder: str, masks: str) -> Iterator[Entry]:
     """Read wsolevaluation's metadata: images, their classes and sizes, and boxes or masks, of those files that exist.
 
     Lines of `localization.txt` are ``image,x0,y0,x1,y1``, or ``image,mask`` or ``image,mask,ignore`` below `masks`.
     """
-    for name in WSOL:
+    for name in FILES:
         path = os.path.join(folder, name)
         if os.path.exists(path):
             with reading(path, "wsolevaluation's metadata"):
@@ -47,3 +48,12 @@ def _cells(line: str, num_cells: int) -> list[str]:
     if len(cells) < num_cells:
         raise ValueError(f"expected {num_cells} cells, found {line[:200]!r}")
     return [cell.strip() for cell in cells]
+
+
+WSOL = Format(
+    name="wsol",
+    frame="inclusive",
+    is_folder=True,
+    recognise=lambda path: any(os.path.exists(os.path.join(path, name)) for name in FILES),
+    read=lambda path, masks: batches_of(_entries(path, masks)),
+)

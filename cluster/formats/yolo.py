@@ -1,4 +1,4 @@
-"""YOLO: a text file a picture, fractions of its width and height."""
+"""YOLO: a text file a picture, lines ``class x y width height``, the centre and size as fractions of the picture's."""
 
 import os
 import re
@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from cluster.formats.entries import Entry
+from cluster.formats.entries import Entry, batches_of
 from cluster.formats.files import files_below, lines_of, read_bounded, reading
+from cluster.formats.format import Format
 from cluster.process.console import say
 
 MAX_NAMES_BYTES = 2**20
@@ -17,8 +18,8 @@ YOLO_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names
 YOLO_LABELS = "labels"
 
 
-def yolo(folder: str) -> Iterator[Entry]:
-    """Read ``NAME.txt`` files of lines ``class x y width height``, centre and size, as entries of the image NAME.
+def _entries(folder: str) -> Iterator[Entry]:
+    """Read ``NAME.txt`` files as entries of the image NAME.
 
     A line with more corners is a polygon, its box is taken. Below `folder`, those below its ``labels`` are taken if it
     has such. Classes are called by the names in one of `YOLO_NAMES`, there or up to two folders above, else by their
@@ -80,3 +81,13 @@ def _plain_yaml(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"it is no YAML: {error}") from None
+
+
+YOLO = Format(
+    name="yolo",
+    frame="fractions",
+    is_folder=True,
+    recognise=lambda path: any(os.path.exists(os.path.join(path, name)) for name in (YOLO_LABELS, *YOLO_NAMES)),
+    suffix=".txt",
+    read=lambda path, masks: batches_of(_entries(path)),
+)

@@ -16,10 +16,8 @@ from cam_ops.settings import (
     PrecisionChoice,
 )
 from cluster.executors.choose import ExecutorName, check_execution
-from cluster.sources.kinds import source_address
-from cluster.sources.labels import OWN
-from cluster.sources.manifest import is_manifest
-from cluster.sources.tars import is_tars
+from cluster.sources.kinds import OWN_LABELS, kind_of, source_address
+from cluster.sources.source import Source
 from cluster.storage.options import StorageOptions, parse_options
 
 BATCH_LIMIT, SHARD_LIMIT = 2**14, 2**20  # images; a shard's rows are in memory
@@ -99,12 +97,12 @@ class LabelConfig:
         if self.calibration is not None and (own_maps or self.boxes != BoxConfig()):
             raise UsageError("--calibration brings its own --threshold, --normalise and --components; give either")
         check_execution(self.executor, self.replicas, self.shard_timeout)
-        own = _own_labels(self.images)
-        if self.labels in OWN and self.labels != own:
-            needed = {"manifest": "FILE.parquet or FILE.csv", "tar": "FILE.tar"}[self.labels]
+        kind = kind_of(source_address(self.images))
+        if self.labels in OWN_LABELS and self.labels != _own_word(kind):
+            needed = OWN_LABELS[self.labels].needed
             raise UsageError(f"--labels {self.labels} needs --images {needed}, got {self.images}")
-        if self.labels == "folder" and own == "tar":
-            raise UsageError("--labels folder: tar files are no folders; give --labels tar (members cls) or FILE.csv")
+        if self.labels == "folder" and kind.no_folders:
+            raise UsageError(f"--labels folder: {kind.no_folders}")
         parse_options(self.storage_options)
         choice = parse_class_choice(self.wanted_classes)
         if choice.label and self.label_source == "none":
@@ -113,7 +111,7 @@ class LabelConfig:
     @property
     def label_source(self) -> str:
         """--labels, or its default."""
-        return self.labels or _own_labels(self.images)
+        return self.labels or _own_word(kind_of(source_address(self.images)))
 
     @property
     def options(self) -> StorageOptions:
@@ -126,7 +124,6 @@ class LabelConfig:
         return self.classes or ("top1" if self.label_source == "none" else "label")
 
 
-def _own_labels(images: str) -> str:
+def _own_word(kind: Source) -> str:
     """Return the word for a source's own labels, none where its kind has none."""
-    address = source_address(images)
-    return "manifest" if is_manifest(address) else "tar" if is_tars(address) else "none"
+    return kind.own_labels.word if kind.own_labels else "none"

@@ -24,8 +24,8 @@ from cluster.runs.plan import Plan, auto_batch_size, auto_shard_size, write_plan
 from cluster.runs.record import Run, config_document
 from cluster.runs.request import Request
 from cluster.runs.resume import begin
-from cluster.sources.kinds import open_listing
-from cluster.sources.labels import OWN, LabelsOf, find_labels, label_images, labels_digest
+from cluster.sources.kinds import OWN_LABELS, open_listing
+from cluster.sources.labels import LabelsOf, find_labels, label_images, labels_digest
 from cluster.sources.listing import Listing
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
@@ -160,12 +160,12 @@ class Preparation:
 
 def _classes(config: LabelConfig, listing: Listing) -> str:
     """Return --classes, or its default, which may depend on whether a source has labels of its own."""
-    if config.label_source not in OWN or listing.has_labels:
+    own = OWN_LABELS.get(config.label_source)
+    if own is None or listing.has_labels:
         return config.wanted_classes
     if config.classes and parse_class_choice(config.classes).label:
         raise UsageError(
-            f"--classes {config.classes} needs labels, {config.images} has no "
-            f"{'column label' if config.label_source == 'manifest' else 'members cls'}; add them, or give --labels "
+            f"--classes {config.classes} needs labels, {config.images} has no {own.place}; add them, or give --labels "
             "folder or --labels FILE.csv"
         )
     return config.classes or "top1"

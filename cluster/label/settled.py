@@ -16,7 +16,8 @@ from cluster.label.config import LabelConfig
 from cluster.runs.calibration import calibrated
 from cluster.runs.record import Run, config_document
 from cluster.runs.request import Request
-from cluster.sources.labels import OWN, labels_digest
+from cluster.sources.kinds import OWN_LABELS
+from cluster.sources.labels import labels_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def settled_again(config: LabelConfig, run: Run) -> Settled:
     if config.model.class_names:
         names = read_class_names(Path(config.model.class_names)).names
     follows_labels = (
-        config.classes is None and config.label_source in OWN
+        config.classes is None and config.label_source in OWN_LABELS
     )  # whether there are any is known with the plan
     return Settled(
         network=Network(

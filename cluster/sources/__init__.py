@@ -1,13 +1,22 @@
 """The pictures of a dataset: list them once, read one later, possibly on another machine.
 
-* `kinds`: which kind of source an address is
+* `source`: what a kind of source is
+* `kinds`: which kind an address is
 * `listing`: images as a stream of record batches
 * `sorting`: sort a listing on disk
-* `folder`: pictures below a folder, here or on a store
+* `folder`: pictures below a folder
+* `prefix`: pictures below a folder on a store
 * `manifest`: what a Parquet or CSV file names
 * `tars`: pictures in WebDataset's tar files
 * `tar_members`: a tar file's headers, one after the other
 * `stl10`: STL10's binary files
 * `labels`: the class of each image
 * `reading`: the bytes of one image, and its decoder
+
+To add a kind of source, write its file, which ends in a record::
+
+    LISTS = Source(means=_is_list, check=_check, open=_open)
+
+and give it a line in `kinds.KINDS`, before the kinds that mean its addresses too. No other file asks for kinds: what
+`label` says and does of one is in its record.
 """

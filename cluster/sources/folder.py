@@ -1,10 +1,10 @@
-"""List the pictures below a folder, local or on an object store, by their suffix.
+"""A folder: the pictures below it, by their suffix.
 
 What is not entered is said once, with a count and an example.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -15,16 +15,28 @@ from cam_ops.tables import LISTING
 from cluster.process.console import shown
 from cluster.runs.names import RUN, plan_name
 from cluster.sources.listing import Remarks, image_id_of, remark, say_remarks
-from cluster.sources.sorting import ROWS_PER_BATCH
-from cluster.sources.tars import is_tars
-from cluster.storage.objects import list_objects
-from cluster.storage.options import StorageOptions
+from cluster.sources.sorting import ROWS_PER_BATCH, sorted_listing
+from cluster.sources.source import Source
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 CYCLE = "links lead back to a folder that they lie in, and are not followed"
 NOWHERE = "links lead nowhere or where this user may not look, and are left out"
 RUNS = "run directories of this program are not searched for pictures"
+
+Instead = Callable[[str, Iterable[str]], str]
+"""From a folder without pictures, and the names in it, to how else to give its files: `kinds` knows."""
+
+
+def folder_source(instead: Instead) -> Source:
+    """Return the kind of source that any path is."""
+    return Source(
+        means=lambda address: True,
+        check=lambda address, options: check_folder(address),
+        open=lambda address, limit, skip, options: sorted_listing(
+            address, _folder_batches(address, skip, instead), limit
+        ),
+    )
 
 
 def check_folder(address: str) -> None:
@@ -38,7 +50,7 @@ def check_folder(address: str) -> None:
         ) from None
 
 
-def folder_batches(address: str, skip: str) -> Iterator[pa.RecordBatch]:
+def _folder_batches(address: str, skip: str, instead: Instead) -> Iterator[pa.RecordBatch]:
     """Find the pictures below a folder, in no order; an id is the path below the folder, with `/`.
 
     Links to folders are followed, but for those that lead back to where they lie. The directory `skip`, an absolute
@@ -49,39 +61,10 @@ def folder_batches(address: str, skip: str) -> Iterator[pa.RecordBatch]:
     remarks: Remarks = {}
     rows = ((image_id, Path(path).as_uri(), size) for image_id, path, size in _walk(address, skip, remarks))
     kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}, or STL10's binary files in it"
-    yield from _batched(rows, kinds, remarks, lambda: _tars_in(address, os.listdir(address)))
+    yield from batched(rows, kinds, remarks, lambda: instead(address, os.listdir(address)))
 
 
-def prefix_batches(address: str, skip: str, options: StorageOptions) -> Iterator[pa.RecordBatch]:
-    """Find the pictures below an address on an object store, in no order; an id is the key's rest.
-
-    Keys below the address `skip` and in run directories are left out. Raises StorageError if it cannot be listed or
-    holds no picture.
-    """
-    objects = list_objects(address, options)
-    names = {name for name, _ in objects if name.endswith((RUN, plan_name(0)))}
-    runs = tuple(sorted({at for at in map(_folder_of_run, names) if {at + RUN, at + plan_name(0)} <= names}))
-    remarks: Remarks = {}
-    for name in runs:
-        if f"{address}/{name}" != f"{skip}/":
-            remark(remarks, RUNS, shown(f"{address}/{name}"))
-    rows = (
-        (image_id_of(name), f"{address}/{name}", size)
-        for name, size in objects
-        if _is_named_as_picture(name.rpartition("/")[2])
-        and not f"{address}/{name}".startswith(f"{skip}/")
-        and not name.startswith(runs)
-    )
-    kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}"
-    yield from _batched(rows, kinds, remarks, lambda: _tars_in(address, [name for name, _ in objects]))
-
-
-def _folder_of_run(name: str) -> str:
-    """Return the part of a key before run.json or the first part of a plan, with its `/`."""
-    return name.removesuffix(RUN).removesuffix(plan_name(0))
-
-
-def _batched(
+def batched(
     rows: Iterator[tuple[str, str, int]], kinds: str, remarks: Remarks, hint: Callable[[], str]
 ) -> Iterator[pa.RecordBatch]:
     """Yield rows of id, uri and size in batches of schema LISTING, then say what was not entered.
@@ -96,12 +79,6 @@ def _batched(
     say_remarks("--images", remarks)
     if first:
         raise StorageError(f"expected {kinds}, found none; check --images{hint()}")
-
-
-def _tars_in(address: str, names: list[str]) -> str:
-    """Return how to read a folder's tar files, nothing where it has none."""
-    has_tars = any("/" not in name and is_tars(f"{address}/{name}") for name in names)
-    return f", or give its tar files, --images '{address}/*.tar'" if has_tars else ""
 
 
 def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, int]]:
@@ -128,7 +105,7 @@ def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, 
                             pending.append((entry.path, image_id + "/", (*way, target)))
                     elif entry.is_dir(follow_symlinks=False):
                         pending.append((entry.path, image_id + "/", (*way[:-1], os.path.join(way[-1], entry.name))))
-                    elif _is_named_as_picture(entry.name):
+                    elif is_named_as_picture(entry.name):
                         yield image_id, entry.path, _size(entry)
                     elif entry.is_symlink() and not os.path.exists(entry.path):
                         remark(remarks, NOWHERE, shown(entry.path))
@@ -144,7 +121,7 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _is_named_as_picture(name: str) -> bool:
+def is_named_as_picture(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith("._")  # macOS's notes on a picture, not one
 
 

@@ -1,29 +1,46 @@
-"""The kinds of source, and who lists which.
-
-Further kinds of source add a case to `open_listing`, and if need be a decoder to `source_reading.load_picture`.
-"""
+"""The kinds of source, and which of them an address is: the first in `KINDS` that means it."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from urllib.parse import unquote_to_bytes
 
 from cam_ops.errors import UsageError
-from cluster.sources.folder import check_folder, folder_batches, prefix_batches
-from cluster.sources.listing import Listing, listing_of
-from cluster.sources.manifest import is_manifest, open_manifest
-from cluster.sources.sorting import sorted_listing
-from cluster.sources.stl10 import holds_stl10, list_stl10
-from cluster.sources.tars import COMPRESSED_SUFFIXES, is_tars, open_tars
-from cluster.storage.objects import check_prefix, is_store, store_address, without_credentials
+from cluster.sources.folder import folder_source
+from cluster.sources.listing import Listing
+from cluster.sources.manifest import MANIFEST
+from cluster.sources.prefix import prefix_source
+from cluster.sources.source import Decoder, OwnLabels, Row, Source
+from cluster.sources.stl10 import STL10
+from cluster.sources.tars import TARS
+from cluster.storage.objects import is_store, store_address, without_credentials
 from cluster.storage.options import NO_OPTIONS, StorageOptions
+
+
+def _instead(folder: str, names: Iterable[str]) -> str:
+    """Say how to give files in a folder without pictures, nothing where no kind means one of them."""
+    files = [f"{folder}/{name}" for name in names if "/" not in name]
+    found = (kind for kind in KINDS if kind.inside and any(map(kind.means, files)))
+    return "".join(f", or give {kind.inside.format(folder)}" for kind in found)
+
+
+KINDS: tuple[Source, ...] = (
+    MANIFEST,
+    TARS,
+    prefix_source(_instead),
+    STL10,
+    folder_source(_instead),  # any path
+)
+OWN_LABELS: dict[str, OwnLabels] = {kind.own_labels.word: kind.own_labels for kind in KINDS if kind.own_labels}
 
 
 def source_address(text: str) -> str:
     """Return the absolute path that a path or file:// URI means; s3:// and gs:// addresses as they are."""
     if not text:
         raise UsageError("--images expects a folder, a manifest or tar files, got an empty text")
-    if text.lower().endswith(COMPRESSED_SUFFIXES):
-        raise UsageError(f"--images {text}: of a compressed tar file no picture can be read alone; unpack it to a .tar")
+    for kind in KINDS:
+        if why := kind.refusal(text):
+            raise UsageError(f"--images {text}: {why}")
     if is_store(text):
         return store_address(text, "--images")
     if text.startswith("file://"):
@@ -36,28 +53,23 @@ def source_address(text: str) -> str:
     return os.path.abspath(os.path.expanduser(text))
 
 
+def kind_of(address: str) -> Source:
+    """Return the kind of source that an address is."""
+    return next(kind for kind in KINDS if kind.means(address))
+
+
 def check_source(address: str, options: StorageOptions) -> None:
-    """Raise StorageError unless the source can be reached from here; the plan stands for a manifest."""
-    if is_manifest(address):
-        return
-    if is_tars(address):
-        address = os.path.dirname(address)
-    if is_store(address):
-        check_prefix(address, options)
-    else:
-        check_folder(address)
+    """Raise StorageError unless the source can be reached from here."""
+    kind_of(address).check(address, options)
 
 
 def open_listing(
     address: str, limit: int | None, skip: str = "", options: StorageOptions = NO_OPTIONS
 ) -> AbstractContextManager[Listing]:
-    """List a source: the first `limit` images that a manifest names, or that tar files or a folder hold."""
-    if is_manifest(address):
-        return open_manifest(address, limit, options=options)
-    if is_tars(address):
-        return open_tars(address, limit, options)
-    if is_store(address):
-        return sorted_listing(address, prefix_batches(address, skip, options), limit)
-    if holds_stl10(address):
-        return nullcontext(listing_of(list_stl10(address, limit)))
-    return sorted_listing(address, folder_batches(address, skip), limit)
+    """List a source: the first `limit` images that it has, but for a run at the address `skip` below it."""
+    return kind_of(address).open(address, limit, skip, options)
+
+
+def decoder_of(row: Row) -> Decoder | None:
+    """Return what decodes a planned image where the usual decoder does not."""
+    return next((decoder for kind in KINDS if (decoder := kind.decoder(row))), None)

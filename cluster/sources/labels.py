@@ -13,10 +13,11 @@ from cam_ops.classes import ClassList
 from cam_ops.errors import UsageError
 from cam_ops.tables import LABELLED, LISTING
 from cluster.process.console import shown
+from cluster.sources.kinds import OWN_LABELS
 from cluster.sources.listing import Listing
+from cluster.sources.source import OwnLabels
 
-OWN = ("manifest", "tar")  # the source's own words, `Listing`'s column label
-WORDS = ("none", "folder", *OWN)
+WORDS = ("none", "folder", *OWN_LABELS)
 
 LabelsOf = Callable[[pa.RecordBatch], pa.Array]
 """From a batch of a listing to the class of each image, int32, null where it has none."""
@@ -46,12 +47,13 @@ def find_labels(listing: Listing, spec: str, classes: ClassList, say: Callable[[
 
     Raises UsageError where folders or labels cannot be matched.
     """
-    if spec == "none" or (spec in OWN and not listing.has_labels):
+    own = OWN_LABELS.get(spec)
+    if spec == "none" or (own and not listing.has_labels):
         return lambda batch: pa.nulls(len(batch), pa.int32())
     if spec == "folder":
         return _folder_labels(listing, classes, say)
-    if spec in OWN:
-        return _own_labels(listing, spec, classes, say)
+    if own:
+        return _own_labels(listing, own, classes, say)
     return _csv_labels(listing, spec, classes, say)
 
 
@@ -70,13 +72,12 @@ def _count_words(listing: Listing, words_of: LabelsOf) -> Counter[str]:
     return counts
 
 
-def _own_labels(listing: Listing, spec: str, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
+def _own_labels(listing: Listing, own: OwnLabels, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
     counts = _count_words(listing, _own_word)
-    class_of = {word: _find(word, spec, classes, listing) for word in counts if word.strip()}
+    class_of = {word: _find(word, own, classes, listing) for word in counts if word.strip()}
     if not class_of:
-        empty = "the manifest's column label is" if spec == "manifest" else "the members cls of the tar files are"
-        raise UsageError(f"{empty} empty; fill it, or give --labels none")
-    say(f"labels: {sum(counts[word] for word in class_of)} of {listing.num_images} images, from the {spec}")
+        raise UsageError(f"{own.subject} empty; fill it, or give --labels none")
+    say(f"labels: {sum(counts[word] for word in class_of)} of {listing.num_images} images, from the {own.word}")
     return _by_word(_own_word, class_of)
 
 
@@ -84,25 +85,24 @@ def _own_word(batch: pa.RecordBatch) -> pa.Array:
     return batch["label"]
 
 
-def _find(word: str, spec: str, classes: ClassList, listing: Listing) -> int:
+def _find(word: str, own: OwnLabels, classes: ClassList, listing: Listing) -> int:
     """Return the class that a source's own word means; raises UsageError naming a row."""
     try:
         class_id = classes.find(word)
     except UsageError as error:
-        raise UsageError(f"{error} ({spec}, row of {_row_with(word, spec, listing)})") from None
+        raise UsageError(f"{error} ({own.word}, row of {_row_with(word, own, listing)})") from None
     if class_id is None:
         raise UsageError(
-            f"the {spec} gives {_row_with(word, spec, listing)} the label {shown(word)}, which is no class of the "
+            f"the {own.word} gives {_row_with(word, own, listing)} the label {shown(word)}, which is no class of the "
             "network, by number or name; mend it, give --class-names with that name, or --labels none"
         )
     return class_id
 
 
-def _row_with(word: str, spec: str, listing: Listing) -> str:
+def _row_with(word: str, own: OwnLabels, listing: Listing) -> str:
     """Name an image that has a label: by its id where one file holds many."""
-    column = "uri" if spec == "manifest" else "image_id"
     rows = ((batch, pc.index(batch["label"], word).as_py()) for batch in listing.batches())
-    return next(shown(batch[column][at].as_py()) for batch, at in rows if at >= 0)
+    return next(shown(batch[own.names_image][at].as_py()) for batch, at in rows if at >= 0)
 
 
 def _folder_labels(listing: Listing, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:

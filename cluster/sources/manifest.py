@@ -1,4 +1,4 @@
-"""List the images that a Parquet or CSV file names, tens of millions of them in constant memory.
+"""A manifest: the images that a Parquet or CSV file names, tens of millions of them in constant memory.
 
 Columns are `uri`, and as the author likes `image_id` (unique; by default the uri as written) and `label`; others are
 left out. A uri is an absolute path, a file:// URI, an s3:// or gs:// address, or a path relative to the manifest's own
@@ -26,6 +26,7 @@ from cam_ops.tables import LISTING
 from cluster.process.console import shown
 from cluster.sources.listing import Listing
 from cluster.sources.sorting import ROWS_PER_BATCH, first_line, sort_rows
+from cluster.sources.source import OwnLabels, Source
 from cluster.storage.objects import BUCKET, download, is_store, without_credentials
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from cluster.storage.parquet import stream
@@ -220,3 +221,17 @@ def _batches(ordered: Path, folder: str) -> Iterator[pa.RecordBatch]:
             zeros_N = np.zeros(len(batch), np.int64)
             columns = [batch[id_column], addresses, pa.array(zeros_N), pa.array(zeros_N - 1)]
             yield pa.record_batch([*columns, batch["label"]] if has_labels else columns, schema=schema)
+
+
+MANIFEST = Source(
+    means=is_manifest,
+    check=lambda address, options: None,  # the plan stands for it
+    open=lambda address, limit, skip, options: open_manifest(address, limit, options=options),
+    own_labels=OwnLabels(
+        word="manifest",
+        needed="FILE.parquet or FILE.csv",
+        place="column label",
+        subject="the manifest's column label is",
+        names_image="uri",
+    ),
+)

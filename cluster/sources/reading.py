@@ -1,4 +1,4 @@
-"""Read one image's bytes, wherever they are, and decode them as its source says.
+"""Read one image's bytes, wherever they are, and decode them as its kind of source says.
 
 `read_image` is the only way to the bytes.
 """
@@ -6,31 +6,28 @@
 import errno
 import os
 import stat
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from cam_ops.arrays import U8
 from cam_ops.errors import BadImage, StorageError
-from cam_ops.pictures.decode import MAX_BYTES, STL10_BYTES, Decoded, decode, decode_for, decode_stl10, whole
+from cam_ops.pictures.decode import MAX_BYTES, Decoded, decode, decode_for, whole
 from cam_ops.settings import Preprocessing
-from cluster.sources.stl10 import is_stl10_file
+from cluster.sources.kinds import decoder_of
+from cluster.sources.source import Row
 from cluster.storage.objects import is_object, is_store, read_object
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 
 
-def load_picture(row: dict[str, Any], options: StorageOptions = NO_OPTIONS) -> U8:
+def load_picture(row: Row, options: StorageOptions = NO_OPTIONS) -> U8:
     """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
     content = read_image(row["uri"], row["offset"], row["size"], options)
-    return decode_stl10(content) if _is_stl10(row) else decode(content)
+    return (decoder_of(row) or decode)(content)
 
 
-def decode_for_input(row: dict[str, Any], content: bytes, config: Preprocessing) -> Decoded:
+def decode_for_input(row: Row, content: bytes, config: Preprocessing) -> Decoded:
     """Decode what `read_image` gave for a row, with no more pixels than the network's input needs if so configured."""
-    return whole(decode_stl10(content)) if _is_stl10(row) else decode_for(content, config)
-
-
-def _is_stl10(row: dict[str, Any]) -> bool:
-    return is_stl10_file(row["uri"]) and row["size"] == STL10_BYTES
+    own = decoder_of(row)
+    return decode_for(content, config) if own is None else whole(own(content))
 
 
 def read_image(uri: str, offset: int, size: int, options: StorageOptions = NO_OPTIONS) -> bytes:

@@ -1,4 +1,4 @@
-"""List the pictures in STL10's own binary files, as its authors publish them, without reading the pictures.
+"""STL10's own binary files, as its authors publish them: their pictures, listed without being read.
 
 `SPLIT_X.bin` holds pictures of `STL10_BYTES` bytes one after the other (`cam_ops.pictures.decode.decode_stl10`),
 `SPLIT_y.bin` one byte 1..10 for each: its class. Any subset of the files will do, with at least one `SPLIT_X.bin`.
@@ -6,6 +6,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +15,18 @@ import pyarrow as pa
 from cam_ops.arrays import U8
 from cam_ops.classes import read_class_names
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.pictures.decode import STL10_BYTES
+from cam_ops.pictures.decode import STL10_BYTES, decode_stl10
 from cam_ops.tables import LISTING
+from cluster.sources.folder import check_folder
+from cluster.sources.listing import listing_of
+from cluster.sources.source import Decoder, Row, Source
 
 SPLITS = ("test", "train", "unlabeled")
+PICTURE_FILES = {f"{split}_X.bin" for split in SPLITS}
 CLASS_NAMES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 
 
-def is_stl10_file(name: str) -> bool:
-    """Say whether a path or URI ends in the name of one of STL10's three picture files."""
-    return os.path.basename(name) in {f"{split}_X.bin" for split in SPLITS}
-
-
-def holds_stl10(folder: str) -> bool:
-    """Say whether a folder holds at least one of STL10's picture files."""
-    return bool(_splits_in(Path(folder)))
-
-
-def list_stl10(address: str, limit: int | None) -> pa.Table:
+def _list(address: str, limit: int | None) -> pa.Table:
     """List the pictures of all splits in a folder, sorted by id, schema LISTING.
 
     The id is ``CLASS/SPLIT-NNNNNN`` with the picture's place in its file, or ``SPLIT-NNNNNN`` where the split has no
@@ -102,3 +97,17 @@ def _read_labels(path: Path, num_pictures: int) -> U8:
             "copy the file again, or take it out of the folder to go without labels"
         )
     return labels_N
+
+
+def _decoder(row: Row) -> Decoder | None:
+    """Tell by file and size, as a manifest may name such a file."""
+    is_picture = os.path.basename(row["uri"]) in PICTURE_FILES and row["size"] == STL10_BYTES
+    return decode_stl10 if is_picture else None
+
+
+STL10 = Source(
+    means=lambda address: bool(_splits_in(Path(address))),
+    check=lambda address, options: check_folder(address),
+    open=lambda address, limit, skip, options: nullcontext(listing_of(_list(address, limit))),
+    decoder=_decoder,
+)

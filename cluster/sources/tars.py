@@ -1,4 +1,4 @@
-"""List the pictures in WebDataset's tar files, each as a byte range of its file, without unpacking anything.
+"""WebDataset's tar files: the pictures in them, each as a byte range of its file, without unpacking anything.
 
 A member is called ``KEY.KIND``, the kind being all that follows the first dot of its last part. Pictures are the kinds
 `PICTURES`; the member `cls` beside a picture, of the same key, is its label. An image's id is the file's name and the
@@ -31,9 +31,19 @@ import pyarrow.parquet as pq
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.tables import LISTING
 from cluster.process.console import say, shown
+from cluster.sources.folder import check_folder
 from cluster.sources.listing import Listing, Remarks, image_id_of, remark, say_remarks
+from cluster.sources.source import OwnLabels, Source
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
-from cluster.storage.objects import download, is_plain, is_store, list_objects, object_version, read_object
+from cluster.storage.objects import (
+    check_prefix,
+    download,
+    is_plain,
+    is_store,
+    list_objects,
+    object_version,
+    read_object,
+)
 from cluster.storage.options import StorageOptions
 from cluster.storage.parquet import stream
 
@@ -65,8 +75,8 @@ Value = TypeVar("Value")
 Row = tuple[str, int, int, str | None]  # id, offset, size, label
 
 
-def is_tars(address: str) -> bool:
-    """Say whether an absolute path or an address means tar files, by its suffix; there need be none any more."""
+def _is_tars(address: str) -> bool:
+    """Say whether an address means tar files, by its suffix."""
     if is_store(address):
         return address.lower().endswith(SUFFIX) and "/" in address.partition("://")[2]
     return address.lower().endswith(SUFFIX) and not os.path.isdir(address)
@@ -79,7 +89,7 @@ def key_and_kind(name: str) -> tuple[str, str] | None:
 
 
 @contextmanager
-def open_tars(address: str, limit: int | None, options: StorageOptions) -> Iterator[Listing]:
+def _open_tars(address: str, limit: int | None, skip: str, options: StorageOptions) -> Iterator[Listing]:
     """List the pictures of the tar files that an address means, the first `limit` of them by id.
 
     The address is that of a file, or its last part has wildcards: ``*``, ``?``, ``[...]``. The listing ends with the
@@ -323,3 +333,33 @@ def _batches(path: Path, has_labels: bool) -> Iterator[pa.RecordBatch]:
     """Yield batches as `Listing` has them."""
     with pq.ParquetFile(path) as file:
         yield from stream(file, ROWS_PER_BATCH, (LABELLED_LISTING if has_labels else LISTING).names)
+
+
+def _check_folder_of(address: str, options: StorageOptions) -> None:
+    folder = os.path.dirname(address)
+    if is_store(folder):
+        check_prefix(folder, options)
+    else:
+        check_folder(folder)
+
+
+def _refusal(text: str) -> str:
+    is_compressed = text.lower().endswith(COMPRESSED_SUFFIXES)
+    return "of a compressed tar file no picture can be read alone; unpack it to a .tar" if is_compressed else ""
+
+
+TARS = Source(
+    means=_is_tars,
+    check=_check_folder_of,
+    open=_open_tars,
+    own_labels=OwnLabels(
+        word="tar",
+        needed="FILE.tar",
+        place="members cls",
+        subject="the members cls of the tar files are",
+        names_image="image_id",
+    ),
+    no_folders="tar files are no folders; give --labels tar (members cls) or FILE.csv",
+    inside="its tar files, --images '{}/*.tar'",
+    refusal=_refusal,
+)

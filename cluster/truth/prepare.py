@@ -6,7 +6,6 @@ that whoever has a shard finds its truth without looking for it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ from duckdb import DuckDBPyConnection
 from cam_ops.arrays import I32
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.tables import SCHEMA_VERSION, with_metadata
-from cluster.formats.detect import Format, open_truth
+from cluster.formats.detect import TruthFormat, open_truth
 from cluster.formats.entries import ENTRIES, ROWS_PER_BATCH
 from cluster.process.console import say
 from cluster.runs.directory import RunDir
@@ -55,7 +54,7 @@ class TruthConfig:
     truth: str | None = None
     """Ground truth: a COCO JSON, a CSV or Parquet file of boxes, ImageNet's LOC CSV, tar files with boxes in members
     json, a folder of Pascal VOC, YOLO, masks or wsolevaluation's metadata."""
-    truth_format: Literal["auto"] | Format = "auto"
+    truth_format: TruthFormat = "auto"
     """Boxes of a table are half-open, x1 - x0 is the width; of a table-inclusive, x1 and y1 are their last pixels."""
     masks: str | None = None
     """Folder of the masks that wsolevaluation's metadata name, by default its own."""
@@ -67,7 +66,7 @@ class TruthConfig:
 class TruthReport:
     """What a truth holds, and what became of it."""
 
-    format: Format
+    format: str
     num_images: int  # that the truth names
     num_boxes: int
     has_boxes: bool

@@ -1,0 +1,50 @@
+"""What a kind of source is: one record each, made in the file of its kind, listed in `kinds`.
+
+Addresses are absolute paths, and s3:// and gs:// addresses, as `kinds.source_address` returns them.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from cam_ops.arrays import U8
+from cluster.sources.listing import Listing
+from cluster.storage.options import StorageOptions
+
+Row = dict[str, Any]
+"""An image as the plan has it, schema LABELLED."""
+Decoder = Callable[[bytes], U8]
+"""From an image's bytes to its pixels, RGB (H, W, 3); raises BadImage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnLabels:
+    """The labels that sources of a kind may have themselves, `Listing`'s column `label`, and what is said of them."""
+
+    word: str  # for --labels
+    needed: str  # what --images must be: "FILE.parquet"
+    place: str  # where an image's label stands: "column label"
+    subject: str  # the same, as a sentence begins that ends in "empty"
+    names_image: str  # the column that tells a user which image it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A kind of source."""
+
+    means: Callable[[str], bool]
+    """Say whether an address that no kind before this one means is of this kind; nothing need be there any more."""
+    check: Callable[[str, StorageOptions], None]
+    """Raise StorageError unless what is planned from an address can be reached from here."""
+    open: Callable[[str, int | None, str, StorageOptions], AbstractContextManager[Listing]]
+    """List an address: the first so many of its images; a run at the second address, below it, is none of them."""
+    own_labels: OwnLabels | None = None
+    no_folders: str = ""
+    """Why its ids have no folders that name classes, where they have none."""
+    inside: str = ""
+    """How to give its files where they lie in a folder without pictures, `{}` being that folder."""
+    refusal: Callable[[str], str] = lambda text: ""
+    """Say why what the user gave is almost of this kind, but cannot be read."""
+    decoder: Callable[[Row], Decoder | None] = lambda row: None
+    """Return what decodes a planned image where the usual decoder does not; any kind may have planned it."""
