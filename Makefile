@@ -20,15 +20,15 @@ long: .venv/test.stamp
 
 # Ten minutes of kills on a real cluster; `make test` has less than one.
 soak: .venv/test.stamp
-	.venv/bin/python -m tests.soak --seconds 600
+	.venv/bin/python -m tests.support.soak --seconds 600
 
 # Minutes of mutated pictures through the decoder; `make test` runs a few thousand of them.
 fuzz: .venv/test.stamp
-	.venv/bin/python -m tests.fuzz --count 200000
+	.venv/bin/python -m tests.support.fuzz --count 200000
 
 # Boxes at all thresholds of 10,000 random maps against OpenCV's contours; `make test` compares 500.
 levels: .venv/test.stamp
-	.venv/bin/python -m tests.test_level_sets --count 10000
+	.venv/bin/python -m tests.cam_ops.metrics.test_level_sets --count 10000
 
 clean:
 	rm -rf .venv camray-demo

@@ -1,83 +1,17 @@
 """What several tests share: where the real data is, the command line, and a network of two channels."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
-from cluster.sources.kinds import open_listing
-from cluster.storage.options import NO_OPTIONS, StorageOptions
-from jobs.__main__ import run
-from tests.stores import RCLONE, Store, gcs_store, s3_store
-
-ROOT = Path(__file__).parent.parent
-LITE0 = [
-    *("--model", "jobs.demo_model:efficientnet_lite0"),
-    *("--mean", "0.49803922", "0.49803922", "0.49803922", "--std", "0.50196078", "0.50196078", "0.50196078"),
-]
-
-
-class Command:
-    """A finished command: exit code, output, and the document of its last line.
-
-    Runs what `python -m jobs` runs, in this process; as a process of its own with `process`, an `env` or a `cwd`.
-    """
-
-    def __init__(self, *arguments: object, process: bool = False, env: dict[str, str] | None = None, cwd: Path = ROOT):
-        words = [str(argument) for argument in arguments]
-        if process or env or cwd != ROOT:
-            self.code, self.out, self.err = _as_process(words, env or {}, cwd)
-        else:
-            with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-                self.code = run(words)
-            self.out, self.err = out.getvalue(), err.getvalue()
-        self.result = result_of(self.out, self.err)
-        assert self.result["exit_code"] == self.code
-
-
-def _as_process(words: list[str], env: dict[str, str], cwd: Path) -> tuple[int, str, str]:
-    finished = subprocess.run(
-        [sys.executable, "-m", "jobs", *words],
-        cwd=cwd,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    return finished.returncode, finished.stdout, finished.stderr
-
-
-def result_of(out: str, err: str = "") -> dict[str, Any]:
-    """Return the document of a command's last line."""
-    last = out.splitlines()[-1] if out else ""
-    assert last.startswith("CAMRAY_RESULT "), (out, err)
-    return json.loads(last.removeprefix("CAMRAY_RESULT "))
-
-
-def table_rows(out: Path, table: str) -> list[dict[str, Any]]:
-    """Return a table of a run, by image."""
-    return ds.dataset(out / table).to_table().sort_by([("image_id", "ascending")]).to_pylist()
-
-
-def listed(address: str, limit: int | None = None, skip: str = "", options: StorageOptions = NO_OPTIONS) -> pa.Table:
-    """Return the listing of a source."""
-    with open_listing(address, limit, skip, options) as listing:
-        return pa.Table.from_batches(list(listing.batches()))
+from tests.support.command import ROOT
+from tests.support.stores import RCLONE, Store, gcs_store, s3_store
 
 
 @pytest.fixture(scope="session")
@@ -152,43 +86,3 @@ def gcs(gcs_session: Store) -> Store:
     """The server of Google Cloud Storage, its proxy healed."""
     gcs_session.proxy.heal()
     return gcs_session
-
-
-class TwoChannels(nn.Module):
-    """The smallest network with a class activation map: features are red and green, the head is written by hand.
-
-    W = [[1, 0], [2, -1]], b = [0.5, 0].
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(2, 2)
-        self.fc.weight.data = torch.tensor([[1.0, 0.0], [2.0, -1.0]])
-        self.fc.bias.data = torch.tensor([0.5, 0.0])
-
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        logits_BK: torch.Tensor = self.fc(images_BCHW[:, :2].mean((2, 3)))
-        return logits_BK
-
-
-class OnlyFloat32(TwoChannels):
-    """Its own arithmetic does not take another precision."""
-
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        logits_BK: torch.Tensor = self.fc(images_BCHW.float()[:, :2].mean((2, 3)))
-        return logits_BK
-
-
-def only_float32() -> nn.Module:
-    """Factory: `--model tests.conftest:only_float32`."""
-    return OnlyFloat32()
-
-
-def compiled() -> nn.Module:
-    """Factory of a network in torch.compile's wrapper."""
-    return torch.compile(TwoChannels())  # type: ignore[return-value]
-
-
-def two_channels() -> nn.Module:
-    """Factory: `--model tests.conftest:two_channels`."""
-    return TwoChannels()

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT, Command
+from tests.support.command import ROOT, Command
 
 # 20 pictures, their labels and boxes, the run, and its audit's figures
 KEPT = ROOT / "tests" / "fixtures" / "first_run"

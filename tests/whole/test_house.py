@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.command import ROOT
 
 PACKAGES = sorted(
     init.parent.relative_to(ROOT)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.command import ROOT
 
 KEPT = ROOT / "tests" / "fixtures" / "first_run"
 PROGRAM = (
@@ -32,7 +32,7 @@ def kept(tmp_path: Path) -> Path:
 
 
 def test_label_on_ray_does_without_torch(pictures: Path, tmp_path: Path) -> None:
-    flags = ["--model", "tests.conftest:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
+    flags = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
     code, names = loaded("label", "--images", pictures, "--out", tmp_path / "run", *flags)
     assert (code, "torch" in names) == (0, False)
 

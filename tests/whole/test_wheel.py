@@ -7,7 +7,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.support.command import ROOT
 
 KEPT = ROOT / "tests" / "fixtures" / "first_run"
 

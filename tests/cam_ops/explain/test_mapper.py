@@ -1,0 +1,107 @@
+"""Averages over scales and mirrored pictures, and the refusal of what does not go together."""
+
+import pytest
+import torch
+from torch import nn
+
+from cam_ops.errors import UsageError
+from cam_ops.explain.mapper import Mapper
+from cam_ops.settings import ExplainConfig
+from tests.cam_ops.network.test_heads import network_of
+from tests.support.networks import TwoChannels
+
+
+def choose(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(len(logits)), torch.zeros(len(logits), dtype=torch.int64)
+
+
+def red_map(images: torch.Tensor, **config: object) -> torch.Tensor:
+    """Map class 0 of TwoChannels, which is the picture's red itself."""
+    mapper = Mapper(TwoChannels().eval().requires_grad_(False), ExplainConfig(**config), 8)
+    assert mapper.side == images.shape[2]
+    maps = mapper.explain(255 * images, choose).maps_PHW
+    assert maps.shape[1:] == mapper.grid
+    return maps
+
+
+def test_mirrored_maps_are_laid_back_on_the_picture() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(red_map(images), images[:, 0])
+    torch.testing.assert_close(red_map(images, flip=True), images[:, 0])
+
+
+def test_maps_of_two_scales_meet_on_the_finer_grid() -> None:
+    coarse = torch.arange(64.0).reshape(1, 1, 8, 8).repeat(2, 3, 1, 1)
+    fine = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)  # the picture at 16 pixels, in 2x2 blocks
+    maps = red_map(fine, scales=(1.0, 2.0))
+    # At 8 pixels the antialiased picture weighs its neighbours, alike on both sides; inside, where the picture is a
+    # plane, it is the blocks. Enlarged again, a quarter of a block's step lies between block and pixel.
+    plane = coarse[:, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    step = torch.tensor([-0.25, 0.25]).repeat(8)
+    enlarged = plane + 8 * step[:, None] + step[None, :]
+    torch.testing.assert_close(maps[:, 4:-4, 4:-4], ((plane + enlarged) / 2)[:, 4:-4, 4:-4], rtol=1e-4, atol=1e-3)
+
+
+class Strided(nn.Module):
+    """Class 0 is red, averaged over cells of 4x4 pixels."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.avg_pool2d(images, 4).mean((2, 3))
+
+
+def test_a_side_is_made_of_whole_cells() -> None:
+    mapper = Mapper(Strided().eval(), ExplainConfig(scales=(1.0, 1.3, 0.6)), 16)
+    assert [view.side for view in mapper.views] == [16, 20, 8]  # 20.8 and 9.6 pixels, in cells of 4
+    assert (mapper.grid, mapper.side) == ((5, 5), 20)
+
+
+def test_the_first_view_decides_scores_and_classes_and_all_count_for_the_residual() -> None:
+    network = network_of("resnet18")
+    images = torch.randn(2, 3, 96, 96)
+    both = Mapper(network, ExplainConfig(scales=(0.6667, 1.0), flip=True), 96)
+    assert [(view.side, view.flipped) for view in both.views] == [(64, False), (64, True), (96, False), (96, True)]
+    explained = both.explain(255 * images, choose)
+    small = nn.functional.interpolate(images, (64, 64), mode="bilinear", antialias=True)
+    torch.testing.assert_close(explained.logits_BK, network(small), rtol=1e-4, atol=1e-4)
+    assert explained.maps_PHW.shape == (2, 3, 3)
+    assert explained.residual_P.max() < 1e-5
+    parts = [
+        Mapper(network, ExplainConfig(), 64).explain(255 * small, choose).maps_PHW,
+        Mapper(network, ExplainConfig(), 64).explain(255 * small.flip(3), choose).maps_PHW.flip(2),
+        Mapper(network, ExplainConfig(), 96).explain(255 * images, choose).maps_PHW,
+        Mapper(network, ExplainConfig(), 96).explain(255 * images.flip(3), choose).maps_PHW.flip(2),
+    ]
+    to_three = torch.tensor([[5 / 6, 1 / 6], [0.5, 0.5], [1 / 6, 5 / 6]]).clamp(0, 1)
+    to_three[0], to_three[2] = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])  # beyond the outermost centres
+    on_grid = [to_three @ part @ to_three.T if part.shape[1] == 2 else part for part in parts]
+    torch.testing.assert_close(explained.maps_PHW, torch.stack(on_grid).mean(0), rtol=1e-3, atol=1e-4)
+
+
+def test_each_scale_has_the_same_say_whatever_the_method_s_unit() -> None:
+    network = network_of("resnet18")
+    images = torch.randn(2, 3, 128, 128)
+    cam, gradcam, nwc, layercam = (
+        Mapper(network, ExplainConfig(method=method, scales=(1.0, 2.0)), 64).explain(255 * images, choose).maps_PHW
+        for method in ("cam", "gradcam", "nwc", "layercam")
+    )
+    torch.testing.assert_close(gradcam * 4, cam, rtol=1e-4, atol=1e-5)  # 4 cells at the first scale
+    torch.testing.assert_close(layercam * 4, nwc, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"scales": (0.0,)}, "--scales expects numbers from 0.1 to 10, got 0.0"),
+        ({"scales": (float("nan"),)}, "--scales expects numbers"),
+        ({"scales": (1.0, 1.0)}, "each scale once"),
+        ({"scales": (10.0,)}, "makes inputs of 5120 pixels, expected 8 to 4096"),
+        ({"layer": ("layer3", "layer3"), "method": "gradcam"}, "each layer once"),
+        ({"layer": ("layer3",), "method": "cam"}, "--method cam maps what the network averages; leave --layer out"),
+        ({"layer": ("layer3",), "method": "legrad"}, "--method legrad looks at all attention, and at no --layer"),
+        ({"scales": (1.0, 1.01)}, "makes inputs of 512 pixels like another scale"),
+        ({"method": "legrad"}, "needs a vision transformer"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(config: dict, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        Mapper(network_of("resnet18"), ExplainConfig(**config), 512 if config.get("scales") else 64)

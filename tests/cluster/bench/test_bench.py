@@ -1,0 +1,99 @@
+"""`bench`: figures that can be worked out by hand, and one small measurement of each cheap section by the command."""
+
+import json
+import math
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.bench.manifests import write_large_manifest, write_manifest
+from cluster.bench.runs import _steady
+from jobs.bench import _spread
+from tests.support.command import Command
+
+
+def test_the_steady_rate_leaves_out_where_not_all_replicas_work() -> None:
+    commits = [(10.0, 8), (11.0, 8), (13.0, 8), (15.0, 8), (17.0, 8), (27.0, 3)]
+    # two replicas: from the second commit, when both have one behind them, to the fifth, when only one is left to do
+    assert _steady(commits, 2) == 24 / 6
+    assert _steady(commits, 1) == 35 / 17
+    assert math.isnan(_steady(commits[:3], 2))
+
+
+def test_a_spread_is_median_lowest_and_highest() -> None:
+    assert _spread([3.0, 1.0, 222.0]) == "3 (1-222)"
+
+
+def test_manifests_for_measuring_name_each_row_once(pictures: Path, tmp_path: Path) -> None:
+    write_manifest(str(pictures), 30, tmp_path / "small.parquet")
+    small = pq.read_table(tmp_path / "small.parquet")
+    assert len(set(small["image_id"].to_pylist())) == 30
+    assert len(set(small["uri"].to_pylist())) == 12
+    write_large_manifest(5000, tmp_path / "large.parquet")
+    uris = pq.read_table(tmp_path / "large.parquet")["uri"].to_pylist()
+    assert len(set(uris)) == 5000
+    assert uris != sorted(uris)
+
+
+def test_dispatch_and_plan_by_the_command(pictures: Path, tmp_path: Path) -> None:
+    flags = ["--images", pictures, "--rounds", 1, "--rows", 2000, "--out", tmp_path / "bench.jsonl"]
+    done = Command("bench", "dispatch", "plan", *flags, process=True)
+    assert done.code == 0, done.err
+    loop, planned = map(json.loads, (tmp_path / "bench.jsonl").read_text().splitlines())
+    assert {"date", "commit", "machine", "1 workers", "1000 workers"} <= loop.keys()
+    assert (planned["rows"], planned["shards"]) == (2000, 4)
+
+
+def test_nothing_is_left_where_one_stands(pictures: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    done = Command("bench", "plan", "--images", pictures, "--rounds", 1, "--rows", 2000, cwd=here)
+    assert (done.code, done.result["out"], list(here.iterdir())) == (0, None, [])
+    assert "rows 2000" in done.out
+
+
+def test_starts_by_the_command(data: Path, tmp_path: Path) -> None:
+    flags = ["--images", data / "photos", "--models", "jobs.bench_model:head_only", "--rounds", 1, "--rows", 20]
+    flags += ["--num-images", 16]
+    env = {"CAMRAY_CACHE": str(tmp_path / "cache")}
+    done = Command("bench", "start", *flags, "--out", tmp_path / "bench.jsonl", env=env)
+    assert done.code == 0, done.err
+    started = json.loads((tmp_path / "bench.jsonl").read_text())
+    assert started["section"] == "start, s, 20 of 22 shards committed"
+    assert float(started["new, 16 images"].split()[0]) > 1
+    assert float(started["resume"].split()[0]) > 1
+
+
+def test_stages_of_a_replica_by_the_command(data: Path, tmp_path: Path) -> None:
+    flags = ["--images", data / "photos", "--models", "jobs.bench_model:head_only", "--num-images", 64, "--rounds", 1]
+    env = {"CAMRAY_CACHE": str(tmp_path / "cache")}
+    done = Command("bench", "stages", *flags, "--out", tmp_path / "bench.jsonl", env=env)
+    assert done.code == 0, done.err
+    stages = json.loads((tmp_path / "bench.jsonl").read_text())
+    spent = {stage: float(str(stages[stage]).split()[0]) for stage in ("fetch", "decode", "resize", "boxes", "tables")}
+    assert all(0 < milliseconds < 1000 for milliseconds in spent.values())
+    assert spent["decode"] > spent["fetch"]  # of files that the first round has read
+
+
+def test_rebox_by_the_command(data: Path, tmp_path: Path) -> None:
+    flags = ["--images", data / "photos", "--num-images", 40, "--rounds", 1]
+    env = {"CAMRAY_CACHE": str(tmp_path / "cache")}
+    done = Command("bench", "rebox", *flags, "--out", tmp_path / "bench.jsonl", env=env)
+    assert done.code == 0, done.err
+    figure = json.loads((tmp_path / "bench.jsonl").read_text())
+    by_clock, by_cpu = (float(figure[name].split()[0]) for name in ("by the clock", "of the processor's time"))
+    assert by_clock > 0
+    assert by_cpu > 0
+
+
+def test_wrong_sections_and_numbers_are_usage_errors(pictures: Path) -> None:
+    assert Command("bench", "speed", "--images", pictures).code == 2
+    none = Command("bench", "dispatch", "--images", pictures, "--rounds", 0)
+    assert (none.code, "at least 1" in none.result["error"]) == (2, True)
+
+
+@pytest.mark.parametrize("images", ["nowhere", ""])
+def test_a_folder_that_is_not_there_is_said(images: str, tmp_path: Path) -> None:
+    done = Command("bench", "stages", "--images", images and tmp_path / images, "--out", tmp_path / "bench.jsonl")
+    assert done.code in (2, 5), done.err

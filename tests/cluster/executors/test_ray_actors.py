@@ -1,0 +1,88 @@
+"""Ray actors that die: bounded retries, and the reason in the result. Addresses at which something else listens."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ray.exceptions import RuntimeEnvSetupError
+
+from cam_ops.errors import MachineError
+from cluster.executors.dispatch import WorkerDied
+from cluster.executors.ray_actors import RayExecutor, _meaning
+from tests.support.command import ROOT, Command, result_of
+
+
+def label(pictures: Path, out: Path, factory: str, marker: Path) -> Command:
+    Image.fromarray(np.full((32, 32, 3), 255, np.uint8)).save(pictures / "rings" / "99-white.png")
+    flags = ["--model", f"tests.support.killers:{factory}", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
+    more = ["--replicas", 1, "--shard-size", 1, "--batch-size", 1]
+    env = {"CAMRAY_TEST_MARKER": str(marker)}
+    return Command("label", "--images", pictures, "--out", out, *flags, *more, env=env)
+
+
+def test_replicas_that_die_while_loading_are_not_started_for_ever(pictures: Path, tmp_path: Path) -> None:
+    failed = label(pictures, tmp_path / "run", "starts_once", tmp_path / "marker")
+    assert failed.code == 6
+    assert "3 replica(s) died while loading their model" in failed.result["error"]
+    assert "Traceback" not in failed.err
+
+
+def test_a_node_that_cannot_make_the_jobs_environment_is_a_replica_that_died() -> None:
+    death = _meaning(RuntimeEnvSetupError("OSError: no space left on device"))
+    assert isinstance(death, WorkerDied)
+    assert str(death) == "OSError: no space left on device"
+
+
+LISTEN = """
+import json, psutil, ray
+from cluster.executors.ray_actors import RayExecutor
+executor = RayExecutor(None)
+ray.get(ray.remote(lambda: 0).remote())
+here = psutil.Process()
+sockets = [socket for process in (here, *here.children(recursive=True)) for socket in process.net_connections()]
+print(json.dumps([socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN]))
+executor.close()
+"""
+
+
+def test_a_ray_of_our_own_listens_on_loopback_alone() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", LISTEN], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+    )
+    addresses = json.loads(ended.stdout.splitlines()[-1])
+    assert len(addresses) > 5
+    assert {address.removeprefix("::ffff:") for address in addresses} <= {"127.0.0.1", "::1"}
+
+
+def test_what_listens_and_is_not_ray_is_refused_in_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            MachineError, match=f"cannot join the Ray cluster at {address}: .* did not answer as Ray does"
+        ):
+            RayExecutor(address)
+
+
+def test_an_address_that_no_host_can_have_is_refused() -> None:
+    with pytest.raises(MachineError, match=r"cannot join the Ray cluster at a\.\.b:1: "):
+        RayExecutor("a..b:1")
+
+
+def test_sigterm_while_a_cluster_is_asked_whether_it_is_ray_exits_130(pictures: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        words = ["label", "--images", str(pictures), "--out", str(tmp_path / "run"), "--model", "resnet18"]
+        address = ["--weights", "random", "--ray-address", f"127.0.0.1:{silent.getsockname()[1]}"]
+        command = [sys.executable, "-m", "jobs", *words, *address]
+        driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        silent.accept()[0].close()  # of the first look at the port; gRPC comes next
+        with silent.accept()[0]:
+            driver.terminate()
+            out = driver.communicate(timeout=240)[0]
+    assert (driver.returncode, result_of(out)["status"]) == (130, "interrupted")

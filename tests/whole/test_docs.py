@@ -1,0 +1,91 @@
+"""The documents: the real parser takes their commands, their links lead somewhere, their lists are complete."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig
+from cluster.label.config import LabelConfig
+from jobs.flags import parse
+from tests.support.command import ROOT
+from tests.whole.test_readme import CONFIGS, README, commands_of
+
+DOCS = {page.name: page.read_text() for page in sorted((ROOT / "docs").glob("*.md"))}
+PAGES = {
+    **{page.name: page.read_text() for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if page.exists()},
+    **{f"docs/{name}": text for name, text in DOCS.items()},
+}
+
+
+def commands_shown(text: str) -> list[list[str]]:
+    """Return the commands of a document's code blocks, fenced or indented."""
+    indented = "\n".join(re.findall(r"^    (.+)$", text, re.MULTILINE))
+    return [*commands_of(text), *commands_of(f"```sh\n{indented}\n```")]
+
+
+SHOWN = [
+    pytest.param(words, id=f"{name}: {' '.join(words)}")
+    for name, text in PAGES.items()
+    for words in commands_shown(text)
+]
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_a_command_of_a_document_is_parsed(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("job.yaml").write_text(re.findall(r"```yaml\n(.*?)```", DOCS["label.md"], re.DOTALL)[0])
+    assert isinstance(parse(CONFIGS[words[0]], words[1:], words[0]), CONFIGS[words[0]])
+
+
+def heading_anchor(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files_and_headings(name: str) -> None:
+    text = re.sub(r"```.*?```", "", PAGES[name], flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert anchor in map(heading_anchor, headings), link
+
+
+def test_the_readme_is_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= 160
+    assert len(README.encode()) <= 9000
+
+
+def test_the_list_of_documents_has_each_once() -> None:
+    listed = re.findall(r"^\* \[(\S+)\]\(\1\)", DOCS["README.md"], re.MULTILINE)
+    assert sorted(listed) == sorted(DOCS.keys() - {"README.md"})
+
+
+def test_the_table_of_flags_has_each_flag_of_label_with_its_default() -> None:
+    rows = re.findall(r"^\| `--([\w-]+)` \| (\S+) \|", DOCS["label.md"].split("## All flags")[1], re.MULTILINE)
+    model = ModelConfig(model="resnet50")
+    config = LabelConfig(images="photos", out="run", model=model)
+    nested = {"explain": ExplainConfig(), "maps": MapConfig(), "boxes": BoxConfig()}
+    defaults = {
+        field.name.replace("_", "-"): as_shown(getattr(record, field.name))
+        for record in (config, model, *nested.values())
+        for field in fields(record)
+        if field.name not in nested
+    }
+    required = dict.fromkeys(("images", "out", "model"), "required")
+    assert sorted(rows) == sorted({**defaults, **required, "config": "-"}.items())
+
+
+def as_shown(default: object) -> str:
+    """Return a default as the table has it: a dash for none, `off` for a switch, several values with blanks."""
+    if default is False:
+        return "off"
+    values = default if isinstance(default, tuple) else () if default is None else (default,)
+    return f"`{' '.join(map(str, values))}`" if values else "-"

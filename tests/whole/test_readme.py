@@ -1,0 +1,83 @@
+"""The README shows what there is: commands, make targets; and the demo that it begins with works."""
+
+import re
+import shlex
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import cv2
+import pytest
+
+from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig
+from cluster.audit.config import AuditConfig
+from cluster.calibrate.config import CalibrateConfig
+from cluster.label.config import LabelConfig
+from cluster.rebox.config import ReboxConfig
+from jobs.__main__ import COMMANDS
+from jobs.bench import BenchConfig
+from jobs.compare import CompareConfig
+from jobs.demo import DemoConfig
+from jobs.flags import parse
+from jobs.show import ShowConfig
+from jobs.status import StatusConfig
+from jobs.verify import VerifyConfig
+from tests.support.command import ROOT, Command
+
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+CONFIGS = {
+    "label": LabelConfig,
+    "rebox": ReboxConfig,
+    "audit": AuditConfig,
+    "calibrate": CalibrateConfig,
+    "verify": VerifyConfig,
+    "status": StatusConfig,
+    "show": ShowConfig,
+    "compare": CompareConfig,
+    "demo": DemoConfig,
+    "bench": BenchConfig,
+}
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Return the words after `python -m jobs` or `camray` of each command in the code blocks."""
+    blocks = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    lines = re.findall(r"(?:python -m jobs|^camray) (.+)$", blocks, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_the_readme_lists_each_command_once() -> None:
+    listed = re.findall(r"^\* \[`(\w+)`\]\(docs/", README, re.MULTILINE)
+    assert sorted(listed) == sorted(COMMANDS) == sorted(CONFIGS)
+
+
+def test_the_first_screen_is_two_make_targets_that_exist() -> None:
+    targets = re.findall(r"^make (\w+)$", README, re.MULTILINE)
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}:", MAKEFILE, re.MULTILINE) for target in targets)
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(LabelConfig, ["--help"], "label")
+    shown = capsys.readouterr().out
+    nested = {"model": ModelConfig, "explain": ExplainConfig, "maps": MapConfig, "boxes": BoxConfig}
+    names = {field.name for config in (LabelConfig, *nested.values()) for field in fields(config)} - set(nested)
+    assert all(f"--{name.replace('_', '-')}" in shown for name in names)
+    assert "Fraction of the map's own peak" in " ".join(shown.replace("│", " ").split())
+
+
+def test_the_demo_labels_verifies_compares_and_draws(tmp_path: Path) -> None:
+    demo = Command("demo", "--out", tmp_path / "demo", process=True)
+    assert (demo.code, demo.result["images"], demo.result["ok"]) == (0, 8, 8)
+    overlaps = {line.split()[0]: float(line.split()[-1]) for line in demo.out.splitlines() if "IoU with" in line}
+    assert len(overlaps) == 8
+    assert sum(overlap >= 0.5 for overlap in overlaps.values()) >= 4
+    assert "whole: every image exactly once" in demo.out
+    sheet = cv2.imread(str(tmp_path / "demo" / "contact-sheet.png"))
+    assert sheet.shape == (500, 1280, 3)
+    line = next(line for line in demo.out.splitlines() if line.startswith("ask DuckDB")).removeprefix("ask DuckDB")
+    asked = subprocess.run(shlex.split(line), cwd=ROOT, capture_output=True, text=True)
+    assert (asked.returncode, "espresso" in asked.stdout) == (0, True)

@@ -1,0 +1,11 @@
+"""A short soak; `make soak` is the long one."""
+
+from tests.support.soak import FAULTS, NUM_IMAGES, soak
+
+
+def test_runs_that_are_killed_at_random_end_as_an_undisturbed_run() -> None:
+    counts = soak(40, seed=1)
+    assert counts["runs"] >= 1
+    assert counts["images"] == counts["runs"] * NUM_IMAGES
+    assert sum(counts[fault] for fault in FAULTS) >= 3
+    assert [counts[name] for name in ("lost", "tables that differ", "foreign files", "not whole")] == [0, 0, 0, 0]
