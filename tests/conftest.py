@@ -1,4 +1,4 @@
-"""What several tests share: where the real data is, the command line, and a network of two channels."""
+"""Fixtures of many tests: the real data, small pictures, servers of object stores."""
 
 import os
 import signal

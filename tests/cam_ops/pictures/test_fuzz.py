@@ -1,4 +1,4 @@
-"""A few thousand mutated pictures through the decoder: `support.fuzz` says what must hold; `make fuzz` does many more."""
+"""A few thousand mutated pictures through the decoder: `support.fuzz` says what must hold."""
 
 import json
 import subprocess
