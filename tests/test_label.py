@@ -24,7 +24,7 @@ from cam_ops.errors import StorageError
 from cam_ops.settings import ModelConfig
 from cluster.executors.progress import Progress
 from cluster.executors.work import ShardReport
-from cluster.label.replica import CamWorker
+from cluster.label.replica import LabelReplica
 from cluster.process.console import say
 from cluster.runs.directory import RunDir
 from cluster.runs.record import existing_run
@@ -510,11 +510,11 @@ def test_a_run_that_is_replaced_under_a_driver_is_left_alone(pictures: Path, tmp
     label(pictures, out, "--shard-size", 2)
     run = existing_run(RunDir(str(out)))
     model = ModelConfig(model="tests.conftest:two_channels", mean=(0, 0, 0), std=(1, 1, 1), image_size=32)
-    worker = CamWorker(RunDir(str(out)), model, run.request.fingerprint())
+    replica = LabelReplica(RunDir(str(out)), model, run.request.fingerprint())
     label(pictures, out, "--threshold", 0.6, "--overwrite")
     before = {path: path.read_bytes() for path in out.rglob("*.parquet")}
     with pytest.raises(StorageError, match="now holds another run"):
-        worker.run_shard(0, 0)
+        replica.run_shard(0, 0)
     assert before == {path: path.read_bytes() for path in out.rglob("*.parquet")}
 
 

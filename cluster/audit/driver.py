@@ -119,7 +119,7 @@ def _count(
     has_masks = truth is not None and truth.has_masks
     work = Work(
         device="cpu",
-        factory="cluster.audit.replica:Auditor",
+        factory="cluster.audit.replica:AuditReplica",
         arguments=(run_dir, run.request.fingerprint(), audit_dir, parts, config.split, (truth is not None, has_masks)),
     )
     progress = Progress(num_images=run.plan.num_images, num_shards=len(parts), done_images=0, done_shards=0)

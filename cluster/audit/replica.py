@@ -25,7 +25,7 @@ def part_of(table: str, part: int) -> str:
     return f"parts/{table}-{part:05d}.parquet"
 
 
-class Auditor:
+class AuditReplica:
     """Audits parts: so many shards of the run, one after the other."""
 
     def __init__(

@@ -34,9 +34,9 @@ class InlineExecutor:
         """
         assert replicas.number == 1
         num_gpus = self.num_gpus if work.device == "cuda" else 0
-        worker = work.replica(replica_share(work.device, 1, len(os.sched_getaffinity(0)), num_gpus).threads)
+        replica = work.replica(replica_share(work.device, 1, len(os.sched_getaffinity(0)), num_gpus).threads)
         for number, shard in enumerate(shards):
-            yield worker.run_shard(shard, number, 0)
+            yield replica.run_shard(shard, number, 0)
 
     def close(self) -> None:
         """Nothing to end."""

@@ -93,6 +93,6 @@ def _work(config: LabelConfig, run_dir: RunDir, run: Run) -> Work:
     model = replace(config.model, class_names=None)  # the names stand in run.json
     return Work(
         device=run.request.device,
-        factory="cluster.label.replica:CamWorker",
+        factory="cluster.label.replica:LabelReplica",
         arguments=(run_dir, model, run.request.fingerprint()),
     )

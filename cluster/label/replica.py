@@ -44,7 +44,7 @@ Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, S, S, 3), their p
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
-class CamWorker:
+class LabelReplica:
     """One model replica. Lives as long as its actor and keeps the GPU.
 
     Shards may be run from several threads: one after the other has the network, while the next one fetches its first

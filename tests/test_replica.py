@@ -9,7 +9,7 @@ import pytest
 
 from cam_ops.settings import ModelConfig
 from cluster.executors.turns import Turns
-from cluster.label.replica import CamWorker
+from cluster.label.replica import LabelReplica
 from cluster.runs.directory import RunDir
 from cluster.runs.record import existing_run
 from tests.conftest import Command
@@ -75,7 +75,7 @@ def test_a_replica_that_publishes_when_all_is_over_changes_nothing(pictures: Pat
     assert Command(*command).code == 0
     before = {path: path.read_bytes() for path in sorted(out.rglob("*.*")) if path.is_file()}
     run_dir = RunDir(str(out))
-    zombie = CamWorker(run_dir, MODEL, existing_run(run_dir).request.fingerprint())
+    zombie = LabelReplica(run_dir, MODEL, existing_run(run_dir).request.fingerprint())
     for number, deaths in enumerate((0, 1, 2, 3)):  # from the third on as suspicious as can be
         zombie.run_shard(1, number, deaths)
     assert {path: path.read_bytes() for path in sorted(out.rglob("*.*")) if path.is_file()} == before
@@ -91,12 +91,12 @@ def test_shards_of_two_threads_are_those_of_one_and_are_committed_by_number(pict
     for path in expected:
         path.unlink()
     run_dir = RunDir(str(out))
-    worker = CamWorker(run_dir, MODEL, existing_run(run_dir).request.fingerprint(), num_threads=2)
+    replica = LabelReplica(run_dir, MODEL, existing_run(run_dir).request.fingerprint(), num_threads=2)
     shard_of = {0: 2, 1: 0, 2: 1}  # numbers count the calls, whichever shards these are for
     reports = {}
 
     def run(number: int) -> None:
-        reports[number] = worker.run_shard(shard_of[number], number)
+        reports[number] = replica.run_shard(shard_of[number], number)
 
     started_in_order([2, 1, 0], run)
     assert [(reports[number].shard, reports[number].statuses) for number in range(3)] == [
