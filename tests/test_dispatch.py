@@ -12,7 +12,8 @@ from concurrent.futures import Future
 import pytest
 
 from cam_ops.errors import CamrayError, MachineError, StorageError, UsageError
-from cluster.executors.dispatch import DEPTH, MAX_SHARD_DEATHS, ReplicaDied, dispatch
+from cluster.executors.blame import MAX_SHARD_DEATHS
+from cluster.executors.dispatch import DEPTH, ReplicaDied, dispatch
 from cluster.executors.simulated import SimulatedCluster, SimulatedReplica, simulate
 from cluster.process.interrupts import raise_on_sigterm
 

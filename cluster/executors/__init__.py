@@ -23,6 +23,9 @@ of one. One shard's way, a number all along:
 * `work`: what all executors share: `Work`, `Executor`, a shard's report
 * `choose`: Ray or here, which device, how many replicas
 * `dispatch`: the loop that hands out shards and replaces what dies
+* `places`: where no replica starts, where memory ran out
+* `blame`: which shards replicas died at
+* `pace`: how long shards take, which hang, which are slow
 * `ray_actors`: Ray, and its actors as the loop sees them
 * `inline`: one replica in this process
 * `turns`: threads pass in the order of their numbers

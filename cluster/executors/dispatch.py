@@ -6,32 +6,24 @@ that are slow at the end, a cluster that has grown.
 """
 
 import queue
-import statistics
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from cam_ops.errors import CamrayError, MachineError, StorageError
+from cluster.executors.blame import Blame
+from cluster.executors.pace import Pace
+from cluster.executors.places import Places
 from cluster.process.console import say
 
 DEPTH = 2  # shards that a replica holds at most: the second starts without a gap
-SUSPICIOUS_DEATHS = 2  # of the replica that works on a shard: from then on its images are suspected
-SUSPECT_TIMEOUT_S = 300.0  # the least that such a shard is given: a picture may hold two decoders for a minute each
-MAX_SHARD_DEATHS = 12  # two, and three for each of three images that kill the replica
-MAX_FAILED_STARTS = 3  # in a row, at one place
 WAKE_S = 1.0  # a signal that another thread took is seen by the main thread when it wakes
 GROWTH_S = 5.0  # between two looks at the size of the cluster
-TIMEOUT_S = 600.0  # the least that `auto` allows a shard
 START_TIMEOUT_S = 1800.0  # the least that a replica is given to load its model, once it has a place
-TIMEOUT_FACTOR = 10  # times the longest shard so far
-SLOW_FACTOR = 2  # times the median: a shard that takes longer is also given to a replica that has nothing to do
-SLOW_S = 2.0  # the least that counts as slow
-STORM_S = 30.0  # in which deaths of one place for lack of memory are one event
 QUIET_S = 600.0  # without a report before that is said
-RECENT = 100  # shards that the median is taken of
 BEGINS = "the first replica begins to work"
 
 Report = TypeVar("Report")
@@ -127,26 +119,17 @@ class _Loop(Generic[Report]):
     """The live replicas, which of them have room, and the shards that wait."""
 
     def __init__(self, cluster: Cluster[Report], shards: list[int], timeout_s: float | None) -> None:
-        self.cluster, self.timeout_s = cluster, timeout_s
+        self.cluster = cluster
+        self.places, self.blame, self.pace = Places(), Blame(), Pace(timeout_s)
         self.waiting = deque(shards)
         self.left = set(shards)  # without a report
-        self.lost: dict[int, str] = {}  # shards that are left out, with the last reason
         self.slots: set[_Slot[Report]] = set()
         self.idle: deque[_Slot[Report]] = deque()  # hold no shard; each once; may have died since
         self.busy: deque[_Slot[Report]] = deque()  # hold shards, and less than DEPTH; as above
         self.events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self.deaths: Counter[int] = Counter()
-        self.failed_starts: Counter[str] = Counter()  # in a row, by place
-        self.failure: CamrayError | None = None  # of the last start that failed, or the last replica that cannot go on
-        self.failed: dict[int, str] = {}  # shards that lacked storage or the machine, with the place where they did
         self.wanted = self.num_starting = 0
         self.has_begun = False  # some replica has started
-        self.out_of_memory_s: dict[str, float] = {}  # when a replica was not replaced for that, by place
-        self.copied: set[int] = set()  # slow shards that two replicas hold
-        self.spent_s: deque[float] = deque(maxlen=RECENT)
-        self.longest_s = 0.0
-        now_s = time.monotonic()
-        self.looked_s = self.grown_s = self.heard_s = now_s
+        self.looked_s = self.grown_s = self.heard_s = time.monotonic()
 
     def reports(self) -> Iterator[Report]:
         """Yield reports until no shard is left."""
@@ -167,7 +150,8 @@ class _Loop(Generic[Report]):
                 if shard is None:
                     self._remove(slot)
                     say(f"a replica could not start: {error}")
-                    self._fail_at(slot.place(), error, MAX_FAILED_STARTS)  # another one there would fail as well
+                    self.places.cannot_work(slot.place(), error)
+                    self._add_another()
                 elif shard in self.left:
                     self._try_elsewhere(slot, shard, error)
                 else:
@@ -177,12 +161,7 @@ class _Loop(Generic[Report]):
                 self._started(slot)
             elif self._finished(slot, shard):
                 yield report
-        if self.lost:
-            named = ", ".join(str(shard) for shard in sorted(self.lost)[:10])
-            raise CamrayError(
-                f"{len(self.lost)} shard(s) killed one replica after another and are not done: {named}; all others "
-                f"are. The last reason: {list(self.lost.values())[-1]}"
-            )
+        self.blame.raise_lost()
 
     def end(self) -> None:
         """Kill every replica: its work is committed or will be done again."""
@@ -199,12 +178,13 @@ class _Loop(Generic[Report]):
         """Do what is due without an event."""
         self.looked_s = time.monotonic()
         for slot in [slot for slot in self.slots if slot.shards]:
-            if self.looked_s - slot.since_s > (limit_s := self._limit_s(slot.shards[0])):
+            limit_s = self.pace.limit_s(is_suspected=self.blame.is_suspected(slot.shards[0]))
+            if self.looked_s - slot.since_s > limit_s:
                 self._replace(slot, f"shard {slot.shards[0]} took longer than {limit_s:.0f} s")
-        self._end_slow_starts(max(START_TIMEOUT_S, self.timeout_s or 0))
+        self._end_slow_starts(max(START_TIMEOUT_S, self.pace.timeout_s or 0))
         if self.looked_s - self.grown_s >= GROWTH_S:
             self._grow()
-        if not self.waiting and self.spent_s:
+        if not self.waiting:
             self._copy_slow_shards()
         if self.looked_s - self.heard_s > QUIET_S:
             self.heard_s = self.looked_s
@@ -221,11 +201,6 @@ class _Loop(Generic[Report]):
             if self.looked_s - slot.since_s > limit_s:
                 self._replace(slot, f"it did not load within {limit_s:.0f} s")
 
-    def _limit_s(self, shard: int) -> float:
-        limit_s = max(TIMEOUT_S, TIMEOUT_FACTOR * self.longest_s) if self.longest_s else float("inf")
-        limit_s = limit_s if self.timeout_s is None else self.timeout_s
-        return max(limit_s, SUSPECT_TIMEOUT_S) if self.deaths[shard] >= SUSPICIOUS_DEATHS else limit_s
-
     def _grow(self) -> None:
         """Add replicas where the cluster has become larger than it ever was."""
         self.grown_s = time.monotonic()
@@ -240,13 +215,10 @@ class _Loop(Generic[Report]):
         self.wanted = wanted
 
     def _add_replica(self, places: set[str]) -> None:
-        slot = _Slot(self.cluster.new_replica(frozenset(self._avoided())), frozenset(places))
+        slot = _Slot(self.cluster.new_replica(self.places.avoided()), frozenset(places))
         self.slots.add(slot)
         self.num_starting += 1
         self._watch(slot, None, slot.replica.start())
-
-    def _avoided(self) -> set[str]:
-        return {place for place, times in self.failed_starts.items() if times >= MAX_FAILED_STARTS}
 
     def _started(self, slot: _Slot[Report]) -> None:
         if not self.has_begun:
@@ -254,8 +226,7 @@ class _Loop(Generic[Report]):
             say(BEGINS)
         slot.started = True
         self.num_starting -= 1
-        for place in (slot.place(), ""):
-            self.failed_starts.pop(place, None)
+        self.places.started(slot.place())
         self.idle.append(slot)
         self._give_shards()
 
@@ -275,20 +246,20 @@ class _Loop(Generic[Report]):
         if not slot.shards:
             slot.since_s = time.monotonic()
         slot.shards.append(shard)
-        self._watch(slot, shard, slot.replica.begin_shard(shard, self.deaths[shard]))
+        self._watch(slot, shard, slot.replica.begin_shard(shard, self.blame.deaths[shard]))
         if len(slot.shards) < DEPTH:
             self.busy.append(slot)
 
     def _copy_slow_shards(self) -> None:
         """Give the slowest shards also to replicas that have nothing to do: whoever is first reports."""
-        slow_s = max(SLOW_S, SLOW_FACTOR * statistics.median(self.spent_s))
+        slow_s = self.pace.slow_s()
         busy = [slot for slot in self.slots if slot.shards and self.looked_s - slot.since_s > slow_s]
         shards = [shard for slot in sorted(busy, key=lambda slot: slot.since_s) for shard in slot.shards]
-        slow = [shard for shard in shards if shard in self.left and shard not in self.copied]
+        slow = [shard for shard in shards if shard in self.left and shard not in self.pace.copied]
         while slow and self.idle:
             slot = self.idle.popleft()
             if slot in self.slots:
-                self.copied.add(slow[0])
+                self.pace.copied.add(slow[0])
                 say(f"shard {slow[0]} is slow, another replica begins it as well")
                 self._give(slot, slow.pop(0))
 
@@ -298,8 +269,7 @@ class _Loop(Generic[Report]):
     def _finished(self, slot: _Slot[Report], shard: int) -> bool:
         """Note that a replica has done a shard, and give it another; return whether it was the first to do it."""
         self.heard_s = now_s = time.monotonic()
-        self.spent_s.append(now_s - slot.since_s)
-        self.longest_s = max(self.longest_s, self.spent_s[-1])
+        self.pace.took(now_s - slot.since_s)
         if slot.shards[0] == shard:
             slot.since_s = now_s
         was_full = len(slot.shards) == DEPTH
@@ -320,18 +290,16 @@ class _Loop(Generic[Report]):
         if not slot.started:
             place = slot.place()
             if ({place} if place else slot.places) - self.cluster.places():
-                say("a replica could not start: its machine is gone")
-                self._add_another()
-                return
-            times = self.failed_starts[place] + 1
-            failure = MachineError(f"{times} replica(s) died while loading their model, the last: {reason}")
-            say(f"a replica could not start: {failure}")
-            self._fail_at(place, failure, times)
+                why = "its machine is gone"
+            else:
+                why = str(self.places.died_loading(place, reason))
+            say(f"a replica could not start: {why}")
+            self._add_another()
             return
         back = self._take_back(slot)
         say(f"a replica died, {len(back)} shard(s) go back to the queue: {reason.splitlines()[0]}")
         if out_of_memory and any(other.started and other.place() == slot.place() for other in self.slots):
-            if self._is_first_of_storm(slot.place()):
+            if self.places.is_first_of_storm(slot.place(), time.monotonic()):
                 say("its machine was out of memory: it is not replaced, the others there go on")
                 self._give_shards()
                 return
@@ -347,12 +315,14 @@ class _Loop(Generic[Report]):
         Raises the error where there is no other place, or where one has failed at this shard before.
         """
         place = slot.place()
-        if not self.cluster.places() - self._avoided() - {place} or self.failed.setdefault(shard, place) != place:
+        others = self.cluster.places() - self.places.avoided() - {place}
+        if not others or not self.blame.lacks_only_at(place, shard):
             raise error
         self._remove(slot)
         back = self._take_back(slot)
         say(f"a replica cannot go on, {len(back)} shard(s) go to other machines: {error}")
-        self._fail_at(place, error, MAX_FAILED_STARTS)
+        self.places.cannot_work(place, error)
+        self._add_another()
         self._give_shards()
 
     def _take_back(self, slot: _Slot[Report]) -> list[int]:
@@ -360,34 +330,20 @@ class _Loop(Generic[Report]):
         held = {shard for other in self.slots for shard in other.shards}
         back = [shard for shard in slot.shards if shard in self.left and shard not in held]
         self.waiting.extendleft(reversed(back))
-        self.copied -= set(back)
+        self.pace.copied -= set(back)
         return back
 
-    def _is_first_of_storm(self, place: str) -> bool:
-        """Say whether no replica was out of memory there just now: Ray ends several at once, all but one come back."""
-        now_s = time.monotonic()
-        is_first = now_s - self.out_of_memory_s.get(place, -STORM_S) >= STORM_S
-        if is_first:
-            self.out_of_memory_s[place] = now_s
-        return is_first
-
     def _blame(self, shard: int, reason: str) -> None:
-        """Count a death at a shard. At the second it has to wait for the others, at the last it is left out."""
-        self.deaths[shard] += 1
-        if self.deaths[shard] > 1:
+        """Count a death at a shard, and let that wait or go. Raises CamrayError where no shard is to blame."""
+        verdict = self.blame.died_at(shard, reason)
+        if verdict != "in its turn":
             self.waiting.remove(shard)
-            if self.deaths[shard] < MAX_SHARD_DEATHS:
-                self.waiting.append(shard)
-            else:
-                self.left.discard(shard)
-                self.lost[shard] = reason
-        if not self.spent_s and self.deaths.total() >= max(MAX_SHARD_DEATHS, 2 * self.wanted):
-            raise CamrayError(f"{self.deaths.total()} replicas died before any shard was done, the last: {reason}")
-
-    def _fail_at(self, place: str, failure: CamrayError, times: int) -> None:
-        """Note that replicas failed for a number of times in a row at a place; try another one if that helps."""
-        self.failure, self.failed_starts[place] = failure, times
-        self._add_another()
+        if verdict == "after all others":
+            self.waiting.append(shard)
+        elif verdict == "never":
+            self.left.discard(shard)
+        if not self.pace.spent_s:
+            self.blame.refuse_to_go_on(self.wanted, reason)
 
     def _remove(self, slot: _Slot[Report]) -> None:
         slot.replica.kill()  # it may only be out of reach
@@ -399,13 +355,13 @@ class _Loop(Generic[Report]):
 
         Raises the reason where none can work.
         """
-        places, avoided = self.cluster.places(), self._avoided()
-        if (places - avoided or not places) and "" not in avoided:
+        places = self.cluster.places()
+        if self.places.allow_another(places):
             if not places:
                 say("no machine is left that has room for a replica: waiting for one")
             self._add_replica(places)
         elif not any(slot.started or slot.replica.place.done() for slot in self.slots):
-            assert self.failure
-            raise self.failure
+            assert self.places.failure
+            raise self.places.failure
         else:
             say("it is not replaced, as no replica starts where there is room; the others go on")

@@ -22,7 +22,7 @@ from cam_ops.explain.mapper import Mapper
 from cam_ops.explain.scores import NUM_TOP, best_classes, choose_classes, class_scores
 from cam_ops.network.load import load_classifier
 from cam_ops.settings import ModelConfig, Precision
-from cluster.executors.dispatch import SUSPICIOUS_DEATHS
+from cluster.executors.blame import SUSPICIOUS_DEATHS
 from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
 from cluster.label.loader import Loader
