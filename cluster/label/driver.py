@@ -12,7 +12,7 @@ from cluster.executors.choose import choose_device, choose_replicas, open_execut
 from cluster.executors.work import Work
 from cluster.label.config import LabelConfig
 from cluster.label.request import compute_again, explain_again, names_network_of, network_again, request_of
-from cluster.process.apart import Apart, Here
+from cluster.process.apart import Apart, Here, build
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, read_run
@@ -35,7 +35,7 @@ def label(config: LabelConfig) -> Totals:
         refuse_strangers(run_dir)
     with (
         closing(_look(config)) as preparation,
-        closing(open_executor(config.executor, config.ray_address)) as executor,
+        closing(open_executor(config.executor, config.ray_address, _num_gpus)) as executor,
     ):
         device = choose_device(config.device, None, executor)
         replicas = choose_replicas(config.replicas, device, executor)
@@ -59,7 +59,7 @@ def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Totals:
         is_whole = not pending_shards(run_dir, run)
     if is_whole:
         return finish(run_dir, run)
-    with closing(open_executor(config.executor, config.ray_address)) as executor:
+    with closing(open_executor(config.executor, config.ray_address, _num_gpus)) as executor:
         device = choose_device(config.device, run.request.device, executor)
         replicas = choose_replicas(config.replicas, device, executor)
         try:
@@ -81,6 +81,12 @@ def _refuse_images_as_out(config: LabelConfig, run_dir: RunDir) -> None:
 def _look(config: LabelConfig) -> Apart | Here:
     """Begin to look at the network, in a process of its own where actors will do the work."""
     return (Here if config.executor == "inline" else Apart)("cluster.label.preparation:Preparation", config)
+
+
+def _num_gpus() -> int:
+    """Ask torch, in this process: for an executor whose replica will load it here as well."""
+    number: int = build("cluster.machine.gpu:num_gpus", ())
+    return number
 
 
 def _look_and_refuse(config: LabelConfig, run: Run) -> None:
