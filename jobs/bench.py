@@ -36,7 +36,7 @@ LITE0 = "efficientnet_lite0"
 HALF = (0.5, 0.5, 0.5)
 PROBE_S = 4.0
 PEER_IMAGES = {"blog": 64, "gradcam": 64, "torchcam": 128}
-WORKERS = (1, 10, 100, 1000)
+REPLICAS = (1, 10, 100, 1000)
 MAX_COMMITTED = 100_000
 
 
@@ -126,7 +126,7 @@ def limit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 
 
 def executors(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
-    """Compare one replica on Ray with the same worker inline; start-up does not count."""
+    """Compare a replica on Ray with one inline; start-up does not count."""
     for model in config.models:
         flags = _label_flags(config, scratch, model)
         found: dict[str, list[float]] = {"inline": [], "ray": []}
@@ -189,8 +189,10 @@ def start(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 
 
 def dispatch(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
-    """Measure the loop that hands out shards, with simulated workers that have nothing to do."""
-    rates = {f"{count} workers": _spread([simulate(count, 50_000) for _ in range(config.rounds)]) for count in WORKERS}
+    """Measure the loop that hands out shards, with simulated replicas that have nothing to do."""
+    rates = {
+        f"{count} replicas": _spread([simulate(count, 50_000) for _ in range(config.rounds)]) for count in REPLICAS
+    }
     yield {"section": "dispatch, shards/s", **rates}
 
 
@@ -305,7 +307,7 @@ def _replica(config: BenchConfig, scratch: Path, model: str) -> Apart:
     if not out.exists():
         small = [*_label_flags(config, scratch, model), "--limit", "64", "--batch-size", "16", "--executor", "inline"]
         run_label(small, out, 1)
-    return Apart("cluster.bench.replica:Replica", str(out), _model(model))
+    return Apart("cluster.bench.replica:Parts", str(out), _model(model))
 
 
 def _peer_rate(config: BenchConfig, peer: str, model: str, num_images: int) -> float:

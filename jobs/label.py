@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> Outcome:
 
 
 def _with_absolute_weights(config: LabelConfig) -> LabelConfig:
-    """Make --weights mean the same file in workers that have another working directory; in a Ray job they share it."""
+    """Make --weights mean the same file in replicas that have another working directory; in a Ray job they share it."""
     weights = config.model.weights
     if weights in (None, "DEFAULT", "random"):
         return config

@@ -73,7 +73,7 @@ def _count(
     """Have replicas count, and add up; return the sums, and the number of images by status."""
     work = Work(
         device="cpu",
-        factory="cluster.audit.replica:Auditor",
+        factory="cluster.audit.replica:AuditReplica",
         arguments=(run_dir, run.request.fingerprint(), working, parts, config.split, truth),
     )
     progress = Progress(num_images=run.plan.num_images, num_shards=len(parts), done_images=0, done_shards=0)

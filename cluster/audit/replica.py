@@ -19,7 +19,7 @@ from cluster.storage.files import Files
 from cluster.truth.prepare import TruthReport, read_truth_shard
 
 
-class Auditor:
+class AuditReplica:
     """Audits parts: so many shards of the run, one after the other."""
 
     def __init__(

@@ -19,7 +19,7 @@ from cluster.sources.reading import decode_for_input, read_image
 MAX_HELD = 64  # pictures held in memory
 
 
-class Replica:
+class Parts:
     """One replica's parts, alone, for a run in place; lives in a process of its own (`cluster.process.apart`)."""
 
     def __init__(self, out: str, model: Any) -> None:
@@ -27,18 +27,18 @@ class Replica:
 
         run_dir = open_run_dir(out)
         run = existing_run(run_dir)
-        self.worker = open_replica(run_dir, model, run.request.fingerprint())
-        self.planned = read_shard(self.worker.run_dir, 0).slice(0, MAX_HELD)
+        self.replica = open_replica(run_dir, model, run.request.fingerprint())
+        self.planned = read_shard(self.replica.run_dir, 0).slice(0, MAX_HELD)
         self.rows = self.planned.to_pylist()
         self.encoded = [read_image(row["uri"], row["offset"], row["size"]) for row in self.rows]
-        self.batches = list(self.worker.loader.open(self.planned))
+        self.batches = list(self.replica.loader.open(self.planned))
 
     def forward(self, seconds: float) -> float:
         """Return the rate of the bare forward pass, on batches of pixels in memory."""
         import torch
 
-        view = self.worker.mapper.views[0]
-        inputs = [pixels_BSS3.to(self.worker.device).permute(0, 3, 1, 2) for pixels_BSS3, _ in self.batches]
+        view = self.replica.mapper.views[0]
+        inputs = [pixels_BSS3.to(self.replica.device).permute(0, 3, 1, 2) for pixels_BSS3, _ in self.batches]
 
         def run(number: int) -> None:
             with torch.no_grad():
@@ -50,7 +50,7 @@ class Replica:
         """Return the rate of bare decoding and resizing, of files in memory."""
         from cluster.label.decoding import decode_and_fit
 
-        loader = self.worker.loader
+        loader = self.replica.loader
 
         def run(number: int) -> None:
             place = number % len(self.rows)
@@ -62,7 +62,7 @@ class Replica:
         """Return the milliseconds per image of each stage, once over the pictures held."""
         from cam_ops.pictures.fit import fit
 
-        worker, loader, count = self.worker, self.worker.loader, len(self.rows)
+        replica, loader, count = self.replica, self.replica.loader, len(self.rows)
         spent: dict[str, float] = {}
 
         def timed(stage: str, work: Callable[[], Any]) -> Any:
@@ -75,15 +75,15 @@ class Replica:
         pairs = list(zip(self.rows, self.encoded, strict=True))
         decoded = timed("decode", lambda: [decode_for_input(row, encoded, loader.input) for row, encoded in pairs])
         timed("resize", lambda: [fit(picture, loader.input) for picture in decoded])
-        rows = ShardRows(worker.run, self.planned)
+        rows = ShardRows(replica.run, self.planned)
         for pixels_BSS3, pictures in self.batches:
-            maps = timed("forward and map", partial(worker.explain, pixels_BSS3, pictures))
+            maps = timed("forward and map", partial(replica.explain, pixels_BSS3, pictures))
             rows.add(pictures, maps)
         boxes = timed("boxes", rows.box)
         tables = timed("tables", partial(rows.tables, boxes))
         for table in TABLES:
-            timed("publish", partial(worker.run_dir.publish, f"{table}/bench.parquet", tables[table]))
-            worker.run_dir.remove(f"{table}/bench.parquet")
+            timed("publish", partial(replica.run_dir.publish, f"{table}/bench.parquet", tables[table]))
+            replica.run_dir.remove(f"{table}/bench.parquet")
         return spent
 
 

@@ -1,5 +1,6 @@
 """Choose where a run takes place: Ray or this process, which device, how many replicas."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from cam_ops.errors import MachineError, UsageError
@@ -22,12 +23,15 @@ def check_execution(executor: ExecutorName, replicas: int | None, shard_timeout_
         raise UsageError("--executor inline is one replica; use --executor ray for more")
 
 
-def open_executor(name: ExecutorName, ray_address: str | None) -> Executor:
-    """Return what runs the shards; the caller closes it."""
+def open_executor(name: ExecutorName, ray_address: str | None, count_gpus: Callable[[], int] = lambda: 0) -> Executor:
+    """Return what runs the shards; the caller closes it.
+
+    `count_gpus` is called for those of this process, where they matter: Ray counts its own.
+    """
     if name == "inline":  # it does without ray
         from cluster.executors.inline import InlineExecutor
 
-        return InlineExecutor()
+        return InlineExecutor(count_gpus)
     from cluster.executors.ray_actors import RayExecutor
 
     return RayExecutor(ray_address)

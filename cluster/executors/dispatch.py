@@ -1,52 +1,44 @@
-"""Hand shards to workers, replace those that die or hang, yield a report per shard. Knows nothing of Ray or torch.
+"""Hand shards to replicas, replace those that die or hang, yield a report per shard. Knows nothing of Ray or torch.
 
-A call to a worker is a future; its end puts an event on a queue, which the loop sleeps on. So a shard costs the loop
-the same whatever the number of workers. Once a second it looks after what no event tells: workers that hang, shards
+A call to a replica is a future; its end puts an event on a queue, which the loop sleeps on. So a shard costs the loop
+the same whatever the number of replicas. Once a second it looks after what no event tells: replicas that hang, shards
 that are slow at the end, a cluster that has grown.
 """
 
 import queue
-import statistics
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from cam_ops.errors import CamrayError, MachineError, StorageError
+from cluster.executors.blame import Blame
+from cluster.executors.pace import Pace
+from cluster.executors.places import Places
 from cluster.process.console import say
 
-DEPTH = 2  # shards that a worker holds at most: the second starts without a gap
-SUSPICIOUS_DEATHS = 2  # of the worker that works on a shard: from then on its images are suspected
-SUSPECT_TIMEOUT_S = 300.0  # the least that such a shard is given: a picture may hold two decoders for a minute each
-MAX_SHARD_DEATHS = 12  # two, and three for each of three images that kill the worker
-MAX_FAILED_STARTS = 3  # in a row, at one place
+DEPTH = 2  # shards that a replica holds at most: the second starts without a gap
 WAKE_S = 1.0  # a signal that another thread took is seen by the main thread when it wakes
 GROWTH_S = 5.0  # between two looks at the size of the cluster
-TIMEOUT_S = 600.0  # the least that `auto` allows a shard
-START_TIMEOUT_S = 1800.0  # the least that a worker is given to load its model, once it has a place
-TIMEOUT_FACTOR = 10  # times the longest shard so far
-SLOW_FACTOR = 2  # times the median: a shard that takes longer is also given to a worker that has nothing to do
-SLOW_S = 2.0  # the least that counts as slow
-STORM_S = 30.0  # in which deaths of one place for lack of memory are one event
+START_TIMEOUT_S = 1800.0  # the least that a replica is given to load its model, once it has a place
 QUIET_S = 600.0  # without a report before that is said
-RECENT = 100  # shards that the median is taken of
 BEGINS = "the first replica begins to work"
 
 Report = TypeVar("Report")
 
 
-class WorkerDied(Exception):
-    """A worker is gone, and all of its calls with it; the text says why."""
+class ReplicaDied(Exception):
+    """A replica is gone, and all of its calls with it; the text says why."""
 
     def __init__(self, reason: str, *, out_of_memory: bool = False) -> None:
         super().__init__(reason)
         self.out_of_memory = out_of_memory  # its machine ran out of memory and ended it
 
 
-class Worker(Protocol[Report]):
-    """One model replica somewhere. Its calls begin in order; one that it does not survive fails with WorkerDied."""
+class RemoteReplica(Protocol[Report]):
+    """A replica somewhere. Its calls begin in order; one that it does not survive fails with ReplicaDied."""
 
     place: Future[str]
     """Where it is: known as soon as it is anywhere, before its model is loaded."""
@@ -54,24 +46,24 @@ class Worker(Protocol[Report]):
     def start(self) -> Future[None]:
         """Load the model. Called once, and first."""
 
-    def run_shard(self, shard: int, deaths: int) -> Future[Report]:
-        """Do one shard, at which `deaths` workers have died before."""
+    def begin_shard(self, shard: int, deaths: int) -> Future[Report]:
+        """Have it do one shard, at which `deaths` replicas have died before."""
 
     def kill(self) -> None:
-        """End the worker, dead or alive. Its calls may end in any way."""
+        """End the replica, dead or alive. Its calls may end in any way."""
 
 
 class Cluster(Protocol[Report]):
-    """Where workers can be."""
+    """Where replicas can be."""
 
-    def new_worker(self, avoided: frozenset[str]) -> Worker[Report]:
-        """Return a worker that begins to look for a place, not among those avoided."""
+    def new_replica(self, avoided: frozenset[str]) -> RemoteReplica[Report]:
+        """Return a replica that begins to look for a place, not among those avoided."""
 
-    def num_workers(self) -> int:
-        """Return how many workers there should be, by the cluster's size now."""
+    def num_replicas(self) -> int:
+        """Return how many replicas there should be, by the cluster's size now."""
 
     def places(self) -> set[str]:
-        """Return the places that a worker could be at now."""
+        """Return the places that a replica could be at now."""
 
     def is_done(self, shard: int) -> bool:
         """Say whether a shard is committed, whoever did it."""
@@ -80,17 +72,17 @@ class Cluster(Protocol[Report]):
 def dispatch(
     cluster: Cluster[Report], shards: Iterable[int], timeout_s: float | None = None
 ) -> Generator[Report, None, None]:
-    """Yield one report per shard, in the order they finish; no shard is no report, and no worker.
+    """Yield one report per shard, in the order they finish; no shard is no report, and no replica.
 
-    A worker whose shard takes longer than `timeout_s` counts as dead; by default the limit is ten times the longest
+    A replica whose shard takes longer than `timeout_s` counts as dead; by default the limit is ten times the longest
     shard so far, at least ten minutes, and none before the first is done. To load its model it has half an hour, or
-    `timeout_s` if that is longer. A death is blamed on the oldest of a worker's shards that is not done: its report may
-    have died with the worker. A shard to which too many workers fell is left out until all others are done.
-    StorageError and MachineError of a worker's own code are its place's fault until a second place says the same of a
+    `timeout_s` if that is longer. A death is blamed on the oldest of a replica's shards that is not done: its report
+    may have died with the replica. A shard to which too many replicas fell is left out until all others are done.
+    StorageError and MachineError of a replica's own code are its place's fault until a second place says the same of a
     shard.
 
-    Raises what a worker's own code raised, MachineError if no worker can be started, and CamrayError for shards that
-    were left out, or if workers die before any shard is done. Workers are killed at the end, however it comes.
+    Raises what a replica's own code raised, MachineError if no replica can be started, and CamrayError for shards that
+    were left out, or if replicas die before any shard is done. Replicas are killed at the end, however it comes.
     """
     loop = _Loop(cluster, list(shards), timeout_s)
     try:
@@ -100,53 +92,44 @@ def dispatch(
 
 
 @dataclass(slots=True, eq=False)
-class _Member(Generic[Report]):
-    """A live worker and the shards that it holds, oldest first."""
+class _Slot(Generic[Report]):
+    """What the loop notes of a live replica, and the shards that it holds, oldest first."""
 
-    worker: Worker[Report]
+    replica: RemoteReplica[Report]
     places: frozenset[str]  # that there were when it began to look for one
     started: bool = False
     shards: list[int] = field(default_factory=list)
-    since_s: float = 0.0  # the oldest of them is at work; before the start, the worker was first seen to have a place
+    since_s: float = 0.0  # the oldest of them is at work; before the start, the replica was first seen to have a place
 
     def place(self) -> str:
         """Return where it is, empty if it is nowhere yet or died before it could tell."""
-        place = self.worker.place
+        place = self.replica.place
         return place.result() if place.done() and not place.exception() else ""
 
 
 class _Event(NamedTuple):
     """The end of a call: of `start`, where shard is None, or of a shard."""
 
-    member: _Member[Any]
+    slot: _Slot[Any]
     shard: int | None
     call: Future[Any]
 
 
 class _Loop(Generic[Report]):
-    """The live workers, which of them have room, and the shards that wait."""
+    """The live replicas, which of them have room, and the shards that wait."""
 
     def __init__(self, cluster: Cluster[Report], shards: list[int], timeout_s: float | None) -> None:
-        self.cluster, self.timeout_s = cluster, timeout_s
+        self.cluster = cluster
+        self.places, self.blame, self.pace = Places(), Blame(), Pace(timeout_s)
         self.waiting = deque(shards)
         self.left = set(shards)  # without a report
-        self.lost: dict[int, str] = {}  # shards that are left out, with the last reason
-        self.members: set[_Member[Report]] = set()
-        self.idle: deque[_Member[Report]] = deque()  # hold no shard; each once; may have died since
-        self.busy: deque[_Member[Report]] = deque()  # hold shards, and less than DEPTH; as above
+        self.slots: set[_Slot[Report]] = set()
+        self.idle: deque[_Slot[Report]] = deque()  # hold no shard; each once; may have died since
+        self.busy: deque[_Slot[Report]] = deque()  # hold shards, and less than DEPTH; as above
         self.events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self.deaths: Counter[int] = Counter()
-        self.failed_starts: Counter[str] = Counter()  # in a row, by place
-        self.failure: CamrayError | None = None  # of the last start that failed, or the last worker that cannot go on
-        self.failed: dict[int, str] = {}  # shards that lacked storage or the machine, with the place where they did
         self.wanted = self.num_starting = 0
-        self.has_begun = False  # some worker has started
-        self.out_of_memory_s: dict[str, float] = {}  # when a worker was not replaced for that, by place
-        self.copied: set[int] = set()  # slow shards that two workers hold
-        self.spent_s: deque[float] = deque(maxlen=RECENT)
-        self.longest_s = 0.0
-        now_s = time.monotonic()
-        self.looked_s = self.grown_s = self.heard_s = now_s
+        self.has_begun = False  # some replica has started
+        self.looked_s = self.grown_s = self.heard_s = time.monotonic()
 
     def reports(self) -> Iterator[Report]:
         """Yield reports until no shard is left."""
@@ -155,39 +138,35 @@ class _Loop(Generic[Report]):
             event = self._next_event()
             if time.monotonic() - self.looked_s >= WAKE_S:
                 self._look_after()
-            if event is None or event.member not in self.members:  # the latter died with an earlier call
+            if event is None or event.slot not in self.slots:  # the latter died with an earlier call
                 continue
-            member, shard, call = event
+            slot, shard, call = event
             try:
                 report: Report = call.result()
-            except WorkerDied as death:
-                self._replace(member, str(death), out_of_memory=death.out_of_memory)
+            except ReplicaDied as death:
+                self._replace(slot, str(death), out_of_memory=death.out_of_memory)
                 continue
             except (StorageError, MachineError) as error:
                 if shard is None:
-                    self._remove(member)
+                    self._remove(slot)
                     say(f"a replica could not start: {error}")
-                    self._fail_at(member.place(), error, MAX_FAILED_STARTS)  # another one there would fail as well
+                    self.places.cannot_work(slot.place(), error)
+                    self._add_another()
                 elif shard in self.left:
-                    self._try_elsewhere(member, shard, error)
+                    self._try_elsewhere(slot, shard, error)
                 else:
-                    self._finished(member, shard)  # another has done it
+                    self._finished(slot, shard)  # another has done it
                 continue
             if shard is None:
-                self._started(member)
-            elif self._finished(member, shard):
+                self._started(slot)
+            elif self._finished(slot, shard):
                 yield report
-        if self.lost:
-            named = ", ".join(str(shard) for shard in sorted(self.lost)[:10])
-            raise CamrayError(
-                f"{len(self.lost)} shard(s) killed one replica after another and are not done: {named}; all others "
-                f"are. The last reason: {list(self.lost.values())[-1]}"
-            )
+        self.blame.raise_lost()
 
     def end(self) -> None:
-        """Kill every worker: its work is committed or will be done again."""
-        for member in self.members:
-            member.worker.kill()
+        """Kill every replica: its work is committed or will be done again."""
+        for slot in self.slots:
+            slot.replica.kill()
 
     def _next_event(self) -> _Event | None:
         try:
@@ -198,214 +177,191 @@ class _Loop(Generic[Report]):
     def _look_after(self) -> None:
         """Do what is due without an event."""
         self.looked_s = time.monotonic()
-        for member in [member for member in self.members if member.shards]:
-            if self.looked_s - member.since_s > (limit_s := self._limit_s(member.shards[0])):
-                self._replace(member, f"shard {member.shards[0]} took longer than {limit_s:.0f} s")
-        self._end_slow_starts(max(START_TIMEOUT_S, self.timeout_s or 0))
+        for slot in [slot for slot in self.slots if slot.shards]:
+            limit_s = self.pace.limit_s(is_suspected=self.blame.is_suspected(slot.shards[0]))
+            if self.looked_s - slot.since_s > limit_s:
+                self._replace(slot, f"shard {slot.shards[0]} took longer than {limit_s:.0f} s")
+        self._end_slow_starts(max(START_TIMEOUT_S, self.pace.timeout_s or 0))
         if self.looked_s - self.grown_s >= GROWTH_S:
             self._grow()
-        if not self.waiting and self.spent_s:
+        if not self.waiting:
             self._copy_slow_shards()
         if self.looked_s - self.heard_s > QUIET_S:
             self.heard_s = self.looked_s
-            num_started = sum(member.started for member in self.members)
+            num_started = sum(slot.started for slot in self.slots)
             say(
-                f"nothing finished for {QUIET_S / 60:.0f} minutes; {num_started} of {len(self.members)} replicas have "
+                f"nothing finished for {QUIET_S / 60:.0f} minutes; {num_started} of {len(self.slots)} replicas have "
                 "started" + ("" if num_started else ": does the cluster have free resources for them?")
             )
 
     def _end_slow_starts(self, limit_s: float) -> None:
-        """Replace workers that have a place and do not get their model loaded there."""
-        for member in [member for member in self.members if not member.started and member.place()]:
-            member.since_s = member.since_s or self.looked_s
-            if self.looked_s - member.since_s > limit_s:
-                self._replace(member, f"it did not load within {limit_s:.0f} s")
-
-    def _limit_s(self, shard: int) -> float:
-        limit_s = max(TIMEOUT_S, TIMEOUT_FACTOR * self.longest_s) if self.longest_s else float("inf")
-        limit_s = limit_s if self.timeout_s is None else self.timeout_s
-        return max(limit_s, SUSPECT_TIMEOUT_S) if self.deaths[shard] >= SUSPICIOUS_DEATHS else limit_s
+        """Replace replicas that have a place and do not get their model loaded there."""
+        for slot in [slot for slot in self.slots if not slot.started and slot.place()]:
+            slot.since_s = slot.since_s or self.looked_s
+            if self.looked_s - slot.since_s > limit_s:
+                self._replace(slot, f"it did not load within {limit_s:.0f} s")
 
     def _grow(self) -> None:
-        """Add workers where the cluster has become larger than it ever was."""
+        """Add replicas where the cluster has become larger than it ever was."""
         self.grown_s = time.monotonic()
-        wanted = max(self.wanted, self.cluster.num_workers())
-        num_new = min(wanted - self.wanted, len(self.left) - len(self.members))
+        wanted = max(self.wanted, self.cluster.num_replicas())
+        num_new = min(wanted - self.wanted, len(self.left) - len(self.slots))
         if num_new > 0:
             places = self.cluster.places()
             for _ in range(num_new):
-                self._add_worker(places)
+                self._add_replica(places)
         if self.wanted and num_new > 0:
             say(f"the cluster has grown: {num_new} more replica(s)")
         self.wanted = wanted
 
-    def _add_worker(self, places: set[str]) -> None:
-        member = _Member(self.cluster.new_worker(frozenset(self._avoided())), frozenset(places))
-        self.members.add(member)
+    def _add_replica(self, places: set[str]) -> None:
+        slot = _Slot(self.cluster.new_replica(self.places.avoided()), frozenset(places))
+        self.slots.add(slot)
         self.num_starting += 1
-        self._watch(member, None, member.worker.start())
+        self._watch(slot, None, slot.replica.start())
 
-    def _avoided(self) -> set[str]:
-        return {place for place, times in self.failed_starts.items() if times >= MAX_FAILED_STARTS}
-
-    def _started(self, member: _Member[Report]) -> None:
+    def _started(self, slot: _Slot[Report]) -> None:
         if not self.has_begun:
             self.has_begun = True
             say(BEGINS)
-        member.started = True
+        slot.started = True
         self.num_starting -= 1
-        for place in (member.place(), ""):
-            self.failed_starts.pop(place, None)
-        self.idle.append(member)
+        self.places.started(slot.place())
+        self.idle.append(slot)
         self._give_shards()
 
     def _give_shards(self) -> None:
-        """Give the shards that wait to the workers that have room, one in turn; those that start soon get one, too."""
+        """Give the shards that wait to the replicas that have room, one in turn; those that start soon get one, too."""
         while self.waiting:
             if self.idle:
-                member = self.idle.popleft()
+                slot = self.idle.popleft()
             elif self.busy and len(self.waiting) > self.num_starting:
-                member = self.busy.popleft()
+                slot = self.busy.popleft()
             else:
                 return
-            if member in self.members:
-                self._give(member, self.waiting.popleft())
+            if slot in self.slots:
+                self._give(slot, self.waiting.popleft())
 
-    def _give(self, member: _Member[Report], shard: int) -> None:
-        if not member.shards:
-            member.since_s = time.monotonic()
-        member.shards.append(shard)
-        self._watch(member, shard, member.worker.run_shard(shard, self.deaths[shard]))
-        if len(member.shards) < DEPTH:
-            self.busy.append(member)
+    def _give(self, slot: _Slot[Report], shard: int) -> None:
+        if not slot.shards:
+            slot.since_s = time.monotonic()
+        slot.shards.append(shard)
+        self._watch(slot, shard, slot.replica.begin_shard(shard, self.blame.deaths[shard]))
+        if len(slot.shards) < DEPTH:
+            self.busy.append(slot)
 
     def _copy_slow_shards(self) -> None:
-        """Give the slowest shards also to workers that have nothing to do: whoever is first reports."""
-        slow_s = max(SLOW_S, SLOW_FACTOR * statistics.median(self.spent_s))
-        busy = [member for member in self.members if member.shards and self.looked_s - member.since_s > slow_s]
-        shards = [shard for member in sorted(busy, key=lambda member: member.since_s) for shard in member.shards]
-        slow = [shard for shard in shards if shard in self.left and shard not in self.copied]
+        """Give the slowest shards also to replicas that have nothing to do: whoever is first reports."""
+        slow_s = self.pace.slow_s()
+        busy = [slot for slot in self.slots if slot.shards and self.looked_s - slot.since_s > slow_s]
+        shards = [shard for slot in sorted(busy, key=lambda slot: slot.since_s) for shard in slot.shards]
+        slow = [shard for shard in shards if shard in self.left and shard not in self.pace.copied]
         while slow and self.idle:
-            member = self.idle.popleft()
-            if member in self.members:
-                self.copied.add(slow[0])
+            slot = self.idle.popleft()
+            if slot in self.slots:
+                self.pace.copied.add(slow[0])
                 say(f"shard {slow[0]} is slow, another replica begins it as well")
-                self._give(member, slow.pop(0))
+                self._give(slot, slow.pop(0))
 
-    def _watch(self, member: _Member[Report], shard: int | None, call: Future[Any]) -> None:
-        call.add_done_callback(lambda ended: self.events.put(_Event(member, shard, ended)))
+    def _watch(self, slot: _Slot[Report], shard: int | None, call: Future[Any]) -> None:
+        call.add_done_callback(lambda ended: self.events.put(_Event(slot, shard, ended)))
 
-    def _finished(self, member: _Member[Report], shard: int) -> bool:
-        """Note that a worker has done a shard, and give it another; return whether it was the first to do it."""
+    def _finished(self, slot: _Slot[Report], shard: int) -> bool:
+        """Note that a replica has done a shard, and give it another; return whether it was the first to do it."""
         self.heard_s = now_s = time.monotonic()
-        self.spent_s.append(now_s - member.since_s)
-        self.longest_s = max(self.longest_s, self.spent_s[-1])
-        if member.shards[0] == shard:
-            member.since_s = now_s
-        was_full = len(member.shards) == DEPTH
-        member.shards.remove(shard)
-        if not member.shards:
-            self.busy.remove(member)
-            self.idle.append(member)
+        self.pace.took(now_s - slot.since_s)
+        if slot.shards[0] == shard:
+            slot.since_s = now_s
+        was_full = len(slot.shards) == DEPTH
+        slot.shards.remove(shard)
+        if not slot.shards:
+            self.busy.remove(slot)
+            self.idle.append(slot)
         elif was_full:
-            self.busy.append(member)
+            self.busy.append(slot)
         self._give_shards()
         is_first = shard in self.left
         self.left.discard(shard)
         return is_first
 
-    def _replace(self, member: _Member[Report], reason: str, *, out_of_memory: bool = False) -> None:
-        """Put a dead worker's shards back and start another. Raises CamrayError when that is no cure."""
-        self._remove(member)
-        if not member.started:
-            place = member.place()
-            if ({place} if place else member.places) - self.cluster.places():
-                say("a replica could not start: its machine is gone")
-                self._add_another()
-                return
-            times = self.failed_starts[place] + 1
-            failure = MachineError(f"{times} replica(s) died while loading their model, the last: {reason}")
-            say(f"a replica could not start: {failure}")
-            self._fail_at(place, failure, times)
+    def _replace(self, slot: _Slot[Report], reason: str, *, out_of_memory: bool = False) -> None:
+        """Put a dead replica's shards back and start another. Raises CamrayError when that is no cure."""
+        self._remove(slot)
+        if not slot.started:
+            place = slot.place()
+            if ({place} if place else slot.places) - self.cluster.places():
+                why = "its machine is gone"
+            else:
+                why = str(self.places.died_loading(place, reason))
+            say(f"a replica could not start: {why}")
+            self._add_another()
             return
-        back = self._take_back(member)
+        back = self._take_back(slot)
         say(f"a replica died, {len(back)} shard(s) go back to the queue: {reason.splitlines()[0]}")
-        if out_of_memory and any(other.started and other.place() == member.place() for other in self.members):
-            if self._is_first_of_storm(member.place()):
+        if out_of_memory and any(other.started and other.place() == slot.place() for other in self.slots):
+            if self.places.is_first_of_storm(slot.place(), time.monotonic()):
                 say("its machine was out of memory: it is not replaced, the others there go on")
                 self._give_shards()
                 return
-        elif back and member.place() in self.cluster.places():  # else it died with its machine
+        elif back and slot.place() in self.cluster.places():  # else it died with its machine
             self._blame(next((shard for shard in back if not self.cluster.is_done(shard)), back[0]), reason)
         if self.left:
             self._add_another()
             self._give_shards()
 
-    def _try_elsewhere(self, member: _Member[Report], shard: int, error: CamrayError) -> None:
-        """Avoid the place of a worker that lacks storage or the machine for a shard, and give its shards to others.
+    def _try_elsewhere(self, slot: _Slot[Report], shard: int, error: CamrayError) -> None:
+        """Avoid the place of a replica that lacks storage or the machine for a shard, and give its shards to others.
 
         Raises the error where there is no other place, or where one has failed at this shard before.
         """
-        place = member.place()
-        if not self.cluster.places() - self._avoided() - {place} or self.failed.setdefault(shard, place) != place:
+        place = slot.place()
+        others = self.cluster.places() - self.places.avoided() - {place}
+        if not others or not self.blame.lacks_only_at(place, shard):
             raise error
-        self._remove(member)
-        back = self._take_back(member)
+        self._remove(slot)
+        back = self._take_back(slot)
         say(f"a replica cannot go on, {len(back)} shard(s) go to other machines: {error}")
-        self._fail_at(place, error, MAX_FAILED_STARTS)
+        self.places.cannot_work(place, error)
+        self._add_another()
         self._give_shards()
 
-    def _take_back(self, member: _Member[Report]) -> list[int]:
-        """Put the shards of a worker that is gone back to the front of the queue; return those that nobody else has."""
-        held = {shard for other in self.members for shard in other.shards}
-        back = [shard for shard in member.shards if shard in self.left and shard not in held]
+    def _take_back(self, slot: _Slot[Report]) -> list[int]:
+        """Put a lost replica's shards back to the front of the queue; return those that nobody else has."""
+        held = {shard for other in self.slots for shard in other.shards}
+        back = [shard for shard in slot.shards if shard in self.left and shard not in held]
         self.waiting.extendleft(reversed(back))
-        self.copied -= set(back)
+        self.pace.copied -= set(back)
         return back
 
-    def _is_first_of_storm(self, place: str) -> bool:
-        """Say whether no worker was out of memory there just now: Ray ends several at once, all but one come back."""
-        now_s = time.monotonic()
-        is_first = now_s - self.out_of_memory_s.get(place, -STORM_S) >= STORM_S
-        if is_first:
-            self.out_of_memory_s[place] = now_s
-        return is_first
-
     def _blame(self, shard: int, reason: str) -> None:
-        """Count a death at a shard. At the second it has to wait for the others, at the last it is left out."""
-        self.deaths[shard] += 1
-        if self.deaths[shard] > 1:
+        """Count a death at a shard, and let that wait or go. Raises CamrayError where no shard is to blame."""
+        verdict = self.blame.died_at(shard, reason)
+        if verdict != "in its turn":
             self.waiting.remove(shard)
-            if self.deaths[shard] < MAX_SHARD_DEATHS:
-                self.waiting.append(shard)
-            else:
-                self.left.discard(shard)
-                self.lost[shard] = reason
-        if not self.spent_s and self.deaths.total() >= max(MAX_SHARD_DEATHS, 2 * self.wanted):
-            raise CamrayError(f"{self.deaths.total()} replicas died before any shard was done, the last: {reason}")
+        if verdict == "after all others":
+            self.waiting.append(shard)
+        elif verdict == "never":
+            self.left.discard(shard)
+        if not self.pace.spent_s:
+            self.blame.refuse_to_go_on(self.wanted, reason)
 
-    def _fail_at(self, place: str, failure: CamrayError, times: int) -> None:
-        """Note that workers failed for a number of times in a row at a place; try another one if that helps."""
-        self.failure, self.failed_starts[place] = failure, times
-        self._add_another()
-
-    def _remove(self, member: _Member[Report]) -> None:
-        member.worker.kill()  # it may only be out of reach
-        self.members.remove(member)
-        self.num_starting -= not member.started
+    def _remove(self, slot: _Slot[Report]) -> None:
+        slot.replica.kill()  # it may only be out of reach
+        self.slots.remove(slot)
+        self.num_starting -= not slot.started
 
     def _add_another(self) -> None:
-        """Add a worker for one that is gone if there is a place for it, or none at all: then it waits for a machine.
+        """Add a replica for one that is gone if there is a place for it, or none at all: then it waits for a machine.
 
         Raises the reason where none can work.
         """
-        places, avoided = self.cluster.places(), self._avoided()
-        if (places - avoided or not places) and "" not in avoided:
+        places = self.cluster.places()
+        if self.places.allow_another(places):
             if not places:
                 say("no machine is left that has room for a replica: waiting for one")
-            self._add_worker(places)
-        elif not any(member.started or member.worker.place.done() for member in self.members):
-            assert self.failure
-            raise self.failure
+            self._add_replica(places)
+        elif not any(slot.started or slot.replica.place.done() for slot in self.slots):
+            assert self.places.failure
+            raise self.places.failure
         else:
             say("it is not replaced, as no replica starts where there is room; the others go on")

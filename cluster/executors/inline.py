@@ -13,12 +13,14 @@ class InlineExecutor:
     num_cpus = 1
     can_grow = False
 
+    def __init__(self, count_gpus: Callable[[], int]) -> None:
+        """`count_gpus` may take seconds; it is called when somebody asks."""
+        self.count_gpus = count_gpus
+
     @cached_property
     def num_gpus(self) -> int:
         """1 where there is any."""
-        import torch  # for seconds, and only for work that asks
-
-        return min(1, torch.cuda.device_count())
+        return min(1, self.count_gpus())
 
     def run(
         self,
@@ -34,9 +36,9 @@ class InlineExecutor:
         """
         assert replicas.number == 1
         num_gpus = self.num_gpus if work.device == "cuda" else 0
-        worker = work.replica(replica_share(work.device, 1, len(os.sched_getaffinity(0)), num_gpus).threads)
+        replica = work.replica(replica_share(work.device, 1, len(os.sched_getaffinity(0)), num_gpus).threads)
         for number, shard in enumerate(shards):
-            yield worker.run_shard(shard, number, 0)
+            yield replica.run_shard(shard, number, 0)
 
     def close(self) -> None:
         """Nothing to end."""

@@ -1,6 +1,6 @@
 """Run shards on Ray actors: the only module that imports ray, but for the measurement `cluster.bench.ray_data`.
 
-Each actor holds one model replica for its whole life; the driver moves shard numbers out and counts back, nothing else.
+Each actor holds one replica for its whole life; the driver moves shard numbers out and counts back, nothing else.
 Ray restarts nothing by itself: `cluster.executors.dispatch` replaces an actor that dies.
 """
 
@@ -21,8 +21,8 @@ from ray._private.gcs_utils import create_gcs_channel
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from cam_ops.errors import MachineError
-from cluster.executors.dispatch import DEPTH, WorkerDied, dispatch
-from cluster.executors.work import Replicas, ShardReport, Share, Work, replica_share
+from cluster.executors.dispatch import DEPTH, ReplicaDied, dispatch
+from cluster.executors.work import Replica, Replicas, ShardReport, Share, Work, replica_share
 from cluster.process.console import say
 from cluster.process.interrupts import raise_on_sigterm
 
@@ -35,24 +35,23 @@ OWN_STORE_BYTES = 100 * 2**20  # of a Ray of our own: no image travels through i
 Value = TypeVar("Value")
 
 
-class _Replica:
-    """The actor. What it works with loads in `start`, a call of its own, so that a failure to load keeps its own error.
+class _Actor:
+    """The process that holds a replica. It loads in `start`, a call of its own, so that a failure keeps its own error.
 
-    The worker is a future so that shards may also run in threads of their own (`max_concurrency`) and wait for `start`.
+    It is a future so that shards may also run in threads of their own (`max_concurrency`) and wait for `start`.
     """
 
     def __init__(self) -> None:
-        self.worker: Future[Any] = Future()
+        self.replica: Future[Replica] = Future()
 
     def place(self) -> str:
         return ray.get_runtime_context().get_node_id()
 
     def start(self, work: Work, num_threads: int) -> None:
-        self.worker.set_result(work.replica(num_threads))
+        self.replica.set_result(work.replica(num_threads))
 
     def run_shard(self, shard: int, number: int, deaths: int) -> ShardReport:
-        report: ShardReport = self.worker.result().run_shard(shard, number, deaths)
-        return report
+        return self.replica.result().run_shard(shard, number, deaths)
 
 
 class RayExecutor:
@@ -94,7 +93,7 @@ class RayExecutor:
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in the order they finish.
 
-        Raises the worker's own CamrayError if a replica or a shard fails for a reason that a retry cannot mend.
+        Raises the CamrayError of a replica's own code where it or a shard fails for a reason that a retry cannot mend.
         """
         num_cpus = self._gpu_cpus() if work.device == "cuda" else self.num_cpus
         share = replica_share(work.device, replicas.number, num_cpus, self.num_gpus)
@@ -176,10 +175,10 @@ class _Actors:
     def __init__(self, share: Share, replicas: Replicas, work: Work, is_done: Callable[[int], bool]) -> None:
         self.share, self.replicas, self.work, self.is_done = share, replicas, work, is_done
 
-    def new_worker(self, avoided: frozenset[str]) -> "_ActorWorker":
+    def new_replica(self, avoided: frozenset[str]) -> "_ActorReplica":
         """Ask Ray for an actor; it is pending until a node has room."""
         options = {"label_selector": {NODE_ID: f"!in({','.join(sorted(avoided))})"}} if avoided else {}
-        actor = ray.remote(_Replica).options(
+        actor = ray.remote(_Actor).options(
             num_cpus=self.share.cpus,
             num_gpus=self.share.gpus,
             max_restarts=0,
@@ -187,9 +186,9 @@ class _Actors:
             max_concurrency=2 + DEPTH,  # `place`, `start`, and shards: the next fetches while one has the network
             **options,
         )
-        return _ActorWorker(actor.remote(), self.work, self.share.threads)
+        return _ActorReplica(actor.remote(), self.work, self.share.threads)
 
-    def num_workers(self) -> int:
+    def num_replicas(self) -> int:
         """Return the replicas asked for, or one for each GPU or core that there is by now."""
         _await_head()
         if self.replicas.asked:
@@ -209,8 +208,8 @@ class _Actors:
         }
 
 
-class _ActorWorker:
-    """An actor, as the dispatch loop sees it."""
+class _ActorReplica:
+    """The replica of an actor, as the dispatch loop sees it."""
 
     def __init__(self, handle: Any, work: Work, num_threads: int) -> None:
         self.handle, self.arguments = handle, (work, num_threads)
@@ -220,7 +219,7 @@ class _ActorWorker:
     def start(self) -> Future[None]:
         return _outcome(self.handle.start.remote(*self.arguments))
 
-    def run_shard(self, shard: int, deaths: int) -> Future[ShardReport]:
+    def begin_shard(self, shard: int, deaths: int) -> Future[ShardReport]:
         return _outcome(self.handle.run_shard.remote(shard, next(self.numbers), deaths))
 
     def kill(self) -> None:
@@ -229,7 +228,7 @@ class _ActorWorker:
 
 
 def _outcome(call: "ray.ObjectRef[Value]") -> Future[Value]:
-    """Return the future of an actor's call, which fails with WorkerDied or with what the actor's own code raised."""
+    """Return the future of an actor's call, which fails with ReplicaDied or with what the actor's own code raised."""
     outcome: Future[Value] = Future()
 
     def settle(ended: Future[Value]) -> None:  # on Ray's thread
@@ -245,13 +244,13 @@ def _outcome(call: "ray.ObjectRef[Value]") -> Future[Value]:
 
 def _meaning(error: BaseException) -> BaseException:
     if isinstance(error, OutOfMemoryError):
-        return WorkerDied(str(error).partition("\n")[0], out_of_memory=True)
+        return ReplicaDied(str(error).partition("\n")[0], out_of_memory=True)
     if isinstance(error, (RayActorError, RuntimeEnvSetupError)):  # its node may lack room for the job's files
-        return WorkerDied(_shortened(error))
+        return ReplicaDied(_shortened(error))
     if isinstance(error, RayTaskError):
         cause: BaseException = error.cause
         if type(cause).__name__ == LOST_GPU:
-            return WorkerDied(f"its process cannot use its GPU any more: {cause}")
+            return ReplicaDied(f"its process cannot use its GPU any more: {cause}")
         return cause
     return error
 

@@ -1,8 +1,4 @@
-"""What all executors share: the work that replicas do, how many of them there are, what runs them.
-
-*Replica*: the object that does shards, made by `Work.replica`. *Actor*: the process of Ray that holds one.
-*Slot*: what the dispatch loop notes of one.
-"""
+"""What all executors share: the work that replicas do, how many of them there are, what runs them."""
 
 import math
 from collections.abc import Callable, Generator, Iterable
@@ -28,17 +24,36 @@ class Replicas:
 class Work:
     """What replicas do with the shards of a run; can be pickled.
 
-    ``MODULE:FACTORY``, called with `arguments` and the number of threads that load pictures, gives what has
-    `run_shard(shard, number, deaths)`: see `cluster.label.replica`.
+    ``MODULE:FACTORY``, called with `arguments` and the number of threads that load pictures, gives a `Replica`.
     """
 
     device: Device
     factory: str
     arguments: tuple[Any, ...]
 
-    def replica(self, num_threads: int) -> Any:
+    def replica(self, num_threads: int) -> "Replica":
         """Call the factory."""
-        return build(self.factory, (*self.arguments, num_threads))
+        replica: Replica = build(self.factory, (*self.arguments, num_threads))
+        return replica
+
+
+class Replica(Protocol):
+    """Does shards, with all that it takes loaded; may be called from several threads."""
+
+    def run_shard(self, shard: int, number: int, deaths: int, /) -> "ShardReport":
+        """Do one shard, at which `deaths` replicas have died before.
+
+        `number` counts the calls of this replica from 0 on: in that order they take their turn at what it has one of.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What became of a shard."""
+
+    shard: int
+    statuses: dict[str, int]  # images by status
+    findings: Any = None  # what the driver needs of it besides its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +76,6 @@ def replica_share(device: Device, num_replicas: int, num_cpus: int, num_gpus: in
     cpus = num_cpus / (num_gpus * per_gpu)
     threads = max(1, math.floor(cpus))
     return Share(min(cpus, threads), 1 / per_gpu, threads)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardReport:
-    """What became of a shard."""
-
-    shard: int
-    statuses: dict[str, int]  # images by status
-    findings: Any = None  # what the driver needs of it besides its files
 
 
 class Executor(Protocol):

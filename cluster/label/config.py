@@ -70,7 +70,7 @@ class LabelConfig:
     """Seconds after which a replica that still works on the same shard is taken to hang, and replaced; by default ten
     times the longest shard so far, at least 600. To load its model a replica has 1800, or this if it is more."""
     executor: ExecutorName = "ray"
-    """`ray` runs actors; `inline` runs the same worker in this process."""
+    """`ray` runs actors; `inline` runs one replica in this process."""
     ray_address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
     max_error_rate: float = 0.02

@@ -13,6 +13,7 @@ from cluster.executors.work import Work
 from cluster.label.config import LabelConfig
 from cluster.label.preparing import Preparing
 from cluster.label.settled import explain_again, names_network_of, request_of, settled_again
+from cluster.process.apart import build
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, clear_run, read_run
@@ -34,7 +35,7 @@ def label(config: LabelConfig) -> Totals:
         refuse_strangers(run_dir)
     with (
         closing(Preparing(config)) as preparing,
-        closing(open_executor(config.executor, config.ray_address)) as executor,
+        closing(open_executor(config.executor, config.ray_address, _num_gpus)) as executor,
     ):
         device = choose_device(config.device, None, executor)
         replicas = choose_replicas(config.replicas, device, executor)
@@ -59,7 +60,7 @@ def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Totals:
         is_whole = not pending_shards(run_dir, run)
     if is_whole:
         return finish(run_dir, run)
-    with closing(open_executor(config.executor, config.ray_address)) as executor:
+    with closing(open_executor(config.executor, config.ray_address, _num_gpus)) as executor:
         device = choose_device(config.device, run.request.device, executor)
         replicas = choose_replicas(config.replicas, device, executor)
         try:
@@ -76,6 +77,12 @@ def _refuse_images_as_out(config: LabelConfig, run_dir: RunDir) -> None:
         raise UsageError(
             f"--out {run_dir.root} is the folder of --images; give a folder of its own, such as {run_dir.root}/run"
         )
+
+
+def _num_gpus() -> int:
+    """Ask torch, in this process: for an executor whose replica will load it here as well."""
+    number: int = build("cluster.machine.gpu:num_gpus", ())
+    return number
 
 
 def _look_and_refuse(config: LabelConfig, run: Run) -> None:

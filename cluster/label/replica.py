@@ -19,7 +19,7 @@ from cam_ops.errors import BadImage, MachineError, UsageError
 from cam_ops.explain.mapper import Mapper
 from cam_ops.explain.scores import NUM_TOP, best_classes, choose_classes, class_scores
 from cam_ops.settings import ModelConfig, Precision
-from cluster.executors.dispatch import SUSPICIOUS_DEATHS
+from cluster.executors.blame import SUSPICIOUS_DEATHS
 from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
 from cluster.label.loader import Loader
@@ -40,7 +40,7 @@ Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, S, S, 3), their p
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
-def open_replica(run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int = 1) -> "CamWorker":
+def open_replica(run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int = 1) -> "LabelReplica":
     """Join the run of that fingerprint with the network that `model` names; `num_threads` load pictures.
 
     Sets this process up for it. Raises UsageError, StorageError or MachineError with the reason that this machine
@@ -53,10 +53,10 @@ def open_replica(run_dir: RunDir, model: ModelConfig, fingerprint: str, num_thre
     mapper = load_mapper(request, model)
     device = torch.device(request.device)
     loader = Loader(request.preprocessing, mapper.side, request.batch_size, num_threads, device, run_dir.options)
-    return CamWorker(membership, mapper, loader)
+    return LabelReplica(membership, mapper, loader)
 
 
-class CamWorker:
+class LabelReplica:
     """One model replica. Lives as long as its actor and keeps the GPU.
 
     Shards may be run from several threads: one after the other has the network, while the next one fetches its first

@@ -20,7 +20,7 @@ from cluster.runs.writing import Pairs, box_maps, boxes_file, corner_columns, pl
 
 @dataclass(slots=True, kw_only=True)
 class Picture:
-    """One planned image on its way through the worker."""
+    """One planned image on its way through the replica."""
 
     image_id: str
     label: int | None

@@ -1,4 +1,4 @@
-"""A GPU's failures in the dispatch loop's terms: what costs one replica, and what is its machine's fault."""
+"""GPUs: how many there are, and their failures in the dispatch loop's terms: one replica's, or its machine's fault."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,11 @@ from contextlib import contextmanager
 import torch
 
 from cam_ops.errors import MachineError
+
+
+def num_gpus() -> int:
+    """Return how many GPUs torch sees on this machine."""
+    return torch.cuda.device_count()
 
 
 @contextmanager

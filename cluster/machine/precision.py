@@ -18,7 +18,7 @@ def choose_precision(asked: PrecisionChoice, device: Device, mapper: Mapper) -> 
     """Return the number format asked for; for `auto` one that `device` is fast in, fp32 where the network fails in it.
 
     On CUDA that is fp16, nearer to fp32 than bf16; on the CPU bf16 if this machine's own convolutions gain by it, which
-    the workers' CPUs are taken to be like. Also returns why. Raises UsageError if the network fails in what was asked.
+    the replicas' CPUs are taken to be like. Also returns why. Raises UsageError if the network fails in what was asked.
     """
     if asked != "auto":
         mapper.check(DTYPES[asked])

@@ -38,7 +38,7 @@ class ReboxConfig:
     shard_timeout: float | None = None
     """Seconds after which a replica that still works on the same shard is taken to hang, as of `label`."""
     executor: ExecutorName = "ray"
-    """`ray` runs actors; `inline` runs the same worker in this process."""
+    """`ray` runs actors; `inline` runs one replica in this process."""
     ray_address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
     overwrite: bool = False

@@ -78,6 +78,6 @@ def _begin(config: ReboxConfig, run_dir: RunDir, source_dir: RunDir, source: Run
 def _work(run_dir: RunDir, run: Run) -> Work:
     return Work(
         device="cpu",
-        factory="cluster.rebox.replica:Reboxer",
+        factory="cluster.rebox.replica:ReboxReplica",
         arguments=(run_dir, run.request.fingerprint()),
     )

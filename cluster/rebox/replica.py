@@ -21,7 +21,7 @@ from cluster.runs.record import maps_of
 from cluster.runs.writing import Pairs, box_maps, boxes_file, table_file
 
 
-class Reboxer:
+class ReboxReplica:
     """Reads a shard's maps while the one before has the core."""
 
     def __init__(self, run_dir: RunDir, fingerprint: str, num_threads: int = 1) -> None:

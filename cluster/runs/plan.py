@@ -1,7 +1,7 @@
 """The plan: every input image with its shard and row, written once and never changed.
 
 Shard s holds `shard_size` consecutive rows of the sorted listing, the last shard the rest. A part file holds
-`SHARDS_PER_PART` shards, one row group each, so that a worker finds its rows without reading the others. The listing
+`SHARDS_PER_PART` shards, one row group each, so that a replica finds its rows without reading the others. The listing
 passes through as a stream, one part in memory at a time.
 """
 

@@ -1,7 +1,7 @@
 """What a run was asked to do, and the fingerprint of it.
 
 Everything that can change a bit of the tables stands in `Request`; its sha256 is the fingerprint that every file
-carries. Workers take their settings from run.json alone.
+carries. Replicas take their settings from run.json alone.
 """
 
 import hashlib

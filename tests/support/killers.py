@@ -31,7 +31,7 @@ def dies_on_white() -> nn.Module:
 
 
 def starts_once() -> nn.Module:
-    """The first worker starts and dies on white; every later one dies while it loads."""
+    """The first replica starts and dies on white; every later one dies while it loads."""
     if in_ray_worker():
         marker = Path(os.environ["CAMRAY_TEST_MARKER"])
         if marker.exists():

@@ -157,7 +157,7 @@ class Soak:
             if name != "head":
                 for process in psutil.Process(node.process.pid).children(recursive=True):
                     with suppress(psutil.NoSuchProcess):
-                        found += [process] if process.cmdline()[:1] and "_Replica" in process.cmdline()[0] else []
+                        found += [process] if process.cmdline()[:1] and "ray::_Actor" in process.cmdline()[0] else []
         return found
 
     def judge(self, out: Path) -> None:

@@ -19,7 +19,7 @@ from tests.support.networks import TwoChannels
 
 FLAGS = ["--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32, "--precision", "fp32", "--compile", "never"]
 TWO = ["--model", "tests.support.networks:two_channels", *FLAGS, "--shard-size", 1, "--batch-size", 1]
-WORKER_POINTS = ("fetch", "forward", "scratch", "heatmaps", "boxes", "images")
+REPLICA_POINTS = ("fetch", "forward", "scratch", "heatmaps", "boxes", "images")
 
 
 def tables(out: Path) -> dict[str, bytes]:
@@ -43,7 +43,7 @@ def kill_at(tmp_path: Path, *points: str, signal_name: str = "KILL") -> str:
 def points_of(shard: int) -> list[str]:
     """Return the points of a shard at which its three files are not all there, and that at which they are."""
     scratch = f"scratch-images/shard-{shard:07d}.parquet"
-    return [scratch if point == "scratch" else f"{point}-{shard}" for point in WORKER_POINTS]
+    return [scratch if point == "scratch" else f"{point}-{shard}" for point in REPLICA_POINTS]
 
 
 def test_a_command_killed_at_every_step_of_its_way_ends_with_the_tables_of_an_undisturbed_run(

@@ -510,11 +510,11 @@ def test_a_run_that_is_replaced_under_a_driver_is_left_alone(pictures: Path, tmp
     label(pictures, out, "--shard-size", 2)
     run = existing_run(RunDir(str(out)))
     model = ModelConfig(model="tests.support.networks:two_channels", mean=(0, 0, 0), std=(1, 1, 1), image_size=32)
-    worker = open_replica(RunDir(str(out)), model, run.request.fingerprint())
+    replica = open_replica(RunDir(str(out)), model, run.request.fingerprint())
     label(pictures, out, "--threshold", 0.6, "--overwrite")
     before = {path: path.read_bytes() for path in out.rglob("*.parquet")}
     with pytest.raises(StorageError, match="now holds another run"):
-        worker.run_shard(0, 0)
+        replica.run_shard(0, 0)
     assert before == {path: path.read_bytes() for path in out.rglob("*.parquet")}
 
 

@@ -171,7 +171,7 @@ def replica_of(driver_pid: int) -> int:
     family = {driver_pid}
     while grown := {int(pid) for pid, parent, _ in processes if int(parent) in family} - family:
         family |= grown
-    return next(int(pid) for pid, _, words in processes if int(pid) in family and words.startswith("ray::_Replica"))
+    return next(int(pid) for pid, _, words in processes if int(pid) in family and words.startswith("ray::_Actor"))
 
 
 def test_a_killed_actor_is_replaced(data: Path, photos: Path, labelled: Path, tmp_path: Path) -> None:

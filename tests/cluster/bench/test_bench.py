@@ -41,7 +41,7 @@ def test_dispatch_and_plan_by_the_command(pictures: Path, tmp_path: Path) -> Non
     done = Command("bench", "dispatch", "plan", *flags, process=True)
     assert done.code == 0, done.err
     loop, planned = map(json.loads, (tmp_path / "bench.jsonl").read_text().splitlines())
-    assert {"date", "commit", "machine", "1 workers", "1000 workers"} <= loop.keys()
+    assert {"date", "commit", "machine", "1 replicas", "1000 replicas"} <= loop.keys()
     assert (planned["rows"], planned["shards"]) == (2000, 4)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from cam_ops.errors import MachineError
 from cluster.executors.choose import choose_device, choose_replicas
+from cluster.executors.inline import InlineExecutor
 from cluster.executors.work import Replicas, Share, replica_share
 
 
@@ -87,3 +88,19 @@ def test_auto_takes_gpus_unless_the_run_in_place_did_not() -> None:
     assert choose_device("auto", None, NO_GPU) == "cpu"
     assert choose_device("auto", "cpu", LARGE) == "cpu"
     assert choose_device("cpu", "cuda", LARGE) == "cpu"
+
+
+@pytest.mark.parametrize(("on_this_machine", "usable"), [(0, 0), (1, 1), (8, 1)])
+def test_one_replica_in_this_process_uses_one_gpu_and_counts_them_once_and_only_if_asked(
+    on_this_machine: int, usable: int
+) -> None:
+    asked = []
+
+    def count() -> int:
+        asked.append("once")
+        return on_this_machine
+
+    executor = InlineExecutor(count)
+    assert asked == []
+    assert (executor.num_gpus, executor.num_gpus) == (usable, usable)
+    assert asked == ["once"]

@@ -13,7 +13,7 @@ from PIL import Image
 from ray.exceptions import RuntimeEnvSetupError
 
 from cam_ops.errors import MachineError
-from cluster.executors.dispatch import WorkerDied
+from cluster.executors.dispatch import ReplicaDied
 from cluster.executors.ray_actors import RayExecutor, _meaning
 from tests.support.command import ROOT, Command, result_of
 
@@ -35,7 +35,7 @@ def test_replicas_that_die_while_loading_are_not_started_for_ever(pictures: Path
 
 def test_a_node_that_cannot_make_the_jobs_environment_is_a_replica_that_died() -> None:
     death = _meaning(RuntimeEnvSetupError("OSError: no space left on device"))
-    assert isinstance(death, WorkerDied)
+    assert isinstance(death, ReplicaDied)
     assert str(death) == "OSError: no space left on device"
 
 

@@ -91,12 +91,12 @@ def test_shards_of_two_threads_are_those_of_one_and_are_committed_by_number(pict
     for path in expected:
         path.unlink()
     run_dir = RunDir(str(out))
-    worker = open_replica(run_dir, MODEL, existing_run(run_dir).request.fingerprint(), num_threads=2)
+    replica = open_replica(run_dir, MODEL, existing_run(run_dir).request.fingerprint(), num_threads=2)
     shard_of = {0: 2, 1: 0, 2: 1}  # numbers count the calls, whichever shards these are for
     reports = {}
 
     def run(number: int) -> None:
-        reports[number] = worker.run_shard(shard_of[number], number)
+        reports[number] = replica.run_shard(shard_of[number], number)
 
     started_in_order([2, 1, 0], run)
     assert [(reports[number].shard, reports[number].statuses) for number in range(3)] == [
