@@ -3,7 +3,7 @@
 *Replica* is the object that does shards, *actor* the process of Ray that holds one, *slot* what the dispatch loop notes
 of one. One shard's way, a number all along:
 
-    a command's driver           Work: "cluster.label.replica:LabelReplica" and its arguments; the numbers of the shards
+    a command's driver           Work: "cluster.label.replica:open_replica" and its arguments; the numbers of the shards
       | executor.run(work, ..., shards)                                     ^ a ShardReport for each
       v                                                                     |
     dispatch                     the queue of shards; a slot for each replica, with the shards that it holds
