@@ -6,11 +6,14 @@ Ray restarts nothing by itself: `cluster.executors.dispatch` replaces an actor t
 
 import contextlib
 import os
+import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import count
+from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -18,6 +21,7 @@ import grpc
 import ray
 from ray._private import ray_constants
 from ray._private.gcs_utils import create_gcs_channel
+from ray._private.node import Node
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from cam_ops.errors import MachineError
@@ -62,19 +66,11 @@ class RayExecutor:
         address = address or os.environ.get("RAY_ADDRESS")
         try:
             if address:
-                _connect(address)
-                ray.init(address=address)
+                _join(address)
             else:
-                with _on_loopback():
-                    ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES)
+                _start_in_two_tries()
         except SystemExit:  # of the handler of SIGTERM that ray.init puts in place
             raise KeyboardInterrupt from None
-        except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
-            raise MachineError(
-                f"cannot {'join the Ray cluster at ' + address if address else 'start Ray on this machine'}: "
-                f"{str(error).splitlines()[0]}; check the address, and set RAY_AUTH_MODE=token if the cluster "
-                "asks for a token"
-            ) from None
         raise_on_sigterm()  # ray.init puts its own handler in place
         self.can_grow = bool(address)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -110,6 +106,77 @@ class RayExecutor:
     def close(self) -> None:
         """Leave the cluster; end it if it is our own."""
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        _connect(address)
+        ray.init(address=address)
+    except Exception as error:
+        if not _is_of_ray(error):
+            raise
+        raise MachineError(
+            f"cannot join the Ray cluster at {address}: {_first_line(error)}; check the address, and set "
+            "RAY_AUTH_MODE=token if the cluster asks for a token"
+        ) from None
+
+
+def _start_in_two_tries() -> None:
+    """Start a Ray of our own: on a machine that is busy it may not come up in the half minute that Ray allows it."""
+    try:
+        _start()
+    except MachineError as error:
+        say(f"{error}; trying once more")
+    else:
+        return
+    try:
+        _start()
+    except MachineError as error:
+        raise MachineError(
+            f"{error}, twice; where the machine is slow or busy give it more time by RAY_raylet_start_wait_time_s=120, "
+            "or do without Ray by --executor inline; Ray's logs are in /tmp/ray/session_latest/logs"
+        ) from None
+
+
+def _start() -> None:
+    try:
+        with _on_loopback():
+            ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES)
+    except Exception as error:
+        if not _is_of_ray(error):
+            raise
+        _end_half_started(error)
+        reason = _first_line(error).partition(". ")[0]  # what Ray says after that are guesses
+        raise MachineError(f"cannot start Ray on this machine: {reason}") from None
+
+
+def _is_of_ray(error: Exception) -> bool:
+    """Say whether `ray.init` means by an error that there is no Ray: one that does not come up is a plain Exception."""
+    return type(error) is Exception or isinstance(error, (RayError, OSError, ValueError, RuntimeError))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _end_half_started(error: Exception) -> None:
+    """End the processes of a Ray that did not come up: `ray.shutdown` knows no node before that has."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if isinstance(node := frame.f_locals.get("self"), Node):
+            agents = [
+                child for raylet in node.all_processes.get("raylet", []) for child in _children(raylet.process.pid)
+            ]
+            node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
+            for agent in agents:  # they look for their raylet's end for a minute
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(agent, signal.SIGKILL)
+            break
+    ray.shutdown()
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
 
 
 @contextlib.contextmanager

@@ -61,6 +61,56 @@ def test_a_ray_of_our_own_listens_on_loopback_alone() -> None:
     assert {address.removeprefix("::ffff:") for address in addresses} <= {"127.0.0.1", "::1"}
 
 
+START = """
+import json, os, sys, psutil
+from jobs.__main__ import run
+code = run(sys.argv[1:])
+left, mark = [], os.environ["CAMRAY_TEST_MARKER"]
+for process in psutil.process_iter():
+    try:
+        if process.pid != os.getpid() and process.environ().get("CAMRAY_TEST_MARKER") == mark:
+            left += [process.name()] if "ray" in process.name() or "/ray/" in " ".join(process.cmdline()) else []
+    except psutil.Error:
+        pass
+print(json.dumps(left))
+sys.exit(code)
+"""
+NO_REGISTRATION = "NodeInfoGcsService.grpc_server.RegisterNode=300000000:300000000"  # microseconds: as if overloaded
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("RAY_gcs_server_port_wait_time_s", "0", "Timed out waiting for file"),
+        pytest.param(
+            *("RAY_testing_asio_delay_us", NO_REGISTRATION, "The current node timed out during startup"),
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_a_ray_of_our_own_that_does_not_come_up_is_tried_twice_then_exit_6_and_nothing_of_it_is_left(
+    pictures: Path, tmp_path: Path, setting: str, value: str, reason: str
+) -> None:
+    words = ["label", "--images", str(pictures), "--out", str(tmp_path / "run"), "--model", "resnet18"]
+    env = {name: text for name, text in os.environ.items() if name != "RAY_ADDRESS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", START, *words, "--weights", "random"],
+        cwd=ROOT,
+        env={**env, setting: value, "CAMRAY_TEST_MARKER": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    *said, left = ended.stdout.splitlines()
+    result = result_of("\n".join(said))
+    assert (ended.returncode, result["status"]) == (6, "environment")
+    assert result["error"].startswith(f"cannot start Ray on this machine: {reason}")
+    assert result["error"].endswith("--executor inline; Ray's logs are in /tmp/ray/session_latest/logs")
+    assert ended.stderr.count("; trying once more\n") == 1
+    assert "Traceback" not in ended.stderr
+    assert json.loads(left) == []
+
+
 def test_what_listens_and_is_not_ray_is_refused_in_seconds() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
