@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test long soak fuzz levels clean
+.PHONY: demo test quick long soak fuzz levels clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m jobs demo
@@ -13,6 +13,10 @@ test: .venv/test.stamp
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The tests that need no Ray, no server and no patience, for the loop in which one develops.
+quick: .venv/test.stamp
+	OMP_NUM_THREADS=1 .venv/bin/pytest -q -m 'not (ray or server or slow or long)' --numprocesses 2 --dist loadfile
 
 # The tests that take a minute each: a cluster without its head, a node cut off, pictures that kill their replica.
 long: .venv/test.stamp

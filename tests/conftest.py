@@ -13,6 +13,15 @@ from PIL import Image
 from tests.support.command import ROOT
 from tests.support.stores import RCLONE, Store, gcs_store, s3_store
 
+STORES = {"s3_session", "gcs_session", "store"}  # fixtures that start a server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what talks to an object store."""
+    for item in items:
+        if isinstance(item, pytest.Function) and STORES & set(item.fixturenames):
+            item.add_marker(pytest.mark.server)
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

@@ -16,6 +16,8 @@ from cam_ops.errors import MachineError, StorageError, UsageError
 from jobs.peers import PeerConfig, boxes_of, find_files, find_target, largest_box, load
 from tests.support.command import ROOT
 
+pytestmark = pytest.mark.slow
+
 NUM_PHOTOS = 8
 
 

@@ -94,6 +94,7 @@ def add(program: Path, package: str, file: str, text: str, tuple_file: str, tupl
     path.write_text(f"{head}{added}{first_import}{rest}{begin}    {file.upper()},\n{after}")
 
 
+@pytest.mark.slow
 def test_a_new_kind_of_source_is_a_file_and_a_line(program: Path, tmp_path: Path) -> None:
     add(program, "sources", "lines", LINES, "kinds", "KINDS: tuple[Source, ...]")
     Image.new("RGB", (48, 40), (255, 0, 0)).save(tmp_path / "a.png")
@@ -112,6 +113,7 @@ def test_a_new_kind_of_source_is_a_file_and_a_line(program: Path, tmp_path: Path
     assert (wrong.code, "--labels lines needs --images FILE.lines" in wrong.result["error"]) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_new_annotation_format_is_a_file_and_a_line(program: Path, pictures: Path, tmp_path: Path) -> None:
     add(program, "formats", "corners", CORNERS, "detect", "FORMATS: tuple[Format, ...]")
     out, truth = tmp_path / "run", tmp_path / "boxes.corners"

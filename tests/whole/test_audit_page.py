@@ -81,6 +81,7 @@ def test_each_failure_is_explained_in_the_order_in_which_it_is_said() -> None:
     assert sorted(told) == sorted(FAILURES)
 
 
+@pytest.mark.slow
 def test_without_labels_only_the_images_that_the_network_classified_right_are_in_the_figures(
     pictures: Path, truth: Path, tmp_path: Path
 ) -> None:

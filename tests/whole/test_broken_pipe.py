@@ -33,6 +33,7 @@ def ended_unread(*words: object, unbuffered: bool) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", [False, True])
 def test_a_command_whose_output_nobody_reads_ends_without_a_word(out: Path, unbuffered: bool) -> None:
     (out / "images" / "shard-0000005.parquet").write_bytes(b"")
@@ -46,6 +47,7 @@ def in_shell(streams: str, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(f"{command} {streams}", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", ["2>/dev/full", "2>&-", "<&- 2>&-"])
 def test_a_run_whose_lines_are_lost_is_done_all_the_same(pictures: Path, tmp_path: Path, streams: str) -> None:
     words = ["--images", pictures, "--out", tmp_path / "run", "--executor", "inline"]
@@ -54,6 +56,7 @@ def test_a_run_whose_lines_are_lost_is_done_all_the_same(pictures: Path, tmp_pat
     assert Command("verify", tmp_path / "run").code == 0
 
 
+@pytest.mark.slow
 def test_a_full_stdout_is_exit_5_with_one_sentence_and_a_closed_one_is_as_asked(out: Path) -> None:
     for words in (["verify", out], ["verify", out / "nowhere"], ["--help"], ["status", "--help"]):
         full = in_shell(">/dev/full", *words)

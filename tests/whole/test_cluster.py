@@ -15,6 +15,8 @@ from tests.support.command import ROOT, Command, result_of
 from tests.support.gated_runs import NUM_PICTURES, Site, label, num_committed, running_site, short_folder, tables
 from tests.support.nodes import RAY, Cluster, wait_until
 
+pytestmark = pytest.mark.ray
+
 HIDE = 'mount -t tmpfs none "$0" && exec "$@"'  # run by `unshare`: in the mount namespace of that process alone
 
 

@@ -46,6 +46,7 @@ def points_of(shard: int) -> list[str]:
     return [scratch if point == "scratch" else f"{point}-{shard}" for point in REPLICA_POINTS]
 
 
+@pytest.mark.slow
 def test_a_command_killed_at_every_step_of_its_way_ends_with_the_tables_of_an_undisturbed_run(
     pictures: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_command_killed_at_every_step_of_its_way_ends_with_the_tables_of_an_un
     assert tables(out) == undisturbed
 
 
+@pytest.mark.ray
 def test_replicas_killed_at_every_step_or_stopped_leave_the_tables_of_an_undisturbed_run(
     pictures: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -117,6 +119,7 @@ def test_pictures_that_kill_decoder_or_network_are_found_and_remembered_and_harm
     assert tables(out) == before
 
 
+@pytest.mark.ray
 @pytest.mark.skipif(psutil.virtual_memory().available < 14 * 2**30, reason="needs 14 GiB of memory")
 def test_a_machine_out_of_memory_costs_a_replica_and_no_image(pictures: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((32, 32, 3), 255, np.uint8)).save(pictures / "rings" / "05-white.png")

@@ -150,6 +150,7 @@ def rows_of_pictures(out: Path, ids: set[str]) -> dict[str, list[dict[str, Any]]
     }
 
 
+@pytest.mark.slow
 def test_each_bad_file_is_one_row_and_its_neighbours_are_as_without_it(pictures: Path, tmp_path: Path) -> None:
     settings = ["--batch-size", 4, "--shard-size", 8]
     assert label(pictures, tmp_path / "good", *settings).code == 0
@@ -290,6 +291,7 @@ def test_a_run_on_a_read_only_disk_is_read_and_not_written(
         assert "Traceback" not in refused.err
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_written_is_exit_5(pictures: Path, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()
@@ -416,6 +418,7 @@ def terabyte(path: Path) -> None:
 LIES = (equal_rows, inflated, other_types, fewer_columns, deep_document, no_text, pipe, large_footer, terabyte)
 
 
+@pytest.mark.slow
 def test_tables_that_lie_are_told_in_a_sentence_and_take_little_memory(run: Path, tmp_path: Path) -> None:
     may_be = {"status": {0, 5}, "verify": {3, 5}, "show": {0, 2, 5}}  # what a command does not read it need not see
     outs = []

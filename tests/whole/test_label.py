@@ -160,6 +160,7 @@ def scaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 SCALED_FLAGS = ["--model", "scaled:net", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32, "--shard-size", 2]
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_the_same_command_with_other_weights_is_refused_whole_or_not(
     pictures: Path, scaled: Path, executor: str
@@ -494,6 +495,7 @@ def test_the_blog_recipe_draws_the_post_s_three_pictures(pictures: Path, tmp_pat
     np.testing.assert_array_equal(panels[:, 256:], cv2.imread(str(tmp_path / "cam.png")))
 
 
+@pytest.mark.slow
 def test_two_requests_at_once_on_one_out_do_not_mix(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["label", "--images", str(pictures), "--out", str(out), "--executor", "inline", *map(str, TWO)]
@@ -551,6 +553,7 @@ def test_on_a_terminal_a_line_takes_the_place_of_the_state_and_the_state_comes_a
     assert lines[2:] == [""]
 
 
+@pytest.mark.slow
 def test_a_factory_beside_the_user_is_found(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from tests.support.networks import two_channels as net\n")
     flags = ["--model", "mine:net", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--executor", "inline"]
@@ -558,6 +561,7 @@ def test_a_factory_beside_the_user_is_found(pictures: Path, tmp_path: Path) -> N
     assert Command("label", "--images", pictures, "--out", "out", *flags, cwd=tmp_path, env=env).code == 0
 
 
+@pytest.mark.slow
 def test_sigterm_exits_130_and_the_same_command_finishes(pictures: Path, tmp_path: Path) -> None:
     for i in range(300):
         shutil.copy(pictures / "discs" / "01.png", pictures / f"copy-{i}.png")
@@ -608,6 +612,7 @@ def test_sigterm_before_the_command_is_imported_exits_130(tmp_path: Path) -> Non
     assert (done.code, done.result["status"]) == (130, "interrupted")
 
 
+@pytest.mark.slow
 def test_sigterm_while_python_ends_leaves_the_exit_code(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(AT_END)
     flags = ["--model", "mine:net", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--executor", "inline"]

@@ -31,21 +31,25 @@ def kept(tmp_path: Path) -> Path:
     return Path(shutil.copytree(KEPT / "run", tmp_path / "run"))
 
 
+@pytest.mark.ray
 def test_label_on_ray_does_without_torch(pictures: Path, tmp_path: Path) -> None:
     flags = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
     code, names = loaded("label", "--images", pictures, "--out", tmp_path / "run", *flags)
     assert (code, "torch" in names) == (0, False)
 
 
+@pytest.mark.ray
 def test_rebox_on_ray_does_without_torch_and_opencv(kept: Path, tmp_path: Path) -> None:
     assert loaded("rebox", kept, "--out", tmp_path / "new", "--threshold", 0.3) == (0, {"ray"})
 
 
+@pytest.mark.ray
 def test_audit_on_ray_does_without_torch(kept: Path) -> None:
     code, names = loaded("audit", kept, "--truth", KEPT / "truth.csv")
     assert (code, "torch" in names) == (0, False)
 
 
+@pytest.mark.ray
 def test_the_demo_does_without_torch(tmp_path: Path) -> None:
     code, names = loaded("demo", "--out", tmp_path / "demo")
     assert (code, "torch" in names) == (0, False)

@@ -13,6 +13,8 @@ from tests.support.command import Command
 from tests.support.gated_runs import NUM_PICTURES, Site, label, num_committed, running_site, short_folder, tables
 from tests.support.nodes import Cluster, wait_until
 
+pytestmark = pytest.mark.ray
+
 NAME = f"cr{os.getpid()}"  # of the namespace, and with a letter of the bridge and its port: 15 bytes at most
 NETWORK = f"198.18.{os.getpid() % 256}"  # of those that RFC 2544 keeps for tests
 HOST, LOST_HOST = f"{NETWORK}.1", f"{NETWORK}.2"

@@ -9,6 +9,8 @@ import pytest
 from cam_ops.settings import Kind, Method
 from tests.support.command import Command, table_rows
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--image-size", "96"]
 NETWORKS: list[tuple[str, list[str], Kind, Method, list[int]]] = [
     ("resnet50", SMALL, "affine", "cam", [3, 3]),

@@ -24,6 +24,8 @@ from jobs.demo_model import efficientnet_lite0
 from tests.support.command import LITE0, ROOT, Command, result_of, table_rows
 from tests.support.nodes import RAY, Cluster, free_port
 
+pytestmark = pytest.mark.ray  # runs of all photographs that the tests share
+
 NUM_TRUNCATED = 5
 
 

@@ -69,6 +69,7 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Fraction of the map's own peak" in " ".join(shown.replace("│", " ").split())
 
 
+@pytest.mark.ray
 def test_the_demo_labels_verifies_compares_and_draws(tmp_path: Path) -> None:
     demo = Command("demo", "--out", tmp_path / "demo", process=True)
     assert (demo.code, demo.result["images"], demo.result["ok"]) == (0, 8, 8)

@@ -1,6 +1,10 @@
 """A short soak; `make soak` is the long one."""
 
+import pytest
+
 from tests.support.soak import FAULTS, NUM_IMAGES, soak
+
+pytestmark = pytest.mark.ray
 
 
 def test_runs_that_are_killed_at_random_end_as_an_undisturbed_run() -> None:

@@ -7,11 +7,14 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import pytest
+
 from tests.support.command import ROOT
 
 KEPT = ROOT / "tests" / "fixtures" / "first_run"
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_has_every_package_and_runs(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in ("jobs", "cluster", "cam_ops"):

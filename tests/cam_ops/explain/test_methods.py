@@ -176,6 +176,7 @@ def test_bagcams_guided_gradient(case: tuple) -> None:
     assert_close_to(maps_of(network, head, image, [0], [7], "bagcam")[0][0], expected)
 
 
+@pytest.mark.slow
 def test_ablation_is_what_happens_without_each_channel(case: tuple) -> None:
     name, network, head, image, a, _ = case
     if name == "middle":
@@ -347,6 +348,7 @@ def test_score_cam_of_two_libraries_with_masks_of_the_input_s_size() -> None:
         torch.testing.assert_close(ours[pair].relu(), theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pairs_of_one_image_and_of_several_do_not_depend_on_each_other(case: tuple) -> None:
     name, network, head, image, _, _ = case
     both = torch.cat([image, image.flip(3)])

@@ -55,6 +55,7 @@ def differences(count: int, seed: int) -> Iterator[str]:
             yield f"{kind} {number}: all regions"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_boxes_and_overlaps_of_500_maps_are_those_of_opencvs_contours(seed: int) -> None:
     assert list(differences(100, seed)) == []

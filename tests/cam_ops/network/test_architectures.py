@@ -7,6 +7,8 @@ import pytest
 from tests.support.architectures import AT_96, AT_THEIR_SIZE, row_of, table
 from tests.support.command import ROOT
 
+pytestmark = pytest.mark.slow
+
 TABLE = (ROOT / "docs" / "architectures.md").read_text().splitlines()
 
 

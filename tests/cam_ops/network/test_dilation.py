@@ -42,6 +42,7 @@ def features(network: nn.Module, stage: str, images_BCHW: torch.Tensor) -> torch
     return returned[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d", "wide_resnet50_2"])
 def test_the_dilated_network_is_torchvisions(name: str) -> None:
     ours, theirs = build(name), build(name, replace_stride_with_dilation=[False, False, True])
@@ -122,6 +123,7 @@ def random(name: str) -> nn.Module:
     return load_classifier(ModelConfig(model=name, weights="random")).network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
@@ -156,6 +158,7 @@ def test_a_last_stage_of_one_position_asks_for_larger_pictures() -> None:
         dilate_last_stage(build("resnet18"), 32)
 
 
+@pytest.mark.slow
 def test_the_command_maps_on_twice_the_grid_and_is_another_request(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "flags.yaml").write_text(
         "dilate: true\nmodel: resnet18\nweights: random\nimage_size: 64\nprecision: fp32\n"

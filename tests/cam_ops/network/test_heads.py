@@ -168,6 +168,7 @@ def test_torch_cam_gives_the_same_map() -> None:
     torch.testing.assert_close(ours_hw, theirs_hw, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer"),
     [("resnet50", "layer4"), ("efficientnet_b0", "features.8"), ("regnet_y_400mf", "trunk_output"), ("swin_t", "norm")],
@@ -349,6 +350,7 @@ def test_several_layers_are_fused_on_the_finest_grid() -> None:
         torch.testing.assert_close(both[pair], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "vgg11", "resnet18"])
 def test_memory_is_constant_over_a_long_run(name: str) -> None:
     network = network_of(name)

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.command import ROOT
 
 
+@pytest.mark.slow
 def test_mutated_pictures_end_as_pixels_or_as_a_status(tmp_path: Path) -> None:
     last = tmp_path / "last"
     words = [sys.executable, "-m", "tests.support.fuzz", "--count", "3000", "--last", str(last)]

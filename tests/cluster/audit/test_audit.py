@@ -139,6 +139,7 @@ def test_figures_and_replicates_are_those_of_plain_loops(run: Path, truth: Path,
     assert 0 < expected["gt_known_loc"] < 100  # some are found, some are not
 
 
+@pytest.mark.ray
 def test_sharding_and_actors_change_nothing(pictures: Path, truth: Path, tmp_path: Path) -> None:
     documents, files = [], []
     for size, executor in ((12, INLINE), (5, INLINE), (2, ["--executor", "ray", "--replicas", 2])):
@@ -192,6 +193,7 @@ def test_maps_of_a_part_or_of_more_than_the_picture_are_seen_in_its_own_frame(
     assert document["metrics"]["reachable_70"]["value"] == 100 * np.mean(np.array(reachable) >= 0.7)
 
 
+@pytest.mark.slow
 def test_the_references_maps_and_metadata_give_the_references_figures(data: Path, tmp_path: Path) -> None:
     """500 blank pictures of the real sizes are labelled, and their maps replaced by the reference's."""
     reference = data / "wsol_reference"
@@ -357,6 +359,7 @@ def test_two_audits_of_the_same_images_are_compared_in_pairs(pictures: Path, tru
     assert better.code == 0  # of the same maps
 
 
+@pytest.mark.slow
 def test_audits_are_paired_where_the_true_boxes_are_the_same_and_not_where_one_has_moved(
     pictures: Path, truth: Path, tmp_path: Path
 ) -> None:

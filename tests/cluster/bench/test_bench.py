@@ -53,6 +53,7 @@ def test_nothing_is_left_where_one_stands(pictures: Path, tmp_path: Path) -> Non
     assert "rows 2000" in done.out
 
 
+@pytest.mark.ray
 def test_starts_by_the_command(data: Path, tmp_path: Path) -> None:
     flags = ["--images", data / "photos", "--models", "jobs.bench_model:head_only", "--rounds", 1, "--rows", 20]
     flags += ["--num-images", 16]
@@ -65,6 +66,7 @@ def test_starts_by_the_command(data: Path, tmp_path: Path) -> None:
     assert float(started["resume"].split()[0]) > 1
 
 
+@pytest.mark.slow
 def test_stages_of_a_replica_by_the_command(data: Path, tmp_path: Path) -> None:
     flags = ["--images", data / "photos", "--models", "jobs.bench_model:head_only", "--num-images", 64, "--rounds", 1]
     env = {"CAMRAY_CACHE": str(tmp_path / "cache")}
@@ -76,6 +78,7 @@ def test_stages_of_a_replica_by_the_command(data: Path, tmp_path: Path) -> None:
     assert spent["decode"] > spent["fetch"]  # of files that the first round has read
 
 
+@pytest.mark.ray
 def test_rebox_by_the_command(data: Path, tmp_path: Path) -> None:
     flags = ["--images", data / "photos", "--num-images", 40, "--rounds", 1]
     env = {"CAMRAY_CACHE": str(tmp_path / "cache")}

@@ -315,6 +315,7 @@ def test_rebox_and_label_with_one_calibration_write_the_same_bytes(halos: Path, 
     assert "probability" not in table_rows(halos / "run", "boxes")[0]
 
 
+@pytest.mark.slow
 def test_a_run_whose_classes_have_thresholds_of_their_own_is_audited_and_compared(halos: Path, tmp_path: Path) -> None:
     assert rebox(halos / "run", tmp_path / "new", "--calibration", halos / "calibration.json").code == 0
     for out in (halos / "run", tmp_path / "new"):
@@ -435,6 +436,7 @@ def test_run_json_of_before_calibrations_is_read_and_one_that_lies_is_not(halos:
     assert Command("verify", tmp_path / "run").code == 5
 
 
+@pytest.mark.slow
 def test_kangaroos_end_to_end(data: Path, tmp_path: Path) -> None:
     """Labels, a calibration on half of them, boxes with it; its figures against torchvision's IoU of the tables."""
     photos, run = data / "kangaroo" / "images", tmp_path / "run"

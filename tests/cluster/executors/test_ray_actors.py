@@ -17,6 +17,8 @@ from cluster.executors.dispatch import ReplicaDied
 from cluster.executors.ray_actors import RayExecutor, _meaning
 from tests.support.command import ROOT, Command, result_of
 
+pytestmark = pytest.mark.ray
+
 
 def label(pictures: Path, out: Path, factory: str, marker: Path) -> Command:
     Image.fromarray(np.full((32, 32, 3), 255, np.uint8)).save(pictures / "rings" / "99-white.png")

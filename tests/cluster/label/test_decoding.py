@@ -21,6 +21,7 @@ def png(side: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_a_picture_that_kills_or_holds_the_decoder_is_told_from_those_around_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -69,6 +69,7 @@ def test_an_error_gives_the_turn_to_the_next(moment: str) -> None:
     assert (taken, raised) == ([0, 2, 3], [1])
 
 
+@pytest.mark.slow
 def test_a_replica_that_publishes_when_all_is_over_changes_nothing(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["label", "--images", pictures, "--out", out, "--executor", "inline", "--shard-size", 4, *FLAGS]

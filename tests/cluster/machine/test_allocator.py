@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.command import ROOT
 
+pytestmark = pytest.mark.slow
+
 FAULTS = """
 import resource, sys, threading
 import torch

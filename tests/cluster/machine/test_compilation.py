@@ -16,7 +16,7 @@ from torch import nn
 from cam_ops.tables import CORNERS
 from tests.support.command import LITE0, ROOT, Command, table_rows
 
-pytestmark = pytest.mark.filterwarnings("default")  # torch's compiler warns of its own parts
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # torch's compiler warns of its own parts
 SMALL = ["--mean", 0.5, 0.4, 0.3, "--std", 0.2, 0.3, 0.25, "--image-size", 64, "--batch-size", 4]
 
 

@@ -193,6 +193,7 @@ def test_a_driver_that_is_killed_leaves_what_the_same_command_completes(pictures
     assert files(new) == files(tmp_path / "whole")
 
 
+@pytest.mark.ray
 def test_actors_do_the_same_and_one_that_is_killed_is_replaced(pictures: Path, tmp_path: Path) -> None:
     source, new = tmp_path / "source", tmp_path / "new"
     label(pictures, source, "--shard-size", 2)

@@ -151,6 +151,7 @@ def test_a_resume_needs_the_manifest_no_more(pictures: Path, names: list[str], t
     assert label(manifest, out, "--shard-size", 2, "--labels", "folder").code == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_the_plan_does_not_depend_on_the_order_of_the_manifest(tmp_path: Path, suffix: str) -> None:
     uris = [f"/nowhere/{i}.png" for i in range(300)]
@@ -212,6 +213,7 @@ def test_no_more_is_read_than_a_picture_may_have(tmp_path: Path) -> None:
         read_image(str(tmp_path), 0, -1)
 
 
+@pytest.mark.slow
 def test_limit_keeps_the_first_of_the_sorted_order(tmp_path: Path) -> None:
     uris = [f"/{i}.png" for i in np.random.default_rng(0).permutation(100_000)]
     for name in ("list.parquet", "list.csv"):
@@ -220,6 +222,7 @@ def test_limit_keeps_the_first_of_the_sorted_order(tmp_path: Path) -> None:
             assert [row["image_id"] for row in listed(manifest, limit)] == sorted(uris)[:limit]
 
 
+@pytest.mark.slow
 def test_a_manifest_larger_than_the_memory_is_sorted_on_disk(tmp_path: Path) -> None:
     order = np.random.default_rng(0).permutation(400_000)
     uris = [f"/{i:07d}{'x' * 300}.png" for i in order]  # 125 MB of them
@@ -231,6 +234,7 @@ def test_a_manifest_larger_than_the_memory_is_sorted_on_disk(tmp_path: Path) -> 
         listed(manifest, memory_limit="2MiB")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_sigterm_during_the_sort_exits_130_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
     scratch = tmp_path / "scratch"

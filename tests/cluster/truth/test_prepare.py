@@ -564,6 +564,7 @@ def test_the_flag_takes_the_name_of_each_format() -> None:
     assert set(get_args(get_type_hints(TruthConfig)["truth_format"])) == words
 
 
+@pytest.mark.slow
 def test_an_interrupt_during_a_query_is_one(interruptible: None) -> None:
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -618,6 +619,7 @@ def test_kangaroos_annotations_are_the_references(planner: Planner, data: Path) 
     assert {row["true_class"] for row in rows} == {0}
 
 
+@pytest.mark.slow
 def test_boxes_inside_real_tar_files_are_the_references(planner: Planner, data: Path) -> None:
     with open_listing(str(data / "tiny_imagenet_val" / "*.tar"), None) as listing:
         planned: Planned = {i: (64, 64, None) for b in listing.batches() for i in b["image_id"].to_pylist()}
