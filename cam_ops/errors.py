@@ -8,7 +8,7 @@
     └── MachineError      6   no GPU, no weights, no Ray
 
 Each carries one sentence that says what was expected, what came, where, and the cure.
-A single picture that cannot be read is not an error of the command: see `cam_ops.pictures.decode.BadImage`.
+A single picture that cannot be read is not an error of the command: see `BadImage`.
 """
 
 

@@ -1,4 +1,4 @@
-"""The Arrow schemas of a run's files: the plan and the three published tables.
+"""The Arrow schemas of a run's files, and what their columns and statuses mean, as docs/output.md has it.
 
 All boxes and rectangles are float32 x0, y0, x1, y1: pixels of the original image after EXIF orientation, half-open.
 """

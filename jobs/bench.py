@@ -307,7 +307,7 @@ def _replica(config: BenchConfig, scratch: Path, model: str) -> Apart:
     if not out.exists():
         small = [*_label_flags(config, scratch, model), "--limit", "64", "--batch-size", "16", "--executor", "inline"]
         run_label(small, out, 1)
-    return Apart("cluster.bench.replica:Parts", str(out), _model(model))
+    return Apart("cluster.bench.parts:Parts", str(out), _model(model))
 
 
 def _peer_rate(config: BenchConfig, peer: str, model: str, num_images: int) -> float:

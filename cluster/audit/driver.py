@@ -18,7 +18,7 @@ from cluster.audit.files import AuditContents, TruthContents, audit_files, publi
 from cluster.audit.findings import Findings, findings_of, metrics_document
 from cluster.audit.parts import read_parts, working_files
 from cluster.audit.summary import class_rows, joined_parts
-from cluster.executors.choose import choose_replicas, open_executor
+from cluster.executors.choose import choose_replicas, no_gpus, open_executor
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
 from cluster.runs.directory import RunDir, open_run_dir
@@ -78,7 +78,7 @@ def _count(
     )
     progress = Progress(num_images=run.plan.num_images, num_shards=len(parts), done_images=0, done_shards=0)
     counts, statuses = no_counts(config.split), Counter[str]()
-    with closing(open_executor(config.executor, config.ray_address)) as executor:
+    with closing(open_executor(config.executor, config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)
         with closing(executor.run(work, replicas, range(len(parts)), lambda _: False, config.shard_timeout)) as reports:
             for report in reports:

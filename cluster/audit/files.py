@@ -1,4 +1,4 @@
-"""What an audit leaves below RUN/audit: its files' names, which stand here alone, who writes them and who reads them.
+"""What an audit leaves below RUN/audit: its files' names, who writes them and who reads them.
 
 All can be made again from the run. metrics.json is removed first and written last: where it is, the others are whole.
 """

@@ -1,6 +1,6 @@
 """What `bench` measures.
 
-* `replica`: one replica's parts, alone
+* `parts`: the parts of one replica, alone
 * `runs`: whole runs of `label`, from outside
 * `manifests`: manifests to measure with
 * `copies`: commands on stored maps, on copies of a shard

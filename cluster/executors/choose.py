@@ -23,7 +23,12 @@ def check_execution(executor: ExecutorName, replicas: int | None, shard_timeout_
         raise UsageError("--executor inline is one replica; use --executor ray for more")
 
 
-def open_executor(name: ExecutorName, ray_address: str | None, count_gpus: Callable[[], int] = lambda: 0) -> Executor:
+def no_gpus() -> int:
+    """Count none: for work that runs on CPUs, whatever there is."""
+    return 0
+
+
+def open_executor(name: ExecutorName, ray_address: str | None, count_gpus: Callable[[], int]) -> Executor:
     """Return what runs the shards; the caller closes it.
 
     `count_gpus` is called for those of this process, where they matter: Ray counts its own.

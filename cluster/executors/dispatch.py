@@ -62,7 +62,7 @@ class Cluster(Protocol[Report]):
     def num_replicas(self) -> int:
         """Return how many replicas there should be, by the cluster's size now."""
 
-    def places(self) -> set[str]:
+    def places_now(self) -> set[str]:
         """Return the places that a replica could be at now."""
 
     def is_done(self, shard: int) -> bool:
@@ -96,7 +96,7 @@ class _Slot(Generic[Report]):
     """What the loop notes of a live replica, and the shards that it holds, oldest first."""
 
     replica: RemoteReplica[Report]
-    places: frozenset[str]  # that there were when it began to look for one
+    places_then: frozenset[str]  # that there were when it began to look for one
     started: bool = False
     shards: list[int] = field(default_factory=list)
     since_s: float = 0.0  # the oldest of them is at work; before the start, the replica was first seen to have a place
@@ -207,7 +207,7 @@ class _Loop(Generic[Report]):
         wanted = max(self.wanted, self.cluster.num_replicas())
         num_new = min(wanted - self.wanted, len(self.left) - len(self.slots))
         if num_new > 0:
-            places = self.cluster.places()
+            places = self.cluster.places_now()
             for _ in range(num_new):
                 self._add_replica(places)
         if self.wanted and num_new > 0:
@@ -289,7 +289,7 @@ class _Loop(Generic[Report]):
         self._remove(slot)
         if not slot.started:
             place = slot.place()
-            if ({place} if place else slot.places) - self.cluster.places():
+            if ({place} if place else slot.places_then) - self.cluster.places_now():
                 why = "its machine is gone"
             else:
                 why = str(self.places.died_loading(place, reason))
@@ -303,7 +303,7 @@ class _Loop(Generic[Report]):
                 say("its machine was out of memory: it is not replaced, the others there go on")
                 self._give_shards()
                 return
-        elif back and slot.place() in self.cluster.places():  # else it died with its machine
+        elif back and slot.place() in self.cluster.places_now():  # else it died with its machine
             self._blame(next((shard for shard in back if not self.cluster.is_done(shard)), back[0]), reason)
         if self.left:
             self._add_another()
@@ -315,7 +315,7 @@ class _Loop(Generic[Report]):
         Raises the error where there is no other place, or where one has failed at this shard before.
         """
         place = slot.place()
-        others = self.cluster.places() - self.places.avoided() - {place}
+        others = self.cluster.places_now() - self.places.avoided() - {place}
         if not others or not self.blame.lacks_only_at(place, shard):
             raise error
         self._remove(slot)
@@ -355,7 +355,7 @@ class _Loop(Generic[Report]):
 
         Raises the reason where none can work.
         """
-        places = self.cluster.places()
+        places = self.cluster.places_now()
         if self.places.allow_another(places):
             if not places:
                 say("no machine is left that has room for a replica: waiting for one")

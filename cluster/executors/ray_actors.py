@@ -263,7 +263,7 @@ class _Actors:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return max(self.replicas.number, int(resources.get("GPU" if self.share.gpus else "CPU", 0)))
 
-    def places(self) -> set[str]:
+    def places_now(self) -> set[str]:
         """Return the nodes that are alive and large enough for an actor."""
         _await_head()
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]

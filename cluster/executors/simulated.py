@@ -99,7 +99,7 @@ class SimulatedCluster:
         """Return the cluster's size."""
         return self.size
 
-    def places(self) -> set[str]:
+    def places_now(self) -> set[str]:
         """Return the one place there is."""
         return {PLACE}
 

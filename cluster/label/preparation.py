@@ -77,7 +77,7 @@ class Preparation:
         settled = replace(settled_again(self.config, run), network=self.network)
         refuse_another(self.run_dir, run, request_of(self.config, settled))
 
-    def settle(self, num_replicas: int, device: Device) -> Settled:
+    def settle(self, num_replicas: int, device: Device) -> None:
         """List the source and settle what flags leave open. Nothing is written.
 
         Raises UsageError or StorageError where source or labels cannot be used, as what `begin` needs of them.
@@ -114,7 +114,6 @@ class Preparation:
                 ),
             )
             self.opened = opened.pop_all()
-        return settled
 
     def begin(self) -> Run:
         """Publish plan and run.json of what was settled, the latter last; returns the run."""

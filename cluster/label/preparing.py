@@ -1,9 +1,10 @@
 """`Preparation` wherever it runs: in this process, or in one of its own, which ends before the first shard."""
 
+from contextlib import suppress
+
 from cam_ops.settings import Device
 from cluster.label.config import LabelConfig
-from cluster.label.settled import Settled
-from cluster.process.apart import Apart, Here
+from cluster.process.apart import Apart, Here, ProcessEnded
 from cluster.runs.record import Run
 
 
@@ -20,11 +21,10 @@ class Preparing:
         """Raise RefusedError unless the configuration asks for what the run in place was asked for."""
         self.held.call("refuse_another", run)
 
-    def settle(self, num_replicas: int, device: Device) -> Settled:
-        """List the source and settle what flags leave open. Nothing is written."""
-        settled: Settled = self.held.call("settle", num_replicas, device)
+    def settle(self, num_replicas: int, device: Device) -> None:
+        """List the source and settle what flags leave open, for `begin`. Nothing is written."""
+        self.held.call("settle", num_replicas, device)
         self.is_settled = True
-        return settled
 
     def begin(self) -> Run:
         """Publish plan and run.json of what was settled, the latter last."""
@@ -34,6 +34,9 @@ class Preparing:
 
     def close(self) -> None:
         """End it, with its process."""
-        if self.is_settled:
-            self.held.call("forget")
-        self.held.close()
+        try:
+            if self.is_settled:
+                with suppress(ProcessEnded):  # what it held is gone with it
+                    self.held.call("forget")
+        finally:
+            self.held.close()

@@ -54,9 +54,8 @@ def settled_again(config: LabelConfig, run: Run) -> Settled:
     before, names = run.request, run.class_names
     if config.model.class_names:
         names = read_class_names(Path(config.model.class_names)).names
-    follows_labels = (
-        config.classes is None and config.label_source in OWN_LABELS
-    )  # whether there are any is known with the plan
+    # whether a source has labels of its own was settled with the plan
+    follows_labels = config.classes is None and config.label_source in OWN_LABELS
     return Settled(
         network=Network(
             model=before.model,

@@ -4,6 +4,6 @@
 * `network`: a run's network, loaded and on its device
 * `precision`: number format of the forward pass
 * `compilation`: whether to compile; the cache of compiled networks
-* `gpu`: a GPU's failures in the dispatch loop's terms
+* `gpu`: how many GPUs there are, and their failures in the dispatch loop's terms
 * `allocator`: freed memory, kept for the next batch
 """

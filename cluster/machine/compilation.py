@@ -25,8 +25,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from torch._inductor.utils import fresh_cache
 
 from cam_ops.errors import MachineError, StorageError, UsageError
-from cam_ops.explain import explainer as explain
-from cam_ops.explain import forward, passes
+from cam_ops.explain import explainer, forward, passes
 from cam_ops.explain.forward import Compiled, Forward, compile_to, distance, load_compiled
 from cam_ops.explain.mapper import Mapper
 from cam_ops.network import watch
@@ -212,7 +211,7 @@ def _machine(device: torch.device) -> str:
 
 def _source_digest(network: nn.Module) -> str:
     """Digest the files that define the network's modules, and ours that trace it or are traced with it."""
-    files = {inspect.getfile(module) for module in (explain, forward, passes, watch)}
+    files = {inspect.getfile(module) for module in (explainer, forward, passes, watch)}
     for kind in {type(module) for module in network.modules()}:
         with suppress(TypeError, OSError):  # defined at a prompt: the comparison with the network itself remains
             files.add(inspect.getfile(kind))

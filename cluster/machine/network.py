@@ -23,6 +23,9 @@ def load_mapper(request: Request, model: ModelConfig) -> Mapper:
             f"the weights of {model.model} are not those of the run; check that --weights is the same file on every "
             "node, and that a factory gives the same weights on each call"
         )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+        False  # fp32 means it, whatever a factory says
+    )
     device, shape = torch.device(request.device), request.preprocessing
     mapper = Mapper(classifier.network, request.explain, shape.image_size, shape.mean, shape.std)
     with loading(device, model.model):

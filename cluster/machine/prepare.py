@@ -9,10 +9,9 @@ from cluster.machine.allocator import keep_freed_memory
 
 
 def prepare_process() -> None:
-    """Keep freed memory, leave threads to replicas, silence libraries on damaged pictures, let fp32 mean it."""
+    """Keep freed memory, leave threads to replicas, silence libraries on damaged pictures."""
     keep_freed_memory()
     cv2.setNumThreads(0)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a picture, its row says
     warnings.filterwarnings("ignore", module=r"PIL\.")
     torch.set_num_threads(1)  # on the CPU; before a GPU each thread that decodes would have a team of its own
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from cam_ops.errors import UsageError
-from cluster.executors.choose import choose_replicas, open_executor
+from cluster.executors.choose import choose_replicas, no_gpus, open_executor
 from cluster.executors.work import Work
 from cluster.process.console import say
 from cluster.rebox.config import ReboxConfig
@@ -35,14 +35,19 @@ def rebox(config: ReboxConfig) -> Totals:
         refuse_another(run_dir, run, asked.request, asked.maps_from)
         if config.repair:
             repair(run_dir, run)
+        if not pending_shards(run_dir, run):
+            return finish(run_dir, run)
     else:
         if not config.overwrite:
             refuse_strangers(run_dir)
-        run = _begin(config, run_dir, source_dir, source, asked)
-    if pending_shards(run_dir, run):
-        with closing(open_executor(config.executor, config.ray_address)) as executor:
-            replicas = choose_replicas(config.replicas, "cpu", executor)
-            run_missing(run_dir, run, _work(run_dir, run), executor, replicas, config.shard_timeout)
+        refuse_incomplete(source_dir, source)
+    with closing(open_executor(config.executor, config.ray_address, no_gpus)) as executor:
+        replicas = choose_replicas(config.replicas, "cpu", executor)
+        if run is None:
+            if config.overwrite:  # not before: what cannot be done costs no earlier run
+                clear_run(run_dir)
+            run = _begin(run_dir, source_dir, asked)
+        run_missing(run_dir, run, _work(run_dir, run), executor, replicas, config.shard_timeout)
     return finish(run_dir, run)
 
 
@@ -62,11 +67,8 @@ def _asked(config: ReboxConfig, source_dir: RunDir, source: Run) -> Run:
     )
 
 
-def _begin(config: ReboxConfig, run_dir: RunDir, source_dir: RunDir, source: Run, asked: Run) -> Run:
-    """Begin the run with a copy of the plan; raises StorageError where the maps are not complete."""
-    refuse_incomplete(source_dir, source)
-    if config.overwrite:
-        clear_run(run_dir)
+def _begin(run_dir: RunDir, source_dir: RunDir, asked: Run) -> Run:
+    """Begin the run with a copy of the plan."""
     put_plan = partial(copy_plan, source_dir, run_dir, asked.plan)
     put_plan()
     run = begin(run_dir, asked, put_plan)

@@ -1,4 +1,4 @@
-"""run.json: written once, read by whoever works with the run."""
+"""run.json: written once, read by whoever works with the run; and the end of a run."""
 
 import json
 import platform

@@ -1,3 +1,5 @@
+"""Class lists, and the words that choose which classes get a map."""
+
 from pathlib import Path
 
 import pyarrow as pa

@@ -2,7 +2,7 @@
 
 A node of a test has CAMRAY_TEST_NODE, its name, and CAMRAY_TEST_GATE, a folder. With its first picture the network
 leaves the file `at-NAME` there; as many pass as the file `go-NAME` says, at first none. A picture is what is white at
-its first pixel. Anywhere but in a Ray worker the network behaves.
+its first pixel. Anywhere but in an actor the network behaves.
 """
 
 import os
@@ -38,5 +38,5 @@ def num_allowed(path: Path) -> int:
 
 
 def gated() -> nn.Module:
-    """Factory: `--model tests.gated:gated`."""
+    """Factory: `--model tests.support.gated:gated`."""
     return Gated()

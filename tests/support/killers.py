@@ -1,4 +1,4 @@
-"""Factories of networks that kill the Ray worker they run in; anywhere else they behave."""
+"""Factories of networks that kill the actor they run in; anywhere else they behave."""
 
 import os
 import signal

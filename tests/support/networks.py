@@ -39,6 +39,12 @@ def compiled() -> nn.Module:
     return torch.compile(TwoChannels())  # type: ignore[return-value]
 
 
+def wants_tf32() -> nn.Module:
+    """Factory that changes the arithmetic of its process, as many a user's module does when it is imported."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    return TwoChannels()
+
+
 def two_channels() -> nn.Module:
     """Factory: `--model tests.support.networks:two_channels`."""
     return TwoChannels()

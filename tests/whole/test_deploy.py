@@ -171,4 +171,4 @@ def test_the_image_installs_this_project_with_its_pins_on_a_python_that_it_suppo
 
 def test_the_image_holds_the_packages_and_nothing_else() -> None:
     kept = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
-    assert kept == {"cam_ops", "cluster", "jobs", "pyproject.toml"}
+    assert kept == {"cam_ops", "cluster", "jobs", "pyproject.toml", "LICENSE"}

@@ -3,6 +3,7 @@
 import re
 from dataclasses import fields
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -89,3 +90,23 @@ def as_shown(default: object) -> str:
         return "off"
     values = default if isinstance(default, tuple) else () if default is None else (default,)
     return f"`{' '.join(map(str, values))}`" if values else "-"
+
+
+NAMED = {name: text for name, text in PAGES.items() if name != "docs/measurements.md"}  # figures of earlier commits
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_a_document_names_of_the_code_is_there(name: str) -> None:
+    for dotted in re.findall(r"`((?:cluster|cam_ops|jobs)(?:\.\w+)+)", NAMED[name]):
+        assert resolve_name(dotted), dotted
+    for path in re.findall(r"`((?:cluster|cam_ops|jobs|tests)/[a-z_/]+(?:\.py)?)`", NAMED[name]):
+        assert (ROOT / path).exists(), path
+    for test in re.findall(r"`(test_\w+)`", NAMED[name]):
+        assert list((ROOT / "tests").rglob(f"{test}.py")), test
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_a_document_tells_to_make_is_a_target(name: str) -> None:
+    shown = re.findall(r"(?:^|`)make ((?:[a-z]+ ?)+?)(?=`|$|  )", NAMED[name], re.MULTILINE)
+    targets = {word for words in shown for word in words.split()}
+    assert targets <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -9,14 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.command import ROOT, Command
+from tests.support.command import Command
+from tests.support.first_run import KEPT, PICTURES, put_pictures
 
-# 20 pictures, their labels and boxes, the run, and its audit's figures
-KEPT = ROOT / "tests" / "fixtures" / "first_run"
-PLACE = Path("/tmp/camray-first-run")  # the plan names its pictures there
 TABLES = ("heatmaps", "boxes", "images")
 FLAGS = [
-    *("--images", PLACE / "images", "--labels", KEPT / "labels.csv", "--classes", "label+top1"),
+    *("--images", PICTURES, "--labels", KEPT / "labels.csv", "--classes", "label+top1"),
     *("--model", "jobs.demo_model:efficientnet_lite0", "--mean", *[0.498] * 3, "--std", *[0.502] * 3),
     *("--threshold", 0.2, 0.4, "--executor", "inline", "--device", "cpu", "--precision", "fp32", "--compile", "never"),
     *("--batch-size", 4, "--shard-size", 4, "--max-error-rate", 0.1),
@@ -26,7 +24,7 @@ FLAGS = [
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     """A copy of the run, and its pictures in their place."""
-    shutil.copytree(KEPT / "images", PLACE / "images", dirs_exist_ok=True)
+    put_pictures()
     return Path(shutil.copytree(KEPT / "run", tmp_path / "run"))
 
 

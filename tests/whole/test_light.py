@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import ROOT
+from tests.support.first_run import KEPT, put_pictures
 
-KEPT = ROOT / "tests" / "fixtures" / "first_run"
 PROGRAM = (
     "import json, sys; from jobs.__main__ import run; code = run(sys.argv[1:]); "
     "print(json.dumps([code, sorted({'torch', 'cv2', 'ray'} & sys.modules.keys())]))"
@@ -73,5 +73,5 @@ def test_compare_does_without_all_of_them(kept: Path) -> None:
 
 
 def test_show_does_without_torch_and_ray(kept: Path) -> None:
-    shutil.copytree(KEPT / "images", "/tmp/camray-first-run/images", dirs_exist_ok=True)
+    put_pictures()
     assert loaded("show", kept, "round/01.jpg") == (0, {"cv2"})

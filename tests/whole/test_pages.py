@@ -1,11 +1,10 @@
 """The pages of docs/ name what the code has: methods, heads, and commands that the real parser takes."""
 
 import re
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import get_args
 
 import numpy as np
-import pytest
 
 from cam_ops.boxes.calibration import Calibration, ProbabilityModel
 from cam_ops.fitting.recipes import NORMALISERS, THRESHOLDS
@@ -22,9 +21,7 @@ from cluster.label.replica import RESIDUAL_LIMIT
 from cluster.runs.calibration import CalibrationFile, Figure, HeldOut, MapsOf, Sample
 from cluster.truth.prepare import PROBLEMS
 from cluster.truth.rows import half_open
-from jobs.flags import parse
 from tests.support.command import ROOT
-from tests.whole.test_readme import CONFIGS, commands_of
 
 DOCS = ROOT / "docs"
 PAGES = ("audit", "calibrate", "compare", "library", "methods", "output", "truth")
@@ -37,21 +34,6 @@ def first_cells(text: str) -> set[str]:
 
 def text_of(page: str) -> str:
     return (DOCS / f"{page}.md").read_text()
-
-
-@pytest.mark.parametrize(
-    "words", [words for page in PAGES for words in commands_of(text_of(page))], ids=lambda words: " ".join(words)
-)
-def test_a_command_of_a_page_is_parsed(words: list[str]) -> None:
-    assert asdict(parse(CONFIGS[words[0]], words[1:], words[0]))
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_refers_to_is_there(page: str) -> None:
-    for name, anchor in re.findall(r"\]\((\w+)\.md(?:#([\w-]+))?\)", text_of(page)):
-        headings = re.findall(r"^#+ (.+)$", text_of(name), re.MULTILINE)
-        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-        assert not anchor or anchor in anchors, (page, name, anchor)
 
 
 def test_each_method_has_its_formula_and_its_cost_and_each_kind_of_head_its_row() -> None:

@@ -33,3 +33,29 @@ def test_there_are_addresses_of_every_kind_of_replica() -> None:
 def test_an_address_leads_to_something_that_can_be_called(address: str, where: str) -> None:
     module, _, name = address.partition(":")
     assert callable(getattr(importlib.import_module(module), name, None)), f"{where}: {address}"
+
+
+def calls() -> dict[str, tuple[set[str], set[str]]]:
+    """Return the files that call methods by name, `held.call("method")`, with the addresses in them and the methods."""
+    found = {}
+    for path in [path for folder in ("cluster", "jobs") for path in sorted((ROOT / folder).rglob("*.py"))]:
+        tree = ast.parse(path.read_text())
+        texts = {
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        methods = {
+            node.args[0].value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "call"
+            if node.args and isinstance(node.args[0], ast.Constant)
+        }
+        if methods:
+            found[str(path.relative_to(ROOT))] = {text for text in texts if ADDRESS.fullmatch(text)}, methods
+    return found
+
+
+@pytest.mark.parametrize("where", calls())
+def test_a_method_that_is_called_by_its_name_is_one_of_what_the_file_holds(where: str) -> None:
+    held, methods = calls()[where]
+    known = [getattr(importlib.import_module(address.partition(":")[0]), address.partition(":")[2]) for address in held]
+    assert all(any(hasattr(kind, method) for kind in known) for method in methods), (held, methods)

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import ROOT
-
-KEPT = ROOT / "tests" / "fixtures" / "first_run"
+from tests.support.first_run import KEPT
 
 
 @pytest.mark.slow

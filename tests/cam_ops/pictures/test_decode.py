@@ -1,3 +1,5 @@
+"""Pictures of every kind to pixels, or to a status."""
+
 import io
 import struct
 import zlib

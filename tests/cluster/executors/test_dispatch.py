@@ -58,7 +58,7 @@ class ScriptedReplicas:
     def num_replicas(self) -> int:
         return self.size
 
-    def places(self) -> set[str]:
+    def places_now(self) -> set[str]:
         return set(self.where) - self.gone
 
     def is_done(self, shard: int) -> bool:
@@ -206,7 +206,7 @@ class NowhereReplicas(ScriptedReplicas):
 class FleetingReplicas(NowhereReplicas):
     """The same on one machine, which is another one as soon as a replica begins to look for its place."""
 
-    def places(self) -> set[str]:
+    def places_now(self) -> set[str]:
         return {f"machine {len(self.replicas)}"}
 
 

@@ -1,72 +1,18 @@
 """A replica that is given shards by several threads."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 
 import pytest
 
 from cam_ops.settings import ModelConfig
-from cluster.executors.turns import Turns
 from cluster.label.replica import open_replica
 from cluster.runs.directory import RunDir
 from cluster.runs.record import existing_run
 from tests.support.command import Command
+from tests.support.threads import started_in_order
 
 MODEL = ModelConfig(model="tests.support.networks:two_channels", mean=(0, 0, 0), std=(1, 1, 1), image_size=32)
 FLAGS = ["--model", MODEL.model, "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32, "--precision", "fp32"]
-
-
-def started_in_order(numbers: list[int], run: Callable[[int], None]) -> None:
-    """Call `run(number)` in a thread each, begun one after the other, and wait for all."""
-    threads = []
-    for number in numbers:
-        begun = Event()
-
-        def begin(number: int = number, begun: Event = begun) -> None:
-            begun.set()
-            run(number)
-
-        threads.append(Thread(target=begin))
-        threads[-1].start()
-        assert begun.wait(60)
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-
-
-@pytest.mark.parametrize("arrival", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]])
-def test_threads_take_their_turns_by_number_whatever_order_they_arrive_in(arrival: list[int]) -> None:
-    turns, taken = Turns(), []
-
-    def take(number: int) -> None:
-        with turns.take(number, lambda: -number) as prepared:
-            taken.append(("in", -prepared))
-            taken.append(("out", number))
-
-    started_in_order(arrival, take)
-    assert taken == [(what, number) for number in range(5) for what in ("in", "out")]
-
-
-@pytest.mark.parametrize("moment", ["before its turn", "amid its turn"])
-def test_an_error_gives_the_turn_to_the_next(moment: str) -> None:
-    turns, taken, raised = Turns(), [], []
-
-    def reach(number: int, here: str) -> None:
-        if (number, here) == (1, moment):
-            raise ValueError("a shard that cannot be labelled")
-
-    def take(number: int) -> None:
-        try:
-            with turns.take(number, partial(reach, number, "before its turn")):
-                reach(number, "amid its turn")
-                taken.append(number)
-        except ValueError:
-            raised.append(number)
-
-    started_in_order([3, 2, 1, 0], take)
-    assert (taken, raised) == ([0, 2, 3], [1])
 
 
 @pytest.mark.slow

@@ -179,6 +179,16 @@ def test_another_request_on_the_same_out_is_refused(pictures: Path, tmp_path: Pa
     assert (replaced.code, f"{source} holds other maps than then" in replaced.result["error"]) == (4, True)
 
 
+def test_overwrite_costs_no_run_where_nothing_can_begin(pictures: Path, tmp_path: Path) -> None:
+    source, new = tmp_path / "source", tmp_path / "new"
+    label(pictures, source)
+    assert rebox(source, new, "--threshold", 0.5).code == 0
+    before = files(new, "boxes images run.json")
+    words = ["rebox", source, "--out", new, "--threshold", 0.6, "--overwrite", "--ray-address", "127.0.0.1:1"]
+    assert Command(*words).code == 6  # nobody listens there
+    assert files(new, "boxes images run.json") == before
+
+
 def test_a_driver_that_is_killed_leaves_what_the_same_command_completes(pictures: Path, tmp_path: Path) -> None:
     source, new = tmp_path / "source", tmp_path / "new"
     label(pictures, source, "--shard-size", 2)

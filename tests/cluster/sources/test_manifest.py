@@ -133,6 +133,7 @@ def test_a_manifest_without_labels_has_the_best_class_mapped(pictures: Path, nam
     assert (refused.code, "has no column label" in refused.result["error"]) == (2, True)
     assert label(manifest, tmp_path / "run").code == 0
     assert (request_of(tmp_path / "run")["labels"], request_of(tmp_path / "run")["classes"]) == ("manifest", "top1")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["classes"] is None  # the flags as typed
     assert {box["class_source"] for box in table_rows(tmp_path / "run", "boxes")} == {"predicted"}
     assert label(manifest, tmp_path / "none", "--labels", "none", "--classes", "label").code == 2
     wrong = label(pictures, tmp_path / "none", "--labels", "manifest")
