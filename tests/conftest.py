@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.command import ROOT
+from cluster.runs.directory import RunDir
+from cluster.runs.record import Run, existing_run
+from tests.support.command import ROOT, Command
 from tests.support.stores import RCLONE, Store, gcs_store, s3_store
+from tests.support.truths import Planner
 
 STORES = {"s3_session", "gcs_session", "store"}  # fixtures that start a server
 
@@ -95,3 +98,18 @@ def gcs(gcs_session: Store) -> Store:
     """The server of Google Cloud Storage, its proxy healed."""
     gcs_session.proxy.heal()
     return gcs_session
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run.json of a real run, whose plan and classes tests replace."""
+    folder = tmp_path_factory.mktemp("template")
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    flags = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
+    assert Command("label", "--images", folder, "--out", folder / "run", "--executor", "inline", *flags).code == 0
+    return existing_run(RunDir(str(folder / "run")))
+
+
+@pytest.fixture
+def planner(template: Run, tmp_path: Path) -> Planner:
+    return Planner(template, RunDir(str(tmp_path / "run")))

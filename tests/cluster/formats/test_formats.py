@@ -1,0 +1,202 @@
+"""Annotation formats: one object is one box in each of them, and what cannot be read is refused by name."""
+
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pytest
+
+from cam_ops.errors import UsageError
+from cluster.formats.detect import open_truth
+from cluster.truth.prepare import TruthConfig
+from tests.support.truths import (
+    FROM_1,
+    HALF_OPEN,
+    LAST_INSIDE,
+    Planned,
+    Planner,
+    ours,
+    refusal,
+    write_coco,
+    write_loc,
+    write_parquet,
+    write_table,
+    write_table_inclusive,
+    write_tar,
+    write_voc,
+    write_wsol,
+    write_yolo,
+    write_yolo_polygon,
+    wsol,
+    xml,
+)
+
+
+@pytest.mark.parametrize(
+    ("write", "integers", "config"),
+    [
+        (write_coco, LAST_INSIDE, {}),
+        (write_voc, FROM_1, {}),
+        (write_yolo, LAST_INSIDE, {}),
+        (write_yolo_polygon, LAST_INSIDE, {}),
+        (write_loc, LAST_INSIDE, {}),
+        (write_wsol, LAST_INSIDE, {}),
+        (write_table, LAST_INSIDE, {}),
+        (write_table_inclusive, LAST_INSIDE, {"truth_format": "table-inclusive"}),
+        (write_parquet, LAST_INSIDE, {}),
+        (write_tar, LAST_INSIDE, {}),
+    ],
+)
+def test_the_same_object_is_the_same_box_in_every_format(
+    planner: Planner, tmp_path: Path, write: Any, integers: tuple[int, ...], config: dict[str, Any]
+) -> None:
+    folder = tmp_path / "truth"
+    folder.mkdir()
+    report, rows = planner.truth({"a/1.jpg": (40, 20, None)}, write(folder), **config)
+    assert (report.num_images, report.num_boxes, report.has_boxes, report.has_masks) == (1, 1, True, False)
+    assert (report.problems, report.shares_classes) == ({}, True)
+    (row,) = rows
+    assert (ours(row), wsol(row)) == ([HALF_OPEN], [integers])
+    assert (row["true_class"], row["boxes"][0]["class_id"]) == (0, 0)
+    assert (row["truth_width"], row["truth_height"]) == (40, 20)
+    assert row["boxes"][0]["crowd"] is (write is write_coco)
+    assert report.matched_exact == (write in (write_coco, write_wsol, write_table))
+    assert report.matched_exact + report.matched_stem == 1
+
+
+def test_ends_are_kept_whole_or_rounded_outwards(planner: Planner, tmp_path: Path) -> None:
+    """Half-open .5 begins in pixel 0 and ends in pixel 3; VOC's and inclusive fractions are cut as int() does."""
+    table = tmp_path / "boxes.csv"
+    table.write_text("image,x0,y0,x1,y1\na,0.5,1.9,3.2,7\na,10.1,0,31.000000000000004,20\na,-0.5,0,1,1\n")
+    _, (row,) = planner.truth({"a": (40, 20, None)}, table)
+    assert ours(row) == [(0.5, 1.9, 3.2, 7), (10.1, 0, 31, 20), (-0.5, 0, 1, 1)]
+    assert wsol(row) == [(0, 1, 3, 6), (10, 0, 30, 19), (0, 0, 0, 0)]
+    _, (row,) = planner.truth({"a": (40, 20, None)}, table, truth_format="table-inclusive")
+    assert ours(row)[0] == (0.5, 1.9, 4.2, 8)
+    assert wsol(row)[0] == (0, 1, 3, 7)
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "voc" / "a.xml").write_text(xml(("kangaroo", (45.7, 1, 50.2, 2)), size=(100, 20)))
+    _, (row,) = planner.truth({"a": (100, 20, None)}, tmp_path / "voc")
+    assert (ours(row), wsol(row)) == ([(44.7, 0, 50.2, 2)], [(45, 1, 50, 2)])
+
+
+def test_yolos_six_decimals_give_whole_pixels_back(planner: Planner, tmp_path: Path) -> None:
+    width, height, generator = 3456, 2304, np.random.default_rng(0)
+    begin_N2 = generator.integers(0, 2000, (200, 2))
+    end_N2 = begin_N2 + generator.integers(1, 300, (200, 2))
+    centre_N2, size_N2 = (begin_N2 + end_N2) / 2 / (width, height), (end_N2 - begin_N2) / (width, height)
+    lines = [" ".join(["0", *(f"{v:.6f}" for v in numbers)]) for numbers in np.hstack([centre_N2, size_N2])]
+    (tmp_path / "yolo").mkdir()
+    (tmp_path / "yolo" / "a.txt").write_text("\n".join(lines))
+    _, (row,) = planner.truth({"a.jpg": (width, height, None)}, tmp_path / "yolo")
+    np.testing.assert_array_equal(ours(row), np.hstack([begin_N2, end_N2]))
+    np.testing.assert_array_equal(wsol(row), np.hstack([begin_N2, end_N2 - 1]))
+
+
+def test_masks_are_named_by_path(planner: Planner, tmp_path: Path) -> None:
+    folder, masks = tmp_path / "metadata", tmp_path / "masks"
+    folder.mkdir()
+    (masks / "deep").mkdir(parents=True)
+    (folder / "localization.txt").write_text("a/1.jpg,deep/1.png,deep/ignore.png\na/1.jpg,2.png,\na/2.jpg,3.png")
+    planned: Planned = {f"a/{i}.jpg": (40, 20, None) for i in (1, 2, 3)}
+    report, rows = planner.truth(planned, folder, masks=str(masks))
+    assert (report.has_boxes, report.has_masks, report.num_images) == (False, True, 2)
+    assert [row["masks"] for row in rows] == [[f"{masks}/deep/1.png", f"{masks}/2.png"], [f"{masks}/3.png"], []]
+    assert [row["ignore"] for row in rows] == [f"{masks}/deep/ignore.png", None, None]
+    assert planner.truth(planned, folder)[1][1]["masks"] == [f"{folder}/3.png"]
+    for name in ("../3.png", "/etc/3.png", "a/../../3.png"):
+        (folder / "localization.txt").write_text(f"a/1.jpg,{name}")
+        assert "absolute, or has empty, . or .. parts" in refusal(planner, planned, folder)
+    for name in ("1", "3"):
+        (masks / "deep" / f"{name}.png").write_bytes(b"")
+    report, rows = planner.truth(planned, masks)
+    assert (report.format, report.matched_stem) == ("masks", 2)
+    assert [row["masks"] for row in rows] == [[f"{masks}/deep/1.png"], [], [f"{masks}/deep/3.png"]]
+
+
+def laughs() -> str:
+    entities = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
+    return f'<!DOCTYPE a [<!ENTITY l0 "ha">{entities}]>'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("1.xml", xml(("&l9;", FROM_1), head=laughs()), "DTD or entities"),
+        (
+            "1.xml",
+            xml(("&x;", FROM_1), head='<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'),
+            "DTD or entities",
+        ),
+        ("1.xml", xml(("&x;", FROM_1), head='<!DOCTYPE a SYSTEM "http://localhost/a.dtd">'), "DTD or entities"),
+        ("1.xml", xml(("kangaroo", FROM_1))[:-20], "no whole XML"),
+        ("1.xml", "<a/>", "expected the element annotation"),
+        ("1.xml", "<a>" * 10**5, "no whole XML"),
+        ("1.xml", " " * (4 * 2**20 + 1), "at most 4194304 are read"),
+        ("1.xml", "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>", "no bndbox/ymin"),
+        ("1.xml", xml(("kangaroo", FROM_1)).replace("15", "x"), "could not convert"),
+        ("1.json", '{"images": [{"id": 1,', "EOF"),
+        ("1.json", "[" * 10**6, "recursion"),
+        ("1.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2]}]}', "annotations.0.bbox"),
+        ("1.json", "[]", "as a whole"),
+        ("labels/1.txt", "0 1 2 3\n", "line 1: expected a class and 4 numbers"),
+        ("labels/1.txt", "dog .1 .1 .1 .1\n", "expected the number of a class"),
+        ("labels/1.txt", "0 .1 .1 .1 " + "1" * 2**16, "a line has more than"),
+        ("data.yaml", "names: {0: !!python/object/apply:os.system [true]}", "no YAML"),
+        ("data.yaml", "a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nnames: [x]", "aliases"),
+        ("data.yaml", "names: 7", "expected `names`"),
+        ("localization.txt", "1.jpg,1,2,3,x", "line 1: could not convert"),
+        ("localization.txt", "1.jpg", "line 1: expected 3 cells"),
+        ("image_sizes.txt", "1.jpg,1", "line 1: expected 3 cells"),
+        ("1.csv", "image,x0,y0,x1\n", "expected a column image_id or image and the columns x0, y0, x1, y1"),
+        ("1.csv", "image,x0,y0,x1,y1\n1,2,3,4,x\n", "conversion error"),
+        ("1.csv", "image,x0,x0,y0,x1,y1\n1,2,3,4,5,6\n", "several columns x0"),
+        ("1.csv", "ImageId,PredictionString\n1,n1 1 2 3\n", "line 2: expected five words a box"),
+        ("1.parquet", "PAR1", "Parquet"),
+        ("1.csv.gz", "no gzip", ""),
+        ("1.tar", "no tar", "is cut"),
+        ("1.doc", "", "cannot tell the format"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name(
+    planner: Planner, tmp_path: Path, name: str, content: str, reason: str
+) -> None:
+    path = tmp_path / "truth" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    is_file = name.endswith((".json", ".csv", ".gz", ".parquet", ".tar", ".doc"))
+    said = refusal(planner, {"1.jpg": (40, 20, None)}, path if is_file else tmp_path / "truth")
+    assert reason in said
+    assert name in said
+    assert len(said) < 700
+
+
+def test_what_several_formats_recognise_is_of_the_first(tmp_path: Path) -> None:
+    """In a folder with files of all formats, each in turn is removed."""
+
+    def format_of_folder() -> str:
+        return open_truth(str(tmp_path / "all"), "auto", None).format
+
+    all_files = {
+        "wsol": "image_ids.txt",
+        "yolo": "classes.txt",
+        "tar": "x.tar",
+        "table": "boxes.csv",
+        "voc": "deep/1.xml",
+        "yolo by its files": "deep/1.txt",
+        "masks": "deep/1.png",
+    }
+    for name in all_files.values():
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).touch()
+    (tmp_path / "all" / "boxes.json").touch()  # a format of single files
+    for kind, name in all_files.items():
+        assert format_of_folder() == kind.partition(" ")[0]
+        (tmp_path / "all" / name).unlink()
+    with pytest.raises(UsageError, match="cannot tell the format"):
+        format_of_folder()
+
+
+def test_the_flag_takes_the_name_of_each_format() -> None:
+    words = {"auto", "coco", "voc", "yolo", "loc", "wsol", "table", "table-inclusive", "tar", "masks"}
+    assert set(get_args(get_type_hints(TruthConfig)["truth_format"])) == words
