@@ -47,6 +47,7 @@ Method = Literal[
     "legrad",
 ]
 ATTENTION: tuple[Method, ...] = ("legrad",)
+RefineChoice = Literal["auto", "affinity", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,39 @@ class ExplainConfig:
             raise UsageError(f"--scales expects numbers from 0.1 to 10, got {' '.join(map(str, self.scales))}")
         if len(set(self.scales)) < len(self.scales):
             raise UsageError(f"--scales expects each scale once, got {' '.join(map(str, self.scales))}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineConfig:
+    """Whether maps are refined from the network's own features, and from which."""
+
+    refine: RefineChoice = "auto"
+    """`affinity` refines maps from the network's features before its last two reductions of the grid: tighter boxes,
+    on a grid 4 times finer, for about a third of the forward pass. `none` keeps the maps as they are. `auto` is
+    affinity where the network has such features, else none; what it chose is said and stored."""
+    refine_layers: tuple[str, ...] = ()
+    """Names of two modules to refine from instead of those that are found, as in model.named_modules(). What the
+    deeper one returns must be all that the logits see of the picture."""
+    keep_cam: bool = False
+    """Also store the map before it was refined, as column `cam`: it says where the network looks, and adds up to the
+    logit; the refined one says where the object ends."""
+
+    def __post_init__(self) -> None:
+        if self.refine_layers and len(set(self.refine_layers)) != 2:
+            raise UsageError(f"--refine-layers expects two names, got {' '.join(self.refine_layers)}")
+        if self.refine == "none" and self.refine_layers:
+            raise UsageError("--refine-layers needs --refine affinity or auto; leave one of the two out")
+        if self.refine == "none" and self.keep_cam:
+            raise UsageError("--keep-cam: with --refine none the maps are these already; leave one of the two out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refinement:
+    """What refined maps of a run were made from."""
+
+    layers: tuple[str, str]  # the deeper one first
+    cam_grid: tuple[int, int]  # of the maps before
+    keep_cam: bool  # they are stored, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

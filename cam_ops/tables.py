@@ -73,12 +73,15 @@ CALIBRATED_BOXES = BOXES.append(pa.field("probability", pa.float32(), nullable=F
 """The same in runs with a calibration: `probability` is that of IoU >= .5 with an object of the box's class."""
 
 
-def heatmaps_schema(grid: tuple[int, int]) -> pa.Schema:
+def heatmaps_schema(grid: tuple[int, int], cam_grid: tuple[int, int] | None = None) -> pa.Schema:
     """Return the schema of the raw maps on a grid of (h, w): one row per explained (image, class).
+
+    With `cam_grid` there is a column `cam`, too: the maps on that grid, before they were refined.
 
     The rectangle x0..y1 is the part of the original image that the grid covers; it reaches beyond the image where the
     picture was padded.
     """
+    cam = [] if cam_grid is None else [pa.field("cam", pa.fixed_shape_tensor(pa.float32(), cam_grid))]
     return pa.schema(
         [
             _IMAGE_ID,
@@ -90,6 +93,7 @@ def heatmaps_schema(grid: tuple[int, int]) -> pa.Schema:
             pa.field("score", pa.float32(), nullable=False),
             pa.field("logit", pa.float32(), nullable=False),
             pa.field("residual", pa.float32()),
+            *cam,
         ]
     )
 
@@ -173,12 +177,14 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_KEY,
         "class_id": "class that the map explains",
         "method": "how it was computed, as `--method`",
-        "heatmap": "the raw, signed map on the network's own grid, row by row; h and w are `grid` of run.json",
+        "heatmap": "the raw map, row by row; h and w are `grid` of run.json. Where maps are refined it is at least 0, "
+        "else signed and on the network's own grid",
         **_RECTANGLE,
         "score": "probability that the network gives the class, 0..1",
         "logit": "the network's own output for the class, before softmax or sigmoid; no unit",
-        "residual": "how far the map is from adding up to the logit, in units of the image's largest; null where a "
-        "method claims no sum",
+        "residual": "how far the map, before it is refined, is from adding up to the logit, in units of the image's "
+        "largest; null where a method claims no sum",
+        "cam": "the raw, signed map before it was refined, on the network's own grid; only in runs with `--keep-cam`",
     },
     "plan": {**_KEY, **_WHERE, **_CLASS},
 }

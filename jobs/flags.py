@@ -19,7 +19,7 @@ RECIPES: dict[str, list[str]] = {
     "default": [],
     "blog": [
         *("--image-size", "128", "--mean", "0", "0", "0", "--std", "1", "1", "1"),
-        *("--method", "cam", "--precision", "fp32", "--classes", "top1"),
+        *("--method", "cam", "--refine", "none", "--precision", "fp32", "--classes", "top1"),
         *BOX_RECIPES["blog"],
     ],
 }

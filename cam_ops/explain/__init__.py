@@ -4,6 +4,7 @@
 * `passes`: one forward pass, its features and gradients
 * `attention`: LeGrad
 * `explainer`: any method at any cut
+* `refine`: maps refined from the network's own features
 * `forward`: pixels to features, compiled ahead of time
 * `mapper`: scales and mirrored pictures, averaged
 * `scores`: scores, and which classes to explain

@@ -11,8 +11,18 @@ from torch.nn import functional
 
 from cam_ops.explain.attention import Blocks, legrad
 from cam_ops.explain.methods import FROM_FEATURES, FROM_GRADIENTS, ablationcam, cam, scorecam, smooth_gradcam_plus_plus
-from cam_ops.explain.passes import Pass, Target, gradients_of, one_class, run, scores_without_channel
+from cam_ops.explain.passes import (
+    Pass,
+    Target,
+    gradients_at_stage,
+    gradients_of,
+    one_class,
+    run,
+    scores_without_channel,
+)
+from cam_ops.explain.refine import affinity, cell_scale, evidence, of_pairs, refine
 from cam_ops.network.heads import Head
+from cam_ops.network.stages import Stages
 from cam_ops.settings import ATTENTION, DECOMPOSABLE, Method
 
 FINER_CLASSES, FINER_STRENGTH = 3, 0.6  # the paper's defaults
@@ -25,12 +35,13 @@ NEEDS_GRADIENTS = frozenset((*FROM_GRADIENTS, "smoothgradcam++", "ablationcam"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explainer:
-    """A network, where it is cut, and a method."""
+    """A network, where it is cut, a method, and what its maps are refined from."""
 
     network: nn.Module
     head: Head
     method: Method
     blocks: Blocks | None = None  # for legrad
+    stages: Stages | None = None  # None: they are not refined
 
     @property
     def is_forward_only(self) -> bool:
@@ -41,22 +52,26 @@ class Explainer:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Grid (H, W) of the maps."""
+        """Grid (H, W) of the maps before they are refined."""
         return self.head.grid if self.blocks is None else self.blocks.grid
+
+    @property
+    def refined_grid(self) -> tuple[int, int]:
+        """Grid of the refined maps; that of the maps themselves where they are not refined."""
+        return self.grid if self.stages is None else (self.stages.fine_side, self.stages.fine_side)
 
     def on(self, device: torch.device) -> "Explainer":
         """Return the explainer with the head's weights on a device; the network must be there."""
         return replace(self, head=self.head.on(device))
 
-    def run(self, images_BCHW: Tensor) -> Pass:
-        """Run the network once; keep what `maps` needs."""
-        return run(
-            self.network,
-            images_BCHW,
-            self.head,
-            gradients=self.method in NEEDS_GRADIENTS,
-            guided=self.method == "bagcam",
-        )
+    def run(self, images_BCHW: Tensor, traced: bool = False) -> Pass:
+        """Run the network once; keep what `maps` and `refined` need. See `cam_ops.explain.passes.run` for `traced`."""
+        gradients, guided = self.method in NEEDS_GRADIENTS, self.method == "bagcam"
+        passed = run(self.network, images_BCHW, self.head, gradients, guided, self.stages, traced)
+        if guided and self.stages is not None:  # maps are refined by the gradient itself
+            unguided = run(self.network, images_BCHW, self.head, stages=self.stages)
+            return replace(passed, refinable=unguided.refinable)
+        return passed
 
     def maps(self, passed: Pass, image_P: Tensor, class_P: Tensor) -> Tensor:
         """Return the raw map of each (image, class) pair, float32 (P, H, W); those of several layers are fused."""
@@ -65,6 +80,16 @@ class Explainer:
         together = max(1, MAX_FEATURE_VALUES // max(features_BCHW[0].numel() for features_BCHW in passed.features))
         parts = zip(torch.split(image_P, together), torch.split(class_P, together), strict=True)
         return torch.cat([self._maps_of_some(passed, some_P, classes_P) for some_P, classes_P in parts])
+
+    def refined(self, passed: Pass, maps_PHW: Tensor, image_P: Tensor, class_P: Tensor, inside_B4: Tensor) -> Tensor:
+        """Return the maps refined, float32 (P, Q, Q); `inside_B4` is where the picture lies, in units of the input."""
+        assert passed.refinable is not None
+        coarse_BCKK = passed.refinable.coarse_BCKK
+        gradient_PCKK = gradients_at_stage(passed, one_class(image_P, class_P), cell_scale(coarse_BCKK))
+        evidence_PKK = evidence(coarse_BCKK[image_P], gradient_PCKK)
+        resemblance = affinity(coarse_BCKK, passed.refinable.fine_BDQQ, inside_B4)
+        spread, is_orphan_PI = of_pairs(resemblance.weight_BIJ, image_P), resemblance.is_orphan_BI[image_P]
+        return refine(maps_PHW, evidence_PKK, spread, is_orphan_PI, self.refined_grid[0], inside_B4[image_P])
 
     def _maps_of_some(self, passed: Pass, image_P: Tensor, class_P: Tensor) -> Tensor:
         """Return the maps of as many pairs as may have their features gathered at once."""

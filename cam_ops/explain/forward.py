@@ -1,14 +1,17 @@
-"""From pixels to logits and features: the part of a network's work that takes nearly all the time, and can be compiled.
+"""From pixels to logits and features, and to refined maps: what takes nearly all the time, and can be compiled.
 
 It is compiled ahead of time for one batch size, picture size, number format and kind of machine, with the weights
-inside: a file that any process loads in a tenth of a second (`torch._inductor.aot_compile`). torch.compile would trace
-and lower the network again in each process: 9 s for ResNet-18.
+inside: a file that any process loads in a tenth of a second (`torch._inductor.aot_compile`), and a second one for the
+refined maps, which are made when the classes are known. torch.compile would trace and lower the network again in each
+process: 9 s for ResNet-18.
 
-Letters: B batch, S side of the picture, C channels, H, W grid, K classes.
+Letters: B batch, S side of the picture, C channels, H, W grid, h, w grid of the refined maps, K classes, P explained
+(image, class) pairs.
 """
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.explain.explainer import Explainer
+from cam_ops.explain.joint import Part, split
+from cam_ops.explain.passes import Pass, rank_within_image
 
-Compiled = Callable[[Tensor], list[Tensor]]
+Library = Callable[[list[Tensor]], list[Tensor]]
 
 
 class Forward(nn.Module):
@@ -53,48 +58,123 @@ class Forward(nn.Module):
         return images_BCSS.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def forward(self, pixels_BCSS: Tensor) -> tuple[Tensor, ...]:
-        """Return the logits, and the features at each place of the cut."""
-        passed = self.explainer.run(self.normalised(pixels_BCSS))
-        return passed.logits_BK, *passed.features
+        """Return logits, the features at each place of the cut, and those that maps are refined from: for a trace."""
+        passed = self.explainer.run(self.normalised(pixels_BCSS), traced=True)
+        stages = () if passed.refinable is None else (passed.refinable.leaf, passed.refinable.fine_BDQQ)
+        return passed.logits_BK, *passed.features, *stages
+
+    def run(self, pixels_BCSS: Tensor, inside_B4: Tensor) -> Pass:
+        """Run the network; see `Mapper.explain` for `inside_B4`."""
+        return self.explainer.run(self.normalised(pixels_BCSS))
+
+    def refined(self, passed: Pass, maps_PHW: Tensor, image_P: Tensor, class_P: Tensor, inside_B4: Tensor) -> Tensor:
+        """Return the maps refined, float32 (P, h, w)."""
+        return self.explainer.refined(passed, maps_PHW, image_P, class_P, inside_B4)
+
+    @property
+    def num_libraries(self) -> int:
+        """How many files it is compiled to."""
+        return 1 if self.explainer.stages is None else 2
 
 
-def compile_to(path: Path, forward: Forward, pixels_BCSS: Tensor, device: torch.device, dtype: torch.dtype) -> None:
-    """Compile for pixels of this shape, dtype and layout, and for one thread; write a shared library to `path`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A compiled network, for batches of one size; it does what `Forward` does."""
+
+    explainer: Explainer  # on the device; its network is not used
+    libraries: Sequence[Library]
+
+    def run(self, pixels_BCSS: Tensor, inside_B4: Tensor) -> Pass:
+        """Run the network; see `Mapper.explain` for `inside_B4`."""
+        inputs = [pixels_BCSS] if len(self.libraries) == 1 else [pixels_BCSS, inside_B4]
+        logits_BK, *others = self.libraries[0](inputs)
+        num_places = len(self.explainer.head.places)
+        return Pass(
+            images_BCHW=pixels_BCSS,
+            logits_BK=logits_BK,
+            features=tuple(others[:num_places]),
+            handed=tuple(others[num_places:]),
+        )
+
+    def refined(self, passed: Pass, maps_PHW: Tensor, image_P: Tensor, class_P: Tensor, inside_B4: Tensor) -> Tensor:
+        """Return the maps refined, float32 (P, h, w): one class of each image at a time."""
+        rank_P = rank_within_image(image_P)
+        refined_Phw = maps_PHW.new_empty(len(maps_PHW), *self.explainer.refined_grid)
+        for rank in range(int(rank_P.max()) + 1 if len(rank_P) else 0):
+            pairs = (rank_P == rank).nonzero().flatten()
+            images = image_P[pairs]
+            cotangent_BK = torch.zeros_like(passed.logits_BK)
+            cotangent_BK[images, class_P[pairs]] = 1
+            maps_BHW = maps_PHW.new_zeros(len(cotangent_BK), *maps_PHW.shape[1:])
+            maps_BHW[images] = maps_PHW[pairs]
+            (refined_Bhw,) = self.libraries[1]([cotangent_BK, maps_BHW, inside_B4, *passed.handed])
+            refined_Phw[pairs] = refined_Bhw[images]
+        return refined_Phw
+
+
+def results_of(engine: Forward | Compiled, explainer: Explainer, pixels_BCSS: Tensor, class_P: Tensor) -> list[Tensor]:
+    """Return logits, features and, where maps are refined, these of one class of each of the first images."""
+    inside_B4 = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=pixels_BCSS.device).repeat(len(pixels_BCSS), 1)
+    passed = engine.run(pixels_BCSS, inside_B4)
+    if explainer.stages is None:
+        return [passed.logits_BK, *passed.features]
+    image_P, class_P = torch.arange(len(class_P), device=pixels_BCSS.device), class_P.to(pixels_BCSS.device)
+    maps_PHW = explainer.maps(passed, image_P, class_P)
+    return [passed.logits_BK, *passed.features, engine.refined(passed, maps_PHW, image_P, class_P, inside_B4)]
+
+
+def compile_to(
+    paths: Sequence[Path], forward: Forward, pixels_BCSS: Tensor, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Compile for pixels of this shape, dtype and layout, and for one thread; write `num_libraries` files to `paths`.
 
     `forward` and pixels are on the CPU, the former in float32; what is compiled runs on `device` in `dtype`.
-    Raises MachineError where the compiler fails, UsageError where the network cannot be traced, OSError where the
+    Raises MachineError where the compiler fails, UsageError where the network cannot be traced, OSError where a
     library cannot be written.
     """
     pixels_BCSS = pixels_BCSS.to(device)
     with torch.no_grad():
         try:
-            traced = torch.export.export(forward.on(device, dtype), (pixels_BCSS,)).module()
+            parts = _traced(forward, pixels_BCSS, device, dtype)
         except Exception as error:
             raise UsageError(
                 f"the network cannot be compiled: torch.export fails ({type(error).__name__}: {_first_line(error)}); "
                 "use --compile never"
             ) from error
-        if dtype != torch.float32:
-            _fold_norms(traced, forward.state_dict())
-        options: dict[str, Any] = {"freezing": True, "aot_inductor.output_path": str(path)}
-        if device.type == "cuda":
-            options["aot_inductor.embed_kernel_binary"] = True  # or its kernels are files that the library names
-        try:
-            torch._inductor.aot_compile(traced, (pixels_BCSS,), options=options)
-        except OSError:  # of the disk, not of the network
-            raise
-        except Exception as error:
-            raise MachineError(
-                f"the network cannot be compiled on this machine ({type(error).__name__}: {_first_line(error)}); "
-                "use --compile never"
-            ) from error
+        for part, path in zip(parts, paths, strict=True):
+            options: dict[str, Any] = {"freezing": True, "aot_inductor.output_path": str(path)}
+            if device.type == "cuda":
+                options["aot_inductor.embed_kernel_binary"] = True  # or its kernels are files that the library names
+            try:
+                torch._inductor.aot_compile(part.graph, part.inputs, options=options)
+            except OSError:  # of the disk, not of the network
+                raise
+            except Exception as error:
+                raise MachineError(
+                    f"the network cannot be compiled on this machine ({type(error).__name__}: {_first_line(error)}); "
+                    "use --compile never"
+                ) from error
+
+
+def _traced(forward: Forward, pixels_BCSS: Tensor, device: torch.device, dtype: torch.dtype) -> tuple[Part, ...]:
+    """Trace the network, in one part, or where its maps are refined in two."""
+    traced = torch.export.export(forward.on(device, dtype), (pixels_BCSS,)).module()
+    explainer = forward.explainer
+    if dtype != torch.float32 or explainer.stages is not None:
+        _fold_norms(traced, forward.state_dict())
+    if explainer.stages is None:
+        return (Part(graph=traced, inputs=(pixels_BCSS,)),)
+    parts = split(traced, pixels_BCSS, explainer.grid, explainer.stages.fine_side)
+    return tuple(
+        Part(graph=torch.export.export(part.graph, part.inputs).module(), inputs=part.inputs) for part in parts
+    )
 
 
 def _fold_norms(traced: fx.GraphModule, exact: dict[str, Tensor]) -> None:
     """Fold batch norms into the convolutions before them, from weights in float32, so that those are rounded once.
 
-    The compiler would fold weights that are rounded already, and round them again. `exact` has float32 weights by
-    their names in the traced network.
+    The compiler would fold weights that are rounded already, and round them again, and none in a backward pass. `exact`
+    has float32 weights by their names in the traced network.
     """
     operators = torch.ops.aten
     for number, norm in enumerate(traced.graph.find_nodes(op="call_function", target=operators.batch_norm.default)):
@@ -118,17 +198,19 @@ def _fold_norms(traced: fx.GraphModule, exact: dict[str, Tensor]) -> None:
     traced.recompile()
 
 
-def load_compiled(path: Path, device: torch.device) -> Compiled:
+def load_compiled(paths: Sequence[Path], explainer: Explainer, device: torch.device) -> Compiled:
     """Load what `compile_to` wrote: native code, which must come from a folder that only its user can write."""
-    if device.type == "cuda":
-        on_cuda = torch._C._aoti.AOTIModelContainerRunnerCuda(str(path), 1, str(device))
-        return lambda pixels_BCSS: on_cuda.run([pixels_BCSS])
-    on_cpu = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
-    return lambda pixels_BCSS: on_cpu.run([pixels_BCSS])
+    libraries: list[Library] = []
+    for path in paths:
+        if device.type == "cuda":
+            libraries.append(torch._C._aoti.AOTIModelContainerRunnerCuda(str(path), 1, str(device)).run)
+        else:
+            libraries.append(torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run)
+    return Compiled(explainer=explainer.on(device), libraries=libraries)
 
 
 def distance(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
-    """Return the largest difference of logits and features from the exact ones of the batch's first pictures.
+    """Return the largest difference of results from the exact ones of the batch's first pictures.
 
     Each relative to the largest absolute value of its kind; NaN where anything found is.
     """

@@ -1,9 +1,11 @@
 """Map a batch: find where the network is cut, run it on each view of the pictures, average the views' maps.
 
 A view is a picture at a scale, mirrored or not. The first view, unmirrored at the first scale, decides which classes
-are explained, and with which logits; the others only add their maps, each flipped back and laid on the finest grid.
+are explained, and with which logits; the others only add their maps, each refined if maps are, flipped back and laid on
+the finest grid.
 
-Letters: B batch, S side of the largest view, K classes, P explained (image, class) pairs, H, W the maps' grid.
+Letters: B batch, S side of the largest view, K classes, P explained (image, class) pairs, H, W the maps' grid, h, w
+their grid before they are refined.
 """
 
 import time
@@ -23,10 +25,13 @@ from cam_ops.explain.explainer import Explainer, completeness_residuals, mean_on
 from cam_ops.explain.forward import Compiled, Forward
 from cam_ops.explain.methods import FROM_CELL_SHARES, check_method
 from cam_ops.explain.passes import Pass
+from cam_ops.explain.refine import rounded
 from cam_ops.network.heads import Head, find_head
-from cam_ops.settings import ATTENTION, DECOMPOSABLE, ExplainConfig, Method, Triple
+from cam_ops.network.stages import find_stages
+from cam_ops.settings import ATTENTION, DECOMPOSABLE, ExplainConfig, Method, RefineConfig, Refinement, Triple
 
 MAX_SIDE = 4096
+NOT_REFINED = RefineConfig(refine="none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +62,19 @@ class _View:
             pixels_BCSS = pixels_BCSS.flip(3)
         return pixels_BCSS.contiguous(memory_format=torch.channels_last)
 
-    def run(self, pixels_BCSS: Tensor) -> Pass:
+    def mirrored(self, inside_B4: Tensor) -> Tensor:
+        """Return where the pictures lie in this view, from where they lie in the input: x0, y0, x1, y1 in its units."""
+        x0_B, y0_B, x1_B, y1_B = inside_B4.unbind(1)
+        return torch.stack([1 - x1_B, y0_B, 1 - x0_B, y1_B], 1) if self.flipped else inside_B4
+
+    @property
+    def engine(self) -> Forward | Compiled:
+        """What runs the network."""
+        return self.compiled or self.forward
+
+    def run(self, pixels_BCSS: Tensor, inside_B4: Tensor) -> Pass:
         """Run the network on this view of the largest pictures."""
-        view_BCSS = self.of(pixels_BCSS)
-        if self.compiled is None:
-            return self.explainer.run(self.forward.normalised(view_BCSS))
-        logits_BK, *features = self.compiled(view_BCSS)
-        return Pass(images_BCHW=view_BCSS, logits_BK=logits_BK, features=tuple(features))
+        return self.engine.run(self.of(pixels_BCSS), inside_B4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +84,17 @@ class Explained:
     logits_BK: Tensor  # of the first view, float32
     image_P: Tensor
     class_P: Tensor
-    maps_PHW: Tensor  # float32, raw, signed
+    maps_PHW: Tensor  # float32, raw: signed, or refined
+    cams_Phw: Tensor  # float32, before they were refined; the same where they are not
     residual_P: Tensor | None  # the largest of the views; None where the head has no decomposition
 
 
 class Mapper:
     """A network with all that is needed to map pictures with it.
 
-    Attributes: `head` and `method` of the first view, `grid` (h, w) of the maps, `side` in pixels of the pictures that
-    it takes.
+    Attributes: `head` and `method` of the first view, `grid` (H, W) of the maps, `cam_grid` (h, w) of them before they
+    are refined, `refinement` from which features, None where they are not, and `why_not` then, `side` in pixels of the
+    pictures that it takes.
     """
 
     def __init__(
@@ -91,6 +104,7 @@ class Mapper:
         image_size: int,
         mean: Triple = (0.0, 0.0, 0.0),
         std: Triple = (1.0, 1.0, 1.0),
+        refine: RefineConfig = NOT_REFINED,
     ) -> None:
         """Find the network's head on the side of each scale; it is in eval mode, float32, frozen, and on the CPU.
 
@@ -101,18 +115,26 @@ class Mapper:
         """
         self.network = network
         self.mean_3, self.std_3 = torch.tensor(mean), torch.tensor(std)
+        self.refine, self.why_not = refine, "as asked"
         self.views: list[_View] = []
         for scale in config.scales:
             side = self._side(image_size, scale)
             if side in [view.side for view in self.views]:
                 raise UsageError(f"--scales {scale} makes inputs of {side} pixels like another scale; leave it out")
-            forward = Forward(self._explainer(config, side), self.mean_3, self.std_3, torch.float32)
+            forward = Forward(
+                self._refining(self._explainer(config, side), side), self.mean_3, self.std_3, torch.float32
+            )
             self.views += [
                 _View(side=side, flipped=flipped, forward=forward) for flipped in (False, True)[: 1 + config.flip]
             ]
         self.head: Head = self.views[0].explainer.head
         self.method: Method = self.views[0].explainer.method
-        self.grid = max(view.explainer.grid for view in self.views)
+        self.cam_grid = max(view.explainer.grid for view in self.views)
+        self.grid = max(view.explainer.refined_grid for view in self.views)
+        stages = self.views[0].explainer.stages
+        self.refinement: Refinement | None = None
+        if stages is not None:
+            self.refinement = Refinement(layers=stages.layers, cam_grid=self.cam_grid, keep_cam=refine.keep_cam)
         self.side = max(view.side for view in self.views)
 
     def _side(self, image_size: int, scale: float) -> int:
@@ -142,6 +164,24 @@ class Mapper:
                 blocks = find_blocks(self.network, side)
                 return Explainer(network=self.network, head=head, method="legrad", blocks=blocks)
         return Explainer(network=self.network, head=head, method=method)
+
+    def _refining(self, explainer: Explainer, side: int) -> Explainer:
+        """Find what the maps of pictures of that side are refined from: on all sides the same layers, or none."""
+        layers = self.refine.refine_layers
+        if self.views:
+            first = self.views[0].explainer.stages
+            if first is None:
+                return explainer
+            layers = first.layers
+        elif self.refine.refine == "none":
+            return explainer
+        try:
+            return replace(explainer, stages=find_stages(self.network, side, layers))
+        except UsageError as error:
+            if self.views or self.refine.refine == "affinity" or self.refine.refine_layers:
+                raise UsageError(f"--refine affinity: {error}; use --refine none") from None
+            self.why_not = f"auto, as {error}"
+            return explainer
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Run the network there and in `dtype`, channels last, from now on; maps are float32 all the same."""
@@ -205,29 +245,52 @@ class Mapper:
         trial.explain(noise_1CSS, lambda logits_BK: pairs)
         return time.perf_counter() - start_s
 
-    def explain(self, pixels_BCSS: Tensor, choose: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Explained:
-        """Map the (image, class) pairs that `choose(logits_BK)` returns; pixels are 0..255, uint8 or float32."""
+    def explain(
+        self,
+        pixels_BCSS: Tensor,
+        choose: Callable[[Tensor], tuple[Tensor, Tensor]],
+        inside_B4: Tensor | None = None,
+    ) -> Explained:
+        """Map the (image, class) pairs that `choose(logits_BK)` returns; pixels are 0..255, uint8 or float32.
+
+        `inside_B4`, float32, are x0, y0, x1, y1 of each picture in units of the square input, by default all of it:
+        maps are refined from what lies there.
+        """
         image_P: Any = None
         class_P: Any = None
         maps: list[Tensor] = []
+        cams: list[Tensor] = []
         residuals: list[Tensor] = []
         logits_BK: Any = None
+        if inside_B4 is None:
+            inside_B4 = pixels_BCSS.new_tensor([0, 0, 1, 1], dtype=torch.float32).expand(len(pixels_BCSS), 4)
         for view in self.views:
+            inside_of_view_B4 = view.mirrored(inside_B4)
             with torch.no_grad():
-                passed = view.run(pixels_BCSS)
+                passed = view.run(pixels_BCSS, inside_of_view_B4)
                 if not maps:
                     logits_BK = passed.logits_BK
                     image_P, class_P = choose(logits_BK)
-                maps_PHW = view.explainer.maps(passed, image_P, class_P)
-                cams_PHW = maps_PHW if self.method == "cam" else None
-                residual_P = completeness_residuals(passed, view.explainer.head, image_P, class_P, cams_PHW)
-            maps_PHW = maps_PHW * (view.weight / self.views[0].weight)
-            maps.append(maps_PHW.flip(2) if view.flipped else maps_PHW)
+                cams_Phw = view.explainer.maps(passed, image_P, class_P)
+                whole_Phw = cams_Phw if self.method == "cam" else None
+                residual_P = completeness_residuals(passed, view.explainer.head, image_P, class_P, whole_Phw)
+                maps_PHW = cams_Phw
+                if self.refinement is not None:
+                    maps_PHW = view.engine.refined(passed, cams_Phw, image_P, class_P, inside_of_view_B4)
+            cams.append(self._aligned(cams_Phw, view))
+            maps.append(self._aligned(maps_PHW, view))
             residuals += [] if residual_P is None else [residual_P]
+        mean_PHW = mean_on_finest_grid(maps)
         return Explained(
             logits_BK=logits_BK,
             image_P=image_P,
             class_P=class_P,
-            maps_PHW=mean_on_finest_grid(maps),
+            maps_PHW=mean_PHW if self.refinement is None else rounded(mean_PHW),
+            cams_Phw=mean_on_finest_grid(cams),
             residual_P=torch.stack(residuals).amax(0) if residuals else None,
         )
+
+    def _aligned(self, maps_PHW: Tensor, view: _View) -> Tensor:
+        """Return a view's maps in the first view's unit, and as the picture lies."""
+        maps_PHW = maps_PHW * (view.weight / self.views[0].weight)
+        return maps_PHW.flip(2) if view.flipped else maps_PHW

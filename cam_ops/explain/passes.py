@@ -2,20 +2,22 @@
 
 The part before the cut runs without a graph. Where the head is affine nothing is differentiated at all: the gradient of
 a score with respect to A_k is the constant W_ck / N on a grid of N cells. Elsewhere the graph begins at the cut: at the
-pooled vector (`pooled`, `norm-affine`), or at the named layers. All classes of all images take one backward pass.
+pooled vector (`pooled`, `norm-affine`), or at the named layers. All classes of all images take one backward pass. Where
+maps are refined the graph begins earlier, at the coarser of the two features that they are refined from.
 
 Letters: B batch, C channels, H, W grid, N = H * W cells, K classes, P explained (image, class) pairs, R pairs of the
-image that has most, J classes that a pair combines.
+image that has most, J classes that a pair combines; of `Refinable` alone: C, D channels, K, Q sides of the grids.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cam_ops.network.heads import Head
+from cam_ops.network.stages import Stages
 from cam_ops.network.watch import Place, Seen, Watch, run_from, spatial_view
 
 MAX_GRADIENT_VALUES = 2**27  # in one backward pass: 512 MiB
@@ -37,6 +39,16 @@ def one_class(image_P: Tensor, class_P: Tensor) -> Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refinable:
+    """What one forward pass leaves for `cam_ops.explain.refine`, in the network's number format."""
+
+    coarse_BCKK: Tensor
+    fine_BDQQ: Tensor
+    leaf: Tensor = field(repr=False)  # what `coarse_BCKK` shows, in the network's own layout
+    graph_BK: Tensor = field(repr=False)  # the logits with their graph from there on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
     """What one forward pass leaves: logits, and per place of the cut the features and what may be differentiated.
 
@@ -48,39 +60,67 @@ class Pass:
     features: tuple[Tensor, ...]  # float32 (B, C, H, W) each
     graph_BK: Tensor | None = field(repr=False, default=None)  # the logits with their graph; None where none is needed
     leaves: tuple[Tensor, ...] = field(repr=False, default=())
+    refinable: Refinable | None = None
+    handed: tuple[Tensor, ...] = field(repr=False, default=())  # of a compiled pass: what its second library takes
 
 
-def run(network: nn.Module, images_BCHW: Tensor, head: Head, gradients: bool = False, guided: bool = False) -> Pass:
+def run(
+    network: nn.Module,
+    images_BCHW: Tensor,
+    head: Head,
+    gradients: bool = False,
+    guided: bool = False,
+    stages: Stages | None = None,
+    traced: bool = False,
+) -> Pass:
     """Run `network` once. With `gradients` the pass can be differentiated, unless the head's kind makes that idle.
 
-    `guided` lets only positive gradients back through each ReLU behind the cut (BagCAMs).
+    `guided` lets only positive gradients back through each ReLU behind the cut (BagCAMs). With `stages` the pass also
+    leaves what maps are refined from; where it is `traced` without a graph, which is made of the trace.
     """
     gradients = gradients and head.kind not in ("affine", "score-map")
+    places = () if stages is None else (stages.coarse, stages.fine)
     features: dict[Place, Tensor] = {}
     leaves: dict[Place, Tensor] = {}
+    grids: dict[Place, Tensor] = {}
 
     def keep(seen: Seen) -> Tensor:
-        if seen.place not in head.places:
-            return seen.returned
         view_BCHW = seen.given if seen.place.cut == "pool" else spatial_view(seen.given, len(images_BCHW))
-        assert view_BCHW is not None
-        features[seen.place] = view_BCHW.detach().to(torch.float32, copy=True)
-        if not gradients:
+        if seen.place in head.places:
+            assert view_BCHW is not None
+            features[seen.place] = view_BCHW.detach().to(torch.float32, copy=True)
+        if seen.place in places:
+            assert view_BCHW is not None
+            grids[seen.place] = view_BCHW.detach().clone()
+        if not (gradients and seen.place in head.places) and seen.place not in places[:1]:
             return seen.returned
+        if traced:
+            leaves[seen.place] = seen.returned.clone()
+            return leaves[seen.place]
         torch.set_grad_enabled(True)  # from here on; the surrounding no_grad() restores the state
         leaf = seen.returned if seen.returned.requires_grad else seen.returned.detach().requires_grad_()
         leaves[seen.place] = leaf
         return leaf.clone()  # an in-place operation must not reach the leaf
 
     watch = _Guided if guided else Watch
-    with torch.no_grad(), watch(network, keep, head.layers):
+    names = dict.fromkeys((*head.layers, *(place.name for place in places)))
+    with torch.no_grad(), watch(network, keep, names):
         logits_BK = network(images_BCHW)
+    refinable = None
+    if stages is not None:
+        refinable = Refinable(
+            coarse_BCKK=grids[stages.coarse],
+            fine_BDQQ=grids[stages.fine],
+            leaf=leaves[stages.coarse],
+            graph_BK=logits_BK,
+        )
     return Pass(
         images_BCHW=images_BCHW,
         logits_BK=logits_BK.detach().float(),
         features=tuple(features[place] for place in head.places),
         graph_BK=logits_BK if gradients else None,
         leaves=tuple(leaves[place] for place in head.places) if gradients else (),
+        refinable=refinable,
     )
 
 
@@ -117,7 +157,7 @@ def batches_of_gradients(
 
     All pairs come from one backward pass, however many an image has, unless that would take too much memory.
     """
-    rank_P = _rank_within_image(target.image_P)
+    rank_P = rank_within_image(target.image_P)
     num_ranks = int(rank_P.max()) + 1 if len(rank_P) else 0
     together = max(1, MAX_GRADIENT_VALUES // sum(leaf.numel() for leaf in leaves))
     for first in range(0, num_ranks, together):
@@ -133,6 +173,19 @@ def batches_of_gradients(
         yield pairs, [gradient[ranks, images] if num > 1 else gradient[images] for gradient in computed]
 
 
+def gradients_at_stage(passed: Pass, target: Target, scale: float) -> Tensor:
+    """Return `scale` times dy/da of each pair, a the coarse features that maps are refined from: (P, C, K, K)."""
+    assert passed.refinable is not None
+    leaf = passed.refinable.leaf
+    whole = leaf.new_zeros(len(target.image_P), *leaf.shape[1:])
+    scaled = replace(target, coefficient_PJ=scale * target.coefficient_PJ)
+    for pairs, (gradient,) in batches_of_gradients(passed.refinable.graph_BK, (leaf,), scaled):
+        whole[pairs] = gradient
+    view_PCKK = spatial_view(whole, len(whole))
+    assert view_PCKK is not None
+    return view_PCKK
+
+
 def _on_grid(gradient: Tensor, place: Place, passed: Pass) -> Tensor:
     """Return dy/dA as (P, C, N); that of a pooled vector F as (P, C, 1): dy/dA_k = dy/dF_k / N in each cell."""
     if place.cut == "pool":
@@ -142,7 +195,7 @@ def _on_grid(gradient: Tensor, place: Place, passed: Pass) -> Tensor:
     return view_PCHW.flatten(2)
 
 
-def _rank_within_image(image_P: Tensor) -> Tensor:
+def rank_within_image(image_P: Tensor) -> Tensor:
     """Return the how-manieth pair of its image each pair is."""
     same_PP = image_P[:, None] == image_P[None, :]
     return same_PP.tril(-1).sum(1)

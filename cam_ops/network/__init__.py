@@ -6,4 +6,5 @@
 * `watch`: watch or change one forward pass
 * `layers`: modules that return grids which the logits see
 * `heads`: where a network is cut, and what lies behind
+* `stages`: what maps are refined from
 """

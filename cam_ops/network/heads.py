@@ -81,7 +81,7 @@ def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ())
     Costs a few forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason
     where the network cannot be cut.
     """
-    images_BCHW, logits_BK, calls = _dry_run(network, image_size)
+    images_BCHW, logits_BK, calls = dry_run(network, image_size)
     if layers:
         return _cut_at_layers(network, images_BCHW, logits_BK, layers)
     pools = [seen for seen in calls if seen.place.cut == "pool" and _averages_all(seen)]
@@ -92,7 +92,7 @@ def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ())
     return _cut_at_last_layer(network, images_BCHW, logits_BK)
 
 
-def _dry_run(network: nn.Module, image_size: int) -> tuple[Tensor, Tensor, list[Seen]]:
+def dry_run(network: nn.Module, image_size: int) -> tuple[Tensor, Tensor, list[Seen]]:
     """Run the network on noise; return pictures that its logits tell apart, these logits, and the calls watched."""
     device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
     noise_BCHW = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)

@@ -14,6 +14,7 @@ from cam_ops.settings import (
     MapConfig,
     ModelConfig,
     PrecisionChoice,
+    RefineConfig,
 )
 from cluster.executors.choose import ExecutorName, check_execution
 from cluster.sources.kinds import OWN_LABELS, kind_of, source_address
@@ -44,6 +45,7 @@ class LabelConfig:
     """Which classes get a map: label, top1, topk:N, above:P, or a union such as label+top1. By default `label` where
     there are labels, else top1."""
     explain: tyro.conf.OmitArgPrefixes[ExplainConfig] = ExplainConfig()
+    refine: tyro.conf.OmitArgPrefixes[RefineConfig] = RefineConfig()
     scores: ScoreKind = "softmax"
     """How logits become scores: over all classes together, or each by itself for multi-label heads."""
     maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()

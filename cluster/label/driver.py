@@ -12,7 +12,7 @@ from cluster.executors.choose import choose_device, choose_replicas, open_execut
 from cluster.executors.work import Work
 from cluster.label.config import LabelConfig
 from cluster.label.preparing import Preparing
-from cluster.label.settled import explain_again, names_network_of, request_of, settled_again
+from cluster.label.settled import explain_again, names_network_of, refine_again, request_of, settled_again
 from cluster.process.apart import build
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
@@ -87,7 +87,8 @@ def _num_gpus() -> int:
 
 def _look_and_refuse(config: LabelConfig, run: Run) -> None:
     """Raise RefusedError unless the network, too, is that of the run in place."""
-    with closing(Preparing(replace(config, explain=explain_again(config, run)))) as preparing:
+    as_then = replace(config, explain=explain_again(config, run), refine=refine_again(config, run))
+    with closing(Preparing(as_then)) as preparing:
         preparing.refuse_another(run)
 
 

@@ -56,7 +56,8 @@ class Preparation:
         if config.calibration is not None:
             read_calibration(config.calibration)
         classifier = load_classifier(config.model)
-        self.mapper = Mapper(classifier.network, config.explain, classifier.preprocessing.image_size)
+        side = classifier.preprocessing.image_size
+        self.mapper = Mapper(classifier.network, config.explain, side, refine=config.refine)
         self.classes: ClassList = classes_for(classifier, self.mapper.head.num_classes)
         explain = replace(config.explain, method=self.mapper.method)
         self.network = Network(
@@ -65,6 +66,7 @@ class Preparation:
             preprocessing=classifier.preprocessing,
             class_names=self.classes.names,
             explain=explain,
+            refinement=self.mapper.refinement,
             head=self.mapper.head.kind,
             cut=() if explain.method in ATTENTION else self.mapper.head.layers,
             grid=self.mapper.grid,
@@ -151,9 +153,20 @@ class Preparation:
         where = f"at {', '.join(network.cut)}" if network.cut else "of what the network averages"
         where = "of all attention" if explain.method in ATTENTION else where
         views = len(explain.scales) * (1 + explain.flip)
+        height, width = self.mapper.cam_grid
         return (
-            f"maps: {explain.method} ({why}) {where}, head {network.head}, grid "
-            f"{network.grid[0]}x{network.grid[1]}{f', mean of {views} views' if views > 1 else ''}"
+            f"maps: {explain.method} ({why}) {where}, head {network.head}, grid {height}x{width}, "
+            f"{self._said_refined()}{f', mean of {views} views' if views > 1 else ''}"
+        )
+
+    def _said_refined(self) -> str:
+        stages = self.mapper.views[0].explainer.stages
+        if stages is None:
+            return f"not refined ({self.mapper.why_not})"
+        why = _why(self.config.refine.refine == "affinity" or self.config.refine.refine_layers, "auto")
+        return (
+            f"refined to {stages.fine_side}x{stages.fine_side} ({why}) from {stages.coarse.name} "
+            f"({stages.coarse_side}x{stages.coarse_side}) and {stages.fine.name}"
         )
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from cam_ops.arrays import F32
 from cam_ops.classes import parse_class_choice
 from cam_ops.errors import BadImage, MachineError, UsageError
 from cam_ops.explain.mapper import Mapper
@@ -187,9 +188,10 @@ class LabelReplica:
 
     def _explain_part(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
         if not any(picture.status == "ok" for picture in pictures):
-            return no_maps(len(pictures), self.num_top, self.run.grid)
+            return no_maps(len(pictures), self.num_top, self.run.grid, self.run.request.kept_cam_grid)
         pixels_BCSS = pixels_BSS3.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        explained = self.mapper.explain(pixels_BCSS, partial(self._choose, pictures))
+        inside_B4 = torch.from_numpy(_inside(pictures, len(pixels_BCSS))).to(self.device)
+        explained = self.mapper.explain(pixels_BCSS, partial(self._choose, pictures), inside_B4)
         self._check_finite(explained.logits_BK, pictures)
         scores_BK = class_scores(explained.logits_BK, self.run.request.scores)
         top_BT = best_classes(scores_BK, self.num_top)
@@ -203,6 +205,7 @@ class LabelReplica:
             image_P=image_P.cpu().numpy(),
             class_P=class_P.int().cpu().numpy(),
             raw_Phw=explained.maps_PHW.cpu().numpy(),
+            cam_Pkl=explained.cams_Phw.cpu().numpy() if self.run.request.kept_cam_grid else None,
             score_P=scores_BK[image_P, class_P].cpu().numpy(),
             logit_P=explained.logits_BK[image_P, class_P].cpu().numpy(),
             residual_P=residual_P if is_sum else None,
@@ -238,3 +241,14 @@ class LabelReplica:
                 f"{residual_P.max():.1e}, at most {limit:.0e} expected; the network does more than average and multiply"
             )
         self.checked = self.checked or num_pairs > 0
+
+
+def _inside(pictures: list[Picture], batch_size: int) -> F32:
+    """Return where each picture lies in the network's square input, x0, y0, x1, y1 in its units; (B, 4)."""
+    inside_B4 = np.tile(np.array([0, 0, 1, 1], np.float32), (batch_size, 1))
+    for place, picture in enumerate(pictures):
+        if picture.status == "ok":
+            x0, y0, x1, y1 = picture.rectangle
+            edges = (-x0, x1 - x0), (-y0, y1 - y0), (picture.width - x0, x1 - x0), (picture.height - y0, y1 - y0)
+            inside_B4[place] = [min(1.0, max(0.0, edge / side)) for edge, side in edges]
+    return inside_B4

@@ -1,7 +1,8 @@
 """What is known of a shard's images as it grows batch by batch, and the three tables that it becomes.
 
 What the plan knows of an image is taken from the plan's own columns; the rest grows as one array a batch. Letters: B
-images of a batch, T best classes, P explained (image, class) pairs, h, w the grid.
+images of a batch, T best classes, P explained (image, class) pairs, h, w the grid, k, l that of maps before they are
+refined.
 """
 
 from collections import Counter
@@ -40,12 +41,13 @@ class BatchMaps:
     image_P: I64  # place in the batch
     class_P: I32
     raw_Phw: F32
+    cam_Pkl: F32 | None  # before they were refined; None where they are not kept
     score_P: F32
     logit_P: F32
     residual_P: F32 | None
 
 
-def no_maps(num_images: int, num_top: int, grid: tuple[int, int]) -> BatchMaps:
+def no_maps(num_images: int, num_top: int, grid: tuple[int, int], cam_grid: tuple[int, int] | None = None) -> BatchMaps:
     """Return what the network says where it was not run."""
     none = np.zeros(0, np.float32)
     return BatchMaps(
@@ -54,6 +56,7 @@ def no_maps(num_images: int, num_top: int, grid: tuple[int, int]) -> BatchMaps:
         image_P=np.zeros(0, np.int64),
         class_P=np.zeros(0, np.int32),
         raw_Phw=np.zeros((0, *grid), np.float32),
+        cam_Pkl=None if cam_grid is None else np.zeros((0, *cam_grid), np.float32),
         score_P=none,
         logit_P=none,
         residual_P=none,
@@ -63,6 +66,7 @@ def no_maps(num_images: int, num_top: int, grid: tuple[int, int]) -> BatchMaps:
 def joined_maps(parts: list[tuple[int, BatchMaps]]) -> BatchMaps:
     """Join what the network says of parts of a batch, each with the place of its first image, in order."""
     all_maps = [maps for _, maps in parts]
+    cams = [maps.cam_Pkl for maps in all_maps if maps.cam_Pkl is not None]
     residuals = [maps.residual_P for maps in all_maps if maps.residual_P is not None]
     has_residuals = all(maps.residual_P is not None for maps in all_maps)
     return BatchMaps(
@@ -71,6 +75,7 @@ def joined_maps(parts: list[tuple[int, BatchMaps]]) -> BatchMaps:
         image_P=np.concatenate([first + maps.image_P for first, maps in parts]),
         class_P=np.concatenate([maps.class_P for maps in all_maps]),
         raw_Phw=np.concatenate([maps.raw_Phw for maps in all_maps]),
+        cam_Pkl=np.concatenate(cams) if cams else None,
         score_P=np.concatenate([maps.score_P for maps in all_maps]),
         logit_P=np.concatenate([maps.logit_P for maps in all_maps]),
         residual_P=np.concatenate(residuals) if has_residuals else None,
@@ -106,7 +111,7 @@ class ShardRows:
         maps = joined_maps(self.batches)
         pairs = Pairs(row_P=maps.image_P, class_P=maps.class_P, score_P=maps.score_P, boxes=boxes)
         return {
-            "heatmaps": table_file(self.run, "heatmaps", heatmaps_schema(self.run.grid), self._heatmaps(maps)),
+            "heatmaps": table_file(self.run, "heatmaps", self._heatmaps_schema, self._heatmaps(maps)),
             "boxes": boxes_file(self.run, self.planned, pairs),
             "images": table_file(self.run, "images", IMAGES, self._images(pairs)),
         }
@@ -119,18 +124,23 @@ class ShardRows:
     def _rectangles(self) -> F32:
         return np.array([picture.rectangle for picture in self.pictures], np.float32)
 
+    @property
+    def _heatmaps_schema(self) -> pa.Schema:
+        return heatmaps_schema(self.run.grid, self.run.request.kept_cam_grid)
+
     def _heatmaps(self, maps: BatchMaps) -> dict[str, object]:
-        kind = heatmaps_schema(self.run.grid).field("heatmap").type
-        storage = pa.FixedSizeListArray.from_arrays(maps.raw_Phw.ravel(), self.run.grid[0] * self.run.grid[1])
+        schema = self._heatmaps_schema
+        cams = {} if maps.cam_Pkl is None else {"cam": _tensors(maps.cam_Pkl, schema.field("cam").type)}
         return {
             **place_columns(self.planned, maps.image_P),
             "class_id": maps.class_P,
             "method": pa.repeat(self.run.request.explain.method, len(maps.image_P)),
-            "heatmap": pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type)),
+            "heatmap": _tensors(maps.raw_Phw, schema.field("heatmap").type),
             **corner_columns(self._rectangles()[maps.image_P]),
             "score": maps.score_P,
             "logit": maps.logit_P,
             "residual": pa.nulls(len(maps.image_P), pa.float32()) if maps.residual_P is None else maps.residual_P,
+            **cams,
         }
 
     def _images(self, pairs: Pairs) -> dict[str, object]:
@@ -146,3 +156,8 @@ class ShardRows:
             "num_maps": num_maps,
             "num_boxes": num_boxes,
         }
+
+
+def _tensors(maps_Phw: F32, kind: pa.FixedShapeTensorType) -> pa.ExtensionArray:
+    storage = pa.FixedSizeListArray.from_arrays(maps_Phw.ravel(), maps_Phw.shape[1] * maps_Phw.shape[2])
+    return pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type))

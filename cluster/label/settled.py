@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from cam_ops.classes import read_class_names
-from cam_ops.settings import Device, ExplainConfig, Kind, Precision, Preprocessing
+from cam_ops.settings import Device, ExplainConfig, Kind, Precision, Preprocessing, RefineConfig, Refinement
 from cam_ops.tables import SCHEMA_VERSION
 from cluster.label.config import LabelConfig
 from cluster.runs.calibration import calibrated
@@ -29,6 +29,7 @@ class Network:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     explain: ExplainConfig  # with the method that `auto` stands for
+    refinement: Refinement | None  # as `auto` settled it
     head: Kind
     cut: tuple[str, ...]
     grid: tuple[int, int]
@@ -52,6 +53,7 @@ def settled_again(config: LabelConfig, run: Run) -> Settled:
     The network is the run's, but for the names of its classes.
     """
     before, names = run.request, run.class_names
+    refinement = before.refinement and replace(before.refinement, keep_cam=config.refine.keep_cam)
     if config.model.class_names:
         names = read_class_names(Path(config.model.class_names)).names
     # whether a source has labels of its own was settled with the plan
@@ -63,6 +65,7 @@ def settled_again(config: LabelConfig, run: Run) -> Settled:
             preprocessing=before.preprocessing,
             class_names=names,
             explain=before.explain,
+            refinement=refinement,
             head=before.head,
             cut=before.cut,
             grid=run.grid,
@@ -81,10 +84,26 @@ def explain_again(config: LabelConfig, run: Run) -> ExplainConfig:
     return replace(asked, method=run.request.explain.method) if asked.method == "auto" else asked
 
 
+def refine_again(config: LabelConfig, run: Run) -> RefineConfig:
+    """Return the flags on refining maps; `auto` is what it was."""
+    asked, before = config.refine, run.request.refinement
+    if asked.refine != "auto" or asked.refine_layers:
+        return asked
+    if before is None:
+        return RefineConfig(refine="none")
+    return replace(asked, refine="affinity", refine_layers=before.layers)
+
+
 def names_network_of(config: LabelConfig, run: Run) -> bool:
     """Say whether the flags that describe network and maps are those of the run, or what `auto` was in it."""
-    is_same_model = run.config.get("model") == config_document(config)["model"]
-    return is_same_model and explain_again(config, run) == run.request.explain
+    document, refine = config_document(config), refine_again(config, run)
+    before = run.request.refinement
+    layers = () if before is None else before.layers
+    is_same_model = run.config.get("model") == document["model"]
+    is_same_refine = run.config.get("refine") == document["refine"] or refine.refine_layers == layers
+    if before is None:
+        is_same_refine = refine.refine == "none"
+    return is_same_model and is_same_refine and explain_again(config, run) == run.request.explain
 
 
 def request_of(config: LabelConfig, settled: Settled) -> Request:
@@ -102,6 +121,7 @@ def request_of(config: LabelConfig, settled: Settled) -> Request:
         classes=settled.classes,
         scores=config.scores,
         explain=network.explain,
+        refinement=network.refinement,
         head=network.head,
         cut=network.cut,
         preprocessing=network.preprocessing,

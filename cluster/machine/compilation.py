@@ -25,8 +25,8 @@ from torch._inductor.exc import InvalidCxxCompiler
 from torch._inductor.utils import fresh_cache
 
 from cam_ops.errors import MachineError, StorageError, UsageError
-from cam_ops.explain import explainer, forward, passes
-from cam_ops.explain.forward import Compiled, Forward, compile_to, distance, load_compiled
+from cam_ops.explain import explainer, forward, joint, passes, refine
+from cam_ops.explain.forward import Compiled, Forward, compile_to, distance, load_compiled, results_of
 from cam_ops.explain.mapper import Mapper
 from cam_ops.network import watch
 from cam_ops.settings import CompileChoice, Device, Precision
@@ -109,24 +109,33 @@ def cache_folder() -> Path:
 def _compiled(folder: Path, request: Request, exact: Forward, noise_BCSS: Tensor) -> Compiled:
     """Return the compiled form, for the run's device and number format, of the network in float32 on the CPU."""
     key = _key(request, exact, noise_BCSS)
-    kept = _kept(folder, key)
+    names = [f"{key}{number or ''}" for number in range(exact.num_libraries)]
+    kept = _all_kept(folder, names)
     if kept:
         with suppress(MachineError, UsageError):  # it is not what its name says: made again
             return _loaded(kept, request, exact, noise_BCSS)
-        kept.unlink(missing_ok=True)
+        for path in kept:
+            path.unlink(missing_ok=True)
     with _alone(folder / f"{key}.lock"):
-        path = _kept(folder, key) or _compile(folder, key, request, exact, noise_BCSS)
-    return _loaded(path, request, exact, noise_BCSS)
+        paths = _all_kept(folder, names) or _compile(folder, names, request, exact, noise_BCSS)
+    return _loaded(paths, request, exact, noise_BCSS)
 
 
-def _kept(folder: Path, key: str) -> Path | None:
-    """Find a compiled network with the bytes that it had when it was named; remove others of its key.
+def _all_kept(folder: Path, names: list[str]) -> list[Path]:
+    """Find the files of a compiled network; empty where one is missing."""
+    found = [_kept(folder, name) for name in names]
+    paths = [path for path in found if path]
+    return paths if len(paths) == len(names) else []
+
+
+def _kept(folder: Path, name: str) -> Path | None:
+    """Find a file with the bytes that it had when it was named; remove others of that name.
 
     One that is cut short would end this process when it runs.
     """
-    for path in folder.glob(f"{key}-*.so"):
+    for path in folder.glob(f"{name}-*.so"):
         with suppress(FileNotFoundError):  # another process has removed it
-            if path.name == _name(key, path):
+            if path.name == _name(name, path):
                 return path
             path.unlink()
     return None
@@ -138,11 +147,11 @@ def _name(key: str, path: Path) -> str:
         return f"{key}-{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}.so"
 
 
-def _loaded(path: Path, request: Request, exact: Forward, noise_BCSS: Tensor) -> Compiled:
+def _loaded(paths: list[Path], request: Request, exact: Forward, noise_BCSS: Tensor) -> Compiled:
     """Load a compiled network; refuse one much further from float32 than the network in the run's number format is."""
     device, dtype = torch.device(request.device), DTYPES[request.precision]
     try:
-        loaded = load_compiled(path, device)
+        loaded = load_compiled(paths, exact.explainer, device)
     except RuntimeError as error:
         raise MachineError(
             f"cannot load the compiled network ({error}); set CAMRAY_CACHE to a folder that native code may be loaded "
@@ -150,37 +159,42 @@ def _loaded(path: Path, request: Request, exact: Forward, noise_BCSS: Tensor) ->
         ) from error
     limit = TOLERANCE[request.precision]
     with torch.no_grad():
-        expected = exact(noise_BCSS[:NUM_COMPARED])
-        found = distance(loaded(noise_BCSS.to(device)), expected)
+        some_BCSS = noise_BCSS[:NUM_COMPARED]
+        class_P = exact(some_BCSS)[0].argmax(1)
+        expected = results_of(exact, exact.explainer, some_BCSS, class_P)
+        found = distance(results_of(loaded, loaded.explainer, noise_BCSS.to(device), class_P), expected)
         if found > limit:
-            own = distance(exact.on(device, dtype)(noise_BCSS[:NUM_COMPARED].to(device)), expected)
+            eager = exact.on(device, dtype)
+            own = distance(results_of(eager, eager.explainer, some_BCSS.to(device), class_P), expected)
             limit = max(limit, TIMES_EAGER * own)
     if not found <= limit:
         raise UsageError(
             f"the compiled {request.model} differs from the network itself in fp32 by {found:.1e} of its largest "
             f"value, at most {limit:.1e} expected; use --compile never"
         )
-    os.utime(path)
+    for path in paths:
+        os.utime(path)
     return loaded
 
 
-def _compile(folder: Path, key: str, request: Request, exact: Forward, noise_BCSS: Tensor) -> Path:
-    """Compile to a name of its own, then rename: a file is whole or not there."""
+def _compile(folder: Path, names: list[str], request: Request, exact: Forward, noise_BCSS: Tensor) -> list[Path]:
+    """Compile to names of its own, then rename: a file is whole or not there."""
     say(f"compiling the network for {len(noise_BCSS)} pictures of {noise_BCSS.shape[2]} pixels, about half a minute")
     start_s = time.monotonic()
-    scratch = folder / f"{key}.{os.getpid()}.so"
+    scratch = [folder / f"{name}.{os.getpid()}.so" for name in names]
     try:
         with TemporaryDirectory(dir=folder) as own, fresh_cache(dir=own):
             compile_to(scratch, exact, noise_BCSS, torch.device(request.device), DTYPES[request.precision])
-        path = scratch.rename(folder / _name(key, scratch))
+        paths = [path.rename(folder / _name(name, path)) for name, path in zip(names, scratch, strict=True)]
     except OSError as error:
         raise StorageError(
             f"cannot write to {folder}: {error.strerror}; set CAMRAY_CACHE, or use --compile never"
         ) from None
     finally:
-        scratch.unlink(missing_ok=True)
+        for path in scratch:
+            path.unlink(missing_ok=True)
     say(f"compiled in {time.monotonic() - start_s:.0f} s, kept in {folder}")
-    return path
+    return paths
 
 
 @contextmanager
@@ -196,6 +210,7 @@ def _key(request: Request, exact: Forward, noise_BCSS: Tensor) -> str:
     parts: list[Any] = [
         *(request.model_digest, request.dilate, request.explain.method, request.head, request.cut, request.precision),
         *(request.preprocessing.mean, request.preprocessing.std),
+        request.refinement and request.refinement.layers,
         *(tuple(noise_BCSS.shape), str(noise_BCSS.dtype), _machine(torch.device(request.device)), torch.__version__),
         _source_digest(exact.network),
     ]
@@ -211,7 +226,7 @@ def _machine(device: torch.device) -> str:
 
 def _source_digest(network: nn.Module) -> str:
     """Digest the files that define the network's modules, and ours that trace it or are traced with it."""
-    files = {inspect.getfile(module) for module in (explainer, forward, passes, watch)}
+    files = {inspect.getfile(module) for module in (explainer, forward, joint, passes, refine, watch)}
     for kind in {type(module) for module in network.modules()}:
         with suppress(TypeError, OSError):  # defined at a prompt: the comparison with the network itself remains
             files.add(inspect.getfile(kind))

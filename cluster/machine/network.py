@@ -5,7 +5,7 @@ import torch
 from cam_ops.errors import OtherWeightsError
 from cam_ops.explain.mapper import Mapper
 from cam_ops.network.load import load_classifier
-from cam_ops.settings import ModelConfig
+from cam_ops.settings import ModelConfig, RefineConfig
 from cluster.machine.compilation import compile_mapper
 from cluster.machine.gpu import loading
 from cluster.machine.precision import DTYPES
@@ -27,7 +27,10 @@ def load_mapper(request: Request, model: ModelConfig) -> Mapper:
         False  # fp32 means it, whatever a factory says
     )
     device, shape = torch.device(request.device), request.preprocessing
-    mapper = Mapper(classifier.network, request.explain, shape.image_size, shape.mean, shape.std)
+    refine = RefineConfig(refine="none")
+    if request.refinement is not None:
+        refine = RefineConfig(refine_layers=request.refinement.layers, keep_cam=request.refinement.keep_cam)
+    mapper = Mapper(classifier.network, request.explain, shape.image_size, shape.mean, shape.std, refine)
     with loading(device, model.model):
         if request.compiled:
             compile_mapper(mapper, request)

@@ -47,7 +47,11 @@ def read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
     decoded = decode(content, name, max_rows=run.plan.shard_size if table == "images" else MAX_ROWS)
     if document_of(decoded.schema).get("fingerprint") != run.request.fingerprint():
         raise StorageError(f"{name} belongs to another request")
-    expected = {"heatmaps": heatmaps_schema(run.grid), "boxes": run.request.boxes_schema, "images": IMAGES}[table]
+    expected = {
+        "heatmaps": heatmaps_schema(run.grid, run.request.kept_cam_grid),
+        "boxes": run.request.boxes_schema,
+        "images": IMAGES,
+    }[table]
     if not decoded.schema.equals(expected):
         raise StorageError(f"{name} has not the columns of a {table} table")
     return decoded
@@ -64,9 +68,10 @@ def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Ta
     ids = images["image_id"].combine_chunks()
     if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
         problems.append("its image_ids are not in order, each once")
-    heat = heatmaps["heatmap"].combine_chunks().storage.flatten().to_numpy(zero_copy_only=False)
-    if not np.isfinite(heat).all():
-        problems.append("a map holds a number that is not finite")
+    for column in {"heatmap", "cam"} & set(heatmaps.column_names):
+        heat = heatmaps[column].combine_chunks().storage.flatten().to_numpy(zero_copy_only=False)
+        if not np.isfinite(heat).all():
+            problems.append("a map holds a number that is not finite")
     if len(pairs_of(heatmaps)) != len(heatmaps):
         problems.append("an image has two maps of one class")
     classes = heatmaps["class_id"].to_numpy()

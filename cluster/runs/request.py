@@ -15,7 +15,7 @@ import pyarrow as pa
 from cam_ops.arrays import F64, I32
 from cam_ops.boxes.calibration import Calibration, thresholds_of
 from cam_ops.classes import ScoreKind
-from cam_ops.settings import BoxConfig, Device, ExplainConfig, Kind, MapConfig, Precision, Preprocessing
+from cam_ops.settings import BoxConfig, Device, ExplainConfig, Kind, MapConfig, Precision, Preprocessing, Refinement
 from cam_ops.tables import BOXES, CALIBRATED_BOXES, COORDINATES
 
 
@@ -45,12 +45,14 @@ class Request:
     batch_size: int
     shard_size: int | None  # as asked; None lets the plan choose
     calibration: Calibration | None = None  # goes with the normaliser and the threshold that were fitted with it
+    refinement: Refinement | None = None  # None: the maps are the network's own
 
     def fingerprint(self) -> str:
-        """Return the sha256 of the request as canonical JSON; one without a calibration is as before there were any."""
+        """Return the sha256 of the request as canonical JSON; what came later is left out where it is not used."""
         fields = asdict(self)
-        if self.calibration is None:
-            del fields["calibration"]
+        for name in ("calibration", "refinement"):
+            if fields[name] is None:
+                del fields[name]
         return canonical_digest(fields)
 
     def thresholds(self, class_P: I32) -> F64:
@@ -59,6 +61,11 @@ class Request:
         if self.calibration is None:
             return np.full(len(class_P), usual)
         return thresholds_of(class_P, self.calibration.class_thresholds, usual)
+
+    @property
+    def kept_cam_grid(self) -> tuple[int, int] | None:
+        """The grid of the column `cam` of the maps, None where they have none."""
+        return self.refinement.cam_grid if self.refinement and self.refinement.keep_cam else None
 
     @property
     def boxes_schema(self) -> pa.Schema:
@@ -83,6 +90,7 @@ class Request:
             "box_recipe": asdict(self.boxes),
             "input_size": self.preprocessing.image_size,
             "coordinates": COORDINATES,
+            **({"refinement": asdict(self.refinement)} if self.refinement else {}),
             **({"calibration": canonical_digest(asdict(self.calibration))} if self.calibration else {}),
         }
 

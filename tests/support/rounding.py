@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cam_ops.explain.forward import Compiled, Forward, compile_to, distance, load_compiled
+from cam_ops.explain.forward import Compiled, Forward, compile_to, distance, load_compiled, results_of
 from cam_ops.explain.mapper import Mapper
 from cam_ops.network.load import is_factory, load_classifier
 from cam_ops.pictures.decode import decode_for
 from cam_ops.pictures.fit import fit
-from cam_ops.settings import ExplainConfig, ModelConfig, Preprocessing
+from cam_ops.settings import ExplainConfig, ModelConfig, Preprocessing, RefineConfig
 from cluster.machine.precision import DTYPES
 from jobs.demo_model import MEAN, STD
 
@@ -60,17 +60,22 @@ def measure(model: str, precision: str, photos: Path) -> None:
     mean_311, std_311 = (torch.tensor(triple)[:, None, None] for triple in (shape.mean, shape.std))
     if not is_factory(model):
         normalise(classifier.network, (photos_BCSS / 255 - mean_311) / std_311)
-    mapper = Mapper(classifier.network, ExplainConfig(), shape.image_size, shape.mean, shape.std)
+    refine = RefineConfig(refine="affinity")
+    mapper = Mapper(classifier.network, ExplainConfig(), shape.image_size, shape.mean, shape.std, refine)
     cpu, dtype = torch.device("cpu"), DTYPES[precision]
 
     def compare(forward: Forward, noise_BCSS: Tensor) -> Compiled:
         with TemporaryDirectory() as folder:
-            compile_to(Path(folder, "compiled.so"), forward, noise_BCSS, cpu, dtype)
-            compiled = load_compiled(Path(folder, "compiled.so"), cpu)
+            paths = [Path(folder, f"{number}.so") for number in range(forward.num_libraries)]
+            compile_to(paths, forward, noise_BCSS, cpu, dtype)
+            compiled = load_compiled(paths, forward.explainer, cpu)
         rounded = forward.on(cpu, dtype)
         for what, pixels_BCSS in {"noise": noise_BCSS, "photos": photos_BCSS}.items():
-            exact, eager, found = forward(pixels_BCSS), rounded(pixels_BCSS), compiled(pixels_BCSS)
-            for place, kind in enumerate(("logits", "features")):
+            class_P = forward(pixels_BCSS)[0].argmax(1)
+            exact, eager, found = (
+                results_of(engine, engine.explainer, pixels_BCSS, class_P) for engine in (forward, rounded, compiled)
+            )
+            for place, kind in enumerate(("logits", "features", "refined maps")):
                 own, compiled_own, apart = (
                     distance([a[place]], [b[place]]) for a, b in ((eager, exact), (found, exact), (found, eager))
                 )

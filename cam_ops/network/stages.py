@@ -1,0 +1,167 @@
+"""Find the features that maps are refined from: what a network makes before the last two reductions of its grid.
+
+`coarse` is the last result on the grid before the last reduction (ResNet: layer3, 14x14), `fine` that before the one
+before (layer2, 28x28); the ratio of the grids need not be 2. Results inside of a module that reduces the grid do not
+count: they are parts of a block; nor does padding. A network with one grid (a vision transformer) has the results of
+its blocks at three quarters and at half of its depth instead. That the logits see nothing of the picture but `coarse`
+is proven by the swap test, as for a head; so is `fine`.
+
+Letters: B batch, C channels.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache, partial
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cam_ops.errors import UsageError
+from cam_ops.network.heads import dry_run, swap_test
+from cam_ops.network.layers import named_modules, spatial_calls
+from cam_ops.network.watch import Place, spatial_view
+
+MAX_PAIRS = 2**22  # of cells of the two grids: 16 MiB of float32 a picture
+MAX_TRIES = 8  # swap tests on one grid
+MIN_BLOCKS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """The two results, as calls of named modules; grids are square."""
+
+    coarse: Place
+    fine: Place
+    coarse_side: int
+    fine_side: int
+
+    @property
+    def layers(self) -> tuple[str, str]:
+        """Names of the modules, the deeper one first."""
+        return self.coarse.name, self.fine.name
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of a module in the dry run."""
+
+    place: Place
+    around: tuple["_Call", ...]  # calls that it is part of
+    given: int  # side of the grid of what it got, 0 where that is no grid
+    returned: int = 0
+
+    def is_a_step(self) -> bool:
+        """Is this a step of a module that goes from this very grid to a smaller one, or does it but pad?"""
+        is_padding = self.returned > self.given > 0
+        return is_padding or any(call.given == self.returned > call.returned > 0 for call in self.around)
+
+
+def find_stages(network: nn.Module, image_size: int, layers: tuple[str, ...] = ()) -> Stages:
+    """Find the features that maps of `network`, in eval mode, float32, are refined from; `layers` names two instead.
+
+    Costs some forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason where
+    there are none.
+    """
+    images_BCHW, logits_BK, _ = dry_run(network, image_size)
+    calls = [call for call in _calls(network, images_BCHW) if call.returned > 1]
+
+    @cache
+    def is_all(place: Place) -> bool:
+        return swap_test(network, images_BCHW, logits_BK, place)
+
+    if layers:
+        coarse, fine = _named(network, calls, layers)
+    else:
+        counted = [call for call in calls if not call.is_a_step()]
+        sides = sorted({call.returned for call in counted})
+        if len(sides) == 1:
+            coarse, fine = _at_depths(counted)
+        elif len(sides) > 2:
+            coarse, fine = (_last(counted, side, is_all) for side in sides[1:3])
+        else:
+            raise UsageError(f"the network reduces its grid {max(0, len(sides) - 1)} time(s), two are needed")
+    for call in (coarse,) if layers else (coarse, fine):
+        if not is_all(call.place):
+            raise UsageError(f"the logits see more of the picture than what {call.place.name} returns")
+    if not spatial_calls(network, images_BCHW, [coarse.place.name])[coarse.place.name].reached:
+        raise UsageError(f"the gradient of the logits does not reach {coarse.place.name}")
+    if coarse.returned**2 * fine.returned**2 > MAX_PAIRS:
+        raise UsageError(
+            f"grids of {coarse.returned}x{coarse.returned} and {fine.returned}x{fine.returned} are too fine for it; "
+            "use a smaller --image-size"
+        )
+    return Stages(coarse=coarse.place, fine=fine.place, coarse_side=coarse.returned, fine_side=fine.returned)
+
+
+def _calls(network: nn.Module, images_BCHW: Tensor) -> list[_Call]:
+    """Run the network; return the calls of its modules in the order in which they end."""
+    inside: list[_Call] = []
+    ended: list[_Call] = []
+    counts: dict[str, int] = {}
+
+    def enter(name: str, module: nn.Module, given: Any) -> None:
+        index = counts.get(name, 0)
+        counts[name] = index + 1
+        inside.append(_Call(Place("module", index, name), tuple(inside), _side(next(iter(given), None), images_BCHW)))
+
+    def leave(module: nn.Module, given: Any, returned: Any) -> None:
+        call = inside.pop()
+        call.returned = _side(returned, images_BCHW)
+        ended.append(call)
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name in named_modules(network):
+            module = network.get_submodule(name)
+            hooks.callback(module.register_forward_pre_hook(partial(enter, name)).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
+        network(images_BCHW)
+    return ended
+
+
+def _side(value: Any, images_BCHW: Tensor) -> int:
+    if not isinstance(value, Tensor) or not value.ndim:
+        return 0
+    view_BCHW = spatial_view(value, len(images_BCHW))
+    return 0 if view_BCHW is None else view_BCHW.shape[2]
+
+
+def _last(calls: list[_Call], side: int, is_all: Callable[[Place], bool]) -> _Call:
+    """Return the last call with a grid that is all the logits see; the last of all where none of some is."""
+    on_grid = [call for call in calls if call.returned == side][::-1]
+    return next((call for call in on_grid[:MAX_TRIES] if is_all(call.place)), on_grid[0])
+
+
+def _at_depths(calls: list[_Call]) -> tuple[_Call, _Call]:
+    """Return the blocks at three quarters and half of the depth: of the modules with one parent that are most."""
+    siblings: dict[str, list[_Call]] = {}
+    for call in calls:
+        siblings.setdefault(call.place.name.rpartition(".")[0], []).append(call)
+    blocks = max(siblings.values(), key=len)
+    if len(blocks) < MIN_BLOCKS:
+        raise UsageError(f"the network does not reduce its grid, and has less than {MIN_BLOCKS} blocks on it")
+    return blocks[-(-3 * len(blocks) // 4) - 1], blocks[len(blocks) // 2 - 1]
+
+
+def _named(network: nn.Module, calls: list[_Call], layers: tuple[str, ...]) -> tuple[_Call, _Call]:
+    """Return the last calls of the two named modules, the deeper one first."""
+    known = named_modules(network)
+    for layer in layers:
+        if layer not in known:
+            close = get_close_matches(layer, known, 3) or known[-3:]
+            raise UsageError(
+                f"--refine-layers {layer}: the network has no such module; similar names are {', '.join(close)}"
+            )
+    last = {call.place.name: (number, call) for number, call in enumerate(calls)}
+    for layer in layers:
+        if layer not in last:
+            raise UsageError(f"--refine-layers {layer} gives no spatial features")
+    (_, fine), (_, coarse) = sorted((last[layer] for layer in layers), key=itemgetter(0))
+    if coarse.returned > fine.returned:
+        raise UsageError(
+            f"--refine-layers {' '.join(layers)}: the deeper one has the finer grid, {coarse.returned} cells a side"
+        )
+    return coarse, fine
