@@ -46,9 +46,20 @@ class Request:
     shard_size: int | None  # as asked; None lets the plan choose
     calibration: Calibration | None = None  # goes with the normaliser and the threshold that were fitted with it
 
+    def fields(self) -> dict[str, Any]:
+        """Return the request as documents have it."""
+        return {**asdict(self), "boxes": self.box_recipe()}
+
+    def box_recipe(self) -> dict[str, Any]:
+        """Return the box settings as documents have them; --min-area only where it is not the default."""
+        recipe = asdict(self.boxes)
+        if self.boxes.min_area is None:
+            del recipe["min_area"]  # as before there was any, so that older runs go on
+        return recipe
+
     def fingerprint(self) -> str:
         """Return the sha256 of the request as canonical JSON; one without a calibration is as before there were any."""
-        fields = asdict(self)
+        fields = self.fields()
         if self.calibration is None:
             del fields["calibration"]
         return canonical_digest(fields)
@@ -80,7 +91,7 @@ class Request:
             "flip": self.explain.flip,
             "dilate": self.dilate,
             "map_recipe": asdict(self.maps),
-            "box_recipe": asdict(self.boxes),
+            "box_recipe": self.box_recipe(),
             "input_size": self.preprocessing.image_size,
             "coordinates": COORDINATES,
             **({"calibration": canonical_digest(asdict(self.calibration))} if self.calibration else {}),
