@@ -74,7 +74,7 @@ def _split(map_HW: F64, above_HW: Bools, least: float) -> tuple[I64, I64, F64]:
     value = map_HW.ravel()
     maximum_HW = _maxima(np.where(above_HW, map_HW, -np.inf))
     maximum_HW[~above_HW] = -1
-    owner = {number: number for number in np.unique(maximum_HW[above_HW]).tolist()}
+    owner = {number: number for number in np.flatnonzero(maximum_HW.ravel() == np.arange(len(value))).tolist()}
     for one, other, saddle in _saddles(map_HW, maximum_HW):
         low, high = sorted(
             (_owner_of(owner, one), _owner_of(owner, other)), key=lambda number: (value[number], -number)
@@ -117,11 +117,12 @@ def _saddles(map_HW: F64, maximum_HW: I64) -> list[tuple[int, int, float]]:
     """
     pairs, saddles = [], []
     for here, there in NEIGHBOURS:
-        one_HW, other_HW = maximum_HW[here], maximum_HW[there]
-        touches = (one_HW != other_HW) & (one_HW >= 0) & (other_HW >= 0)
-        pairs.append(np.sort(np.stack([one_HW[touches], other_HW[touches]], axis=1), axis=1))
-        saddles.append(np.minimum(map_HW[here][touches], map_HW[there][touches]))
-    pair_E2, saddle_E = np.concatenate(pairs), np.concatenate(saddles)
+        at = np.nonzero(maximum_HW[here] != maximum_HW[there])
+        pairs.append(np.stack([maximum_HW[here][at], maximum_HW[there][at]], axis=1))
+        saddles.append(np.minimum(map_HW[here][at], map_HW[there][at]))
+    pair_E2, saddle_E = np.sort(np.concatenate(pairs), axis=1), np.concatenate(saddles)
+    is_inside_E = pair_E2[:, 0] >= 0
+    pair_E2, saddle_E = pair_E2[is_inside_E], saddle_E[is_inside_E]
     higher_E = map_HW.ravel()[pair_E2].max(1)
     order_E = np.lexsort((pair_E2[:, 1], pair_E2[:, 0], -higher_E, -saddle_E))  # the last counts first
     pair_E2, saddle_E = pair_E2[order_E], saddle_E[order_E]
