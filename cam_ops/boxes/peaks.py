@@ -76,16 +76,15 @@ def _split(map_HW: F64, above_HW: Bools, least: float) -> tuple[I64, I64, F64]:
     maximum_HW[~above_HW] = -1
     owner = {number: number for number in np.flatnonzero(maximum_HW.ravel() == np.arange(len(value))).tolist()}
     for one, other, saddle in _saddles(map_HW, maximum_HW):
-        low, high = sorted(
-            (_owner_of(owner, one), _owner_of(owner, other)), key=lambda number: (value[number], -number)
-        )
+        both = _owner_of(owner, one), _owner_of(owner, other)
+        low, high = sorted(both, key=lambda number: (value[number], -number))
         if value[low] - saddle < least:
             owner[low] = high
     peaks = [number for number in owner if owner[number] == number]
-    piece_of = np.full(len(value) + 1, -1)  # the last one is that of -1
-    piece_of[list(owner)] = [peaks.index(_owner_of(owner, number)) for number in owner]
-    piece_HW = piece_of[maximum_HW]
-    insides = [(piece_HW == piece).view(np.uint8) for piece in range(len(peaks))]
+    peak_of = np.full(len(value) + 1, -1)  # the last one is that of -1
+    peak_of[list(owner)] = [_owner_of(owner, number) for number in owner]
+    peak_HW = peak_of[maximum_HW]
+    insides = [(peak_HW == number).view(np.uint8) for number in peaks]
     bounds = [cv2.boundingRect(inside_HW) for inside_HW in insides]
     regions_N4 = np.array([[x, y, x + columns, y + rows] for x, y, columns, rows in bounds], np.int64)
     return regions_N4, np.array([cv2.countNonZero(inside_HW) for inside_HW in insides]), value[peaks]
@@ -94,10 +93,7 @@ def _split(map_HW: F64, above_HW: Bools, least: float) -> tuple[I64, I64, F64]:
 def _maxima(map_HW: F64) -> I64:
     """Return the number of the maximum that each pixel climbs to; of equal pixels the first one counts as higher."""
     best_HW, next_HW = map_HW, np.arange(map_HW.size).reshape(map_HW.shape)
-    for later, earlier in (
-        (np.s_[:, 1:], np.s_[:, :-1]),
-        (np.s_[1:], np.s_[:-1]),
-    ):  # the best of each row, then of these
+    for later, earlier in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):  # along rows, then along columns
         around_HW, number_HW = best_HW.copy(), next_HW.copy()
         for here, there, is_higher in ((later, earlier, np.greater_equal), (earlier, later, np.greater)):
             higher = is_higher(best_HW[there], around_HW[here])
