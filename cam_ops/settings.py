@@ -16,7 +16,7 @@ Resize = Literal["warp", "letterbox", "center-crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 Decode = Literal["full", "reduced"]
 Recipe = Literal["default", "blog"]
-Components = Literal["largest", "all"]
+Components = Literal["largest", "all", "peaks"]
 Device = Literal["cpu", "cuda"]
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -48,6 +48,9 @@ Method = Literal[
 ]
 ATTENTION: tuple[Method, ...] = ("legrad",)
 RefineChoice = Literal["auto", "affinity", "none"]
+
+MIN_AREA: dict[Components, float] = {"largest": 0, "all": 0, "peaks": 0.01}
+"""What --min-area is where it is not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +188,11 @@ class BoxConfig:
     """Fraction of the map's own peak (Zhou et al. 2016, section 3.2); a pixel at the threshold is inside. With several,
     each has boxes with ranks of its own, and num_boxes counts those of the first."""
     components: Components = "largest"
-    """Box only the region with the most pixels, or every 8-connected region."""
+    """Box only the region with the most pixels, or `all` 8-connected regions, or `peaks`: regions are split between two
+    maxima where the map falls by .3 of its peak from either, and pieces that reach less than .3 are left out."""
+    min_area: float | None = None
+    """With `all` and `peaks`: regions and pieces of a smaller area are left out, as a fraction of the picture's; by
+    default 0.01 for `peaks`, else 0."""
 
     def __post_init__(self) -> None:
         shown = " ".join(map(str, self.threshold))
@@ -193,3 +200,15 @@ class BoxConfig:
             raise UsageError(f"--threshold must lie strictly between 0 and 1, got {shown or 'nothing'}")
         if len({float(np.float32(threshold)) for threshold in self.threshold}) < len(self.threshold):
             raise UsageError(f"--threshold expects each number once, got {shown}")
+        if self.min_area is not None:
+            if not 0 <= self.min_area < 1:
+                raise UsageError(f"--min-area expects a fraction of at least 0 and below 1, got {self.min_area}")
+            if self.min_area == MIN_AREA[self.components]:
+                object.__setattr__(self, "min_area", None)  # equal recipes are equal requests, however they were given
+            elif self.components == "largest":
+                raise UsageError("--min-area goes with --components all or peaks; give one of these, or leave it out")
+
+    @property
+    def least_area(self) -> float:
+        """--min-area, or its default."""
+        return MIN_AREA[self.components] if self.min_area is None else self.min_area

@@ -6,12 +6,13 @@ Letters: P maps, h, w the network's own grid, S the side of the enlarged map, N 
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from cam_ops.arrays import F32, F64, I64, Bools
 from cam_ops.boxes.normalise import Enlarger
-from cam_ops.settings import BoxConfig, Components, MapConfig
+from cam_ops.boxes.peaks import pieces_above
+from cam_ops.boxes.regions import regions_above
+from cam_ops.settings import BoxConfig, MapConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,8 @@ def boxes_from_heatmaps(
         enlarged_SS, scaled_SS = enlarger.enlarge(raw_hw)
         _clear_padding((enlarged_SS, scaled_SS), rectangle_P4[place], size_P2[place])
         thresholds = config.threshold if threshold_P is None else (float(threshold_P[place]),)
-        above = [_wanted_regions(scaled_SS, threshold, config.components, mask_SS) for threshold in thresholds]
+        area = _picture_area(rectangle_P4[place], size_P2[place], side)
+        above = [_wanted_regions(scaled_SS, threshold, config, area, mask_SS) for threshold in thresholds]
         positive_SS = scaled_SS if is_positive_part else np.maximum(enlarged_SS, 0, out=enlarged_SS)
         energies.append(_energy_shares(positive_SS, [region for regions_N4, _ in above for region in regions_N4]))
         for number, (regions_N4, peak_N) in enumerate(above):
@@ -79,39 +81,22 @@ def boxes_from_heatmaps(
     )
 
 
-def _wanted_regions(map_SS: F64, threshold: float, components: Components, mask_SS: Bools) -> tuple[I64, F64]:
-    """Return the bounds and peaks of the regions to box; `mask_SS` is memory to work in."""
-    regions_N4, sizes_N, peak_N = regions_above(map_SS, threshold, mask_SS)
-    if components == "largest" and len(sizes_N) > 1:
+def _wanted_regions(map_SS: F64, threshold: float, config: BoxConfig, area: float, mask_SS: Bools) -> tuple[I64, F64]:
+    """Return the bounds and peaks of the regions to box, of a picture of `area`; `mask_SS` is memory to work in."""
+    find = pieces_above if config.components == "peaks" else regions_above
+    regions_N4, sizes_N, peak_N = find(map_SS, threshold, mask_SS)
+    if config.components == "largest" and len(sizes_N) > 1:
         largest = [int(sizes_N.argmax())]
         return regions_N4[largest], peak_N[largest]
-    return regions_N4, peak_N
+    kept_N = sizes_N / area >= config.least_area
+    return regions_N4[kept_N], peak_N[kept_N]
 
 
-def regions_above(map_SS: F64, threshold: float, mask_SS: Bools | None = None) -> tuple[I64, I64, F64]:
-    """Bound each 8-connected region where ``map_SS >= threshold * map_SS.max()``.
-
-    Returns half-open bounds in map pixels, int64 (N, 4), each region's pixel count and its peak. A map without a
-    positive value has no regions: N is 0. The pixels above are written to `mask_SS` where that is given.
-    """
-    peak = map_SS.max()
-    if not peak > 0:
-        return np.zeros((0, 4), np.int64), np.zeros(0, np.int64), np.zeros(0)
-    above_SS = np.greater_equal(map_SS, threshold * peak, out=mask_SS).view(np.uint8)
-    contours, hierarchy_1N4 = cv2.findContours(above_SS, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    outlines = np.flatnonzero(hierarchy_1N4[0, :, 3] < 0)  # the others are those of holes
-    bounds = [cv2.boundingRect(contours[i]) for i in outlines]
-    regions_N4 = np.array([[x, y, x + columns, y + rows] for x, y, columns, rows in bounds], np.int64)
-    if len(outlines) == 1:  # five of six maps
-        return regions_N4, np.array([cv2.countNonZero(above_SS)]), np.array([peak])
-    _, labels_SS = cv2.connectedComponents(above_SS, connectivity=8)
-    label_N = np.array([labels_SS[contours[i][0, 0, 1], contours[i][0, 0, 0]] for i in outlines])
-    regions_N4 = regions_N4[label_N.argsort()]
-    windows = [(slice(y0, y1), slice(x0, x1)) for x0, y0, x1, y1 in regions_N4]
-    insides = [(labels_SS[at] == label).view(np.uint8) for label, at in enumerate(windows, start=1)]
-    sizes = [cv2.countNonZero(inside) for inside in insides]
-    peaks = [cv2.minMaxLoc(map_SS[at], inside)[1] for at, inside in zip(windows, insides, strict=True)]
-    return regions_N4, np.array(sizes), np.array(peaks)
+def _picture_area(rectangle: F32, size: I64, side: int) -> float:
+    """Return the area of the whole picture in map pixels: other than side^2 where it is padded or cut."""
+    x0, y0, x1, y1 = rectangle.tolist()
+    width, height = size.tolist()
+    return float(side * side * (width * height) / ((x1 - x0) * (y1 - y0)))
 
 
 def _clear_padding(maps: tuple[F64, ...], rectangle: F32, size: I64) -> None:

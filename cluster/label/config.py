@@ -51,8 +51,8 @@ class LabelConfig:
     maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()
     boxes: tyro.conf.OmitArgPrefixes[BoxConfig] = BoxConfig()
     calibration: str | None = None
-    """FILE that `calibrate` wrote: brings its own --threshold, --normalise and --components, and adds the column
-    probability to boxes."""
+    """FILE that `calibrate` wrote: brings its own --threshold, --normalise, --components and --min-area, and adds
+    the column probability to boxes."""
     device: DeviceChoice = "auto"
     """`auto` takes GPUs where the cluster has any; what it chose, and why, is said and stored."""
     precision: PrecisionChoice = "auto"
@@ -97,7 +97,9 @@ class LabelConfig:
             raise UsageError(f"--max-error-rate expects a fraction from 0 to 1, got {self.max_error_rate}")
         own_maps = self.maps.recipe == "default" and self.maps != MapConfig()
         if self.calibration is not None and (own_maps or self.boxes != BoxConfig()):
-            raise UsageError("--calibration brings its own --threshold, --normalise and --components; give either")
+            raise UsageError(
+                "--calibration brings its own --threshold, --normalise, --components and --min-area; give either"
+            )
         check_execution(self.executor, self.replicas, self.shard_timeout)
         kind = kind_of(source_address(self.images))
         if self.labels in OWN_LABELS and self.labels != _own_word(kind):

@@ -27,12 +27,14 @@ class ReboxConfig:
     normalise: str | None = None
     """`minmax`, `max` or `ivr:P`, as of `label`."""
     components: Components | None = None
-    """`largest` or `all`, as of `label`."""
+    """`largest`, `all` or `peaks`, as of `label`."""
+    min_area: float | None = None
+    """Smallest area of a region, as of `label`; 0 for none. That of the run goes on, but not to `largest`."""
     recipe: Recipe | None = None
     """`default` enlarges and then normalises; `blog` presets min-max before a bilinear enlargement and boxes at .2."""
     calibration: str | None = None
-    """FILE that `calibrate` wrote, in place of the four flags above; adds the column probability. A run's own
-    calibration goes on where none of the five is given."""
+    """FILE that `calibrate` wrote, in place of the five flags above; adds the column probability. A run's own
+    calibration goes on where none of the six is given."""
     replicas: int | None = None
     """Replicas; by default one per CPU core."""
     shard_timeout: float | None = None
@@ -51,7 +53,8 @@ class ReboxConfig:
     def __post_init__(self) -> None:
         if self.calibration is not None and self.has_own_boxes:
             raise UsageError(
-                "--calibration brings its own --threshold, --normalise, --components and --recipe; give either"
+                "--calibration brings its own --threshold, --normalise, --components, --min-area and --recipe; give "
+                "either"
             )
         check_execution(self.executor, self.replicas, self.shard_timeout)
         parse_options(self.storage_options)
@@ -59,7 +62,8 @@ class ReboxConfig:
     @property
     def has_own_boxes(self) -> bool:
         """Whether a flag says how boxes are made."""
-        return any(flag is not None for flag in (self.threshold, self.normalise, self.components, self.recipe))
+        flags = (self.threshold, self.normalise, self.components, self.min_area, self.recipe)
+        return any(flag is not None for flag in flags)
 
     @property
     def options(self) -> StorageOptions:
@@ -73,4 +77,7 @@ class ReboxConfig:
     def boxes(self, before: BoxConfig) -> BoxConfig:
         """Return the box recipe, given that of the run."""
         threshold = before.threshold if self.threshold is None else self.threshold
-        return BoxConfig(threshold=threshold, components=self.components or before.components)
+        components, min_area = self.components or before.components, self.min_area
+        if min_area is None and components != "largest":
+            min_area = before.min_area
+        return BoxConfig(threshold=threshold, components=components, min_area=min_area)

@@ -29,7 +29,8 @@ def refuse_another(run_dir: RunDir, existing: Run, asked: Request, maps_from: Ma
             after = _compared(asked, maps_from)
             settings = [key for key in after if key.startswith(BOX_SETTINGS[:2])]
             needed = settings if existing.request.calibration else different  # any of them ends a calibration
-            flags = " ".join(f"--{key.partition('.')[2]} {_shown(after[key])}" for key in needed)
+            after["boxes.min_area"] = asked.boxes.least_area  # none would be that of the run
+            flags = " ".join(f"--{key.partition('.')[2].replace('_', '-')} {_shown(after[key])}" for key in needed)
         ways += (
             f"; its maps serve for these boxes, without the model: python -m jobs rebox {shlex.quote(run_dir.root)} "
             f"--out NEW {flags}"

@@ -63,7 +63,7 @@ def publish_run(run_dir: RunDir, run: Run) -> bool:
     packages = ("camray", "ray", "torch", "torchvision", "numpy", "opencv-python", "pyarrow")
     document = {
         "fingerprint": run.request.fingerprint(),
-        "request": asdict(run.request),
+        "request": run.request.fields(),
         "plan": asdict(run.plan),
         "grid": run.grid,
         "class_names": run.class_names,

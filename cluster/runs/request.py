@@ -47,9 +47,20 @@ class Request:
     calibration: Calibration | None = None  # goes with the normaliser and the threshold that were fitted with it
     refinement: Refinement | None = None  # None: the maps are the network's own
 
+    def fields(self) -> dict[str, Any]:
+        """Return the request as documents have it."""
+        return {**asdict(self), "boxes": self.box_recipe()}
+
+    def box_recipe(self) -> dict[str, Any]:
+        """Return the box settings as documents have them; --min-area only where it is not the default."""
+        recipe = asdict(self.boxes)
+        if self.boxes.min_area is None:
+            del recipe["min_area"]  # as before there was any, so that older runs go on
+        return recipe
+
     def fingerprint(self) -> str:
         """Return the sha256 of the request as canonical JSON; what came later is left out where it is not used."""
-        fields = asdict(self)
+        fields = self.fields()
         for name in ("calibration", "refinement"):
             if fields[name] is None:
                 del fields[name]
@@ -87,7 +98,7 @@ class Request:
             "flip": self.explain.flip,
             "dilate": self.dilate,
             "map_recipe": asdict(self.maps),
-            "box_recipe": asdict(self.boxes),
+            "box_recipe": self.box_recipe(),
             "input_size": self.preprocessing.image_size,
             "coordinates": COORDINATES,
             **({"refinement": asdict(self.refinement)} if self.refinement else {}),

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from cam_ops.boxes.extract import boxes_from_heatmaps, regions_above
+from cam_ops.boxes.extract import boxes_from_heatmaps
 from cam_ops.boxes.normalise import enlarge_and_normalise, normalise
+from cam_ops.boxes.regions import regions_above
 from cam_ops.errors import UsageError
 from cam_ops.settings import BoxConfig, MapConfig
 
@@ -67,6 +68,52 @@ def test_the_largest_region_has_the_most_pixels_even_if_another_peaks_higher() -
     raw_88[1:4, 1:4] = 6
     raw_88[7, 7] = 10
     assert boxes_of(raw_88, normalise="max").boxes_N4.tolist() == [[10, 5, 40, 20]]
+
+
+def test_peaks_rank_like_regions_and_share_the_map_s_mass_by_their_boxes() -> None:
+    raw_88 = np.zeros((8, 8))
+    raw_88[2, 1:6] = 8, 8, 5, 6, 10  # one region at .5 of the peak: the 8s end where the map has come down to 5
+    raw_88[6, 1:3] = 6, 5
+    found = boxes_of(raw_88, components="peaks", normalise="max")
+    assert found.boxes_N4.tolist() == [[40, 10, 60, 15], [10, 10, 40, 15], [10, 30, 30, 35]]
+    np.testing.assert_allclose(found.peak_N, [1, 0.8, 0.6])
+    np.testing.assert_allclose(found.energy_N, [16 / 48, 21 / 48, 11 / 48], rtol=1e-6)
+    np.testing.assert_allclose(found.area_fraction_N, [2 / 64, 3 / 64, 2 / 64])
+    assert found.rank_N.tolist() == [0, 1, 2]
+    assert len(boxes_of(raw_88, components="all", normalise="max").boxes_N4) == 2
+
+
+@pytest.mark.parametrize(
+    ("rectangle", "num_pixels"),
+    [
+        ([0, 0, 80, 40], 64),
+        ([0, -20, 80, 60], 32),  # letterbox: half of the map is picture
+        ([20, 0, 60, 40], 128),  # center-crop: the map is half of the picture
+    ],
+)
+@pytest.mark.parametrize("components", ["all", "peaks"])
+def test_regions_of_less_than_min_area_of_the_picture_are_left_out(
+    rectangle: list[float], num_pixels: int, components: str
+) -> None:
+    raw_188 = np.zeros((1, 8, 8), np.float32)
+    raw_188[0, 3, :3] = 8
+    raw_188[0, 5, 6] = 10
+    for min_area, sizes in ((0, [1, 3]), (1 / num_pixels, [1, 3]), (1.01 / num_pixels, [3]), (3.01 / num_pixels, [])):
+        config = BoxConfig(threshold=(0.5,), components=components, min_area=min_area)
+        rectangle_14, size_12 = np.array([rectangle], np.float32), np.array([[80, 40]])
+        found = boxes_from_heatmaps(raw_188, rectangle_14, size_12, 8, MapConfig(), config)
+        assert np.round(found.area_fraction_N * num_pixels).tolist() == sizes
+        assert found.rank_N.tolist() == list(range(len(sizes)))
+
+
+def test_min_area_is_one_hundredth_of_the_picture_for_peaks_and_else_nothing() -> None:
+    assert [BoxConfig(components=name).least_area for name in ("largest", "all", "peaks")] == [0, 0, 0.01]
+    assert BoxConfig(components="peaks", min_area=0).least_area == 0
+    assert BoxConfig(components="peaks", min_area=0.01) == BoxConfig(components="peaks")
+    assert BoxConfig(min_area=0) == BoxConfig()
+    for components, min_area in (("largest", 0.1), ("all", 1), ("all", -0.1), ("peaks", np.nan)):
+        with pytest.raises(UsageError, match="--min-area"):
+            BoxConfig(components=components, min_area=min_area)
 
 
 @pytest.mark.parametrize("how", ["minmax", "max", "ivr:50"])

@@ -342,9 +342,23 @@ def test_a_run_keeps_its_calibration_until_a_flag_says_otherwise(halos: Path, tm
     assert files(tmp_path / "back") == files(halos / "run")
 
 
+def test_a_calibration_of_peaks_brings_peaks_and_the_smallest_area(halos: Path, tmp_path: Path) -> None:
+    asked = ["--components", "peaks", "--min-area", 0.02]
+    assert rebox(halos / "run", tmp_path / "peaks", *asked).code == 0
+    assert calibrate(tmp_path / "peaks", halos, to="peaks.json").code == 0
+    found = json.loads((halos / "peaks.json").read_text())
+    assert found["boxes"]["components"] == "peaks"
+    assert found["boxes"]["min_area"] == 0.02
+    assert rebox(halos / "run", tmp_path / "new", "--calibration", halos / "peaks.json").code == 0
+    assert label(halos, tmp_path / "wanted", "--calibration", halos / "peaks.json").code == 0
+    assert files(tmp_path / "new") == files(tmp_path / "wanted")
+    boxes = json.loads((tmp_path / "new" / "run.json").read_text())["request"]["boxes"]
+    assert boxes == found["boxes"]
+
+
 def test_a_calibration_of_other_maps_or_beside_other_flags_is_refused(halos: Path, tmp_path: Path) -> None:
     flags = ["--calibration", halos / "calibration.json"]
-    for more in (["--threshold", 0.3], ["--normalise", "minmax"], ["--components", "all"]):
+    for more in (["--threshold", 0.3], ["--normalise", "minmax"], ["--components", "all"], ["--min-area", 0.1]):
         assert label(halos, tmp_path / "out", *flags, *more).code == 2
         refused = rebox(halos / "run", tmp_path / "out", *flags, *more)
         assert (refused.code, "give either" in refused.result["error"]) == (2, True)

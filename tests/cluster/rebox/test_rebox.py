@@ -56,6 +56,9 @@ LABELS = ["--labels", "folder", "--classes", "label+top1", "--max-error-rate", 0
         (["--resize", "center-crop", "--scales", 1, 1.5, "--flip"], ["--components", "all", "--threshold", 0.7]),
         (["--method", "cam"], ["--recipe", "blog", "--components", "all"]),
         (["--method", "gradcam", "--batch-size", 2], ["--threshold", 0.9, 0.1]),
+        ([], ["--components", "peaks", "--threshold", 0.1]),
+        (["--components", "peaks"], ["--components", "all", "--min-area", 0.02, "--threshold", 0.6]),
+        (["--components", "all", "--min-area", 0.02], ["--components", "largest", "--min-area", 0]),
     ],
     ids=lambda flags: " ".join(map(str, flags)),
 )
@@ -101,6 +104,32 @@ def test_each_threshold_has_its_own_ranks_and_num_boxes_counts_the_first(picture
     for key in set(keys):
         ranks = [row["rank"] for row, its_key in zip(in_file, keys, strict=True) if its_key == key]
         assert ranks == list(range(len(ranks)))
+
+
+def test_min_area_goes_on_but_not_to_largest_and_is_in_the_request_only_where_it_is_not_the_default(
+    pictures: Path, tmp_path: Path
+) -> None:
+    asked = ["--components", "all", "--min-area", 0.1, "--threshold", 0.7]
+    label(pictures, tmp_path / "source", *asked)
+    for name, flags, boxes in (
+        ("same", [], {"components": "all", "min_area": 0.1}),
+        ("peaks", ["--components", "peaks"], {"components": "peaks", "min_area": 0.1}),
+        ("default", ["--components", "peaks", "--min-area", 0.01], {"components": "peaks"}),
+        ("all", ["--min-area", 0], {"components": "all"}),
+        ("largest", ["--components", "largest"], {"components": "largest"}),
+    ):
+        assert rebox(tmp_path / "source", tmp_path / name, *flags).code == 0
+        document = json.loads((tmp_path / name / "run.json").read_text())
+        assert document["request"]["boxes"] == {"threshold": [0.7], **boxes}
+        assert Command("verify", tmp_path / name).code == 0
+        described = pq.read_schema(next((tmp_path / name / "boxes").iterdir())).metadata[b"camray"]
+        assert json.loads(described)["box_recipe"] == {"threshold": [0.7], **boxes}
+    refused = rebox(tmp_path / "source", tmp_path / "new", "--components", "largest", "--min-area", 0.1)
+    assert (refused.code, "--components all or peaks" in refused.result["error"]) == (2, True)
+    small, every = (table_rows(tmp_path / name, "boxes") for name in ("same", "all"))
+    assert len(small) < len(every)
+    found = Command("compare", tmp_path / "same", tmp_path / "all", "--json").out.partition("CAMRAY_RESULT")[0]
+    assert json.loads(found)["settings"]["boxes.min_area"] == ["0.1", "None"]
 
 
 def test_what_cannot_be_boxed_is_refused_with_the_cure(pictures: Path, tmp_path: Path) -> None:
