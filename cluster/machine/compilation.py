@@ -35,6 +35,7 @@ from cluster.process.console import say
 from cluster.runs.request import Request
 
 COMPILE_S = 30.0  # measured: ResNet-18 and -50, ConvNeXt tiny 24-33 s on two cores
+COMPILE_REFINING_S = 90.0  # measured: ResNet-50 74 s, EfficientNet-Lite0 105 s beside other work
 GAIN: dict[Precision, float] = {"fp32": 1.25, "bf16": 3.0, "fp16": 1.0}  # measured, the least of several networks
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 1e-1, "fp16": 2e-2}
 TIMES_EAGER = 2.0  # measured: 0.7 to 1.4
@@ -60,7 +61,7 @@ def choose_compile(
     if device == "cuda":
         return False, "auto: not yet measured on CUDA; --compile always tries it"
     eager_s = images_per_replica * mapper.seconds_per_picture(DTYPES[precision])
-    pays = eager_s * (1 - 1 / GAIN[precision]) > COMPILE_S
+    pays = eager_s * (1 - 1 / GAIN[precision]) > (COMPILE_S if mapper.refinement is None else COMPILE_REFINING_S)
     return pays, f"auto: about {eager_s:.0f} s of eager forward passes for each replica"
 
 
@@ -179,7 +180,8 @@ def _loaded(paths: list[Path], request: Request, exact: Forward, noise_BCSS: Ten
 
 def _compile(folder: Path, names: list[str], request: Request, exact: Forward, noise_BCSS: Tensor) -> list[Path]:
     """Compile to names of its own, then rename: a file is whole or not there."""
-    say(f"compiling the network for {len(noise_BCSS)} pictures of {noise_BCSS.shape[2]} pixels, about half a minute")
+    duration = "about half a minute" if len(names) == 1 else "a minute or two"
+    say(f"compiling the network for {len(noise_BCSS)} pictures of {noise_BCSS.shape[2]} pixels, {duration}")
     start_s = time.monotonic()
     scratch = [folder / f"{name}.{os.getpid()}.so" for name in names]
     try:
