@@ -118,7 +118,7 @@ def refine(
     lone_PI = _enlarged(unit_PKK[:, None], side, "bilinear").flatten(1)
     refined_PI = torch.where(is_orphan_PI, lone_PI, spread(unit_PKK.flatten(1))).square()
     refined_PQQ = refined_PI.reshape(-1, side, side) * peak_P11.square()
-    plain_PQQ = _enlarged(cam_P1hw, side, "bicubic").relu()
+    plain_PQQ = _enlarged(cam_P1hw.relu(), side, "bicubic").relu()
     return torch.where(has_seed_P11, refined_PQQ, plain_PQQ) * cells_inside(inside_P4, side)
 
 

@@ -17,6 +17,7 @@ from cam_ops.explain.explainer import completeness_residuals
 from cam_ops.explain.methods import methods_for
 from cam_ops.explain.passes import run
 from cam_ops.network.heads import Head, find_head
+from cam_ops.network.stages import find_stages
 from cam_ops.network.zoo import TIMM, find_architecture
 from cam_ops.settings import ATTENTION, Method
 
@@ -61,12 +62,12 @@ def row_of(name: str) -> str:
         head = find_head(network, side)
     except UsageError as error:
         reason = re.sub(r";? ?name one with --layer: ([^,]+).*", r"; give --layer, such as \1", str(error))
-        return f"| `{name}` | {side} | refused | | | {reason} |"
+        return f"| `{name}` | {side} | refused | | | {reason} | |"
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(3))
     residual = completeness_residuals(run(network, images, head), head, torch.tensor([0, 1]), torch.tensor([3, 5]))
     shown = "" if residual is None else "< 1e-5" if residual.max() < 1e-5 else f"{residual.max():.0e}"
     methods: list[Method] = [*methods_for(head), *(method for method in ATTENTION if _has_blocks(network, side))]
-    return f"| `{name}` | {side} | {head.kind} | {_place(head)} | {shown} | {_methods(methods)} |"
+    return f"| `{name}` | {side} | {head.kind} | {_place(head)} | {shown} | {_methods(methods)} | {_stages(network, side)} |"
 
 
 def _place(head: Head) -> str:
@@ -80,6 +81,14 @@ def _has_blocks(network: torch.nn.Module, side: int) -> bool:
     except UsageError:
         return False
     return True
+
+
+def _stages(network: torch.nn.Module, side: int) -> str:
+    try:
+        stages = find_stages(network, side)
+    except UsageError as error:
+        return f"none: {error}"
+    return f"{stages.coarse_side} at `{stages.coarse.name}`, {stages.fine_side} at `{stages.fine.name}`"
 
 
 def _methods(methods: list[Method]) -> str:
@@ -103,9 +112,10 @@ alike.
   network is cut at the named layer and differentiated from there on.
 * residual: largest |mean(map) + bias - logit| / max |logit| of class activation maps, float32.
 * refused: needs `--layer`; any gradient method then works there.
+* refined from: side and name of the coarse and the fine features that maps are refined from, or why there are none.
 
-| network | input | kind | grid | residual | methods |
-|---|---|---|---|---|---|"""
+| network | input | kind | grid | residual | methods | refined from |
+|---|---|---|---|---|---|---|"""
     for name in both:
         yield row_of(name)
 
