@@ -1,4 +1,4 @@
-"""Make pictures of textured shapes with known boxes: `python -m tests.support.shapes OUT --split val --num-images 1000`.
+"""Make pictures of textured shapes with known boxes: `python -m tests.support.shapes OUT --split val --num-images 100`.
 
 Leaves `OUT/val/CLASS/NUMBER.png`, `OUT/val_boxes.csv` (a truth of the format `table`) and `OUT/classes.txt`. A picture
 has one to three shapes of one class, apart from each other and whole, on a textured ground with clutter of no class.
@@ -152,7 +152,8 @@ def _blot(random: Random) -> F64:
     radii_P = np.full(40, 0.7)
     for frequency in (2, 3, 5):
         radii_P += random.uniform(0.1, 0.25) * np.cos(frequency * angles_P + random.uniform(0, 2 * np.pi))
-    return _circle(1.0, 40) * radii_P[:, None]
+    outline_P2: F64 = _circle(1.0, 40) * radii_P[:, None]
+    return outline_P2
 
 
 def _contrasting(random: Random, ground_HWC: U8, mask_HW: Bools) -> U8:
@@ -186,7 +187,8 @@ def _texture(random: Random, first_3: F64, second_3: F64) -> U8:
     grain_HW = random.standard_normal((SIZE_PX, SIZE_PX), np.float32) * np.float32(random.uniform(2, 12))
     towards_3 = (second_3 - first_3).astype(np.float32)
     colours_HWC = first_3.astype(np.float32) + mix_HW[..., None] * towards_3 + grain_HW[..., None]
-    return np.clip(colours_HWC, 0, 255).astype(np.uint8)
+    texture_HWC: U8 = np.clip(colours_HWC, 0, 255).astype(np.uint8)
+    return texture_HWC
 
 
 ROWS_HW, COLUMNS_HW = np.mgrid[:SIZE_PX, :SIZE_PX].astype(np.float32)
