@@ -2,8 +2,8 @@
 
 Leaves `OUT/val/CLASS/NUMBER.png`, `OUT/val_boxes.csv` (a truth of the format `table`) and `OUT/classes.txt`. A picture
 has one to three shapes of one class, apart from each other and whole, on a textured ground with clutter of no class.
-Textures and colours know nothing of the class: only outlines tell it. Picture number i of a split and a seed is always
-the same, whatever their number.
+Outlines tell the class; of its texture two classes share each, and a quarter of the shapes has any. Colours tell nothing.
+Picture number i of a split and a seed is always the same, whatever their number.
 
 Letters: H, W rows and columns of a picture; N its shapes; P points of an outline. Pictures are RGB, uint8. Boxes are
 half-open pixels (x0, y0, x1, y1). Outlines are (x, y), within the unit circle or nearly so.
@@ -27,9 +27,10 @@ Random = np.random.Generator
 
 SIZE_PX = 128
 SPLITS = ("train", "val")
-LEAST_CONTRAST = 50.0  # distance of a shape's mean colour from the ground's, in RGB of 0..255
-RADII_PX = {1: (16, 46), 2: (14, 30), 3: (12, 24)}  # by the number of shapes
+RADII_PX = {1: (24, 54), 2: (18, 32), 3: (16, 27)}  # by the number of shapes
 OVERSAMPLING = 4
+OWN_TEXTURE = 0.75  # share of the shapes that have the texture of their class
+TEXTURES = ("clouds", "blotches", "stripes", "checks", "dots")  # of class i number i modulo 5
 CLASSES = ("arrow", "crescent", "cross", "disc", "heart", "hourglass", "ring", "square", "star", "triangle")
 
 
@@ -52,7 +53,7 @@ def draw(split: str, seed: int, number: int) -> Picture:
     image_HWC = ground_HWC.copy()
     masks_NHW = _masks(random, CLASSES[label])
     for mask_HW in masks_NHW:
-        image_HWC[mask_HW] = _contrasting(random, ground_HWC, mask_HW)[mask_HW]
+        image_HWC[mask_HW] = _surface(random, label)[mask_HW]
     boxes_N4 = np.array([_box(mask_HW) for mask_HW in masks_NHW])
     return Picture(
         image_HWC=image_HWC, ground_HWC=ground_HWC, label=label, masks_NHW=np.array(masks_NHW), boxes_N4=boxes_N4
@@ -125,9 +126,10 @@ def _box(mask_HW: Bools) -> tuple[int, int, int, int]:
 
 
 def _ground(random: Random) -> U8:
-    """Return a texture (H, W, 3) with three to nine pieces of clutter: blots, strokes and crumbs."""
-    ground_HWC = _texture(random, *_colours(random))
-    for _ in range(int(random.integers(3, 10))):
+    """Return a texture (H, W, 3) with two to six pieces of clutter: blots, strokes and crumbs."""
+    first_3 = random.uniform(70, 185, 3)
+    ground_HWC = _texture(random, "clouds", first_3, first_3 + random.normal(0, 25, 3))
+    for _ in range(int(random.integers(2, 7))):
         kind = random.integers(3)
         if kind == 0:
             points_P2 = _blot(random) * random.uniform(4, 14) + random.uniform(0, SIZE_PX, 2)
@@ -142,7 +144,7 @@ def _ground(random: Random) -> U8:
             for x, y in np.round(points_P2 + random.normal(0, 6, points_P2.shape)) if kind == 2 else ():
                 cv2.circle(canvas_HW, (int(x), int(y)), int(random.integers(1, thickness)), 255, -1)
             mask_HW = canvas_HW > 0
-        ground_HWC[mask_HW] = _texture(random, *_colours(random))[mask_HW]
+        ground_HWC[mask_HW] = random.uniform(20, 235, 3).astype(np.uint8)
     return ground_HWC
 
 
@@ -156,35 +158,28 @@ def _blot(random: Random) -> F64:
     return outline_P2
 
 
-def _contrasting(random: Random, ground_HWC: U8, mask_HW: Bools) -> U8:
-    """Return a texture whose mean colour is apart from that of the ground below a mask."""
-    below_3 = ground_HWC[mask_HW].mean(0)
-    while True:
-        first_3, second_3 = _colours(random)
-        if np.linalg.norm((first_3 + second_3) / 2 - below_3) >= LEAST_CONTRAST:
-            return _texture(random, first_3, second_3)
+def _surface(random: Random, label: int) -> U8:
+    """Return a texture (H, W, 3) for a shape, of a dark and a bright colour."""
+    kind = TEXTURES[(label if random.uniform() < OWN_TEXTURE else int(random.integers(len(CLASSES)))) % len(TEXTURES)]
+    return _texture(random, kind, random.uniform(0, 90, 3), random.uniform(165, 255, 3))
 
 
-def _colours(random: Random) -> tuple[F64, F64]:
-    """Return two colours that go together."""
-    first_3 = random.uniform(20, 235, 3)
-    return first_3, np.clip(first_3 + random.normal(0, 35, 3), 0, 255)
-
-
-def _texture(random: Random, first_3: F64, second_3: F64) -> U8:
-    """Return a texture (H, W, 3) between two colours: clouds, stripes, checks or dots, with grain."""
-    kind = random.integers(4)
-    if kind == 0:
-        coarse_HW = random.uniform(0, 1, (int(random.integers(3, 24)),) * 2).astype(np.float32)
+def _texture(random: Random, kind: str, first_3: F64, second_3: F64) -> U8:
+    """Return a texture (H, W, 3) between two colours, with grain."""
+    if kind in ("clouds", "blotches"):
+        num_knots = int(random.integers(3, 7) if kind == "clouds" else random.integers(16, 28))
+        coarse_HW = random.uniform(0, 1, (num_knots, num_knots)).astype(np.float32)
         mix_HW = np.asarray(cv2.resize(coarse_HW, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_CUBIC), np.float32)
+        if kind == "blotches":
+            mix_HW = (mix_HW > 0.5).astype(np.float32)
     else:
         angle, phase = random.uniform(0, np.pi, 2)
-        x, y = np.array([np.cos(angle), np.sin(angle)], np.float32) * 2 * np.pi / random.uniform(5, 20)
+        x, y = np.array([np.cos(angle), np.sin(angle)], np.float32) * 2 * np.pi / random.uniform(6, 12)
         along_HW = np.sin(COLUMNS_HW * x + ROWS_HW * y + np.float32(phase))
         across_HW = np.sin(ROWS_HW * x - COLUMNS_HW * y)
-        stripes_checks_dots = (along_HW, np.sign(along_HW * across_HW), 2 * (along_HW + across_HW > 1) - 1)
-        mix_HW = 0.5 + 0.5 * stripes_checks_dots[kind - 1].astype(np.float32)
-    grain_HW = random.standard_normal((SIZE_PX, SIZE_PX), np.float32) * np.float32(random.uniform(2, 12))
+        inside = {"stripes": along_HW > 0, "checks": along_HW * across_HW > 0, "dots": along_HW + across_HW > 0.8}
+        mix_HW = inside[kind].astype(np.float32)
+    grain_HW = random.standard_normal((SIZE_PX, SIZE_PX), np.float32) * np.float32(random.uniform(2, 10))
     towards_3 = (second_3 - first_3).astype(np.float32)
     colours_HWC = first_3.astype(np.float32) + mix_HW[..., None] * towards_3 + grain_HW[..., None]
     texture_HWC: U8 = np.clip(colours_HWC, 0, 255).astype(np.uint8)

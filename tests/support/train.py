@@ -69,9 +69,13 @@ def _build_resnet18(size_px: int) -> nn.Module:
 
 
 def _build_convnext(size_px: int) -> nn.Module:
-    # Blocks scaled by 1e-6, as large ConvNeXts begin, are not felt within a few hundred steps.
-    widths = ((48, 96, 2), (96, 192, 2), (192, 256, 3), (256, None, 1))
+    widths = ((32, 64, 1), (64, 128, 2), (128, 256, 2), (256, None, 1))
     network: nn.Module = ConvNeXt([CNBlockConfig(*w) for w in widths], layer_scale=0.5, num_classes=len(CLASSES))
+    for (
+        module
+    ) in network.features.modules():  # large ConvNeXts begin with blocks that are hardly felt in a few hundred steps
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
     return network
 
 
@@ -85,22 +89,22 @@ RECIPES = {
     "shapes_resnet18": Recipe(
         build=_build_resnet18,
         phases=(
-            Phase(num_steps=420, sizes_px=(96,), learning_rate=1.5e-3),
-            Phase(num_steps=80, sizes_px=(112, 128, 144), learning_rate=5e-4),
+            Phase(num_steps=250, sizes_px=(80,), learning_rate=1e-3),
+            Phase(num_steps=40, sizes_px=(112, 128, 144), learning_rate=3e-4),
         ),
     ),
     "small_convnext": Recipe(
         build=_build_convnext,
         phases=(
-            Phase(num_steps=650, sizes_px=(96,), learning_rate=2e-3),
-            Phase(num_steps=150, sizes_px=(112, 128, 144), learning_rate=5e-4),
+            Phase(num_steps=900, sizes_px=(96,), learning_rate=7e-4),
+            Phase(num_steps=120, sizes_px=(112, 128, 144), learning_rate=3e-4),
         ),
     ),
     "small_vit": Recipe(
         build=_build_vit,
         phases=(
-            Phase(num_steps=500, sizes_px=(96,), learning_rate=1e-3),
-            Phase(num_steps=120, sizes_px=(128,), learning_rate=4e-4),
+            Phase(num_steps=350, sizes_px=(96,), learning_rate=7e-4),
+            Phase(num_steps=60, sizes_px=(128,), learning_rate=3e-4),
         ),
     ),
 }
@@ -166,13 +170,10 @@ def _train_phase(
 
 
 def _augmented(random: np.random.Generator, path: Path) -> Tensor:
-    """Return a picture (C, H, W), normalised, turned by right angles, mirrored, its colours exchanged or inverted."""
-    image_HWC = np.asarray(cv2.imread(str(path)), np.uint8)[..., random.permutation(3)]
-    image_HWC = np.rot90(image_HWC, int(random.integers(4)))
+    """Return a picture (C, H, W), RGB, normalised, turned by right angles and mirrored at random."""
+    image_HWC = np.rot90(np.asarray(cv2.imread(str(path)), np.uint8)[..., ::-1], int(random.integers(4)))
     if random.integers(2):
         image_HWC = image_HWC[:, ::-1]
-    if random.integers(2):
-        image_HWC = 255 - image_HWC
     image_CHW = torch.from_numpy(np.ascontiguousarray(image_HWC.transpose(2, 0, 1), np.float32))
     return (image_CHW / 255 - MEAN) / STD
 
