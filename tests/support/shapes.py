@@ -2,8 +2,9 @@
 
 Leaves `OUT/val/CLASS/NUMBER.png`, `OUT/val_boxes.csv` (a truth of the format `table`) and `OUT/classes.txt`. A picture
 has one to three shapes of one class, apart from each other and whole, on a textured ground with clutter of no class.
-Outlines tell the class; of its texture two classes share each, and a quarter of the shapes has any. Colours tell nothing.
-Picture number i of a split and a seed is always the same, whatever their number.
+Outlines tell the class. So does texture, half: two classes share each, and a quarter of the shapes has any. Shapes are
+of a dark and a bright colour, the ground between. Picture number i of a split and a seed is always the same, whatever
+their number.
 
 Letters: H, W rows and columns of a picture; N its shapes; P points of an outline. Pictures are RGB, uint8. Boxes are
 half-open pixels (x0, y0, x1, y1). Outlines are (x, y), within the unit circle or nearly so.

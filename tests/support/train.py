@@ -71,10 +71,8 @@ def _build_resnet18(size_px: int) -> nn.Module:
 def _build_convnext(size_px: int) -> nn.Module:
     widths = ((32, 64, 1), (64, 128, 2), (128, 256, 2), (256, None, 1))
     network: nn.Module = ConvNeXt([CNBlockConfig(*w) for w in widths], layer_scale=0.5, num_classes=len(CLASSES))
-    for (
-        module
-    ) in network.features.modules():  # large ConvNeXts begin with blocks that are hardly felt in a few hundred steps
-        if isinstance(module, nn.Conv2d | nn.Linear):
+    for name, module in network.named_modules():  # theirs would not be felt within a few hundred steps
+        if name.startswith("features.") and isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
     return network
 
