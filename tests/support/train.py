@@ -79,7 +79,8 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         hidden_BCHW = functional.gelu(self.expand(self.norm(self.depthwise(features_BCHW))))
-        return features_BCHW + self.project(hidden_BCHW)
+        added_BCHW: Tensor = features_BCHW + self.project(hidden_BCHW)
+        return added_BCHW
 
 
 class SmallConvNeXt(nn.Module):
