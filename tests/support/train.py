@@ -146,8 +146,8 @@ RECIPES = {
     "small_vit": Recipe(
         build=_build_vit,
         phases=(
-            Phase(num_steps=250, sizes_px=(96,), learning_rate=1e-3),
-            Phase(num_steps=40, sizes_px=(128,), learning_rate=3e-4),
+            Phase(num_steps=260, sizes_px=(80,), learning_rate=1e-3),
+            Phase(num_steps=30, sizes_px=(128,), learning_rate=3e-4),
         ),
     ),
 }
