@@ -10,7 +10,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def _build_resnet18(size_px: int) -> nn.Module:
 
 
 class ConvNeXtBlock(nn.Module):
-    """ConvNeXt's block, but with batch norm: with layer norm it learned nothing from its first 8,000 pictures."""
+    """ConvNeXt's block, but with batch norm: torchvision's, with layer norm, was right in 14 % after 9,600 pictures."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -114,7 +114,10 @@ def _build_convnext(size_px: int) -> nn.Module:
 
 
 def _build_vit(size_px: int) -> nn.Module:
-    """torchvision's, its patches embedded with their neighbours and a batch norm, on one grid: that learns sooner."""
+    """torchvision's, its patches embedded with their neighbours and a batch norm, on the one grid.
+
+    In the recipe's 8,320 pictures it learned next to nothing (13 % right in training, chance is 10): give --times.
+    """
     width = 128
     sizes = {"num_layers": 8, "num_heads": 4, "hidden_dim": width, "mlp_dim": 256}
     network: nn.Module = VisionTransformer(image_size=size_px, patch_size=PATCH_PX, num_classes=len(CLASSES), **sizes)
@@ -233,9 +236,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--network", choices=RECIPES, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--times", type=int, default=1, help="train so many times longer than the recipe says")
     asked: Any = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    network = train(RECIPES[asked.network], asked.set / "train", asked.seed)
+    recipe = RECIPES[asked.network]
+    phases = tuple(replace(phase, num_steps=phase.num_steps * asked.times) for phase in recipe.phases)
+    network = train(replace(recipe, phases=phases), asked.set / "train", asked.seed)
     asked.out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     save_file(state, asked.out / f"{asked.network}.safetensors")
