@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import shapes
 from tests.support.shapes import CLASSES, draw, fill, outlines_of
-from tests.support.truths import Planner, ours
+from tests.support.truths import Planned, Planner, ours
 
 NUM_PICTURES = 40
 HALF_CHORD = math.sqrt(1 - 0.61**2)  # where the circles of the crescent meet, at x = 0.61
@@ -82,7 +82,7 @@ def test_the_truth_is_read_as_it_was_drawn(planner: Planner, tmp_path: Path) -> 
     pictures = [draw("val", 0, number) for number in range(20)]
     ids = [f"{CLASSES[picture.label]}/{number:06d}.png" for number, picture in enumerate(pictures)]
     assert sorted(ids) == sorted(str(path.relative_to(tmp_path / "val")) for path in tmp_path.rglob("*.png"))
-    planned = {image_id: (128, 128, picture.label) for image_id, picture in zip(ids, pictures, strict=True)}
+    planned: Planned = {image_id: (128, 128, picture.label) for image_id, picture in zip(ids, pictures, strict=True)}
     names = tuple((tmp_path / "classes.txt").read_text().split())
     report, rows = planner.truth(planned, tmp_path / "val_boxes.csv", names=names)
     assert report.problems == {}
@@ -90,5 +90,5 @@ def test_the_truth_is_read_as_it_was_drawn(planner: Planner, tmp_path: Path) -> 
     for row in rows:
         assert ours(row) == [tuple(box) for box in drawn[row["image_id"]].boxes_N4.tolist()]
         assert {box["class_id"] for box in row["boxes"]} == {drawn[row["image_id"]].label}
-        shown_HWC = cv2.imread(str(tmp_path / "val" / row["image_id"]))
+        shown_HWC = np.asarray(cv2.imread(str(tmp_path / "val" / row["image_id"])))
         np.testing.assert_array_equal(shown_HWC[..., ::-1], drawn[row["image_id"]].image_HWC)
