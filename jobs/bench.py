@@ -28,7 +28,9 @@ from jobs.command import Outcome
 from jobs.demo_model import MEAN, STD
 from jobs.flags import parse
 
-Section = Literal["stages", "limit", "executors", "peers", "start", "dispatch", "plan", "memory", "rebox", "audit"]
+Section = Literal[
+    "stages", "limit", "refine", "executors", "peers", "start", "dispatch", "plan", "memory", "rebox", "audit"
+]
 Figure = dict[str, Any]
 
 SPEED: tuple[Section, ...] = ("stages", "limit")
@@ -47,8 +49,8 @@ class BenchConfig:
     """
 
     sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
-    """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `executors`: Ray
-    against inline; `peers`: what one would run instead; `start`: seconds from the command to the first replica's
+    """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `refine`: whole runs
+    with and without refined maps; `executors`: Ray against inline; `peers`: what one would run instead; `start`: seconds from the command to the first replica's
     work; `dispatch`: shards a second; `plan`: a large manifest; `memory`: resident sizes over a long run; `rebox` and
     `audit`: maps a second, in one process."""
     images: str
@@ -123,6 +125,21 @@ def limit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
             "bytes_per_image": _spread([measured.bytes_per_image for *_, measured in rounds]),
             "driver_mib": _spread([measured.max_rss_mib for *_, measured in rounds]),
         }
+
+
+def refine(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Compare whole runs with refined maps and without, on all cores; start-up does not count."""
+    num_cores = len(os.sched_getaffinity(0))
+    for model in config.models:
+        flags = _label_flags(config, scratch, model)
+        found: dict[str, list[float]] = {"none": [], "affinity": []}
+        for number in range(config.rounds):
+            for name, rates in found.items():
+                measured = run_label([*flags, "--refine", name], scratch / f"{name}-{model}-{number}", num_cores)
+                rates.append(measured.steady)
+        costs = [plain / refined for plain, refined in zip(found["none"], found["affinity"], strict=True)]
+        both = {name: _spread(rates) for name, rates in found.items()}
+        yield {"section": "refine, images/s", "model": model, **both, "cost": _spread(costs)}
 
 
 def executors(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
@@ -255,6 +272,7 @@ def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "stages": stages,
     "limit": limit,
+    "refine": refine,
     "executors": executors,
     "peers": peers,
     "start": start,
