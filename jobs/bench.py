@@ -50,9 +50,9 @@ class BenchConfig:
 
     sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
     """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `refine`: whole runs
-    with and without refined maps; `executors`: Ray against inline; `peers`: what one would run instead; `start`: seconds from the command to the first replica's
-    work; `dispatch`: shards a second; `plan`: a large manifest; `memory`: resident sizes over a long run; `rebox` and
-    `audit`: maps a second, in one process."""
+    with and without refined maps; `executors`: Ray against inline; `peers`: what one would run instead; `start`:
+    seconds from the command to the first replica's work; `dispatch`: shards a second; `plan`: a large manifest;
+    `memory`: resident sizes over a long run; `rebox` and `audit`: maps a second, in one process."""
     images: str
     """Folder of pictures; they are used again and again."""
     models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
