@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 
 import pytest
 
-from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig
+from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig, RefineConfig
 from cluster.label.config import LabelConfig
 from jobs.flags import parse
 from tests.support.command import ROOT
@@ -73,7 +73,7 @@ def test_the_table_of_flags_has_each_flag_of_label_with_its_default() -> None:
     rows = re.findall(r"^\| `--([\w-]+)` \| (\S+) \|", DOCS["label.md"].split("## All flags")[1], re.MULTILINE)
     model = ModelConfig(model="resnet50")
     config = LabelConfig(images="photos", out="run", model=model)
-    nested = {"explain": ExplainConfig(), "maps": MapConfig(), "boxes": BoxConfig()}
+    nested = {"explain": ExplainConfig(), "refine": RefineConfig(), "maps": MapConfig(), "boxes": BoxConfig()}
     defaults = {
         field.name.replace("_", "-"): as_shown(getattr(record, field.name))
         for record in (config, model, *nested.values())
