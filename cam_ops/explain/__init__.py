@@ -5,6 +5,7 @@
 * `attention`: LeGrad
 * `explainer`: any method at any cut
 * `refine`: maps refined from the network's own features
+* `joint`: network and refined maps as two graphs without autograd
 * `forward`: pixels to features, compiled ahead of time
 * `mapper`: scales and mirrored pictures, averaged
 * `scores`: scores, and which classes to explain
