@@ -5,8 +5,8 @@
 * `attention`: LeGrad
 * `explainer`: any method at any cut
 * `refine`: maps refined from the network's own features
-* `joint`: network and refined maps as two graphs without autograd
-* `forward`: pixels to features, compiled ahead of time
+* `joint`: a network and its refined maps as two graphs
+* `forward`: pixels to features and refined maps, compiled ahead of time
 * `mapper`: scales and mirrored pictures, averaged
 * `scores`: scores, and which classes to explain
 """

@@ -48,8 +48,11 @@ class Request:
     refinement: Refinement | None = None  # None: the maps are the network's own
 
     def fields(self) -> dict[str, Any]:
-        """Return the request as documents have it."""
-        return {**asdict(self), "boxes": self.box_recipe()}
+        """Return the request as documents have it; what came later is left out where it is not used."""
+        fields = {**asdict(self), "boxes": self.box_recipe()}
+        if self.refinement is None:
+            del fields["refinement"]
+        return fields
 
     def box_recipe(self) -> dict[str, Any]:
         """Return the box settings as documents have them; --min-area only where it is not the default."""
@@ -59,11 +62,10 @@ class Request:
         return recipe
 
     def fingerprint(self) -> str:
-        """Return the sha256 of the request as canonical JSON; what came later is left out where it is not used."""
+        """Return the sha256 of the request as canonical JSON; one without a calibration is as before there were any."""
         fields = self.fields()
-        for name in ("calibration", "refinement"):
-            if fields[name] is None:
-                del fields[name]
+        if self.calibration is None:
+            del fields["calibration"]
         return canonical_digest(fields)
 
     def thresholds(self, class_P: I32) -> F64:
