@@ -85,11 +85,19 @@ def _has_blocks(network: torch.nn.Module, side: int) -> bool:
 
 
 def _stages(network: torch.nn.Module, side: int) -> str:
+    _wake(network)
     try:
         stages = find_stages(network, side)
     except UsageError as error:
         return f"none: {error}"
     return f"{stages.coarse_side} at `{stages.coarse.name}`, {stages.fine_side} at `{stages.fine.name}`"
+
+
+def _wake(network: torch.nn.Module) -> None:
+    """Set scales of batch norms that begin at 0 to 1: without training no gradient passes these branches."""
+    for norm in network.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d) and norm.weight is not None and not norm.weight.any():
+            norm.weight.fill_(1)
 
 
 def _methods(methods: list[Method]) -> str:
@@ -113,7 +121,8 @@ alike.
   network is cut at the named layer and differentiated from there on.
 * residual: largest |mean(map) + bias - logit| / max |logit| of class activation maps, float32.
 * refused: needs `--layer`; any gradient method then works there.
-* refined from: side and name of the coarse and the fine features that maps are refined from, or why there are none.
+* refined from: side and name of the coarse and the fine features that maps are refined from, or why there are none;
+  with the scales of batch norms at 1 where they begin at 0, as training moves them.
 
 | network | input | kind | grid | residual | methods | refined from |
 |---|---|---|---|---|---|---|"""

@@ -1,13 +1,13 @@
 """The documents: the real parser takes their commands, their links lead somewhere, their lists are complete."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
 
-from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig
+from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig, RefineConfig
 from cluster.label.config import LabelConfig
 from jobs.flags import parse
 from tests.support.command import ROOT
@@ -73,12 +73,12 @@ def test_the_table_of_flags_has_each_flag_of_label_with_its_default() -> None:
     rows = re.findall(r"^\| `--([\w-]+)` \| (\S+) \|", DOCS["label.md"].split("## All flags")[1], re.MULTILINE)
     model = ModelConfig(model="resnet50")
     config = LabelConfig(images="photos", out="run", model=model)
-    nested = {"explain": ExplainConfig(), "maps": MapConfig(), "boxes": BoxConfig()}
+    nested = ExplainConfig(), RefineConfig(), MapConfig(), BoxConfig()
     defaults = {
         field.name.replace("_", "-"): as_shown(getattr(record, field.name))
-        for record in (config, model, *nested.values())
+        for record in (config, model, *nested)
         for field in fields(record)
-        if field.name not in nested
+        if not is_dataclass(getattr(record, field.name))
     }
     required = dict.fromkeys(("images", "out", "model"), "required")
     assert sorted(rows) == sorted({**defaults, **required, "config": "-"}.items())

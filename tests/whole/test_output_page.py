@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from cam_ops.boxes.extract import boxes_from_heatmaps
 from cam_ops.errors import BadImage
-from cam_ops.settings import BoxConfig, MapConfig
+from cam_ops.settings import BoxConfig, MapConfig, Refinement
 from cam_ops.tables import COLUMNS, METADATA_KEY, STATUSES
 from cluster.label.quarantine import read_quarantine
 from cluster.runs.directory import open_run_dir
@@ -113,11 +114,12 @@ def test_the_fields_of_each_document_are_those_of_the_page(page: str, run: Path)
     document = json.loads((run / "run.json").read_text())
     whole, _, of_request = section(page, "run.json").partition("Of the request:")
     assert fields_of(whole) == set(document)
-    assert fields_of(of_request) == set(document["request"])
+    assert fields_of(of_request) - {"refinement"} == set(document["request"])
     assert fields_of(section(page, "summary.json")) == set(json.loads((run / "summary.json").read_text()))
     for group in ("plan", "preprocessing", "explain", "maps", "boxes"):
         names = (document[group] if group == "plan" else document["request"][group]).keys()
         assert all(f"`{name}`" in section(page, "run.json") for name in names), group
+    assert all(f"`{field.name}`" in section(page, "run.json") for field in fields(Refinement))
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def metadata_of(path: Path) -> dict[str, Any]:
 def test_the_fields_that_each_file_carries_are_those_of_the_page(page: str, run: Path) -> None:
     told = fields_of(section(page, "The document in each file"))
     for table in ("heatmaps", "boxes", "images"):
-        assert set(metadata_of(run / table / "shard-0000000.parquet")) == told - {"calibration"}
+        assert set(metadata_of(run / table / "shard-0000000.parquet")) == told - {"calibration", "refinement"}
     assert set(metadata_of(run / "plan" / "part-00000.parquet")) == {"schema_version", "table"}
 
 

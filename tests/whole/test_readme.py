@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig
+from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig, RefineConfig
 from cluster.audit.config import AuditConfig
 from cluster.calibrate.config import CalibrateConfig
 from cluster.label.config import LabelConfig
@@ -63,8 +63,9 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(LabelConfig, ["--help"], "label")
     shown = capsys.readouterr().out
-    nested = {"model": ModelConfig, "explain": ExplainConfig, "maps": MapConfig, "boxes": BoxConfig}
-    names = {field.name for config in (LabelConfig, *nested.values()) for field in fields(config)} - set(nested)
+    nested = ModelConfig, ExplainConfig, RefineConfig, MapConfig, BoxConfig
+    names = {field.name for config in nested for field in fields(config)}
+    names |= {field.name for field in fields(LabelConfig)} - {"explain", "maps", "boxes"}
     assert all(f"--{name.replace('_', '-')}" in shown for name in names)
     assert "Fraction of the map's own peak" in " ".join(shown.replace("│", " ").split())
 
