@@ -67,6 +67,14 @@ class _View:
         x0_B, y0_B, x1_B, y1_B = inside_B4.unbind(1)
         return torch.stack([1 - x1_B, y0_B, 1 - x0_B, y1_B], 1) if self.flipped else inside_B4
 
+    def unrefined(self) -> "_View":
+        """Return the view without what its maps are refined from."""
+        forward = self.forward
+        explainer = replace(forward.explainer, stages=None)
+        return replace(
+            self, forward=Forward(explainer, forward.mean_311[:, 0, 0], forward.std_311[:, 0, 0], forward.dtype)
+        )
+
     @property
     def engine(self) -> Forward | Compiled:
         """What runs the network."""
@@ -178,9 +186,10 @@ class Mapper:
         try:
             return replace(explainer, stages=find_stages(self.network, side, layers))
         except UsageError as error:
-            if self.views or self.refine.refine == "affinity" or self.refine.refine_layers:
-                raise UsageError(f"--refine affinity: {error}; use --refine none") from None
+            if self.refine.refine == "affinity" or self.refine.refine_layers:
+                raise UsageError(f"--refine affinity: {error}; or use --refine none") from None
             self.why_not = f"auto, as {error}"
+            self.views = [view.unrefined() for view in self.views]
             return explainer
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:

@@ -17,6 +17,7 @@ QUANTA = 2**20  # steps of a normalised map in class sums
 DENSITY_SIDE = 16
 WHOLE_IMAGE = 0.95  # share of the picture from which on a box says no more than the picture
 MIN_IMAGES = 20  # of a class that may be suspected
+RING = 1 / 7  # of the side: one cell of most networks' own grid
 MOST = 0.5  # share of its mean map's mass that is most of it
 UNUSUAL = 1.5  # times the median of the other classes
 
@@ -27,7 +28,7 @@ class MapSignals:
 
     entropy_P: F64  # Shannon entropy of the mass over the cells, over log n: 0 is one cell, 1 is uniform
     concentration_P: F64  # Gini index of the cells (Hurley & Rickard 2009): 0 is uniform, 1 - 1 / n is one cell
-    border_mass_P: F64  # share of the mass in the outermost ring of cells; NaN where a grid is all ring
+    border_mass_P: F64  # share of the mass in the ring along the border; NaN where a grid is all ring
 
 
 def map_signals(raw_Phw: F32) -> MapSignals:
@@ -61,10 +62,16 @@ def _gini(share_Pn: F64) -> F64:
 
 
 def _border(share_Phw: F64) -> F64:
-    """Return the share outside of the inner cells; works on single maps and on stacks."""
+    """Return the share outside of the inner cells; works on single maps and on stacks.
+
+    The ring is as many cells thick as come nearest to `RING` of the side, at least one: it is the same part of the
+    picture on fine grids.
+    """
     if min(share_Phw.shape[-2:]) < 3:
         return np.full(share_Phw.shape[:-2], np.nan)
-    border_P: F64 = share_Phw.sum((-2, -1)) - share_Phw[..., 1:-1, 1:-1].sum((-2, -1))
+    rows, columns = (max(1, round(RING * side)) for side in share_Phw.shape[-2:])
+    inner_Phw = share_Phw[..., rows:-rows, columns:-columns]
+    border_P: F64 = share_Phw.sum((-2, -1)) - inner_Phw.sum((-2, -1))
     return border_P
 
 

@@ -162,7 +162,8 @@ class Preparation:
     def _said_refined(self) -> str:
         stages = self.mapper.views[0].explainer.stages
         if stages is None:
-            return f"not refined ({self.mapper.why_not})"
+            kept = "; they are what --keep-cam would keep" if self.config.refine.keep_cam else ""
+            return f"not refined ({self.mapper.why_not}{kept})"
         why = _why(self.config.refine.refine == "affinity" or self.config.refine.refine_layers, "auto")
         return (
             f"refined to {stages.fine_side}x{stages.fine_side} ({why}) from {stages.coarse.name} "

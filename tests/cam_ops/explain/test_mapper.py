@@ -6,7 +6,7 @@ from torch import nn
 
 from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
-from cam_ops.settings import ExplainConfig
+from cam_ops.settings import ExplainConfig, RefineConfig
 from tests.cam_ops.network.test_heads import network_of
 from tests.support.networks import TwoChannels
 
@@ -86,6 +86,24 @@ def test_each_scale_has_the_same_say_whatever_the_method_s_unit() -> None:
     )
     torch.testing.assert_close(gradcam * 4, cam, rtol=1e-4, atol=1e-5)  # 4 cells at the first scale
     torch.testing.assert_close(layercam * 4, nwc, rtol=1e-4, atol=1e-5)
+
+
+def test_where_one_side_has_no_features_to_refine_from_auto_refines_none() -> None:
+    torch.manual_seed(0)
+    halves = [nn.Conv2d(channels, 2, 3, stride=2, padding=1) for channels in (3, 2, 2)]
+    network = (
+        nn.Sequential(*halves, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)).eval().requires_grad_(False)
+    )
+    assert Mapper(network, ExplainConfig(), 128, refine=RefineConfig()).grid == (64, 64)
+    views = ExplainConfig(scales=(1.0, 2.0))
+    mapper = Mapper(network, views, 128, refine=RefineConfig())
+    assert (mapper.refinement, mapper.grid) == (None, (32, 32))
+    assert "auto, as grids of 64x64 and 128x128 are too fine" in mapper.why_not
+    images = 255 * torch.rand(2, 3, 256, 256)
+    expected = Mapper(network, views, 128).explain(images, choose).maps_PHW
+    assert torch.equal(mapper.explain(images, choose).maps_PHW, expected)
+    with pytest.raises(UsageError, match=r"--refine affinity: .* too fine for it; .*; or use --refine none"):
+        Mapper(network, views, 128, refine=RefineConfig(refine="affinity"))
 
 
 @pytest.mark.parametrize(

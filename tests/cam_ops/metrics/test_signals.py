@@ -158,3 +158,9 @@ def test_nothing_is_suspected_where_all_classes_look_there_or_where_there_is_one
     corner_hw[0, 0] = 1
     for class_P in (np.repeat([0, 1, 2], 20).astype(np.int32), np.zeros(60, np.int32)):
         assert suspected_shortcuts(class_sums(class_P, np.repeat(corner_hw[None], 60, 0), *NO_BOXES)) == []
+
+
+def test_the_border_is_the_same_part_of_the_picture_on_finer_grids() -> None:
+    coarse_Phw = np.random.default_rng(1).random((5, 7, 7)).astype(np.float32)
+    fine_Phw = coarse_Phw.repeat(4, 1).repeat(4, 2)
+    np.testing.assert_allclose(map_signals(fine_Phw).border_mass_P, map_signals(coarse_Phw).border_mass_P, rtol=1e-6)
