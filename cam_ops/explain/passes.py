@@ -173,17 +173,18 @@ def batches_of_gradients(
         yield pairs, [gradient[ranks, images] if num > 1 else gradient[images] for gradient in computed]
 
 
-def gradients_at_stage(passed: Pass, target: Target, scale: float) -> Tensor:
-    """Return `scale` times dy/da of each pair, a the coarse features that maps are refined from: (P, C, K, K)."""
+def gradients_at_stage(passed: Pass, target: Target, scale: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield indices of pairs, and `scale` times dy/da of each, (pairs, C, K, K): of all pairs they take much memory.
+
+    a are the coarse features that maps are refined from.
+    """
     assert passed.refinable is not None
     leaf = passed.refinable.leaf
-    whole = leaf.new_zeros(len(target.image_P), *leaf.shape[1:])
     scaled = replace(target, coefficient_PJ=scale * target.coefficient_PJ)
     for pairs, (gradient,) in batches_of_gradients(passed.refinable.graph_BK, (leaf,), scaled):
-        whole[pairs] = gradient
-    view_PCKK = spatial_view(whole, len(whole))
-    assert view_PCKK is not None
-    return view_PCKK
+        view_PCKK = spatial_view(gradient, len(gradient))
+        assert view_PCKK is not None
+        yield pairs, view_PCKK
 
 
 def _on_grid(gradient: Tensor, place: Place, passed: Pass) -> Tensor:
