@@ -13,7 +13,7 @@ from cam_ops.network.stages import find_stages
 from cam_ops.settings import ExplainConfig, RefineConfig
 from tests.cam_ops.explain.test_mapper import Strided
 from tests.cam_ops.network.test_heads import network_of
-from tests.support.networks import TwoChannels
+from tests.support.networks import Chain, TwoChannels
 
 
 @pytest.mark.parametrize(
@@ -63,23 +63,6 @@ def test_a_transformer_has_the_blocks_at_three_quarters_and_half_of_its_depth(
     stages = find_stages(transformer(num_layers), 32)
     assert stages.layers == (f"encoder.layers.encoder_layer_{coarse}", f"encoder.layers.encoder_layer_{fine}")
     assert (stages.coarse_side, stages.fine_side) == (4, 4)
-
-
-class Chain(nn.Module):
-    """Four convolutions that halve the grid, an average, a head."""
-
-    def __init__(self, side: int = 3) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.a, self.b, self.c, self.d = (nn.Conv2d(given, 8, side, 2, side // 2) for given in (3, 8, 8, 8))
-        self.fc = nn.Linear(8, 5)
-        self.eval().requires_grad_(False)
-
-    def stage(self, images: torch.Tensor) -> torch.Tensor:
-        return self.c(self.b(self.a(images).relu()).relu()).relu()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.d(self.stage(images)).relu().mean((2, 3)))
 
 
 def test_a_chain_of_convolutions() -> None:
