@@ -15,8 +15,10 @@ from PIL import Image
 from cam_ops.explain.mapper import Mapper
 from cam_ops.pictures.decode import decode_for
 from cam_ops.pictures.fit import fit
-from cam_ops.settings import ExplainConfig, Preprocessing, RefineConfig
+from cam_ops.settings import ExplainConfig, RefineConfig
 from cam_ops.tables import CORNERS
+from cluster.runs.directory import RunDir
+from cluster.runs.record import existing_run
 from tests.support.command import Command, table_rows
 from tests.support.networks import Chain
 from tests.support.refine_reference import reference_map, reference_tensors
@@ -31,16 +33,16 @@ ROUNDING = 2.0**-6  # of a map with 6 bits behind the point, and then some
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of bright discs on noise, wide, tall and square."""
+    """Twenty-two pictures of bright discs on noise, wide, tall and square."""
     generator, folder = np.random.default_rng(0), tmp_path_factory.mktemp("refine") / "photos"
     folder.mkdir()
-    for i in range(10):
-        height, width = [(48, 64), (90, 40), (64, 64), (20, 100)][i % 4]
+    for i in range(22):
+        height, width = [(50, 64), (90, 42), (64, 64), (28, 100)][i % 4]
         image_HWC = generator.integers(0, 90, (height, width, 3), np.uint8)
         y, x = generator.integers(8, height - 8), generator.integers(8, width - 8)
         rows, columns = np.ogrid[:height, :width]
         image_HWC[(rows - y) ** 2 + (columns - x) ** 2 < 64] = (200, 220, 240)
-        Image.fromarray(image_HWC).save(folder / f"{i}.png")
+        Image.fromarray(image_HWC).save(folder / f"{i:02d}.png")
     return folder
 
 
@@ -101,9 +103,9 @@ def tables(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("[bhi]*/*.parquet"))}
 
 
-def fitted(photos: Path, name: str, resize: str = "warp") -> tuple[torch.Tensor, np.ndarray]:
-    """Return a picture as the network gets it, (1, 3, 64, 64), and the rectangle that it covers."""
-    shape = Preprocessing(image_size=64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25), resize=resize)
+def fitted(photos: Path, name: str, run: Path) -> tuple[torch.Tensor, np.ndarray]:
+    """Return a picture as the network of a run gets it, (1, 3, 64, 64), and the rectangle that it covers."""
+    shape = existing_run(RunDir(str(run))).request.preprocessing
     pixels_SS3, rectangle = fit(decode_for((photos / name).read_bytes(), shape), shape)
     return torch.from_numpy(pixels_SS3.copy()).permute(2, 0, 1)[None], rectangle
 
@@ -126,13 +128,13 @@ def test_the_stored_map_is_the_mapper_s_and_the_slow_reference_s(photos: Path, r
     network = Chain()
     mapper = Mapper(network, ExplainConfig(), 64, COLOURS[1:4], COLOURS[5:8], RefineConfig())
     cams = {(row["image_id"], row["class_id"]): np.array(row["heatmap"]) for row in table_rows(plain, "heatmaps")}
-    assert len(cams) == 20
+    assert len(cams) == 44
     for row in table_rows(refined, "heatmaps"):
-        pixels_1CSS, _ = fitted(photos, row["image_id"])
+        pixels_1CSS, _ = fitted(photos, row["image_id"], refined)
         pair = torch.tensor([0]), torch.tensor([row["class_id"]])
         found_N = np.array(row["heatmap"])
         assert_close(found_N[None], mapper.explain(pixels_1CSS, lambda _, pair=pair: pair).maps_PHW.flatten(1).numpy())
-        assert np.array_equal(found_N, found_N.astype(np.float32).view(np.int32) >> 17 << 17 if False else found_N)
+        assert not (found_N.astype(np.float32).view(np.int32) & (2**17 - 1)).any()  # 6 bits of 23
         normalised_1CSS = (pixels_1CSS / 255 - mapper.mean_3[:, None, None]) / mapper.std_3[:, None, None]
         features = reference_tensors(network.double(), normalised_1CSS.double(), "c", "b", row["class_id"])
         network.float()
@@ -233,12 +235,13 @@ def test_a_number_that_is_not_finite_is_found_in_the_kept_map_too(keeping: Path,
 
 
 @pytest.fixture
-def truth(photos: Path, tmp_path: Path) -> Path:
-    """The discs' boxes."""
-    rows = ["image_id,x0,y0,x1,y1"]
+def truth(photos: Path, plain: Path, tmp_path: Path) -> Path:
+    """The discs' boxes, as if the network were right about their classes."""
+    rows = ["image_id,x0,y0,x1,y1,class_id"]
+    top = {row["image_id"]: row["top_classes"][0] for row in table_rows(plain, "images")}
     for path in sorted(photos.glob("*.png")):
         y, x = np.nonzero((np.asarray(Image.open(path)) == (200, 220, 240)).all(2))
-        rows.append(f"{path.name},{x.min()},{y.min()},{x.max() + 1},{y.max() + 1}")
+        rows.append(f"{path.name},{x.min()},{y.min()},{x.max() + 1},{y.max() + 1},{top[path.name]}")
     (tmp_path / "truth.csv").write_text("\n".join(rows) + "\n")
     return tmp_path / "truth.csv"
 
@@ -252,13 +255,13 @@ def test_what_reads_runs_reads_refined_ones(
     assert Command("verify", tmp_path / "reboxed").code == 0
     reboxed = tables(tmp_path / "reboxed")
     assert reboxed == {name: content for name, content in tables(wanted).items() if name in reboxed}
-    assert len(reboxed) == 6
+    assert len(reboxed) == 12
     refused = label(photos, copy_of(keeping, tmp_path / "run"), "--keep-cam", *boxes)
     assert (refused.code, "rebox" in refused.result["error"]) == (4, True)
     for run in (plain, keeping):
         out = copy_of(run, tmp_path / f"{run.name}-audited")
         assert Command("audit", out, "--truth", truth, *INLINE).code == 0
-        assert Command("show", out, "3.png", "--to", out / "shown.png").code == 0
+        assert Command("show", out, "03.png", "--to", out / "shown.png").code == 0
         assert Command("status", out).code == 0
     compared = Command("compare", tmp_path / "plain-audited", tmp_path / "keeping-audited")
     assert compared.code == 0, compared.err
@@ -286,10 +289,11 @@ def test_a_calibration_holds_for_maps_refined_from_the_same_layers_only(
 
 def test_of_a_letterboxed_picture_the_map_is_0_outside_and_the_reference_s_inside(photos: Path, tmp_path: Path) -> None:
     out = labelled(photos, tmp_path / "run", "--resize", "letterbox", "--keep-cam")
-    network, seen = Chain().double(), set()
+    network, seen, num_maps = Chain().double(), set(), 0
+    sizes = {row["image_id"]: (row["width"], row["height"]) for row in table_rows(out, "images")}
     for row in table_rows(out, "heatmaps"):
-        pixels_1CSS, (x0, y0, x1, y1) = fitted(photos, row["image_id"], "letterbox")
-        width, height = Image.open(photos / row["image_id"]).size
+        pixels_1CSS, (x0, y0, x1, y1) = fitted(photos, row["image_id"], out)
+        width, height = sizes[row["image_id"]]
         inside = -x0 / (x1 - x0), -y0 / (y1 - y0), (width - x0) / (x1 - x0), (height - y0) / (y1 - y0)
         centre_Q = (np.arange(16) + 0.5) / 16
         is_in_QQ = np.outer(
@@ -297,18 +301,18 @@ def test_of_a_letterboxed_picture_the_map_is_0_outside_and_the_reference_s_insid
         )
         map_QQ = np.array(row["heatmap"]).reshape(16, 16)
         assert (map_QQ[~is_in_QQ] == 0).all()
-        assert (map_QQ[is_in_QQ] > 0).any()
         seen.add(int(is_in_QQ.sum()))
+        num_maps += map_QQ.any()
         normalised_1CSS = (pixels_1CSS / 255 - torch.tensor(COLOURS[1:4])[:, None, None]) / torch.tensor(COLOURS[5:8])[
             :, None, None
         ]
         features = reference_tensors(network, normalised_1CSS.double(), "c", "b", row["class_id"])
         expected_QQ = reference_map(np.array(row["cam"]).reshape(4, 4), *features, inside) * 64
         np.testing.assert_allclose(map_QQ, expected_QQ, rtol=ROUNDING, atol=1e-4 * np.abs(expected_QQ).max())
+    assert num_maps > 30  # the network says no class of some cells
     assert seen == {16 * 12, 8 * 16, 16 * 16, 4 * 16}
-    sizes = {row["image_id"]: (row["width"], row["height"]) for row in table_rows(out, "images")}
     boxes = table_rows(out, "boxes")
-    assert {box["image_id"] for box in boxes} == sizes.keys()
+    assert len(boxes) == num_maps
     for box in boxes:
         width, height = sizes[box["image_id"]]
         assert 0 <= box["x0"] < box["x1"] <= width
@@ -320,7 +324,7 @@ def test_of_a_cropped_picture_all_cells_count(photos: Path, tmp_path: Path) -> N
     mapper = Mapper(Chain(), ExplainConfig(), 64, COLOURS[1:4], COLOURS[5:8], RefineConfig())
     rows = table_rows(out, "heatmaps")
     for row in rows:
-        pixels_1CSS, _ = fitted(photos, row["image_id"], "center-crop")
+        pixels_1CSS, _ = fitted(photos, row["image_id"], out)
         pair = torch.tensor([0]), torch.tensor([row["class_id"]])
         expected_1N = mapper.explain(pixels_1CSS, lambda _, pair=pair: pair).maps_PHW.flatten(1).numpy()
         assert_close(np.array(row["heatmap"])[None], expected_1N)
@@ -333,7 +337,7 @@ def test_of_a_cropped_picture_all_cells_count(photos: Path, tmp_path: Path) -> N
 
 def test_three_classes_at_once_have_the_maps_of_three_runs_of_one(photos: Path, tmp_path: Path) -> None:
     together = table_rows(labelled(photos, tmp_path / "three", "--classes", "topk:3"), "heatmaps")
-    assert len(together) == 30
+    assert len(together) == 66
     alone: dict[tuple[str, int], list[float]] = {}
     for rank in range(3):
         chosen = together[rank::3]
@@ -347,11 +351,11 @@ def test_three_classes_at_once_have_the_maps_of_three_runs_of_one(photos: Path, 
 
 
 def test_a_batch_in_which_no_picture_has_a_class_has_no_map(photos: Path, refined: Path, tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text("image_id,label\n9.png,1\n")
+    (tmp_path / "labels.csv").write_text("image_id,label\n21.png,1\n")
     for flags in ([], ["--keep-cam"]):
         out = tmp_path / f"run{len(flags)}"
         labelled(photos, out, "--labels", tmp_path / "labels.csv", "--classes", "label", *flags)
-        assert [row["image_id"] for row in table_rows(out, "heatmaps")] == ["9.png"]
+        assert [row["image_id"] for row in table_rows(out, "heatmaps")] == ["21.png"]
         assert Command("verify", out).code == 0
 
 
@@ -359,19 +363,19 @@ def test_bad_pictures_leave_the_maps_of_the_others_in_their_batch_as_they_are(
     photos: Path, keeping: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
-    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:1500])
-    for name in ("4.png", "5.png", "6.png", "7.png"):  # a batch of none
+    (folder / "01.png").write_bytes((folder / "01.png").read_bytes()[:1500])
+    for name in ("04.png", "05.png", "06.png", "07.png"):  # a batch of none
         (folder / name).write_text("a picture of a disc")
     tolerant = ["--max-error-rate", 1, "--keep-cam"]
     out = labelled(folder, tmp_path / "run", *tolerant)
-    (folder / "2.png").unlink()
+    (folder / "02.png").unlink()
     (out / "images" / "shard-0000000.parquet").unlink()
     assert label(folder, out, *tolerant).code == 0
     bad = {row["image_id"]: row["status"] for row in table_rows(out, "images") if row["status"] != "ok"}
     assert bad == {
-        "1.png": "truncated",
-        "2.png": "missing",
-        **dict.fromkeys(("4.png", "5.png", "6.png", "7.png"), "undecodable"),
+        "01.png": "truncated",
+        "02.png": "missing",
+        **dict.fromkeys(("04.png", "05.png", "06.png", "07.png"), "undecodable"),
     }
     for table in ("heatmaps", "boxes"):
         assert table_rows(out, table) == [row for row in table_rows(keeping, table) if row["image_id"] not in bad]
@@ -401,9 +405,9 @@ def test_in_bf16_maps_are_nearly_those_in_fp32(photos: Path, keeping: Path, tmp_
         for row in table_rows(out, "heatmaps")
         if (row["image_id"], row["class_id"]) in expected
     ]
-    assert len(pairs) > 15
+    assert len(pairs) > 30
     for found_N, expected_N in pairs:
-        np.testing.assert_allclose(found_N, expected_N, rtol=0, atol=0.1 * expected_N.max())
+        assert np.linalg.norm(found_N - expected_N) < 0.2 * np.linalg.norm(expected_N)
 
 
 @pytest.mark.parametrize(
