@@ -81,7 +81,7 @@ def find_stages(network: nn.Module, image_size: int, layers: tuple[str, ...] = (
         counted = [call for call in last.values() if not call.is_a_step()]
         sides = sorted({call.returned for call in counted})
         if len(sides) == 1:
-            coarse, fine = _at_depths(counted, is_all)
+            coarse, fine = _at_depths(network, counted)
         elif len(sides) > 2:
             coarse, fine = (_last(counted, side, is_all) for side in sides[1:3])
         else:
@@ -138,19 +138,17 @@ def _last(calls: list[_Call], side: int, is_all: Callable[[Place], bool]) -> _Ca
     return next((call for call in on_grid[:MAX_TRIES] if is_all(call.place)), on_grid[0])
 
 
-def _at_depths(calls: list[_Call], is_all: Callable[[Place], bool]) -> tuple[_Call, _Call]:
-    """Return the blocks at three quarters and half of the depth.
-
-    Blocks are the modules with one parent that are most; but the logits see past the parts of a single block.
-    """
-    siblings: dict[str, list[_Call]] = {}
+def _at_depths(network: nn.Module, calls: list[_Call]) -> tuple[_Call, _Call]:
+    """Return the blocks at three quarters and half of the depth: the most modules of one kind, with parts, in a row."""
+    alike: dict[tuple[str, type], list[_Call]] = {}
     for call in calls:
-        siblings.setdefault(call.place.name.rpartition(".")[0], []).append(call)
-    most = sorted((blocks for blocks in siblings.values() if len(blocks) >= MIN_BLOCKS), key=len, reverse=True)
-    if not most:
+        module = network.get_submodule(call.place.name)
+        if any(True for _ in module.children()):
+            alike.setdefault((call.place.name.rpartition(".")[0], type(module)), []).append(call)
+    blocks = max(alike.values(), key=len, default=[])
+    if len(blocks) < MIN_BLOCKS:
         raise UsageError(f"the network does not reduce its grid, and has less than {MIN_BLOCKS} blocks on it")
-    pairs = [(blocks[-(-3 * len(blocks) // 4) - 1], blocks[len(blocks) // 2 - 1]) for blocks in most[:MAX_TRIES]]
-    return next((pair for pair in pairs if all(is_all(call.place) for call in pair)), pairs[0])
+    return blocks[-(-3 * len(blocks) // 4) - 1], blocks[len(blocks) // 2 - 1]
 
 
 def _named(network: nn.Module, calls: list[_Call], layers: tuple[str, ...]) -> tuple[_Call, _Call]:

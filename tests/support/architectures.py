@@ -67,8 +67,8 @@ def row_of(name: str) -> str:
     residual = completeness_residuals(run(network, images, head), head, torch.tensor([0, 1]), torch.tensor([3, 5]))
     shown = "" if residual is None else "< 1e-5" if residual.max() < 1e-5 else f"{residual.max():.0e}"
     methods: list[Method] = [*methods_for(head), *(method for method in ATTENTION if _has_blocks(network, side))]
-    found = f"{_place(head)} | {shown} | {_methods(methods)} | {_stages(network, side)}"
-    return f"| `{name}` | {side} | {head.kind} | {found} |"
+    refined_from = _stages(network, side)
+    return f"| `{name}` | {side} | {head.kind} | {_place(head)} | {shown} | {_methods(methods)} | {refined_from} |"
 
 
 def _place(head: Head) -> str:
