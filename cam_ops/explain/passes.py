@@ -21,6 +21,7 @@ from cam_ops.network.stages import Stages
 from cam_ops.network.watch import Place, Seen, Watch, run_from, spatial_view
 
 MAX_GRADIENT_VALUES = 2**27  # in one backward pass: 512 MiB
+MAX_STAGE_VALUES = 2**24  # the same where the last stage is behind, which may be many times as wide
 RELU = (functional.relu, functional.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 
 
@@ -151,15 +152,15 @@ def gradients_of(passed: Pass, head: Head, target: Target) -> list[Tensor]:
 
 
 def batches_of_gradients(
-    graph_BK: Tensor, leaves: tuple[Tensor, ...], target: Target
+    graph_BK: Tensor, leaves: tuple[Tensor, ...], target: Target, most: int = MAX_GRADIENT_VALUES
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Yield indices of pairs, and the gradient of their targets with respect to each leaf's rows, (pairs, ...).
 
-    All pairs come from one backward pass, however many an image has, unless that would take too much memory.
+    All pairs come from one backward pass, however many an image has, unless that takes more than `most` values.
     """
     rank_P = rank_within_image(target.image_P)
     num_ranks = int(rank_P.max()) + 1 if len(rank_P) else 0
-    together = max(1, MAX_GRADIENT_VALUES // sum(leaf.numel() for leaf in leaves))
+    together = max(1, most // sum(leaf.numel() for leaf in leaves))
     for first in range(0, num_ranks, together):
         num = min(together, num_ranks - first)
         pairs = ((rank_P >= first) & (rank_P < first + num)).nonzero().flatten()
@@ -181,7 +182,7 @@ def gradients_at_stage(passed: Pass, target: Target, scale: float) -> Iterator[t
     assert passed.refinable is not None
     leaf = passed.refinable.leaf
     scaled = replace(target, coefficient_PJ=scale * target.coefficient_PJ)
-    for pairs, (gradient,) in batches_of_gradients(passed.refinable.graph_BK, (leaf,), scaled):
+    for pairs, (gradient,) in batches_of_gradients(passed.refinable.graph_BK, (leaf,), scaled, MAX_STAGE_VALUES):
         view_PCKK = spatial_view(gradient, len(gradient))
         assert view_PCKK is not None
         yield pairs, view_PCKK

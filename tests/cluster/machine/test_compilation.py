@@ -1,5 +1,6 @@
 """The compiled forward pass: its maps are those of the network itself, and its cache holds what it says."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -259,6 +260,54 @@ def test_a_library_cut_short_is_made_again_by_one_of_two_processes(pictures: Pat
     assert sorted(err.count("compiling the network") for err in said) == [0, 1]
     assert len(set(libraries(cache)) - before) == 1
     assert [table_rows(tmp_path / name, "heatmaps") for name in ("a", "b")] == [expected, expected]
+
+
+def chain(images: Path, out: Path, *flags: object) -> Command:
+    """Label with the small network whose maps are refined, of which there are two libraries."""
+    return Command(*words(images, out, "--model", "tests.support.networks:chain", *SMALL, *flags))
+
+
+def test_a_refined_run_has_two_libraries_and_both_are_made_again_where_one_is_missing_short_or_another_s(
+    pictures: Path, cache: Path, tmp_path: Path
+) -> None:
+    others = set(libraries(cache))
+    flags = ["--classes", "topk:2", "--keep-cam"]
+    first = chain(pictures, tmp_path / "run", *flags, "--compile", "always")
+    assert (first.code, first.err.count("compiling the network")) == (0, 1), first.err
+    assert chain(pictures, tmp_path / "eager", *flags, "--compile", "never").code == 0
+    assert_same_maps(tmp_path / "run", tmp_path / "eager", relative=2.0**-5)  # rounded to 5 bits
+    corners = [[[box[name] for name in CORNERS] for box in table_rows(tmp_path / o, "boxes")] for o in ("run", "eager")]
+    assert corners[0] == corners[1]
+    expected = table_rows(tmp_path / "run", "heatmaps")
+
+    def parts() -> dict[str, Path]:
+        """The libraries by their key, which is the first one's, and with a 1 the second one's."""
+        found = sorted((path for path in cache.glob("*.so") if path.name not in others), key=lambda path: path.name)
+        keys = [path.name.partition("-")[0] for path in found]
+        assert (len(keys), keys[1]) == (2, keys[0] + "1"), found
+        return {"first": found[0], "second": found[1]}
+
+    other = tmp_path / "other.so"
+    shutil.copy(parts()["first"], other)  # no second part of anything
+
+    def short(path: Path) -> None:
+        os.truncate(path, path.stat().st_size // 2)
+
+    def exchange(path: Path) -> None:
+        digest = hashlib.sha256(other.read_bytes()).hexdigest()[:32]
+        path.unlink()
+        shutil.copy(other, path.with_name(f"{path.name.partition('-')[0]}-{digest}.so"))
+
+    kinds = [("first", Path.unlink), ("second", Path.unlink), ("first", short), ("second", short), ("second", exchange)]
+    for number, (part, damage) in enumerate(kinds):
+        damage(parts()[part])
+        again = chain(pictures, tmp_path / str(number), *flags, "--compile", "always")
+        assert (again.code, again.err.count("compiling the network")) == (0, 1), (number, again.err)
+        assert table_rows(tmp_path / str(number), "heatmaps") == expected
+    parts()
+    last = chain(pictures, tmp_path / "last", *flags, "--compile", "always")
+    assert (last.code, last.err.count("compiling the network")) == (0, 0), last.err
+    assert table_rows(tmp_path / "last", "heatmaps") == expected
 
 
 def test_a_cache_that_others_can_write_is_refused(
