@@ -1,6 +1,5 @@
 """The compiled forward pass: its maps are those of the network itself, and its cache holds what it says."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from torch import nn
 
 from cam_ops.tables import CORNERS
 from tests.support.command import LITE0, ROOT, Command, table_rows
+from tests.support.networks import Chain
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # torch's compiler warns of its own parts
 SMALL = ["--mean", 0.5, 0.4, 0.3, "--std", 0.2, 0.3, 0.25, "--image-size", 64, "--batch-size", 4]
@@ -264,52 +264,54 @@ def test_a_library_cut_short_is_made_again_by_one_of_two_processes(pictures: Pat
     assert [table_rows(tmp_path / name, "heatmaps") for name in ("a", "b")] == [expected, expected]
 
 
-def chain(images: Path, out: Path, *flags: object) -> Command:
-    """Label with the small network whose maps are refined, of which there are two libraries."""
-    return Command(*words(images, out, "--model", "tests.support.networks:chain", *SMALL, *flags))
+def other_chain() -> nn.Module:
+    """Factory of the small network whose maps are refined, with other weights behind what they are refined from."""
+    network = Chain()
+    network.d.weight.data = network.d.weight.data.flip(0)
+    return network
 
 
-def test_a_refined_run_has_two_libraries_and_both_are_made_again_where_one_is_missing_short_or_another_s(
+def test_a_refined_run_has_two_libraries_and_both_are_made_again_where_one_is_missing_short_or_of_other_weights(
     pictures: Path, cache: Path, tmp_path: Path
 ) -> None:
-    others = set(libraries(cache))
-    flags = ["--classes", "topk:2", "--keep-cam"]
-    first = chain(pictures, tmp_path / "run", *flags, "--compile", "always")
-    assert (first.code, first.err.count("compiling the network")) == (0, 1), first.err
-    assert chain(pictures, tmp_path / "eager", *flags, "--compile", "never").code == 0
+    def label(out: str, compiling: str, model: str = "tests.support.networks:chain") -> int:
+        """Return how often the network was compiled."""
+        flags = ["--model", model, *SMALL, "--classes", "topk:2", "--keep-cam", "--compile", compiling]
+        done = Command(*words(pictures, tmp_path / out, *flags))
+        assert (done.code, done.result["ok"]) == (0, 12), done.err
+        return done.err.count("compiling the network")
+
+    def parts(before: set[str]) -> tuple[Path, Path]:
+        """Return the two libraries made since; the second one's key is the first one's, and a 1."""
+        first, second = sorted(path for path in cache.glob("*.so") if path.name not in before)
+        assert second.name.partition("-")[0] == first.name.partition("-")[0] + "1"
+        return first, second
+
+    before = set(libraries(cache))
+    assert label("other", "always", "tests.cluster.machine.test_compilation:other_chain") == 1
+    of_other = parts(before)[1]
+    before = set(libraries(cache))
+    assert label("run", "always") == 1
+    assert label("eager", "never") == 0
     assert_same_maps(tmp_path / "run", tmp_path / "eager", ROUNDED)
     corners = [[[box[name] for name in CORNERS] for box in table_rows(tmp_path / o, "boxes")] for o in ("run", "eager")]
     assert corners[0] == corners[1]
     expected = table_rows(tmp_path / "run", "heatmaps")
 
-    def parts() -> dict[str, Path]:
-        """The libraries by their key, which is the first one's, and with a 1 the second one's."""
-        found = sorted((path for path in cache.glob("*.so") if path.name not in others), key=lambda path: path.name)
-        keys = [path.name.partition("-")[0] for path in found]
-        assert (len(keys), keys[1]) == (2, keys[0] + "1"), found
-        return {"first": found[0], "second": found[1]}
-
-    other = tmp_path / "other.so"
-    shutil.copy(parts()["first"], other)  # no second part of anything
-
-    def short(path: Path) -> None:
-        os.truncate(path, path.stat().st_size // 2)
-
-    def exchange(path: Path) -> None:
-        digest = hashlib.sha256(other.read_bytes()).hexdigest()[:32]
-        path.unlink()
-        shutil.copy(other, path.with_name(f"{path.name.partition('-')[0]}-{digest}.so"))
-
-    kinds = [("first", Path.unlink), ("second", Path.unlink), ("first", short), ("second", short), ("second", exchange)]
-    for number, (part, damage) in enumerate(kinds):
-        damage(parts()[part])
-        again = chain(pictures, tmp_path / str(number), *flags, "--compile", "always")
-        assert (again.code, again.err.count("compiling the network")) == (0, 1), (number, again.err)
-        assert table_rows(tmp_path / str(number), "heatmaps") == expected
-    parts()
-    last = chain(pictures, tmp_path / "last", *flags, "--compile", "always")
-    assert (last.code, last.err.count("compiling the network")) == (0, 0), last.err
-    assert table_rows(tmp_path / "last", "heatmaps") == expected
+    parts(before)[1].unlink()
+    assert label("missing", "always") == 1
+    first, _ = parts(before)
+    os.truncate(first, first.stat().st_size // 2)
+    assert label("short", "always") == 1
+    _, second = parts(before)
+    second.unlink()
+    shutil.copy(of_other, cache / f"{second.name.partition('-')[0]}-{of_other.name.partition('-')[2]}")
+    assert label("impostor", "always") == 1
+    parts(before)
+    assert label("last", "always") == 0
+    for out in ("missing", "short", "impostor", "last"):
+        assert table_rows(tmp_path / out, "heatmaps") == expected
+    assert {path.suffix for path in cache.iterdir()} == {".so", ".lock"}  # nothing else is kept
 
 
 def test_a_cache_that_others_can_write_is_refused(
