@@ -85,8 +85,10 @@ class Explainer:
         """Return the maps refined, float32 (P, Q, Q); `inside_B4` is where the picture lies, in units of the input."""
         assert passed.refinable is not None
         coarse_BCKK = passed.refinable.coarse_BCKK
-        gradient_PCKK = gradients_at_stage(passed, one_class(image_P, class_P), cell_scale(coarse_BCKK))
-        evidence_PKK = evidence(coarse_BCKK[image_P], gradient_PCKK)
+        evidence_PKK = maps_PHW.new_empty(len(image_P), *coarse_BCKK.shape[2:])
+        target = one_class(image_P, class_P)
+        for pairs, gradient_PCKK in gradients_at_stage(passed, target, cell_scale(coarse_BCKK)):
+            evidence_PKK[pairs] = evidence(coarse_BCKK[image_P[pairs]], gradient_PCKK)
         resemblance = affinity(coarse_BCKK, passed.refinable.fine_BDQQ, inside_B4)
         spread, is_orphan_PI = of_pairs(resemblance.weight_BIJ, image_P), resemblance.is_orphan_BI[image_P]
         return refine(maps_PHW, evidence_PKK, spread, is_orphan_PI, self.refined_grid[0], inside_B4[image_P])

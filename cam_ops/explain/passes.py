@@ -21,6 +21,7 @@ from cam_ops.network.stages import Stages
 from cam_ops.network.watch import Place, Seen, Watch, run_from, spatial_view
 
 MAX_GRADIENT_VALUES = 2**27  # in one backward pass: 512 MiB
+MAX_STAGE_VALUES = 2**24  # the same where the last stage is behind, which may be many times as wide
 RELU = (functional.relu, functional.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 
 
@@ -151,15 +152,15 @@ def gradients_of(passed: Pass, head: Head, target: Target) -> list[Tensor]:
 
 
 def batches_of_gradients(
-    graph_BK: Tensor, leaves: tuple[Tensor, ...], target: Target
+    graph_BK: Tensor, leaves: tuple[Tensor, ...], target: Target, most: int = MAX_GRADIENT_VALUES
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Yield indices of pairs, and the gradient of their targets with respect to each leaf's rows, (pairs, ...).
 
-    All pairs come from one backward pass, however many an image has, unless that would take too much memory.
+    All pairs come from one backward pass, however many an image has, unless that takes more than `most` values.
     """
     rank_P = rank_within_image(target.image_P)
     num_ranks = int(rank_P.max()) + 1 if len(rank_P) else 0
-    together = max(1, MAX_GRADIENT_VALUES // sum(leaf.numel() for leaf in leaves))
+    together = max(1, most // sum(leaf.numel() for leaf in leaves))
     for first in range(0, num_ranks, together):
         num = min(together, num_ranks - first)
         pairs = ((rank_P >= first) & (rank_P < first + num)).nonzero().flatten()
@@ -173,17 +174,18 @@ def batches_of_gradients(
         yield pairs, [gradient[ranks, images] if num > 1 else gradient[images] for gradient in computed]
 
 
-def gradients_at_stage(passed: Pass, target: Target, scale: float) -> Tensor:
-    """Return `scale` times dy/da of each pair, a the coarse features that maps are refined from: (P, C, K, K)."""
+def gradients_at_stage(passed: Pass, target: Target, scale: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield indices of pairs, and `scale` times dy/da of each, (pairs, C, K, K): of all pairs they take much memory.
+
+    a are the coarse features that maps are refined from.
+    """
     assert passed.refinable is not None
     leaf = passed.refinable.leaf
-    whole = leaf.new_zeros(len(target.image_P), *leaf.shape[1:])
     scaled = replace(target, coefficient_PJ=scale * target.coefficient_PJ)
-    for pairs, (gradient,) in batches_of_gradients(passed.refinable.graph_BK, (leaf,), scaled):
-        whole[pairs] = gradient
-    view_PCKK = spatial_view(whole, len(whole))
-    assert view_PCKK is not None
-    return view_PCKK
+    for pairs, (gradient,) in batches_of_gradients(passed.refinable.graph_BK, (leaf,), scaled, MAX_STAGE_VALUES):
+        view_PCKK = spatial_view(gradient, len(gradient))
+        assert view_PCKK is not None
+        yield pairs, view_PCKK
 
 
 def _on_grid(gradient: Tensor, place: Place, passed: Pass) -> Tensor:

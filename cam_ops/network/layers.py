@@ -3,6 +3,7 @@
 Letters: B batch, C channels, H, W grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,7 +50,9 @@ def spatial_calls(network: nn.Module, images_BCHW: Tensor, names: list[str]) -> 
         logits_BK = network(leaf_BCHW)
     direction_BK = torch.randn(logits_BK.shape, generator=torch.Generator().manual_seed(2)).to(logits_BK)
     outputs = [output for _, output in kept.values()]
-    gradients = torch.autograd.grad(logits_BK, outputs, direction_BK, allow_unused=True) if outputs else ()
+    gradients: Sequence[Tensor | None] = [None] * len(outputs)
+    if outputs and logits_BK.requires_grad:  # the network may run its end without gradients
+        gradients = torch.autograd.grad(logits_BK, outputs, direction_BK, allow_unused=True)
     found: dict[str, Spatial] = {}
     for (name, (seen, output)), gradient in zip(kept.items(), gradients, strict=True):
         view_BCHW = spatial_view(output, len(images_BCHW))

@@ -2,7 +2,8 @@
 
 `coarse` is the last result on the grid before the last reduction (ResNet: layer3, 14x14), `fine` that before the one
 before (layer2, 28x28); the ratio of the grids need not be 2. Results inside of a module that reduces the grid do not
-count: they are parts of a block; nor does padding. A network with one grid (a vision transformer) has the results of
+count: they are parts of a block; nor does padding, nor any but the last result of a module that runs often, as its
+name would not say which. A network with one grid (a vision transformer) has the results of
 its blocks at three quarters and at half of its depth instead. That the logits see nothing of the picture but `coarse`
 is proven by the swap test, as for a head; so is `fine`.
 
@@ -76,7 +77,8 @@ def find_stages(network: nn.Module, image_size: int, layers: tuple[str, ...] = (
     if layers:
         coarse, fine = _named(network, calls, layers)
     else:
-        counted = [call for call in calls if not call.is_a_step()]
+        last = {call.place.name: call for call in calls}
+        counted = [call for call in last.values() if not call.is_a_step()]
         sides = sorted({call.returned for call in counted})
         if len(sides) == 1:
             coarse, fine = _at_depths(network, counted)
@@ -87,7 +89,8 @@ def find_stages(network: nn.Module, image_size: int, layers: tuple[str, ...] = (
     for call in (coarse,) if layers else (coarse, fine):
         if not is_all(call.place):
             raise UsageError(f"the logits see more of the picture than what {call.place.name} returns")
-    if not spatial_calls(network, images_BCHW, [coarse.place.name])[coarse.place.name].reached:
+    with_gradient = spatial_calls(network, images_BCHW, [coarse.place.name]).get(coarse.place.name)
+    if with_gradient is None or not with_gradient.reached:
         raise UsageError(f"the gradient of the logits does not reach {coarse.place.name}")
     if coarse.returned**2 * fine.returned**2 > MAX_PAIRS:
         raise UsageError(

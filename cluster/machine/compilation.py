@@ -179,22 +179,22 @@ def _loaded(paths: list[Path], request: Request, exact: Forward, noise_BCSS: Ten
 
 
 def _compile(folder: Path, names: list[str], request: Request, exact: Forward, noise_BCSS: Tensor) -> list[Path]:
-    """Compile to names of its own, then rename: a file is whole or not there."""
+    """Compile in a folder of its own, then rename: a file is whole or not there, and what else is made is not kept."""
     duration = "about half a minute" if len(names) == 1 else "a minute or two"
     say(f"compiling the network for {len(noise_BCSS)} pictures of {noise_BCSS.shape[2]} pixels, {duration}")
     start_s = time.monotonic()
-    scratch = [folder / f"{name}.{os.getpid()}.so" for name in names]
     try:
         with TemporaryDirectory(dir=folder) as own, fresh_cache(dir=own):
+            scratch = [Path(own, f"{name}.so") for name in names]
             compile_to(scratch, exact, noise_BCSS, torch.device(request.device), DTYPES[request.precision])
-        paths = [path.rename(folder / _name(name, path)) for name, path in zip(names, scratch, strict=True)]
+            paths = [path.rename(folder / _name(name, path)) for name, path in zip(names, scratch, strict=True)]
+        for name in names:  # of a time before, when not all were whole
+            for path in set(folder.glob(f"{name}-*.so")) - set(paths):
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
             f"cannot write to {folder}: {error.strerror}; set CAMRAY_CACHE, or use --compile never"
         ) from None
-    finally:
-        for path in scratch:
-            path.unlink(missing_ok=True)
     say(f"compiled in {time.monotonic() - start_s:.0f} s, kept in {folder}")
     return paths
 

@@ -35,6 +35,7 @@ class MapsOf:
     explain: ExplainConfig
     cut: tuple[str, ...]
     preprocessing: Preprocessing
+    refined_from: tuple[str, ...] = ()  # layers, where maps are refined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,7 @@ def maps_of_request(request: Request) -> MapsOf:
         explain=request.explain,
         cut=request.cut,
         preprocessing=request.preprocessing,
+        refined_from=request.refinement.layers if request.refinement else (),
     )
 
 

@@ -1,4 +1,7 @@
-"""Networks of two channels, whose maps can be worked out by hand: `--model tests.support.networks:two_channels`."""
+"""Small networks: of two channels, whose maps can be worked out by hand, and one whose maps can be refined.
+
+`--model tests.support.networks:two_channels`.
+"""
 
 import torch
 from torch import nn
@@ -48,3 +51,29 @@ def wants_tf32() -> nn.Module:
 def two_channels() -> nn.Module:
     """Factory: `--model tests.support.networks:two_channels`."""
     return TwoChannels()
+
+
+class Chain(nn.Module):
+    """Four convolutions that halve the grid, an average, a head: maps are refined from the third and the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.d = (nn.Conv2d(given, 8, 3, 2, 1) for given in (3, 8, 8, 8))
+        self.fc = nn.Linear(8, 5)
+        self.fc.weight.data += 0.2  # so that most maps are positive somewhere
+        self.eval().requires_grad_(False)
+
+    def stage(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return what the last convolution gets."""
+        features_BCHW: torch.Tensor = self.c(self.b(self.a(images_BCHW).relu()).relu()).relu()
+        return features_BCHW
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        logits_BK: torch.Tensor = self.fc(self.d(self.stage(images_BCHW)).relu().mean((2, 3)))
+        return logits_BK
+
+
+def chain() -> nn.Module:
+    """Factory: `--model tests.support.networks:chain`."""
+    return Chain()

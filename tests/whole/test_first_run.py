@@ -63,9 +63,20 @@ def test_it_is_resumed_and_what_is_made_anew_is_what_was_there(kept: Path) -> No
     assert (kept / "summary.json").read_bytes() == (KEPT / "run" / "summary.json").read_bytes()
 
 
+def test_its_maps_are_not_refined_and_a_request_for_others_is_refused(kept: Path) -> None:
+    for flags, reason in (
+        (["--refine", "affinity"], "refinement.layers was None, now _blocks.10 _blocks.4"),
+        (["--refine", "auto"], ""),
+        (["--refine", "none"], ""),
+    ):
+        again = Command("label", "--out", kept, *FLAGS, *flags)
+        assert (again.code, reason in again.result.get("error", "")) == (4 if reason else 0, True), again.result
+
+
 def test_labelled_anew_it_has_the_same_fingerprint_plan_and_tables(kept: Path, tmp_path: Path) -> None:
     assert Command("label", "--out", tmp_path / "new", *FLAGS, "--refine", "none").code == 0
     before, after = (json.loads((run / "run.json").read_text()) for run in (kept, tmp_path / "new"))
+    assert after["request"].pop("refinement") is None  # of which it knew nothing
     for name in ("fingerprint", "request", "plan", "grid", "class_names", "maps_from"):
         assert before[name] == after[name]
     for table in TABLES:

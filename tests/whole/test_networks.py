@@ -38,6 +38,9 @@ NETWORKS: list[tuple[str, list[str], Kind, Method, list[int]]] = [
 ]
 
 
+NOT_REFINED = ["tests.support.networks:two_channels"]
+
+
 @pytest.mark.parametrize(("model", "flags", "kind", "method", "grid"), NETWORKS, ids=[n[0] for n in NETWORKS])
 def test_label_runs(
     pictures: Path, tmp_path: Path, model: str, flags: list[str], kind: Kind, method: Method, grid: list[int]
@@ -62,7 +65,9 @@ def test_label_runs(
     assert (done.code, done.result["ok"]) == (0, 5), done.err
     run = json.loads((out / "run.json").read_text())
     request = run["request"]
-    assert (request["head"], request["explain"]["method"], run["grid"]) == (kind, method, grid)
+    before = request["refinement"]["cam_grid"] if request["refinement"] else run["grid"]
+    assert (request["head"], request["explain"]["method"], before) == (kind, method, grid)
+    assert (run["grid"] > grid) == (model not in NOT_REFINED)
     rows = table_rows(out, "heatmaps")
     assert len(rows) == 10
     assert {row["method"] for row in rows} == {method}

@@ -165,7 +165,7 @@ def test_the_command_maps_on_twice_the_grid_and_is_another_request(pictures: Pat
     )
 
     def label(out: Path, *more: object) -> Command:
-        flags = ("--executor", "inline", "--config", tmp_path / "flags.yaml")
+        flags = ("--executor", "inline", "--refine", "none", "--config", tmp_path / "flags.yaml")
         return Command("label", "--images", pictures, "--out", out, *flags, *more)
 
     dilated, plain = tmp_path / "dilated", tmp_path / "plain"

@@ -15,9 +15,11 @@ from torch import nn
 
 from cam_ops.tables import CORNERS
 from tests.support.command import LITE0, ROOT, Command, table_rows
+from tests.support.networks import Chain
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # torch's compiler warns of its own parts
 SMALL = ["--mean", 0.5, 0.4, 0.3, "--std", 0.2, 0.3, 0.25, "--image-size", 64, "--batch-size", 4]
+ROUNDED = 2.0**-5  # of refined maps, which are stored with 5 bits behind the point
 
 
 class Convolution(nn.Module):
@@ -136,7 +138,8 @@ def test_a_compiled_run_has_the_maps_and_boxes_of_an_eager_one(
     eager = tmp_path / "eager"
     flags = [*LITE0, "--limit", 24, "--batch-size", 8, "--compile", "never"]
     assert Command(*words(data / "photos", eager, *flags)).code == 0
-    assert_same_maps(compiled_photos, eager)
+    assert_same_maps(compiled_photos, eager, ROUNDED)
+    assert [len(row["heatmap"]) for row in table_rows(eager, "heatmaps")] == [28 * 28] * 24
     corners = [[[box[name] for name in CORNERS] for box in table_rows(o, "boxes")] for o in (compiled_photos, eager)]
     assert len(corners[0]) == 24
     assert corners[0] == corners[1]
@@ -259,6 +262,56 @@ def test_a_library_cut_short_is_made_again_by_one_of_two_processes(pictures: Pat
     assert sorted(err.count("compiling the network") for err in said) == [0, 1]
     assert len(set(libraries(cache)) - before) == 1
     assert [table_rows(tmp_path / name, "heatmaps") for name in ("a", "b")] == [expected, expected]
+
+
+def other_chain() -> nn.Module:
+    """Factory of the small network whose maps are refined, with other weights behind what they are refined from."""
+    network = Chain()
+    network.d.weight.data = network.d.weight.data.flip(0)
+    return network
+
+
+def test_a_refined_run_has_two_libraries_and_both_are_made_again_where_one_is_missing_short_or_of_other_weights(
+    pictures: Path, cache: Path, tmp_path: Path
+) -> None:
+    def label(out: str, compiling: str, model: str = "tests.support.networks:chain") -> int:
+        """Return how often the network was compiled."""
+        flags = ["--model", model, *SMALL, "--classes", "topk:2", "--keep-cam", "--compile", compiling]
+        done = Command(*words(pictures, tmp_path / out, *flags))
+        assert (done.code, done.result["ok"]) == (0, 12), done.err
+        return done.err.count("compiling the network")
+
+    def parts(before: set[str]) -> tuple[Path, Path]:
+        """Return the two libraries made since; the second one's key is the first one's, and a 1."""
+        first, second = sorted(path for path in cache.glob("*.so") if path.name not in before)
+        assert second.name.partition("-")[0] == first.name.partition("-")[0] + "1"
+        return first, second
+
+    before = set(libraries(cache))
+    assert label("other", "always", "tests.cluster.machine.test_compilation:other_chain") == 1
+    of_other = parts(before)[1]
+    before = set(libraries(cache))
+    assert label("run", "always") == 1
+    assert label("eager", "never") == 0
+    assert_same_maps(tmp_path / "run", tmp_path / "eager", ROUNDED)
+    corners = [[[box[name] for name in CORNERS] for box in table_rows(tmp_path / o, "boxes")] for o in ("run", "eager")]
+    assert corners[0] == corners[1]
+    expected = table_rows(tmp_path / "run", "heatmaps")
+
+    parts(before)[1].unlink()
+    assert label("missing", "always") == 1
+    first, _ = parts(before)
+    os.truncate(first, first.stat().st_size // 2)
+    assert label("short", "always") == 1
+    _, second = parts(before)
+    second.unlink()
+    shutil.copy(of_other, cache / f"{second.name.partition('-')[0]}-{of_other.name.partition('-')[2]}")
+    assert label("impostor", "always") == 1
+    parts(before)
+    assert label("last", "always") == 0
+    for out in ("missing", "short", "impostor", "last"):
+        assert table_rows(tmp_path / out, "heatmaps") == expected
+    assert {path.suffix for path in cache.iterdir()} == {".so", ".lock"}  # nothing else is kept
 
 
 def test_a_cache_that_others_can_write_is_refused(
