@@ -2,17 +2,17 @@
 
 `coarse` is the last result on the grid before the last reduction (ResNet: layer3, 14x14), `fine` that before the one
 before (layer2, 28x28); the ratio of the grids need not be 2. Results inside of a module that reduces the grid do not
-count: they are parts of a block; nor does padding, nor any but the last result of a module that runs often, as its
-name would not say which. A network with one grid (a vision transformer) has the results of
-its blocks at three quarters and at half of its depth instead. That the logits see nothing of the picture but `coarse`
-is proven by the swap test, as for a head; so is `fine`.
+count: they are parts of a block; nor does padding, nor attention, nor any but the last result of a module that runs
+often, as its name would not say which. A network with one grid (a vision transformer) has the results of its blocks at
+three quarters and at half of its depth instead. That the logits see nothing of the picture but `coarse` is proven by
+the swap test, as for a head; so is `fine`.
 
 Letters: B batch, C channels.
 """
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, partial
 from operator import itemgetter
@@ -53,12 +53,22 @@ class _Call:
     place: Place
     around: tuple["_Call", ...]  # calls that it is part of
     given: int  # side of the grid of what it got, 0 where that is no grid
+    num_tokens: int  # that it got, 0 where these are no tokens
     returned: int = 0
+    sides: set[int] = field(default_factory=set)  # of the grids of its parts
+
+    @property
+    def is_padding(self) -> bool:
+        """Is the grid larger than before?"""
+        return self.returned > self.given > 0
 
     def is_a_step(self) -> bool:
-        """Is this a step of a module that goes from this very grid to a smaller one, or does it but pad?"""
-        is_padding = self.returned > self.given > 0
-        return is_padding or any(call.given == self.returned > call.returned > 0 for call in self.around)
+        """Is this a step of a block that goes from this very grid to a smaller one, or does it but pad?"""
+        return self.is_padding or any(call.given == self.returned and call.reduces_once() for call in self.around)
+
+    def reduces_once(self) -> bool:
+        """Does it go to a smaller grid, with none between? Else it is no block, but holds blocks."""
+        return self.given > self.returned > 0 and not any(self.returned < side < self.given for side in self.sides)
 
 
 def find_stages(network: nn.Module, image_size: int, layers: tuple[str, ...] = ()) -> Stages:
@@ -109,11 +119,18 @@ def _calls(network: nn.Module, images_BCHW: Tensor) -> list[_Call]:
     def enter(name: str, module: nn.Module, given: Any) -> None:
         index = counts.get(name, 0)
         counts[name] = index + 1
-        inside.append(_Call(Place("module", index, name), tuple(inside), _side(next(iter(given), None), images_BCHW)))
+        first = next(iter(given), None)
+        num_tokens = first.shape[1] if isinstance(first, Tensor) and first.ndim == 3 else 0
+        inside.append(_Call(Place("module", index, name), tuple(inside), _side(first, images_BCHW), num_tokens))
 
     def leave(module: nn.Module, given: Any, returned: Any) -> None:
         call = inside.pop()
         call.returned = _side(returned, images_BCHW)
+        if call.returned in {around.num_tokens for around in call.around} and returned.ndim == 4:
+            call.returned = 0  # tokens by tokens: attention, and no grid
+        if not call.is_padding:
+            for around in call.around:
+                around.sides.add(call.returned)
         ended.append(call)
 
     with ExitStack() as hooks, torch.no_grad():
