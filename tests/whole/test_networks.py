@@ -65,7 +65,7 @@ def test_label_runs(
     assert (done.code, done.result["ok"]) == (0, 5), done.err
     run = json.loads((out / "run.json").read_text())
     request = run["request"]
-    before = request["refinement"]["cam_grid"] if request["refinement"] else run["grid"]
+    before = request["refinement"]["cam_grid"] if "refinement" in request else run["grid"]
     assert (request["head"], request["explain"]["method"], before) == (kind, method, grid)
     assert (run["grid"] > grid) == (model not in NOT_REFINED)
     rows = table_rows(out, "heatmaps")

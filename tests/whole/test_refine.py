@@ -115,7 +115,7 @@ def test_run_json_and_the_console_say_what_maps_are_refined_from(photos: Path, p
     assert "grid 4x4, refined to 16x16 (auto) from c (8x8) and b" in done.err
     run, before = run_of(tmp_path / "run"), run_of(plain)
     assert run["request"]["refinement"] == {"layers": ["c", "b"], "cam_grid": [4, 4], "keep_cam": False}
-    assert (run["grid"], before["grid"], before["request"]["refinement"]) == ([16, 16], [4, 4], None)
+    assert (run["grid"], before["grid"], before["request"].get("refinement")) == ([16, 16], [4, 4], None)
     assert run["fingerprint"] != before["fingerprint"]
     heatmaps = pq.read_schema(tmp_path / "run" / "heatmaps" / "shard-0000000.parquet")
     assert json.loads(heatmaps.metadata[b"camray"])["refinement"]["layers"] == ["c", "b"]
@@ -170,7 +170,7 @@ def test_a_kept_cam_is_the_map_of_a_run_that_is_not_refined_bit_for_bit(
 def test_the_blog_s_recipe_is_not_refined_unless_asked(photos: Path, tmp_path: Path) -> None:
     recipe = ["--recipe", "blog", "--image-size", 64]
     blog = run_of(labelled(photos, tmp_path / "blog", *recipe))
-    assert (blog["request"]["refinement"], blog["grid"]) == (None, [4, 4])
+    assert (blog["request"].get("refinement"), blog["grid"]) == (None, [4, 4])
     both = run_of(labelled(photos, tmp_path / "both", *recipe, "--refine", "affinity"))
     assert both["grid"] == [16, 16]
 
@@ -184,7 +184,7 @@ def test_auto_falls_back_where_there_is_nothing_and_affinity_is_refused(photos: 
     assert tables(tmp_path / "auto") == tables(tmp_path / "none")
     for out in ("auto", "new"):
         refused = label(photos, tmp_path / out, "--refine", "affinity", network=TWO)
-        assert (refused.code, refused.result["error"]) == (2, f"--refine affinity: {reason}; use --refine none")
+        assert (refused.code, refused.result["error"]) == (2, f"--refine affinity: {reason}; or use --refine none")
     assert not (tmp_path / "new" / "run.json").exists()
 
 

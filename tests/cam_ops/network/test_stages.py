@@ -210,7 +210,7 @@ def test_where_there_is_nothing_auto_is_none_with_the_reason_and_affinity_is_ref
     assert (mapper.refinement, mapper.why_not) == (None, f"auto, as {reason}")
     with pytest.raises(UsageError) as refusal:
         Mapper(network, ExplainConfig(), side, refine=RefineConfig(refine="affinity"))
-    assert str(refusal.value) == f"--refine affinity: {reason}; use --refine none"
+    assert str(refusal.value) == f"--refine affinity: {reason}; or use --refine none"
 
 
 @pytest.mark.parametrize(
