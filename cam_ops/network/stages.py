@@ -126,7 +126,8 @@ def _calls(network: nn.Module, images_BCHW: Tensor) -> list[_Call]:
     def leave(module: nn.Module, given: Any, returned: Any) -> None:
         call = inside.pop()
         call.returned = _side(returned, images_BCHW)
-        if call.returned in {around.num_tokens for around in call.around} and returned.ndim == 4:
+        is_square = call.returned > 0 and returned.ndim == 4
+        if is_square and call.returned in {around.num_tokens for around in call.around}:
             call.returned = 0  # tokens by tokens: attention, and no grid
         if not call.is_padding:
             for around in call.around:
