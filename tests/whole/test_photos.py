@@ -51,7 +51,7 @@ def photos(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def labelled(data: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over all of them, on Ray actors of its own."""
     out = tmp_path_factory.mktemp("run") / "out"
-    done = Command("label", "--images", photos, "--out", out, *flags(data), process=True)
+    done = Command("label", "--images", photos, "--out", out, *flags(data), "--keep-cam", process=True)
     assert (done.code, done.result["images"], done.result["errors"]) == (0, 505, NUM_TRUNCATED), done.err
     assert "started a Ray of its own on this machine" in done.err
     assert "device: cpu, because there are 0 GPU(s)" in done.err or torch.cuda.is_available()
@@ -91,8 +91,9 @@ def test_twenty_photos_agree_with_an_independent_computation(labelled: Path, pho
             features = network.extract_features((image[None].float() - 127) / 128)
         weight = network._fc.weight[heatmap["class_id"]]
         cam = (weight[:, None, None] * features[0]).sum(0).detach().numpy()
-        np.testing.assert_allclose(np.array(heatmap["heatmap"]).reshape(7, 7), cam, atol=2e-4)
-        large = np.maximum(cv2.resize(cam.astype(np.float64), (224, 224), interpolation=cv2.INTER_CUBIC), 0)
+        np.testing.assert_allclose(np.array(heatmap["cam"]).reshape(7, 7), cam, atol=2e-4)
+        refined = np.array(heatmap["heatmap"], np.float64).reshape(28, 28)
+        large = np.maximum(cv2.resize(refined, (224, 224), interpolation=cv2.INTER_CUBIC), 0)
         mask = (large >= 0.2 * large.max()).astype(np.uint8)
         _, _, stats, _ = cv2.connectedComponentsWithStats(mask)
         x, y, width, height, _ = stats[1 + stats[1:, 4].argmax()]
