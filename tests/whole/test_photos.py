@@ -30,7 +30,8 @@ NUM_TRUNCATED = 5
 
 
 def flags(data: Path) -> list[str]:
-    return [*LITE0, "--labels", "folder", "--class-names", str(data / "imagenet_classes.csv"), "--precision", "fp32"]
+    names = ["--class-names", str(data / "imagenet_classes.csv")]
+    return [*LITE0, "--labels", "folder", *names, "--precision", "fp32", "--keep-cam"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def photos(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def labelled(data: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over all of them, on Ray actors of its own."""
     out = tmp_path_factory.mktemp("run") / "out"
-    done = Command("label", "--images", photos, "--out", out, *flags(data), "--keep-cam", process=True)
+    done = Command("label", "--images", photos, "--out", out, *flags(data), process=True)
     assert (done.code, done.result["images"], done.result["errors"]) == (0, 505, NUM_TRUNCATED), done.err
     assert "started a Ray of its own on this machine" in done.err
     assert "device: cpu, because there are 0 GPU(s)" in done.err or torch.cuda.is_available()
