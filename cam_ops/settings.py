@@ -133,7 +133,7 @@ class RefineConfig:
 
     refine: RefineChoice = "auto"
     """`affinity` refines maps from the network's features before its last two reductions of the grid: tighter boxes,
-    on a grid 4 times finer, for about a third of the forward pass. `none` keeps the maps as they are. `auto` is
+    on a grid 4 times finer, for about a quarter of the forward pass. `none` keeps the maps as they are. `auto` is
     affinity where the network has such features, else none; what it chose is said and stored."""
     refine_layers: tuple[str, ...] = ()
     """Names of two modules to refine from instead of those that are found, as in model.named_modules(). What the
@@ -143,7 +143,7 @@ class RefineConfig:
     logit; the refined one says where the object ends."""
 
     def __post_init__(self) -> None:
-        if self.refine_layers and len(set(self.refine_layers)) != 2:
+        if self.refine_layers and not len(self.refine_layers) == len(set(self.refine_layers)) == 2:
             raise UsageError(f"--refine-layers expects two names, got {' '.join(self.refine_layers)}")
         if self.refine == "none" and self.refine_layers:
             raise UsageError("--refine-layers needs --refine affinity or auto; leave one of the two out")
