@@ -1,7 +1,7 @@
 """The science of camray: pictures, networks, class activation maps, boxes and what they are worth.
 
 Pure functions over arrays: nothing here imports ray, reads the environment or parses flags. What a room imports stands
-below it; the five words at the end are everybody's.
+below it; the six at the end are everybody's.
 
 * `fitting`: a calibration fitted to boxes that are known to be right or wrong
 * `metrics`: how well maps and boxes localize
@@ -14,4 +14,5 @@ below it; the five words at the end are everybody's.
 * `errors`: errors and their exit codes
 * `settings`: what may be asked of a network, its maps and boxes
 * `tables`: Arrow schemas of a run's files
+* `words`: when two words are the same, what separates them
 """

@@ -2,12 +2,16 @@
 
 import csv
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cam_ops.errors import UsageError
+from cam_ops.words import folded
 
+WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")  # as spreadsheets and pandas write numbers beside empty cells
 ScoreKind = Literal["softmax", "sigmoid"]
 
 
@@ -16,18 +20,35 @@ class ClassList:
     """The classes of a network, in the order of its logits.
 
     `ids_of` maps every word by which a class may be called (its number, its name, each column of a CSV list) to the
-    classes so called: more than one where a word is ambiguous.
+    classes so called: more than one where a word is ambiguous. `folded_ids` does the same for words as `folded` has
+    them.
     """
 
     names: tuple[str, ...]
     ids_of: dict[str, tuple[int, ...]] = field(repr=False)
+    folded_ids: dict[str, tuple[int, ...]] = field(repr=False)
+
+    def meanings(self, word: str) -> tuple[int, ...]:
+        """Return the classes that `word` may mean: none where it is unknown, several where it is ambiguous.
+
+        It is taken letter for letter, else as `folded` has it, else as the number that it is, such as ``3.0``.
+        """
+        word = word.strip()
+        ids = self.ids_of.get(word) or self.folded_ids.get(folded(word))
+        if ids is None and (number := WHOLE_NUMBER.fullmatch(word)):
+            ids = self.ids_of.get(number[1])
+        return ids or ()
 
     def find(self, word: str) -> int | None:
         """Return the class that `word` means, None if unknown; raise UsageError if it means several."""
-        ids = self.ids_of.get(word.strip(), ())
+        ids = self.meanings(word)
         if len(ids) > 1:
             raise UsageError(f"the label {word!r} means classes {list(ids)}; use the class number instead")
         return ids[0] if ids else None
+
+    def with_words(self, more: Mapping[str, tuple[int, ...]]) -> "ClassList":
+        """Return the same classes with further words for them, which win over the words that there are."""
+        return _indexed(self.names, {**self.ids_of, **more})
 
 
 def class_list(rows: list[tuple[str, ...]], names: list[str]) -> ClassList:
@@ -38,7 +59,14 @@ def class_list(rows: list[tuple[str, ...]], names: list[str]) -> ClassList:
             ids_of.setdefault(word, []).append(class_id)
     for class_id in range(len(rows)):
         ids_of.setdefault(str(class_id), [class_id])  # a list whose names are numbers means those
-    return ClassList(names=tuple(names), ids_of={word: tuple(ids) for word, ids in ids_of.items()})
+    return _indexed(tuple(names), {word: tuple(ids) for word, ids in ids_of.items()})
+
+
+def _indexed(names: tuple[str, ...], ids_of: dict[str, tuple[int, ...]]) -> ClassList:
+    by_fold: dict[str, set[int]] = {}
+    for word, ids in ids_of.items():
+        by_fold.setdefault(folded(word), set()).update(ids)
+    return ClassList(names=names, ids_of=ids_of, folded_ids={word: tuple(sorted(ids)) for word, ids in by_fold.items()})
 
 
 def numbered_classes(num_classes: int) -> ClassList:

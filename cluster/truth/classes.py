@@ -14,26 +14,17 @@ FindClasses = Callable[[str], tuple[int, ...]]
 
 
 def class_finder(class_names: tuple[str, ...], class_map: tuple[str, ...]) -> FindClasses:
-    """Return who looks words up: in `class_map`, then by name or number, then by name whatever its capitals.
+    """Return who looks words up: in `class_map`, then by name or number, then as `cam_ops.words` has it.
 
     A part of `class_map` is ``WORD=CLASS``, or a CSV file: with the columns truth and class, or a class list as `label`
     takes it, of which each word means its class. Raises UsageError for a class that the network has not.
     """
     classes = class_list([()] * len(class_names), list(class_names))
-    ids_of: dict[str, tuple[int, ...]] = {}
+    given: dict[str, tuple[int, ...]] = {}
     for part in class_map:
         word, equals, class_word = part.rpartition("=")
-        ids_of |= {word: (_class_of(class_word, classes, part),)} if equals else _read_map(part, classes)
-    ids_of = classes.ids_of | ids_of
-    by_letters: dict[str, set[int]] = {}
-    for word, ids in ids_of.items():
-        by_letters.setdefault(word.casefold(), set()).update(ids)
-
-    def find(word: str) -> tuple[int, ...]:
-        word = word.strip()
-        return ids_of.get(word) or tuple(sorted(by_letters.get(word.casefold(), ())))
-
-    return find
+        given |= {word.strip(): (_class_of(class_word, classes, part),)} if equals else _read_map(part, classes)
+    return classes.with_words(given).meanings
 
 
 def _class_of(word: str, classes: ClassList, where: str) -> int:
