@@ -17,6 +17,7 @@ from cam_ops.settings import (
     RefineConfig,
 )
 from cluster.executors.choose import ExecutorName, check_execution
+from cluster.sources.columns import Columns, parse_columns
 from cluster.sources.kinds import OWN_LABELS, kind_of, source_address
 from cluster.sources.source import Source
 from cluster.storage.options import StorageOptions, parse_options
@@ -38,6 +39,9 @@ class LabelConfig:
     """`none`, `folder` (the first directory level names the class), `manifest` (its column label), `tar` (the member
     KEY.cls beside a picture), or a CSV FILE with columns image_id and label. By default `manifest` or `tar` where
     --images is such, else none."""
+    columns: tuple[str, ...] = ()
+    """NAME=COLUMN ... for manifests and label files whose columns have other names, such as `uri=path label=breed
+    image_id=file`."""
     limit: int | None = None
     """Only the first N images of the sorted listing."""
     model: tyro.conf.OmitArgPrefixes[ModelConfig]
@@ -108,6 +112,7 @@ class LabelConfig:
         if self.labels == "folder" and kind.no_folders:
             raise UsageError(f"--labels folder: {kind.no_folders}")
         parse_options(self.storage_options)
+        parse_columns(self.columns)
         choice = parse_class_choice(self.wanted_classes)
         if choice.label and self.label_source == "none":
             raise UsageError(f"--classes {self.classes} needs labels; give --labels folder or --labels FILE.csv")
@@ -116,6 +121,11 @@ class LabelConfig:
     def label_source(self) -> str:
         """--labels, or its default."""
         return self.labels or _own_word(kind_of(source_address(self.images)))
+
+    @property
+    def chosen_columns(self) -> Columns:
+        """--columns, parsed."""
+        return parse_columns(self.columns)
 
     @property
     def options(self) -> StorageOptions:

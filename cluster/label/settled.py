@@ -114,6 +114,7 @@ def request_of(config: LabelConfig, settled: Settled) -> Request:
         images=config.images,
         limit=config.limit,
         labels=labels_digest(config.label_source),
+        columns=tuple(f"{name}={column}" for name, column in sorted(config.chosen_columns.items())),
         model=network.model,
         model_digest=network.model_digest,
         dilate=config.model.dilate,

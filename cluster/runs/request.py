@@ -46,12 +46,15 @@ class Request:
     shard_size: int | None  # as asked; None lets the plan choose
     calibration: Calibration | None = None  # goes with the normaliser and the threshold that were fitted with it
     refinement: Refinement | None = None  # None: the maps are the network's own
+    columns: tuple[str, ...] = ()  # as --columns, sorted
 
     def fields(self) -> dict[str, Any]:
         """Return the request as documents have it; what came later is left out where it is not used."""
         fields = {**asdict(self), "boxes": self.box_recipe()}
         if self.refinement is None:
             del fields["refinement"]
+        if not self.columns:
+            del fields["columns"]
         return fields
 
     def box_recipe(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@
 * `tars`: pictures in WebDataset's tar files
 * `tar_members`: a tar file's headers, one after the other
 * `stl10`: STL10's binary files
+* `columns`: which column of a table is which
 * `labels`: the class of each image
 * `reading`: the bytes of one image, and its decoder
 
