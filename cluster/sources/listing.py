@@ -16,12 +16,13 @@ class Listing:
     """Images in rising order of their ids' UTF-8 bytes, each id once.
 
     Batches have the schema `cam_ops.tables.LISTING`, and a further column `label`, string, where `has_labels`: the
-    source's own word for the class, null or blank where an image has none.
+    source's own word for the class, null or blank where an image has none, several with `|` between them.
     """
 
     num_images: int
     has_labels: bool
     batches: Callable[[], Iterator[pa.RecordBatch]]  # from the first image on, at each call
+    label_hint: str = ""  # without labels: how to take what may be some, such as `--columns label=class`
 
 
 def listing_of(table: pa.Table) -> Listing:
