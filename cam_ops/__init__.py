@@ -1,7 +1,7 @@
 """The science of camray: pictures, networks, class activation maps, boxes and what they are worth.
 
 Pure functions over arrays: nothing here imports ray, reads the environment or parses flags. What a room imports stands
-below it; the six at the end are everybody's.
+below it; the seven at the end are everybody's.
 
 * `fitting`: a calibration fitted to boxes that are known to be right or wrong
 * `metrics`: how well maps and boxes localize
@@ -10,6 +10,7 @@ below it; the six at the end are everybody's.
 * `boxes`: a raw map to boxes
 * `network`: load a network, find where it is cut for maps
 * `arrays`: array types of signatures
+* `class_lists`: files that name the classes
 * `classes`: class names, words that choose classes
 * `errors`: errors and their exit codes
 * `settings`: what may be asked of a network, its maps and boxes

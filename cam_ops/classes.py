@@ -1,17 +1,14 @@
 """Names of the classes, and the words that choose which classes of an image to explain."""
 
-import csv
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cam_ops.errors import UsageError
 from cam_ops.words import folded
 
-WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")  # as spreadsheets and pandas write numbers beside empty cells
+WHOLE_NUMBER = re.compile(r"0*(\d{1,9})(?:\.0*)?")  # as spreadsheets and pandas write numbers beside empty cells
 ScoreKind = Literal["softmax", "sigmoid"]
 
 
@@ -27,6 +24,7 @@ class ClassList:
     names: tuple[str, ...]
     ids_of: dict[str, tuple[int, ...]] = field(repr=False)
     folded_ids: dict[str, tuple[int, ...]] = field(repr=False)
+    numbers_from: int | None = None  # what the list itself numbers the first class, 0 or 1; None where it numbers none
 
     def meanings(self, word: str) -> tuple[int, ...]:
         """Return the classes that `word` may mean: none where it is unknown, several where it is ambiguous.
@@ -35,31 +33,53 @@ class ClassList:
         """
         word = word.strip()
         ids = self.ids_of.get(word) or self.folded_ids.get(folded(word))
-        if ids is None and (number := WHOLE_NUMBER.fullmatch(word)):
-            ids = self.ids_of.get(number[1])
+        if ids is None and (number := whole_number(word)) is not None:
+            ids = self.ids_of.get(str(number))
         return ids or ()
 
     def find(self, word: str) -> int | None:
         """Return the class that `word` means, None if unknown; raise UsageError if it means several."""
         ids = self.meanings(word)
         if len(ids) > 1:
-            raise UsageError(f"the label {word!r} means classes {list(ids)}; use the class number instead")
+            cure = "the class number" if whole_number(word) is None else "a word that this class alone has"
+            raise UsageError(f"the label {word[:200]!r} means classes {list(ids[:10])}; use {cure} instead")
         return ids[0] if ids else None
 
     def with_words(self, more: Mapping[str, tuple[int, ...]]) -> "ClassList":
         """Return the same classes with further words for them, which win over the words that there are."""
-        return _indexed(self.names, {**self.ids_of, **more})
+        return replace(_indexed(self.names, {**self.ids_of, **more}), numbers_from=self.numbers_from)
 
 
-def class_list(rows: list[tuple[str, ...]], names: list[str]) -> ClassList:
-    """Build a ClassList from each class's display name and all words for it."""
+def whole_number(word: str) -> int | None:
+    """Return the number that a word is, such as 3 for ``3``, ``03`` and ``3.0``; None where it is none."""
+    found = WHOLE_NUMBER.fullmatch(word.strip())
+    return int(found[1]) if found else None
+
+
+def class_list(rows: list[tuple[str, ...]], names: list[str], numbers_from: int | None = None) -> ClassList:
+    """Build a ClassList from each class's display name and all words for it.
+
+    A number means the class in that place, counted from 0. Names that are numbers mean what they name alone, but where
+    the list numbers its classes as well; what then is two classes is ambiguous, as are the numbers of a list that
+    counts from 1: those of labels may be meant from 0. Numbers in other columns mean nothing where the list numbers.
+    """
     ids_of: dict[str, list[int]] = {}
     for class_id, words in enumerate(rows):
         for word in dict.fromkeys((names[class_id], *words)):
             ids_of.setdefault(word, []).append(class_id)
-    for class_id in range(len(rows)):
-        ids_of.setdefault(str(class_id), [class_id])  # a list whose names are numbers means those
-    return _indexed(tuple(names), {word: tuple(ids) for word, ids in ids_of.items()})
+    named: dict[int, list[int]] = {}
+    for class_id, name in enumerate(names):
+        if (number := whole_number(name)) is not None:
+            named.setdefault(number, []).append(class_id)
+    if not named or numbers_from is not None:
+        for number in range(len(names) + 1):
+            counted = {number - first for first in (0, numbers_from or 0)}
+            others = ids_of.get(str(number), []) if numbers_from is None else named.get(number, [])
+            if ids := sorted({*(i for i in counted if 0 <= i < len(names)), *others}):
+                ids_of[str(number)] = ids
+    return replace(
+        _indexed(tuple(names), {word: tuple(ids) for word, ids in ids_of.items()}), numbers_from=numbers_from
+    )
 
 
 def _indexed(names: tuple[str, ...], ids_of: dict[str, tuple[int, ...]]) -> ClassList:
@@ -72,49 +92,6 @@ def _indexed(names: tuple[str, ...], ids_of: dict[str, tuple[int, ...]]) -> Clas
 def numbered_classes(num_classes: int) -> ClassList:
     """Return classes that have no names but their numbers."""
     return class_list([()] * num_classes, [str(i) for i in range(num_classes)])
-
-
-def read_class_names(path: Path) -> ClassList:
-    """Read a class list: .txt (a name a line), .json (a list, or an object from number to name) or .csv.
-
-    A CSV has a header; its column `class_id` or `id` orders the rows (file order without it), its column `name` or else
-    its last column is the display name, and every column may be used to name a class in labels.
-    """
-    try:
-        text = path.read_text("utf-8-sig")
-        rows = _parse_class_rows(text, path.suffix.lower())
-        if not all(words and all(words) for words in rows):
-            raise ValueError("a class has no name, or an empty one")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
-        raise UsageError(f"cannot read class names from {path}: {error}") from None
-    if not rows:
-        raise UsageError(f"expected at least one class name in {path}, found none")
-    return class_list(rows, [words[-1] for words in rows])
-
-
-def _parse_class_rows(text: str, suffix: str) -> list[tuple[str, ...]]:
-    if suffix == ".json":
-        document = json.loads(text)
-        values = [document[str(i)] for i in range(len(document))] if isinstance(document, dict) else document
-        if not isinstance(values, list):
-            raise ValueError("a list, or an object from number to name, is expected")
-        rows = [tuple(value) if isinstance(value, list) else (value,) for value in values]
-        if not all(isinstance(word, str) for words in rows for word in words):
-            raise ValueError("names must be texts")
-        return rows
-    if suffix == ".csv":
-        records = list(csv.DictReader(text.splitlines()))
-        columns = list(records[0]) if records else []
-        if any(None in record or None in record.values() for record in records):
-            raise ValueError("a row has more or fewer cells than the header")
-        order = next((name for name in ("class_id", "id") if name in columns), None)
-        if order:
-            records.sort(key=lambda record: int(record[order]))
-            if [int(record[order]) for record in records] != list(range(len(records))):
-                raise ValueError(f"column {order} must hold 0..{len(records) - 1}, each once")
-        last = "name" if "name" in columns else columns[-1] if columns else ""
-        return [(*(r[c].strip() for c in columns if c != last), r[last].strip()) for r in records]
-    return [(line.strip(),) for line in text.splitlines() if line.strip()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from cam_ops.classes import ClassList, class_list, numbered_classes, read_class_names
+from cam_ops.class_lists import read_class_names
+from cam_ops.classes import ClassList, class_list, numbered_classes
 from cam_ops.errors import CamrayError, MachineError, UsageError
 from cam_ops.network.dilation import dilate_last_stage
 from cam_ops.network.zoo import TENSORFLOW_SCALED, TIMM, Architecture, find_architecture
@@ -38,7 +39,8 @@ class Classifier:
     name: str
     digest: str  # sha256 over the factory's path and the sorted state_dict: names, dtypes, shapes, bytes
     preprocessing: Preprocessing
-    classes: ClassList | None  # None where neither the user nor the weights name them
+    class_names: str | None  # the user's list, which `classes_for` reads
+    categories: list[str] | None  # as the weights name them
 
 
 def load_classifier(config: ModelConfig) -> Classifier:
@@ -59,15 +61,13 @@ def load_classifier(config: ModelConfig) -> Classifier:
     network.eval().requires_grad_(False)
     if config.dilate:
         dilate_last_stage(network, preprocessing.image_size)
-    classes = read_class_names(Path(config.class_names)) if config.class_names else None
-    if classes is None and categories:
-        classes = class_list([(name,) for name in categories], categories)
     return Classifier(
         network=network,
         name=config.model,
         digest=model_digest(path, network.state_dict()),
         preprocessing=preprocessing,
-        classes=classes,
+        class_names=config.class_names,
+        categories=categories,
     )
 
 
@@ -77,15 +77,21 @@ def is_factory(model: str) -> bool:
 
 
 def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
-    """Return the names of the network's `num_classes` classes; raise UsageError if the list is of another length."""
-    if classifier.classes is None:
+    """Return the names of the network's `num_classes` classes: the user's, else the weights', else their numbers.
+
+    Raises UsageError where there are more or fewer.
+    """
+    if classifier.class_names:
+        return read_class_names(Path(classifier.class_names), num_classes)
+    names = classifier.categories
+    if not names:
         return numbered_classes(num_classes)
-    if len(classifier.classes.names) != num_classes:
+    if len(names) != num_classes:
         raise UsageError(
-            f"the network {classifier.name} has {num_classes} classes, "
-            f"the class list names {len(classifier.classes.names)}; give --class-names with one entry a class"
+            f"the network {classifier.name} has {num_classes} classes, its weights name {len(names)}; give "
+            "--class-names with one entry a class"
         )
-    return classifier.classes
+    return class_list([()] * num_classes, names)
 
 
 def model_digest(path: str, state: dict[str, Tensor]) -> str:

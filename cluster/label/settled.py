@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from cam_ops.classes import read_class_names
+from cam_ops.class_lists import read_class_names
 from cam_ops.settings import Device, ExplainConfig, Kind, Precision, Preprocessing, RefineConfig, Refinement
 from cam_ops.tables import SCHEMA_VERSION
 from cluster.label.config import LabelConfig
@@ -55,7 +55,7 @@ def settled_again(config: LabelConfig, run: Run) -> Settled:
     before, names = run.request, run.class_names
     refinement = before.refinement and replace(before.refinement, keep_cam=config.refine.keep_cam)
     if config.model.class_names:
-        names = read_class_names(Path(config.model.class_names)).names
+        names = read_class_names(Path(config.model.class_names), len(run.class_names)).names
     # whether a source has labels of its own was settled with the plan
     follows_labels = config.classes is None and config.label_source in OWN_LABELS
     return Settled(

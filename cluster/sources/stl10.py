@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from cam_ops.arrays import U8
-from cam_ops.classes import read_class_names
+from cam_ops.class_lists import read_class_names
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.pictures.decode import STL10_BYTES, decode_stl10
 from cam_ops.tables import LISTING

@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from cam_ops.classes import ClassList, class_list, read_class_names
+from cam_ops.class_lists import read_class_names
+from cam_ops.classes import ClassList, class_list
 from cam_ops.errors import UsageError
 from cluster.formats.files import reading
 
