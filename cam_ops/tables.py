@@ -29,6 +29,9 @@ LISTING = pa.schema([_IMAGE_ID, *_SOURCE])
 LABELLED = pa.schema([*LISTING, _LABEL])
 """A listing with the class of each image, null where it has none."""
 
+LABELS = pa.field("labels", pa.list_(pa.int32()))
+"""Beside `label` where images of the source have several classes: those of such an image, rising, else null."""
+
 PLAN = pa.schema([_IMAGE_ID, *_PLACE, *_SOURCE, _LABEL])
 """One row per input image: its shard, its row in the shard, where its bytes are, its class."""
 
@@ -71,6 +74,11 @@ BOXES = pa.schema(
 
 CALIBRATED_BOXES = BOXES.append(pa.field("probability", pa.float32(), nullable=False))
 """The same in runs with a calibration: `probability` is that of IoU >= .5 with an object of the box's class."""
+
+
+def with_labels(schema: pa.Schema, several_labels: bool) -> pa.Schema:
+    """Return LABELLED, PLAN or IMAGES as it is where images of the source have several classes: with LABELS."""
+    return schema.insert(schema.get_field_index("label") + 1, LABELS) if several_labels else schema
 
 
 def heatmaps_schema(grid: tuple[int, int], cam_grid: tuple[int, int] | None = None) -> pa.Schema:
@@ -143,7 +151,10 @@ _WHERE = {
     "offset": "byte at which they begin; above 0 only inside a larger file, such as a tar",
     "size": "how many bytes; -1 is all of the file",
 }
-_CLASS = {"label": "class that `--labels` gives; null where it gives none"}
+_CLASS = {
+    "label": "class that `--labels` gives; null where it gives none, or several",
+    "labels": "classes that it gives, rising, where an image has several, else null; only in runs with such images",
+}
 
 COLUMNS: dict[str, dict[str, str]] = {
     "images": {
@@ -163,7 +174,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_KEY,
         "class_id": "class that the box is of, a place in `class_names` of run.json",
         "class_name": "its name",
-        "class_source": "`label` where it is the image's label and `--classes` has `label`, else `predicted`",
+        "class_source": "`label` where it is a label of the image and `--classes` has `label`, else `predicted`",
         **_BOX,
         "score": "probability that the network gives the class for the whole image, 0..1; the same for all its boxes",
         "peak": "highest value of the normalised map in the box's region, 0..1",

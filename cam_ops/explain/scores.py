@@ -1,6 +1,6 @@
 """Scores of an image's classes, and which of them to explain.
 
-Letters: B images, K classes, P explained (image, class) pairs.
+Letters: B images, K classes, M labels of an image at most, P explained (image, class) pairs.
 """
 
 import torch
@@ -24,10 +24,10 @@ def best_classes(scores_BK: Tensor, number: int) -> Tensor:
     return scores_BK.argsort(dim=1, descending=True, stable=True)[:, :number]
 
 
-def choose_classes(scores_BK: Tensor, labels_B: Tensor, choice: ClassChoice) -> tuple[Tensor, Tensor]:
+def choose_classes(scores_BK: Tensor, labels_BM: Tensor, choice: ClassChoice) -> tuple[Tensor, Tensor]:
     """Return the pairs to explain: image index and class, both int64 (P,), by image and then by falling score.
 
-    `labels_B` is int64 with -1 for an image without a label, which adds no pair for `label`.
+    `labels_BM` is int64 with -1 where an image has fewer labels, or none, which adds no pair for `label`.
     """
     wanted_BK = torch.zeros_like(scores_BK, dtype=torch.bool)
     if choice.top:
@@ -35,8 +35,8 @@ def choose_classes(scores_BK: Tensor, labels_B: Tensor, choice: ClassChoice) -> 
     if choice.above is not None:
         wanted_BK |= scores_BK > choice.above
     if choice.label:
-        has_label_B = labels_B >= 0
-        wanted_BK[has_label_B.nonzero().flatten(), labels_B[has_label_B]] = True
+        is_label_BM = labels_BM >= 0
+        wanted_BK[is_label_BM.nonzero()[:, 0], labels_BM[is_label_BM]] = True
     image_P, class_P = wanted_BK.nonzero(as_tuple=True)
     by_score = scores_BK[image_P, class_P].argsort(descending=True, stable=True)
     order = by_score[image_P[by_score].argsort(stable=True)]

@@ -12,6 +12,7 @@ from cluster.bench.runs import peak_mib
 from cluster.runs.directory import open_run_dir
 from cluster.runs.plan import Plan, write_plan
 from cluster.sources.kinds import open_listing, source_address
+from cluster.sources.label_words import LabelChoice
 from cluster.sources.labels import find_labels, label_images
 from cluster.sources.listing import Listing
 
@@ -44,8 +45,9 @@ class Planner:
         start_s = time.perf_counter()
 
         def planned(listing: Listing) -> Plan:
-            labels_of = find_labels(listing, "manifest", numbered_classes(num_classes), lambda sentence: None)
-            return write_plan(open_run_dir(out), label_images(listing, labels_of), 512)
+            choice = LabelChoice(spec="manifest", images=manifest)
+            labels = find_labels(listing, choice, numbered_classes(num_classes))
+            return write_plan(open_run_dir(out), label_images(listing, labels), 512)
 
         with open_listing(manifest, None) as listing:
             plan = planned(listing)

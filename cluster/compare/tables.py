@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cam_ops.errors import StorageError
-from cam_ops.tables import CORNERS
+from cam_ops.tables import CORNERS, LABELS
 from cluster.compare.scratch import Rows, ScratchTables
 from cluster.runs.directory import RunDir
 from cluster.runs.reading import first_boxes, read_table
@@ -27,6 +27,7 @@ _IMAGES = pa.schema(
         ("height", pa.int32()),
         ("status", pa.string()),
         ("num_boxes", pa.int32()),
+        LABELS,
         ("top", pa.int32()),
     ]
 )
@@ -64,6 +65,8 @@ def load_tables(tables: ScratchTables, side: str, run_dir: RunDir, run: Run, sha
     for shard in shards:
         images = read_table(run_dir, run, "images", shard)
         top = pc.list_element(pc.list_slice(images["top_classes"], 0, 1, return_fixed_size_list=True), 0)
+        if not run.plan.several_labels:
+            images = images.append_column(LABELS, pa.nulls(len(images), LABELS.type))
         tables.insert(f"images_{side}", images.select(_IMAGES.names[:-1]).append_column("top", top))
         boxes = first_boxes(run.request, read_table(run_dir, run, "boxes", shard))
         best = boxes.filter(np.equal(boxes["rank"].to_numpy(), 0)).select(_BOXES.names).cast(_BOXES)
@@ -83,7 +86,7 @@ def table_changes(tables: ScratchTables, a: Run, b: Run) -> TableChanges:
         CREATE TABLE images AS SELECT
             image_id, a.status AS status_a, b.status AS status_b, a.num_boxes AS num_boxes_a,
             b.num_boxes AS num_boxes_b, a.top AS top_a, b.top AS top_b,
-            a.label IS DISTINCT FROM b.label AS other_label,
+            a.label IS DISTINCT FROM b.label OR a.labels IS DISTINCT FROM b.labels AS other_label,
             a.status = 'ok' AND b.status = 'ok' AND (a.width, a.height) <> (b.width, b.height) AS other_size
         FROM images_a a JOIN images_b b USING (image_id)
         """

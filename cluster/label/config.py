@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import tyro.conf
 
-from cam_ops.classes import ScoreKind, parse_class_choice
+from cam_ops.classes import ScoreKind, UnknownLabels, parse_class_choice
 from cam_ops.errors import UsageError
 from cam_ops.settings import (
     BoxConfig,
@@ -19,6 +19,8 @@ from cam_ops.settings import (
 from cluster.executors.choose import ExecutorName, check_execution
 from cluster.sources.columns import Columns, parse_columns
 from cluster.sources.kinds import OWN_LABELS, kind_of, source_address
+from cluster.sources.label_folders import FOLDERS
+from cluster.sources.label_words import LabelChoice
 from cluster.sources.source import Source
 from cluster.storage.options import StorageOptions, parse_options
 
@@ -42,6 +44,8 @@ class LabelConfig:
     columns: tuple[str, ...] = ()
     """NAME=COLUMN ... for manifests and label files whose columns have other names, such as `uri=path label=breed
     image_id=file`."""
+    unknown_labels: UnknownLabels = "refuse"
+    """`skip` leaves images whose label is no class of the network without a label, and counts them."""
     limit: int | None = None
     """Only the first N images of the sorted listing."""
     model: tyro.conf.OmitArgPrefixes[ModelConfig]
@@ -109,8 +113,8 @@ class LabelConfig:
         if self.labels in OWN_LABELS and self.labels != _own_word(kind):
             needed = OWN_LABELS[self.labels].needed
             raise UsageError(f"--labels {self.labels} needs --images {needed}, got {self.images}")
-        if self.labels == "folder" and kind.no_folders:
-            raise UsageError(f"--labels folder: {kind.no_folders}")
+        if self.labels in FOLDERS and kind.no_folders:
+            raise UsageError(f"--labels {self.labels}: {kind.no_folders}")
         parse_options(self.storage_options)
         parse_columns(self.columns)
         choice = parse_class_choice(self.wanted_classes)
@@ -121,6 +125,18 @@ class LabelConfig:
     def label_source(self) -> str:
         """--labels, or its default."""
         return self.labels or _own_word(kind_of(source_address(self.images)))
+
+    @property
+    def label_choice(self) -> LabelChoice:
+        """What is asked of labels."""
+        return LabelChoice(
+            spec=self.label_source,
+            images=source_address(self.images),
+            is_asked=self.labels is not None,
+            has_names=self.model.class_names is not None,
+            unknown=self.unknown_labels,
+            columns=self.chosen_columns,
+        )
 
     @property
     def chosen_columns(self) -> Columns:

@@ -24,7 +24,7 @@ from cluster.sources.reading import read_image
 from cluster.storage.options import StorageOptions
 
 AHEAD = 2  # batches
-SOURCE = ("row", "image_id", "label", "uri", "offset", "size")
+SOURCE = {"row", "image_id", "label", "labels", "uri", "offset", "size"}
 
 Encoded = bytes | BadImage
 
@@ -88,7 +88,7 @@ class Loader:
                 yield batch.pixels_BSS3, batch.pictures
 
     def _batches(self, planned: pa.Table) -> list[list[dict[str, Any]]]:
-        rows = planned.select(list(SOURCE)).to_pylist()
+        rows = planned.select([name for name in planned.column_names if name in SOURCE]).to_pylist()
         return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
 
     def _finished(
@@ -114,7 +114,7 @@ class Loader:
         side = self.input.image_size
         return _Batch(
             rows=rows,
-            pictures=[Picture(image_id=row["image_id"], label=row["label"]) for row in rows],
+            pictures=[Picture(image_id=row["image_id"], labels=_labels(row)) for row in rows],
             pixels_BSS3=torch.zeros(self.batch_size, side, side, 3, dtype=torch.uint8, pin_memory=self.for_gpu),
             work=[],
         )
@@ -136,6 +136,11 @@ class Loader:
             _place(decode_and_fit(row, encoded, self.input), picture, pixels_SS3)
         except BadImage as bad:
             picture.status, picture.error = bad.status, str(bad)
+
+
+def _labels(row: dict[str, Any]) -> tuple[int, ...]:
+    label: int | None = row["label"]
+    return tuple(row.get("labels") or ()) if label is None else (label,)
 
 
 def _place(fitted: Fitted, picture: Picture, pixels_SS3: Tensor) -> None:

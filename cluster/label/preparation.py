@@ -25,7 +25,8 @@ from cluster.runs.record import Run, config_document
 from cluster.runs.request import Request
 from cluster.runs.resume import begin
 from cluster.sources.kinds import OWN_LABELS, open_listing
-from cluster.sources.labels import LabelsOf, find_labels, label_images, labels_digest
+from cluster.sources.label_words import Labels
+from cluster.sources.labels import find_labels, label_images, labels_digest
 from cluster.sources.listing import Listing
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
@@ -36,7 +37,7 @@ class _Prepared:
     """What the plan and run.json will be made of."""
 
     listing: Listing
-    labels_of: LabelsOf
+    labels: Labels
     request: Request
     shard_size: int
     said: str  # how `auto` was settled, and why
@@ -90,7 +91,7 @@ class Preparation:
                 open_listing(config.images, config.limit, skip=self.run_dir.root, options=config.options)
             )
             classes = _classes(config, listing)
-            labels_of = find_labels(listing, config.label_source, self.classes, say)
+            labels = find_labels(listing, config.label_choice, self.classes)
             precision, why_precision = choose_precision(config.precision, device, self.mapper)
             compiled, why_compiled = choose_compile(
                 config.compile, self.mapper, device, precision, listing.num_images / num_replicas
@@ -106,7 +107,7 @@ class Preparation:
             auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
             self.prepared = _Prepared(
                 listing=listing,
-                labels_of=labels_of,
+                labels=labels,
                 request=request_of(config, settled),
                 shard_size=config.shard_size or auto_shard_size(listing.num_images, num_replicas, settled.batch_size),
                 said=(
@@ -123,7 +124,7 @@ class Preparation:
         prepared = self.prepared
 
         def put_plan() -> Plan:
-            return write_plan(self.run_dir, label_images(prepared.listing, prepared.labels_of), prepared.shard_size)
+            return write_plan(self.run_dir, label_images(prepared.listing, prepared.labels), prepared.shard_size)
 
         with self.opened:
             plan = put_plan()
@@ -178,8 +179,9 @@ def _classes(config: LabelConfig, listing: Listing) -> str:
         return config.wanted_classes
     if config.classes and parse_class_choice(config.classes).label:
         raise UsageError(
-            f"--classes {config.classes} needs labels, {config.images} has no {own.place}; add them, or give --labels "
-            "folder or --labels FILE.csv"
+            f"--classes {config.classes} needs labels, {config.images} has no {own.place}; "
+            f"{f'give {listing.label_hint},' if listing.label_hint else 'add them,'} or give --labels folder or "
+            "--labels FILE.csv"
         )
     return config.classes or "top1"
 

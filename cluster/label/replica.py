@@ -213,11 +213,12 @@ class LabelReplica:
 
     def _choose(self, pictures: list[Picture], logits_BK: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (image, class) pairs to explain, of the pictures that could be read."""
-        labels = [-1 if picture.label is None else picture.label for picture in pictures]
+        most = max(1, *(len(picture.labels) for picture in pictures))
+        labels_BM = torch.tensor([(*picture.labels, *[-1] * (most - len(picture.labels))) for picture in pictures])
         usable_B = torch.tensor([picture.status == "ok" for picture in pictures], device=self.device)
         usable_B &= logits_BK[: len(pictures)].isfinite().all(1)
         scores_BK = class_scores(logits_BK, self.run.request.scores)[: len(pictures)]
-        image_P, class_P = choose_classes(scores_BK, torch.tensor(labels, device=self.device), self.choice)
+        image_P, class_P = choose_classes(scores_BK, labels_BM.to(self.device), self.choice)
         return image_P[usable_B[image_P]], class_P[usable_B[image_P]]
 
     def _check_finite(self, logits_BK: Tensor, pictures: list[Picture]) -> None:

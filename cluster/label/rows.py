@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cam_ops.arrays import F32, I32, I64
 from cam_ops.boxes.extract import MapBoxes
-from cam_ops.tables import IMAGES, heatmaps_schema
+from cam_ops.tables import IMAGES, heatmaps_schema, with_labels
 from cluster.executors.work import ShardReport
 from cluster.runs.record import Run
 from cluster.runs.writing import Pairs, box_maps, boxes_file, corner_columns, place_columns, table_file
@@ -24,7 +24,7 @@ class Picture:
     """One planned image on its way through the replica."""
 
     image_id: str
-    label: int | None
+    labels: tuple[int, ...] = ()
     width: int = 0
     height: int = 0
     status: str = "ok"
@@ -113,7 +113,7 @@ class ShardRows:
         return {
             "heatmaps": table_file(self.run, "heatmaps", self._heatmaps_schema, self._heatmaps(maps)),
             "boxes": boxes_file(self.run, self.planned, pairs),
-            "images": table_file(self.run, "images", IMAGES, self._images(pairs)),
+            "images": table_file(self.run, "images", self._images_schema, self._images(pairs)),
         }
 
     def report(self, shard: int) -> ShardReport:
@@ -127,6 +127,10 @@ class ShardRows:
     @property
     def _heatmaps_schema(self) -> pa.Schema:
         return heatmaps_schema(self.run.grid, self.run.request.kept_cam_grid)
+
+    @property
+    def _images_schema(self) -> pa.Schema:
+        return with_labels(IMAGES, self.run.plan.several_labels)
 
     def _heatmaps(self, maps: BatchMaps) -> dict[str, object]:
         schema = self._heatmaps_schema

@@ -64,7 +64,7 @@ def publish_run(run_dir: RunDir, run: Run) -> bool:
     document = {
         "fingerprint": run.request.fingerprint(),
         "request": run.request.fields(),
-        "plan": asdict(run.plan),
+        "plan": run.plan.fields(),
         "grid": run.grid,
         "class_names": run.class_names,
         "maps_from": run.maps_from and asdict(run.maps_from),

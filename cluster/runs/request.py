@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cam_ops.arrays import F64, I32
 from cam_ops.boxes.calibration import Calibration, thresholds_of
-from cam_ops.classes import ScoreKind
+from cam_ops.classes import ScoreKind, UnknownLabels
 from cam_ops.settings import BoxConfig, Device, ExplainConfig, Kind, MapConfig, Precision, Preprocessing, Refinement
 from cam_ops.tables import BOXES, CALIBRATED_BOXES, COORDINATES
 
@@ -47,6 +47,7 @@ class Request:
     calibration: Calibration | None = None  # goes with the normaliser and the threshold that were fitted with it
     refinement: Refinement | None = None  # None: the maps are the network's own
     columns: tuple[str, ...] = ()  # as --columns, sorted
+    unknown_labels: UnknownLabels = "refuse"
 
     def fields(self) -> dict[str, Any]:
         """Return the request as documents have it; what came later is left out where it is not used."""
@@ -55,6 +56,8 @@ class Request:
             del fields["refinement"]
         if not self.columns:
             del fields["columns"]
+        if self.unknown_labels == "refuse":
+            del fields["unknown_labels"]
         return fields
 
     def box_recipe(self) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cam_ops.arrays import F32, I32, I64
+from cam_ops.arrays import F32, I32, I64, Bools
 from cam_ops.boxes.calibration import box_signals
 from cam_ops.boxes.extract import MapBoxes, boxes_from_heatmaps
 from cam_ops.classes import parse_class_choice
-from cam_ops.tables import CORNERS, with_metadata
+from cam_ops.tables import CORNERS, LABELS, with_metadata
 from cluster.runs.record import Run
 from cluster.runs.request import Request
 from cluster.storage.parquet import encode
@@ -47,8 +47,7 @@ def boxes_file(run: Run, planned: pa.Table, pairs: Pairs) -> bytes:
     found = pairs.boxes
     row_N, class_N = pairs.row_P[found.map_N], pairs.class_P[found.map_N]
     labels_are_mapped = parse_class_choice(run.request.classes).label
-    label_B = planned["label"].fill_null(-1).to_numpy()
-    from_label_N = (label_B[row_N] == class_N) & labels_are_mapped
+    from_label_N = _is_label(planned, row_N, class_N) & labels_are_mapped
     columns = {
         **place_columns(planned, row_N),
         "class_id": class_N,
@@ -66,6 +65,16 @@ def boxes_file(run: Run, planned: pa.Table, pairs: Pairs) -> bytes:
         signals_NF = box_signals(columns["score"], found.peak_N, found.energy_N, found.area_fraction_N)
         columns["probability"] = run.request.calibration.probability.probabilities(signals_NF)
     return table_file(run, "boxes", run.request.boxes_schema, columns)
+
+
+def _is_label(planned: pa.Table, row_N: I64, class_N: I32) -> Bools:
+    """Say of each row and class whether the plan has that label for the image, or as one of several."""
+    label_B = planned["label"].fill_null(-1).to_numpy()
+    is_label_N: Bools = label_B[row_N] == class_N
+    if LABELS.name in planned.column_names:
+        labels_B = [set(labels or ()) for labels in planned[LABELS.name].to_pylist()]
+        is_label_N |= np.array([c in labels_B[row] for row, c in zip(row_N, class_N, strict=True)], np.bool_)
+    return is_label_N
 
 
 def table_file(run: Run, table: str, schema: pa.Schema, columns: dict[str, object]) -> bytes:

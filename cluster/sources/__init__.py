@@ -11,6 +11,9 @@
 * `tar_members`: a tar file's headers, one after the other
 * `stl10`: STL10's binary files
 * `columns`: which column of a table is which
+* `label_files`: what a CSV of labels says, and of which image
+* `label_folders`: folders that name classes
+* `label_words`: which classes the words of labels mean
 * `labels`: the class of each image
 * `reading`: the bytes of one image, and its decoder
 

@@ -14,7 +14,7 @@ NO_COLUMNS: Columns = {}
 
 NEAR: dict[str, tuple[str, ...]] = {
     "uri": ("path", "file", "filename", "file_name", "image", "url", "filepath", "file_path", "image_path", "img"),
-    "image_id": ("id", "image", "filename", "file_name", "file", "path", "name", "key"),
+    "image_id": ("id", "image", "filename", "file_name", "file", "path", "key"),
     "label": ("labels", "class", "category", "breed", "target", "class_id", "class_name", "label_id", "cls", "species"),
 }
 """Our names, each with what other people call such a column: for suggestions, never taken unasked by themselves."""
@@ -58,8 +58,12 @@ def column_for(
 
 def near_columns(found: Sequence[str], name: str) -> list[str]:
     """Return the `found` columns that may be what we call `name`: known words for it first, then those alike."""
-    known = [column for word in NEAR[name] for column in found if folded(column) == folded(word)]
-    return list(dict.fromkeys([*known, *near(name, found)]))
+    return list(dict.fromkeys([*known_columns(found, NEAR[name]), *near(name, found)]))
+
+
+def known_columns(found: Sequence[str], words: Iterable[str]) -> list[str]:
+    """Return those of the `found` columns that bear one of the words, each once, in the order of the words."""
+    return list(dict.fromkeys(column for word in words for column in found if folded(column) == folded(word)))
 
 
 def suggestion(found: Sequence[str], name: str) -> str:

@@ -1,102 +1,88 @@
 """Give each listed image its class: from the source itself, from the first directory, from a CSV file, or none."""
 
-import csv
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cam_ops.classes import ClassList
 from cam_ops.errors import UsageError
-from cam_ops.tables import LABELLED, LISTING
-from cluster.process.console import shown
+from cam_ops.tables import LABELLED, LABELS, LISTING, with_labels
+from cam_ops.words import near
+from cluster.process.console import say, shown
 from cluster.sources.kinds import OWN_LABELS
+from cluster.sources.label_files import digest_of, match_rows, read_label_file
+from cluster.sources.label_folders import FOLDERS, folder_labels
+from cluster.sources.label_words import LabelChoice, Labels, Meaning, Words, by_word, count_words, meanings_of
 from cluster.sources.listing import Listing
 from cluster.sources.source import OwnLabels
 
-WORDS = ("none", "folder", *OWN_LABELS)
-
-LabelsOf = Callable[[pa.RecordBatch], pa.Array]
-"""From a batch of a listing to the class of each image, int32, null where it has none."""
+WORDS = ("none", *FOLDERS, *OWN_LABELS)
 
 
 def labels_digest(spec: str) -> str:
-    """Name a label source by content: one of `WORDS`, or the sha256 of the CSV file."""
+    """Name a label source by content: one of `WORDS`, or the sha256 of the CSV file, unpacked where it is gzip."""
     if spec in WORDS:
         return spec
     try:
-        return "sha256:" + hashlib.sha256(Path(spec).read_bytes()).hexdigest()
+        return "sha256:" + digest_of(spec)
     except OSError as error:
+        meant = "".join(f"; did you mean {word}?" for word in near(spec, WORDS, 1))
         raise UsageError(
-            f"--labels expects {', '.join(WORDS)} or a CSV file, cannot read {spec}: {error.strerror}"
+            f"--labels expects {', '.join(WORDS)} or a CSV file, cannot read {spec}: {error.strerror or error}{meant}"
         ) from None
 
 
-def label_images(listing: Listing, labels_of: LabelsOf) -> Iterator[pa.RecordBatch]:
-    """Yield the listing's batches with their classes, schema LABELLED."""
+def label_images(listing: Listing, labels: Labels) -> Iterator[pa.RecordBatch]:
+    """Yield the listing's batches with their classes, schema LABELLED, or with LABELS where images have several."""
+    schema = with_labels(LABELLED, labels.are_several)
+    single = pa.array([meaning[0] if len(meaning) == 1 else None for meaning in labels.meanings], pa.int32())
+    several = pa.array([meaning if len(meaning) > 1 else None for meaning in labels.meanings], LABELS.type)
     for batch in listing.batches():
-        columns = [batch[name] for name in LISTING.names]
-        yield pa.record_batch([*columns, labels_of(batch)], schema=LABELLED)
+        place = labels.place_of(batch)
+        columns = {name: batch[name] for name in LISTING.names}
+        columns |= {"label": single.take(place), LABELS.name: several.take(place)}
+        yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
-def find_labels(listing: Listing, spec: str, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
-    """Match a label source to the listing and to the class list.
+def find_labels(listing: Listing, choice: LabelChoice, classes: ClassList) -> Labels:
+    """Match a label source to the listing and to the class list, and say what was found.
 
-    Raises UsageError where folders or labels cannot be matched.
+    Raises UsageError where folders or labels cannot be matched, and where there are none that were asked for.
     """
-    own = OWN_LABELS.get(spec)
-    if spec == "none" or (own and not listing.has_labels):
-        return lambda batch: pa.nulls(len(batch), pa.int32())
-    if spec == "folder":
-        return _folder_labels(listing, classes, say)
+    if choice.spec in FOLDERS:
+        return folder_labels(listing, choice, classes)
+    if choice.spec not in WORDS:
+        return _file_labels(listing, choice, classes)
+    own = OWN_LABELS.get(choice.spec)
+    if own and listing.has_labels:
+        return _own_labels(listing, own, choice, classes)
     if own:
-        return _own_labels(listing, own, classes, say)
-    return _csv_labels(listing, spec, classes, say)
+        without = f"{choice.images} has no {own.place}"
+        hint = f"; give {listing.label_hint}, or --labels FILE.csv" if listing.label_hint else ""
+        if choice.is_asked:
+            raise UsageError(f"--labels {own.word}: {without}{hint or '; add them, or give --labels FILE.csv'}")
+        say(f"labels: none, {without}{hint}")
+    return Labels(meanings=[], place_of=lambda batch: pa.nulls(len(batch), pa.int32()))
 
 
-def _by_word(words_of: LabelsOf, class_of: dict[str, int]) -> LabelsOf:
-    """Look up a word for each image, a distinct word once."""
-    words, ids = pa.array(class_of, pa.string()), pa.array(class_of.values(), pa.int32())
-    return lambda batch: pc.take(ids, pc.index_in(words_of(batch), value_set=words))
-
-
-def _count_words(listing: Listing, words_of: LabelsOf) -> Counter[str]:
-    """Count the images of each word, those without a word left out."""
-    counts: Counter[str] = Counter()
-    for batch in listing.batches():
-        for entry in pc.value_counts(words_of(batch).drop_null()).to_pylist():
-            counts[entry["values"]] += entry["counts"]
-    return counts
-
-
-def _own_labels(listing: Listing, own: OwnLabels, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
-    counts = _count_words(listing, _own_word)
-    class_of = {word: _find(word, own, classes, listing) for word in counts if word.strip()}
-    if not class_of:
+def _own_labels(listing: Listing, own: OwnLabels, choice: LabelChoice, classes: ClassList) -> Labels:
+    counts = {word: count for word, count in count_words(listing, _own_word).items() if word.strip()}
+    if not counts:
         raise UsageError(f"{own.subject} empty; fill it, or give --labels none")
-    say(f"labels: {sum(counts[word] for word in class_of)} of {listing.num_images} images, from the {own.word}")
-    return _by_word(_own_word, class_of)
+
+    def given(word: str) -> str:
+        return f"the {own.word} gives {_row_with(word, own, listing)} the label {shown(word)}"
+
+    meaning_of = meanings_of(Words(counts=counts, given=given), classes, choice.unknown)
+    labels = by_word(_own_word, meaning_of)
+    num_labelled = sum(counts[word] for word, meaning in meaning_of.items() if meaning)
+    say(f"labels: {num_labelled} of {listing.num_images} images, from the {own.word}{_said_several(listing, labels)}")
+    return labels
 
 
 def _own_word(batch: pa.RecordBatch) -> pa.Array:
     return batch["label"]
-
-
-def _find(word: str, own: OwnLabels, classes: ClassList, listing: Listing) -> int:
-    """Return the class that a source's own word means; raises UsageError naming a row."""
-    try:
-        class_id = classes.find(word)
-    except UsageError as error:
-        raise UsageError(f"{error} ({own.word}, row of {_row_with(word, own, listing)})") from None
-    if class_id is None:
-        raise UsageError(
-            f"the {own.word} gives {_row_with(word, own, listing)} the label {shown(word)}, which is no class of the "
-            "network, by number or name; mend it, give --class-names with that name, or --labels none"
-        )
-    return class_id
 
 
 def _row_with(word: str, own: OwnLabels, listing: Listing) -> str:
@@ -105,70 +91,58 @@ def _row_with(word: str, own: OwnLabels, listing: Listing) -> str:
     return next(shown(batch[own.names_image][at].as_py()) for batch, at in rows if at >= 0)
 
 
-def _folder_labels(listing: Listing, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
-    folders = sorted(_count_words(listing, _first_level))
-    if not folders:
-        raise UsageError("--labels folder expects pictures in one directory per class, all lie directly in --images")
-    ids = [classes.find(folder) for folder in folders]
-    unknown = [folder for folder, class_id in zip(folders, ids, strict=True) if class_id is None]
-    if len(unknown) == len(folders) == len(classes.names):
-        say(f"labels: no folder bears a class name; the {len(folders)} folders are the classes in sorted order")
-        return _by_word(_first_level, {folder: class_id for class_id, folder in enumerate(folders)})
-    if unknown:
-        raise UsageError(
-            f"--labels folder: {len(unknown)} of {len(folders)} folders match none of the {len(classes.names)} "
-            f"classes, for example {unknown[0]!r}; give --class-names with a column that holds the folders' names, "
-            "or --labels FILE.csv"
-        )
-    return _by_word(
-        _first_level, {f: class_id for f, class_id in zip(folders, ids, strict=True) if class_id is not None}
+def _said_several(listing: Listing, labels: Labels) -> str:
+    """Say how many images have several classes, with an example; nothing where none has."""
+    if not labels.are_several:
+        return ""
+    count, example = 0, ""
+    is_several = pa.array([len(meaning) > 1 for meaning in labels.meanings])
+    for batch in listing.batches():
+        several = batch["image_id"].filter(is_several.take(labels.place_of(batch)).fill_null(False))
+        example = example or (several[0].as_py() if len(several) else "")
+        count += len(several)
+    return f"; {count} have several classes, such as {shown(example)}" if count else ""
+
+
+def _file_labels(listing: Listing, choice: LabelChoice, classes: ClassList) -> Labels:
+    file = read_label_file(choice.spec, choice.columns)
+    words = Words(
+        counts=file.counts,
+        given=lambda word: f"{choice.spec} line {file.lines[word]} says {shown(word)}",
     )
-
-
-def _first_level(batch: pa.RecordBatch) -> pa.Array:
-    ids = batch["image_id"]
-    first = pc.list_element(pc.split_pattern(ids, "/", max_splits=1), 0)
-    return pc.if_else(pc.match_substring(ids, "/"), first, None)
-
-
-def _csv_labels(listing: Listing, spec: str, classes: ClassList, say: Callable[[str], None]) -> LabelsOf:
-    try:
-        class_of = _read_csv(Path(spec), classes)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read {spec} as a CSV file: {error}") from None
-
-    def labels_of(batch: pa.RecordBatch) -> pa.Array:
-        return pa.array([class_of.get(image_id) for image_id in batch["image_id"].to_pylist()], pa.int32())
-
-    num_labelled = sum(len(labels) - labels.null_count for labels in map(labels_of, listing.batches()))
-    if not num_labelled:
+    if not file.counts:
+        raise UsageError(f"the column {file.label_column} of {choice.spec} is empty; fill it, or give --labels none")
+    meaning_of = meanings_of(words, classes, choice.unknown)
+    match = match_rows(choice.spec, file.words_of, listing, choice.images)
+    if not match.num_exact and not match.by_end:
         example = next(listing.batches())["image_id"][0].as_py()
         raise UsageError(
-            f"no image_id in {spec} is the path of a picture below --images; the CSV says for example "
-            f"{next(iter(class_of), '')!r}, the folder has {example!r}"
+            f"no {file.image_column} in {choice.spec} is the path of a picture below --images; the CSV says, for "
+            f"example, {shown(match.strangers[0])}, --images has {shown(example)}"
         )
+    places: dict[Meaning, int] = {}
+
+    def place(image_id: str) -> int | None:
+        rows = [*match.by_end.get(image_id, ()), image_id]
+        found = {class_id for row in rows for word in file.words_of.get(row, ()) for class_id in meaning_of[word]}
+        return places.setdefault(tuple(sorted(found)), len(places)) if found else None
+
+    def place_of(batch: pa.RecordBatch) -> pa.Array:
+        return pa.array([place(image_id) for image_id in batch["image_id"].to_pylist()], pa.int32())
+
+    num_labelled = sum(len(found) - found.null_count for found in map(place_of, listing.batches()))
+    labels = Labels(meanings=list(places), place_of=place_of)
     say(
-        f"labels: {num_labelled} of {listing.num_images} images; {len(class_of) - num_labelled} rows of {spec} match "
-        "no image"
+        f"labels: {num_labelled} of {listing.num_images} images, by the columns {file.image_column} and "
+        f"{file.label_column} of {choice.spec}{_said_several(listing, labels)}"
     )
-    return labels_of
-
-
-def _read_csv(path: Path, classes: ClassList) -> dict[str, int]:
-    class_of: dict[str, int] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"image_id", "label"} <= set(reader.fieldnames or ()):
-            raise UsageError(f"expected the columns image_id and label in {path}, found {reader.fieldnames}")
-        for record in reader:
-            image_id, word = record["image_id"], record["label"] or ""
-            if not word.strip():
-                continue
-            class_id = classes.find(word)
-            if class_id is None:
-                raise UsageError(
-                    f"{path} line {reader.line_num}: {word!r} is no class of the network, by number or name"
-                )
-            if class_of.setdefault(image_id, class_id) != class_id:
-                raise UsageError(f"{path} line {reader.line_num}: {image_id!r} has two different labels")
-    return class_of
+    if match.by_end:
+        image_id, rows = next(iter(match.by_end.items()))
+        count = len(match.by_end)
+        say(f"labels: {count} of them by the end of their path, such as {shown(image_id)} by {shown(rows[0])}")
+    if match.strangers:
+        say(
+            f"labels: {len(match.strangers)} image(s) of {choice.spec} are not below --images, such as "
+            f"{shown(match.strangers[0])}"
+        )
+    return labels
