@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cam_ops.tables import CALIBRATED_BOXES, COLUMNS, IMAGES, PLAN, STATUSES, heatmaps_schema
+from cam_ops.tables import CALIBRATED_BOXES, COLUMNS, IMAGES, PLAN, STATUSES, SUSPECTS, heatmaps_schema
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "output.md"
-SCHEMAS = {"images": IMAGES, "boxes": CALIBRATED_BOXES, "heatmaps": heatmaps_schema((7, 7), (7, 7)), "plan": PLAN}
+SCHEMAS = {
+    **{"images": IMAGES, "boxes": CALIBRATED_BOXES, "heatmaps": heatmaps_schema((7, 7), (7, 7)), "plan": PLAN},
+    "suspects": SUSPECTS,
+}
 MARKED = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
