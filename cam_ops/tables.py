@@ -75,6 +75,21 @@ BOXES = pa.schema(
 CALIBRATED_BOXES = BOXES.append(pa.field("probability", pa.float32(), nullable=False))
 """The same in runs with a calibration: `probability` is that of IoU >= .5 with an object of the box's class."""
 
+SUSPECTS = pa.schema(
+    [
+        _IMAGE_ID,
+        *_PLACE,
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("label_name", pa.string(), nullable=False),
+        pa.field("label_score", pa.float32()),
+        pa.field("predicted", pa.int32(), nullable=False),
+        pa.field("predicted_name", pa.string(), nullable=False),
+        pa.field("predicted_score", pa.float32(), nullable=False),
+        pa.field("margin", pa.float32(), nullable=False),
+    ]
+)
+"""One row per image whose label the network contradicts, the surest first, a thousand at most."""
+
 
 def with_labels(schema: pa.Schema, several_labels: bool) -> pa.Schema:
     """Return LABELLED, PLAN or IMAGES as it is where images of the source have several classes: with LABELS."""
@@ -198,6 +213,16 @@ COLUMNS: dict[str, dict[str, str]] = {
         "cam": "the raw, signed map before it was refined, on the network's own grid; only in runs with `--keep-cam`",
     },
     "plan": {**_KEY, **_WHERE, **_CLASS},
+    "suspects": {
+        **_KEY,
+        "label": "class that `--labels` gives",
+        "label_name": "its name",
+        "label_score": "score of that class, 0..1; null where it is not among the five best",
+        "predicted": "class that the network thinks best, always another one",
+        "predicted_name": "its name",
+        "predicted_score": "its score, 0..1",
+        "margin": "`predicted_score` less that of the label, 0..1; where the latter is null, the least that it can be",
+    },
 }
 """What each column of a run's tables means, in Markdown: `docs/output.md` is made from it."""
 

@@ -2,6 +2,7 @@
 
 * `__main__`: run one command; exit codes
 * `command`: the outcome of a command, and its last line
+* `findings`: what a run comes to, in lines for people
 * `flags`: flags, `--config` and recipes to a config dataclass
 * `paths`: paths inside a Ray job
 * `label`: pictures to maps and boxes: the main job

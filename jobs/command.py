@@ -52,9 +52,3 @@ def result_line(command: str, outcome: Outcome, seconds: float) -> str:
     if outcome.error is not None:
         document["error"] = outcome.error
     return "CAMRAY_RESULT " + json.dumps(document)
-
-
-def print_totals(out: str, totals: Totals) -> None:
-    """Say what a run holds."""
-    counts = ", ".join(f"{count} {status}" for status, count in totals.statuses.items())
-    print(f"{out}: {counts}; {totals.maps} maps, {totals.boxes} boxes")

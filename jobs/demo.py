@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> Outcome:
     """Exit code 3 if the run is not whole."""
     config = parse(DemoConfig, arguments, "demo")
     folder = Path(config.out).absolute()
-    totals = label(_label_config(folder))
+    totals = label(_label_config(folder)).totals
     run_dir = open_run_dir(str(folder / "run"))
     verdict = verify(run_dir)
     panels = [_compare(run_dir, photo) for photo in PHOTOS]

@@ -5,9 +5,13 @@ from dataclasses import replace
 
 from cluster.label.config import LabelConfig
 from cluster.label.driver import label
-from jobs.command import Outcome, outcome_of, print_totals
+from cluster.runs.census import Census
+from jobs.command import Outcome, outcome_of
+from jobs.findings import print_findings, reason_text
 from jobs.flags import parse
 from jobs.paths import in_ray_job, refuse_relative
+
+NAMED_REASONS = 3
 
 
 def run(arguments: list[str]) -> Outcome:
@@ -16,17 +20,24 @@ def run(arguments: list[str]) -> Outcome:
     refuse_relative({"--images": config.images, "--out": config.out})
     if not in_ray_job():
         config = _with_absolute_weights(config)
-    totals = label(config)
+    census = label(config)
+    totals = census.totals
     rate = totals.errors / totals.images
     too_bad = rate > config.max_error_rate
-    print_totals(config.out, totals)
+    print_findings(config.out, census)
     return outcome_of(
         totals,
         config.out,
         status="too_many_bad_images" if too_bad else "done",
         exit_code=3 if too_bad else 0,
-        error=f"{rate:.1%} of the images are bad, --max-error-rate is {config.max_error_rate:.1%}" if too_bad else None,
+        error=_why_too_bad(config, census) if too_bad else None,
     )
+
+
+def _why_too_bad(config: LabelConfig, census: Census) -> str:
+    rate = census.totals.errors / census.totals.images
+    reasons = "; ".join(reason_text(reason) for reason in census.reasons[:NAMED_REASONS])
+    return f"{rate:.1%} of the images are bad, --max-error-rate is {config.max_error_rate:.1%}: {reasons}"
 
 
 def _with_absolute_weights(config: LabelConfig) -> LabelConfig:

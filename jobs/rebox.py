@@ -2,7 +2,8 @@
 
 from cluster.rebox.config import ReboxConfig
 from cluster.rebox.driver import rebox
-from jobs.command import Outcome, outcome_of, print_totals
+from jobs.command import Outcome, outcome_of
+from jobs.findings import print_findings
 from jobs.flags import BOX_RECIPES, parse
 from jobs.paths import refuse_relative
 
@@ -11,6 +12,6 @@ def run(arguments: list[str]) -> Outcome:
     """Box the maps; how many images are bad was `label`'s to judge."""
     config = parse(ReboxConfig, arguments, "rebox", BOX_RECIPES)
     refuse_relative({"the run": config.run, "--out": config.out})
-    totals = rebox(config)
-    print_totals(config.out, totals)
-    return outcome_of(totals, config.out)
+    census = rebox(config)
+    print_findings(config.out, census)
+    return outcome_of(census.totals, config.out)

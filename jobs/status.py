@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 
 import tyro.conf
 
+from cluster.runs.census import take_census
 from cluster.runs.directory import open_run_dir
 from cluster.runs.record import existing_run
-from cluster.runs.totals import count_rows
 from cluster.storage.options import parse_options
 from jobs.command import Outcome, outcome_of
+from jobs.findings import agreement_lines, reason_lines
 from jobs.flags import parse
 
 
@@ -28,7 +29,8 @@ def run(arguments: list[str]) -> Outcome:
     run_dir = open_run_dir(config.out, parse_options(config.storage_options))
     state = existing_run(run_dir)
     committed = sorted(shard for shard in run_dir.shards("images") if shard < state.plan.num_shards)
-    totals = count_rows(run_dir, state.request.fingerprint(), committed)
+    census = take_census(run_dir, state, committed)
+    totals = census.totals
     num_shards, num_images = state.plan.num_shards, state.plan.num_images
     print(f"model   {state.request.model}, {state.request.device}, {state.request.precision}")
     if state.maps_from:
@@ -38,8 +40,11 @@ def run(arguments: list[str]) -> Outcome:
     for status, count in totals.statuses.items():
         print(f"        {count} {status}")
     print(f"maps    {totals.maps}\nboxes   {totals.boxes}")
+    is_done = len(committed) == num_shards
+    for line in (*reason_lines(census.reasons), *agreement_lines(config.out if is_done else None, census)):
+        print(line)
     return outcome_of(
         totals,
         config.out,
-        status="done" if len(committed) == num_shards else "incomplete",
+        status="done" if is_done else "incomplete",
     )

@@ -14,17 +14,17 @@ from cluster.label.config import LabelConfig
 from cluster.label.preparing import Preparing
 from cluster.label.settled import explain_again, names_network_of, refine_again, request_of, settled_again
 from cluster.process.apart import build
+from cluster.runs.census import Census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, clear_run, read_run
 from cluster.runs.resume import finish, pending_shards, refuse_strangers, run_missing
-from cluster.runs.totals import Totals
 from cluster.runs.verify import repair
 from cluster.sources.kinds import source_address
 
 
-def label(config: LabelConfig) -> Totals:
-    """Do what is missing of the run in `config.out`, planning it first if it is new; return its totals."""
+def label(config: LabelConfig) -> Census:
+    """Do what is missing of the run in `config.out`, planning it first if it is new; return what it comes to."""
     run_dir = open_run_dir(config.out, config.options)
     config = replace(config, images=source_address(config.images))
     run = None if config.overwrite else read_run(run_dir)
@@ -48,7 +48,7 @@ def label(config: LabelConfig) -> Totals:
     return finish(run_dir, run)
 
 
-def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Totals:
+def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Census:
     """Do what is missing of the run in place, unless another one is asked for."""
     is_whole = not pending_shards(run_dir, run)
     if is_whole or config.repair or not names_network_of(config, run):

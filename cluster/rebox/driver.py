@@ -14,17 +14,17 @@ from cluster.executors.work import Work
 from cluster.process.console import say
 from cluster.rebox.config import ReboxConfig
 from cluster.runs.calibration import calibrated
+from cluster.runs.census import Census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.plan import copy_plan
 from cluster.runs.record import MapsFrom, Run, clear_run, config_document, existing_run, maps_of, read_run
 from cluster.runs.resume import begin, finish, pending_shards, refuse_incomplete, refuse_strangers, run_missing
-from cluster.runs.totals import Totals
 from cluster.runs.verify import repair
 
 
-def rebox(config: ReboxConfig) -> Totals:
-    """Do what is missing of the run in `config.out`, beginning it if it is new; return its totals."""
+def rebox(config: ReboxConfig) -> Census:
+    """Do what is missing of the run in `config.out`, beginning it if it is new; return what it comes to."""
     run_dir, named_dir = open_run_dir(config.out, config.options), open_run_dir(config.run, config.options)
     source_dir, source = maps_of(named_dir, existing_run(named_dir))
     if run_dir.root in (named_dir.root, source_dir.root):

@@ -11,6 +11,8 @@
 * `writing`: a shard's files, and the boxes of its maps
 * `reading`: a shard's tables, and what is wrong with them
 * `resume`: do the shards that are missing, add up
-* `totals`: what a run holds so far
+* `totals`: what a run holds so far, as summary.json has it
+* `census`: what a run's images files come to
+* `agreement`: how far network and labels agree; suspected labels
 * `verify`: proof that a run is whole; repair
 """

@@ -4,7 +4,7 @@ import re
 
 DERIVED = {"audit": (".json", ".parquet", ".png", ".svg"), "show": (".png",)}  # what other commands leave, by folder
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
-RUN, SUMMARY = "run.json", "summary.json"
+RUN, SUMMARY, SUSPECTS = "run.json", "summary.json", "suspects.parquet"
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
 
 

@@ -9,12 +9,14 @@ from cluster.executors.progress import Progress
 from cluster.executors.work import Executor, Replicas, Work
 from cluster.process.console import say
 from cluster.process.failpoints import reach
+from cluster.runs.agreement import suspects_file
+from cluster.runs.census import Census, take_census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir
-from cluster.runs.names import SUMMARY, TABLES, shard_name
+from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import check_plan, plan_digest
 from cluster.runs.record import Run, existing_run, publish_run
-from cluster.runs.totals import Totals, count_rows, summary_of
+from cluster.runs.totals import summary_of
 
 
 def refuse_strangers(run_dir: RunDir) -> None:
@@ -86,12 +88,15 @@ def run_missing(
             reach(f"report-{report.shard}")
 
 
-def finish(run_dir: RunDir, run: Run) -> Totals:
-    """Write summary.json unless it is there, and return what it says."""
+def finish(run_dir: RunDir, run: Run) -> Census:
+    """Write suspects.parquet, if there are labels, and summary.json, unless they are there; return what they say."""
     check_plan(run_dir, run.plan)
-    totals = count_rows(run_dir, run.request.fingerprint(), list(range(run.plan.num_shards)))
+    census = take_census(run_dir, run, list(range(run.plan.num_shards)))
     reach("totals")
-    content = summary_of(run.request.fingerprint(), totals)
-    if run_dir.read(SUMMARY) != content:
-        run_dir.publish(SUMMARY, content)
-    return totals
+    contents = {SUMMARY: summary_of(run.request.fingerprint(), census.totals)}
+    if census.agreement:
+        contents = {SUSPECTS: suspects_file(run, census.agreement), **contents}
+    for name, content in contents.items():
+        if run_dir.read(name) != content:
+            run_dir.publish(name, content)
+    return census

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cam_ops.tables import CALIBRATED_BOXES, COLUMNS, IMAGES, PLAN, STATUSES, heatmaps_schema, with_labels
+from cam_ops.tables import (
+    CALIBRATED_BOXES,
+    COLUMNS,
+    IMAGES,
+    PLAN,
+    STATUSES,
+    SUSPECTS,
+    heatmaps_schema,
+    with_labels,
+)
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "output.md"
 SCHEMAS = {
@@ -13,6 +22,7 @@ SCHEMAS = {
     "boxes": CALIBRATED_BOXES,
     "heatmaps": heatmaps_schema((7, 7), (7, 7)),
     "plan": with_labels(PLAN, True),
+    "suspects": SUSPECTS,
 }
 MARKED = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

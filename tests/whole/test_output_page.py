@@ -50,7 +50,7 @@ def fields_of(table: str) -> set[str]:
 
 
 def test_the_tables_are_made_from_the_schemas(page: str) -> None:
-    assert re.findall(r"<!-- made: (\w+) -->", page) == ["boxes", "heatmaps", "images", "statuses", "plan"]
+    assert re.findall(r"<!-- made: (\w+) -->", page) == ["boxes", "heatmaps", "images", "statuses", "plan", "suspects"]
     assert made(page) == page, "python -m tests.support.output_page writes it anew"
 
 
@@ -129,8 +129,24 @@ def metadata_of(path: Path) -> dict[str, Any]:
 def test_the_fields_that_each_file_carries_are_those_of_the_page(page: str, run: Path) -> None:
     told = fields_of(section(page, "The document in each file"))
     for table in ("heatmaps", "boxes", "images"):
-        assert set(metadata_of(run / table / "shard-0000000.parquet")) == told - {"calibration", "refinement"}
+        assert set(metadata_of(run / table / "shard-0000000.parquet")) == told - {
+            "calibration",
+            "refinement",
+            "agreement",
+        }
     assert set(metadata_of(run / "plan" / "part-00000.parquet")) == {"schema_version", "table"}
+
+
+def test_what_suspects_carry_is_on_the_page(page: str, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("discs\nrings\n")
+    flags = ["--labels", "folder", "--class-names", tmp_path / "names.txt", "--executor", "inline", *TWO]
+    assert Command("label", "--images", pictures, "--out", tmp_path / "labelled", *flags).code == 0
+    document = metadata_of(tmp_path / "labelled" / "suspects.parquet")
+    assert set(document) == fields_of(section(page, "The document in each file")) - {"calibration", "refinement"}
+    assert all(f"`{name}`" in section(page, "The document in each file") for name in document["agreement"])
+    tree = re.search(r"```\nrun/\n(.*?)```", page, re.DOTALL)
+    assert tree
+    assert {path.name for path in (tmp_path / "labelled").iterdir()} <= set(re.findall(r"[\w.]+", tree[1]))
 
 
 def test_the_fields_of_a_quarantine_are_those_of_the_page(page: str, tmp_path: Path) -> None:

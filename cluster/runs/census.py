@@ -1,0 +1,114 @@
+"""What a run's images files come to: totals, why images are bad, how far network and labels agree.
+
+Each file is read once, by a few threads, a shard after the other; memory does not grow with their number.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cam_ops.errors import StorageError
+from cam_ops.tables import IMAGES
+from cluster.runs.agreement import Agreement, AgreementSum, judge
+from cluster.runs.directory import RunDir
+from cluster.runs.names import shard_name
+from cluster.runs.record import Run
+from cluster.runs.totals import Totals
+from cluster.storage.parquet import decode, document_of
+
+COUNTED = ("image_id", "status", "error", "num_maps", "num_boxes")
+JUDGED = (*COUNTED, "shard", "row", "label", "top_classes", "top_scores")
+NUM_READERS = 8  # opening a file is waiting where OUT is on a network
+FILES_AT_ONCE = 128  # whose rows are in memory
+MAX_REASONS = 1000  # that are told apart
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why images are bad, and the first of them."""
+
+    status: str
+    error: str  # of the first of them; the others' differ in their numbers at most
+    images: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """What a run holds, and what there is to say about it."""
+
+    totals: Totals
+    reasons: tuple[Reason, ...]  # the commonest first
+    agreement: Agreement | None  # None where no image has a label
+
+
+def take_census(run_dir: RunDir, run: Run, shards: list[int]) -> Census:
+    """Read the images files of committed shards. Raises StorageError where one is gone, or none of the run's."""
+    statuses: Counter[str] = Counter()
+    maps = boxes = 0
+    reasons, agreement = _Reasons(), AgreementSum(run)
+    has_labels = run.request.labels != "none"
+    names = JUDGED if has_labels else COUNTED
+    for images in _read(run_dir, run, shards, pa.schema([IMAGES.field(name) for name in names])):
+        statuses.update({each["values"]: each["counts"] for each in pc.value_counts(images["status"]).to_pylist()})
+        maps += pc.sum(images["num_maps"]).as_py()
+        boxes += pc.sum(images["num_boxes"]).as_py()
+        reasons.add(images.select(["status", "error", "image_id"]).filter(pc.not_equal(images["status"], "ok")))
+        if has_labels:
+            agreement.add(judge(images, run, run_dir.where("images")))
+    totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
+    return Census(totals=totals, reasons=reasons.commonest(), agreement=agreement.total())
+
+
+def _read(run_dir: RunDir, run: Run, shards: list[int], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of the files, so many files at a time: what is done with them costs less than their reading."""
+    read = partial(_read_file, run_dir, run.request.fingerprint(), schema)
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        for first in range(0, len(shards), FILES_AT_ONCE):
+            yield pa.concat_tables(pool.map(read, shards[first : first + FILES_AT_ONCE]))
+
+
+def _read_file(run_dir: RunDir, fingerprint: str, schema: pa.Schema, shard: int) -> pa.Table:
+    name = shard_name("images", shard)
+    where, content = run_dir.where(name), run_dir.read(name)
+    if content is None:
+        raise StorageError(f"{where} is gone; run `verify` on the run directory")
+    table = decode(content, where, schema.names)
+    if document_of(table.schema).get("fingerprint") != fingerprint:
+        raise StorageError(f"{where} belongs to another request; run `verify` on the run directory")
+    table = table.select(schema.names)
+    if not table.schema.equals(schema):
+        raise StorageError(f"{where} has not the columns of an images table; run `verify` on the run directory")
+    return table
+
+
+class _Reasons:
+    """Counts reasons; what differs in its numbers alone is one."""
+
+    def __init__(self) -> None:
+        self.images: Counter[tuple[str, str]] = Counter()
+        self.first: dict[tuple[str, str], tuple[str, str]] = {}  # error and image_id
+
+    def add(self, bad: pa.Table) -> None:
+        """Add images that are not ok: status, error, image_id."""
+        for row in bad.to_pylist():
+            error = row["error"] or ""
+            kind = row["status"], _NUMBER.sub("0", error)
+            if kind not in self.first and len(self.first) >= MAX_REASONS:
+                kind, error = (row["status"], ""), ""
+            self.first.setdefault(kind, (error, row["image_id"]))
+            self.images[kind] += 1
+
+    def commonest(self) -> tuple[Reason, ...]:
+        """Return the reasons, the commonest first."""
+        return tuple(
+            Reason(status=kind[0], error=self.first[kind][0], images=images, example=self.first[kind][1])
+            for kind, images in self.images.most_common()
+        )
