@@ -38,9 +38,10 @@ class LabelConfig:
     out: str
     """Run directory to create, or to resume: a path, s3://BUCKET/KEY or gs://BUCKET/KEY."""
     labels: str | None = None
-    """`none`, `folder` (the first directory level names the class), `manifest` (its column label), `tar` (the member
-    KEY.cls beside a picture), or a CSV FILE with columns image_id and label. By default `manifest` or `tar` where
-    --images is such, else none."""
+    """`none`, `folder` (the first directory level names the class), `folder-ids` (it is the class number),
+    `folder-sorted` (in the order of texts, as ImageFolder), `manifest` (its column label), `tar` (the member KEY.cls
+    beside a picture), or a CSV FILE with columns image_id and label. By default `manifest` or `tar` where --images is
+    such, else none."""
     columns: tuple[str, ...] = ()
     """NAME=COLUMN ... for manifests and label files whose columns have other names, such as `uri=path label=breed
     image_id=file`."""

@@ -362,17 +362,20 @@ def test_of_an_image_with_several_labels_each_is_mapped_and_all_commands_take_th
         assert done.code == 0, (command, done.err)
     with Image.open(tmp_path / "shown.png") as shown:
         assert shown.size == (80, 32)  # a panel for each class
-    assert label(pictures, tmp_path / "folders", "--labels", "folder", "--class-names", _names(tmp_path)).code == 0
-    compared = Command("compare", out, tmp_path / "folders", "--json")
-    assert (compared.code, json.loads(compared.out.splitlines()[0])["tables"]["labels_changed"]) == (0, 3), compared.out
-    plan = json.loads((out / "run.json").read_text())["plan"]
-    assert plan["several_labels"] is True
-    assert "several_labels" not in json.loads((tmp_path / "folders" / "run.json").read_text())["plan"]
+    (tmp_path / "other.csv").write_text("image_id,label\ncat/1.png,1|0\ncat/2.png,1\ndog/1.png,0\n")
+    assert label(pictures, tmp_path / "other", "--labels", tmp_path / "other.csv", *flags[2:]).code == 0
+    assert Command("compare", out, tmp_path / "other", "--out", tmp_path / "changes.json").code == 0
+    assert json.loads((tmp_path / "changes.json").read_text())["tables"]["labels_changed"] == 2
 
 
-def _names(folder: Path) -> Path:
-    (folder / "names.txt").write_text("cat\ndog\n")
-    return folder / "names.txt"
+def test_the_column_of_several_labels_is_only_where_there_are_any(pictures: Path, tmp_path: Path) -> None:
+    for labels, expected in (("0|1", True), ("1", False)):
+        (tmp_path / "labels.csv").write_text(f"image_id,label\ncat/1.png,{labels}\ncat/2.png,0\n")
+        out = tmp_path / labels
+        assert label(pictures, out, "--labels", tmp_path / "labels.csv").code == 0
+        assert json.loads((out / "run.json").read_text())["plan"].get("several_labels", False) is expected
+        for table in ("plan/part-00000.parquet", "images/shard-0000000.parquet"):
+            assert ("labels" in pq.read_schema(out / table).names) is expected
 
 
 def test_an_audit_takes_the_truth_s_class_of_an_image_with_several_labels(pictures: Path, tmp_path: Path) -> None:
