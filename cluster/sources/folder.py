@@ -33,9 +33,7 @@ def folder_source(instead: Instead) -> Source:
     return Source(
         means=lambda address: True,
         check=lambda address, options: check_folder(address),
-        open=lambda address, limit, skip, options: sorted_listing(
-            address, _folder_batches(address, skip, instead), limit
-        ),
+        open=lambda address, asked: sorted_listing(address, _folder_batches(address, asked.skip, instead), asked.limit),
     )
 
 

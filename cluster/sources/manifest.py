@@ -226,7 +226,7 @@ def _batches(ordered: Path, folder: str) -> Iterator[pa.RecordBatch]:
 MANIFEST = Source(
     means=is_manifest,
     check=lambda address, options: None,  # the plan stands for it
-    open=lambda address, limit, skip, options: open_manifest(address, limit, options=options),
+    open=lambda address, asked: open_manifest(address, asked.limit, options=asked.options),
     own_labels=OwnLabels(
         word="manifest",
         needed="FILE.parquet or FILE.csv",

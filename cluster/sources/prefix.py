@@ -19,8 +19,8 @@ def prefix_source(instead: Instead) -> Source:
     return Source(
         means=is_store,
         check=check_prefix,
-        open=lambda address, limit, skip, options: sorted_listing(
-            address, _prefix_batches(address, skip, options, instead), limit
+        open=lambda address, asked: sorted_listing(
+            address, _prefix_batches(address, asked.skip, asked.options, instead), asked.limit
         ),
     )
 

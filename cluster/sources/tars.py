@@ -33,7 +33,7 @@ from cam_ops.tables import LISTING
 from cluster.process.console import say, shown
 from cluster.sources.folder import check_folder
 from cluster.sources.listing import Listing, Remarks, image_id_of, remark, say_remarks
-from cluster.sources.source import OwnLabels, Source
+from cluster.sources.source import Asked, OwnLabels, Source
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.storage.objects import (
     check_prefix,
@@ -89,18 +89,20 @@ def key_and_kind(name: str) -> tuple[str, str] | None:
 
 
 @contextmanager
-def _open_tars(address: str, limit: int | None, skip: str, options: StorageOptions) -> Iterator[Listing]:
-    """List the pictures of the tar files that an address means, the first `limit` of them by id.
+def _open_tars(address: str, asked: Asked) -> Iterator[Listing]:
+    """List the pictures of the tar files that an address means, the first `asked.limit` of them by id.
 
     The address is that of a file, or its last part has wildcards: ``*``, ``?``, ``[...]``. The listing ends with the
     context. Raises UsageError where a file cannot be used: cut, damaged, compressed, with a member twice or a name that
     leads out of it; StorageError where a file cannot be reached, or none has a picture.
     """
     folder, pattern = os.path.split(address)
-    names = _find(folder, pattern, options)
+    names = _find(folder, pattern, asked.options)
     with TemporaryDirectory(prefix="camray-") as scratch:
         path = Path(scratch, "index.parquet")
-        index = _write(path, _in_order(partial(_index, folder, options=options, scratch=scratch), names), limit)
+        index = _write(
+            path, _in_order(partial(_index, folder, options=asked.options, scratch=scratch), names), asked.limit
+        )
         say_remarks("tar files", index.remarks)
         if index.bad:
             raise UsageError(

@@ -16,6 +16,7 @@ import pytest
 from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
 from cluster.sources.kinds import open_listing
 from cluster.sources.reading import load_picture, read_image
+from cluster.sources.source import Asked
 from cluster.sources.tar_members import MAX_EXTENDED_BYTES, MAX_PADDING_BYTES, BadTar, walk
 from cluster.sources.tars import STORE_WINDOW_BYTES, key_and_kind
 from cluster.storage.objects import put_object
@@ -46,7 +47,7 @@ def write(path: Path, members: Members) -> Path:
 
 
 def listed(address: object, limit: int | None = None, options: StorageOptions = NO_OPTIONS) -> list[dict[str, Any]]:
-    with open_listing(str(address), limit, options=options) as listing:
+    with open_listing(str(address), Asked(limit=limit, options=options)) as listing:
         rows = [row for batch in listing.batches() for row in batch.to_pylist()]
         assert rows == [row for batch in listing.batches() for row in batch.to_pylist()]  # it can be read again
         assert len(rows) == listing.num_images
