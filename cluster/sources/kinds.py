@@ -19,9 +19,11 @@ from cluster.storage.options import StorageOptions
 
 def _instead(folder: str, names: Iterable[str]) -> str:
     """Say how to give files in a folder without pictures, nothing where no kind means one of them."""
-    files = [f"{folder}/{name}" for name in names if "/" not in name]
-    found = (kind for kind in KINDS if kind.inside and any(map(kind.means, files)))
-    return "".join(f", or give {kind.inside.format(folder)}" for kind in found)
+    files = [f"{folder}/{name}" for name in names]
+    found = ((kind, next(filter(kind.means, files), None)) for kind in KINDS if kind.inside)
+    return "".join(
+        f", or give {kind.inside.format(file=file, folder=os.path.dirname(file))}" for kind, file in found if file
+    )
 
 
 KINDS: tuple[Source, ...] = (

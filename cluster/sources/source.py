@@ -58,7 +58,7 @@ class Source:
     no_folders: str = ""
     """Why its ids have no folders that name classes, where they have none."""
     inside: str = ""
-    """How to give its files where they lie in a folder without pictures, `{}` being that folder."""
+    """How to give its files where they lie in a folder without pictures: `{file}` is the first, `{folder}` its own."""
     refusal: Callable[[str], str] = lambda text: ""
     """Say why what the user gave is almost of this kind, but cannot be read."""
     decoder: Callable[[Row], Decoder | None] = lambda row: None

@@ -362,6 +362,6 @@ TARS = Source(
         names_image="image_id",
     ),
     no_folders="tar files are no folders; give --labels tar (members cls) or FILE.csv",
-    inside="its tar files, --images '{}/*.tar'",
+    inside="tar files, --images '{folder}/*.tar'",
     refusal=_refusal,
 )
