@@ -4,6 +4,7 @@
 * `kinds`: which kind an address is
 * `listing`: images as a stream of record batches
 * `sorting`: sort a listing on disk
+* `names`: which names mean pictures
 * `folder`: pictures below a folder
 * `prefix`: pictures below a folder on a store
 * `manifest`: what a table names, or holds

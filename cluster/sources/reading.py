@@ -10,7 +10,8 @@ from urllib.parse import unquote_to_bytes
 
 from cam_ops.arrays import U8
 from cam_ops.errors import BadImage, StorageError
-from cam_ops.pictures.decode import MAX_BYTES, Decoded, decode, decode_for, whole
+from cam_ops.pictures.decode import Decoded, decode, decode_for, whole
+from cam_ops.pictures.header import MAX_BYTES
 from cam_ops.settings import Preprocessing
 from cluster.sources.kinds import decoder_of
 from cluster.sources.source import Row

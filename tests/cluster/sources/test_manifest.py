@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cam_ops.errors import BadImage, StorageError, UsageError
-from cam_ops.pictures.decode import MAX_BYTES
+from cam_ops.pictures.header import MAX_BYTES
 from cluster.sources.manifest import is_manifest, open_manifest
 from cluster.sources.reading import read_image
 from cluster.sources.source import Asked
