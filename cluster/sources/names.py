@@ -23,6 +23,11 @@ def is_hidden_file(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_FILES
 
 
+def is_named_as_picture(name: str) -> bool:
+    """Say whether a file's name means a picture that is read."""
+    return suffix_of(name) in read_suffixes() and not is_hidden_file(name)
+
+
 def is_picture(name: str, where: str, remarks: Remarks) -> bool:
     """Say whether a file's name means a picture that is read; note where it is hidden, or a picture of another kind."""
     if is_hidden_file(name):

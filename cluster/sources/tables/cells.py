@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.errors import BadImage, StorageError
-from cam_ops.pictures.decode import MAX_BYTES
+from cam_ops.pictures.header import MAX_BYTES
 from cluster.process.console import shown
 from cluster.sources.sorting import first_line
 from cluster.sources.tables.parquet_files import Missing, cell_columns, open_file, parquet_of
