@@ -1,5 +1,7 @@
 """Pictures: decode, fit to the network's input, draw over.
 
+* `formats`: which are read, by which suffixes and first bytes
+* `header`: size and soundness before anything is decoded
 * `decode`: bytes to pixels, bounded
 * `fit`: resize, and the rectangle that the grid covers
 * `overlays`: heat maps and boxes drawn over pictures

@@ -4,33 +4,22 @@ Pictures are uint8 RGB arrays of shape (H, W, 3) **after EXIF orientation**; all
 refer to them, also where a picture was decoded at a reduced scale. Letters: H, W height and width of an array.
 """
 
-import contextlib
 import io
-import re
-import struct
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import ImageOps
+from PIL.Image import Image
 
 from cam_ops.arrays import U8
 from cam_ops.errors import BadImage
+from cam_ops.pictures.formats import OPENCV
+from cam_ops.pictures.header import JPEG, PILLOW_ERRORS, Header, open_picture, read_header, why_not_decoded
 from cam_ops.settings import Preprocessing
 
-MAX_BYTES = 256 * 2**20
-MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MiB of RGB
-MAX_SIDE = 2**20  # OpenCV's bound
-MAX_SCANS = 500  # as libjpeg-turbo advises: a progressive JPEG's scan of a few bytes is a pass over all its pixels
 STL10_SIDE = 96
 STL10_BYTES = 3 * STL10_SIDE * STL10_SIDE
-JPEG = b"\xff\xd8\xff"  # how OpenCV tells it, too
-SCAN = b"\xff\xda"
-PNG = b"\x89PNG\r\n\x1a\n"
-MAGICS = (JPEG, PNG, b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-OTHER_KINDS = ((0, b"GIF8", "GIF"), (4, b"ftyp", "HEIC, AVIF or video"), (0, b"\0\x05\x16\x07", "macOS's AppleDouble"))
-TIFF_PARTS = ((273, 279), (324, 325))  # tags: where strips or tiles begin, how many bytes they have
 SCALES = (8, 4, 2)  # that libjpeg decodes at by smaller inverse transforms: 1 / n, sizes rounded up
 FLAGS = {  # the `GRAYSCALE` ones carry the scale alone; the `COLOR` ones ask for BGR as well, which excludes RGB
     1: cv2.IMREAD_COLOR_RGB,
@@ -38,11 +27,6 @@ FLAGS = {  # the `GRAYSCALE` ones carry the scale alone; the `COLOR` ones ask fo
     4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-PILLOW_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, ArithmeticError, EOFError, struct.error)
-
-
-_ADDRESS = re.compile(r" object at 0x[0-9a-f]+")  # the tables hold nothing that changes from run to run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +50,7 @@ def decode(encoded: bytes) -> U8:
     Raises BadImage with status ``empty``, ``too_large`` (bounds are checked on the header, before
     decoding), ``truncated`` or ``undecodable``.
     """
-    return _decode_at(1, encoded, *_checked_size(encoded)).pixels_HWC
+    return _decode_at(1, encoded, read_header(encoded)).pixels_HWC
 
 
 def decode_for(encoded: bytes, config: Preprocessing) -> Decoded:
@@ -75,9 +59,9 @@ def decode_for(encoded: bytes, config: Preprocessing) -> Decoded:
     With ``config.decode`` ``reduced`` a large JPEG is decoded at 1/2, 1/4 or 1/8, at which it is still no smaller than
     that input. Raises what `decode` raises.
     """
-    width, height = _checked_size(encoded)
-    scale = _scale(width, height, config) if config.decode == "reduced" and encoded.startswith(JPEG) else 1
-    return _decode_at(scale, encoded, width, height)
+    header = read_header(encoded)
+    may_reduce = config.decode == "reduced" and encoded.startswith(JPEG)
+    return _decode_at(_scale(header.width, header.height, config) if may_reduce else 1, encoded, header)
 
 
 def _scale(width: int, height: int, config: Preprocessing) -> int:
@@ -104,20 +88,41 @@ def crop_side(width: int, height: int, config: Preprocessing) -> int:
     return max(1, round(min(height, width) * config.crop_fraction))
 
 
-def _decode_at(scale: int, encoded: bytes, width: int, height: int) -> Decoded:
-    """Decode at 1 / `scale` a picture that has the given size by its header, before EXIF orientation."""
-    try:
-        decoded_HWC = cv2.imdecode(np.frombuffer(encoded, np.uint8), FLAGS[scale])
-    except cv2.error as error:
-        raise BadImage("undecodable", str(error).strip()) from None
-    if decoded_HWC is None:
-        raise _why_not_decoded(encoded)
-    pixels_HWC = np.asarray(decoded_HWC, np.uint8)
+def _decode_at(scale: int, encoded: bytes, header: Header) -> Decoded:
+    """Decode at 1 / `scale` a picture with the given header, whose size is that before EXIF orientation."""
+    pixels_HWC = _by_opencv(scale, encoded, header) if header.form in OPENCV else _by_pillow(encoded, header)
+    width, height = header.width, header.height
     for wide, high in ((width, height), (height, width)):  # as it is, or turned by its EXIF orientation
         if pixels_HWC.shape[:2] == (-(-high // scale), -(-wide // scale)):
             return Decoded(pixels_HWC=pixels_HWC, width=wide, height=high)
     high, wide = pixels_HWC.shape[:2]
     raise BadImage("undecodable", f"it has {wide}x{high} pixels, by its header {width}x{height}")
+
+
+def _by_opencv(scale: int, encoded: bytes, header: Header) -> U8:
+    try:
+        decoded_HWC = cv2.imdecode(np.frombuffer(encoded, np.uint8), FLAGS[scale])
+    except cv2.error as error:
+        raise BadImage("undecodable", str(error).strip()) from None
+    if decoded_HWC is None:
+        raise why_not_decoded(encoded, header.form)
+    return np.asarray(decoded_HWC, np.uint8)
+
+
+def _by_pillow(encoded: bytes, header: Header) -> U8:
+    try:
+        with open_picture(io.BytesIO(encoded), header.form) as picture:
+            return _rgb(ImageOps.exif_transpose(picture))
+    except PILLOW_ERRORS:
+        raise why_not_decoded(encoded, header.form) from None
+
+
+def _rgb(picture: Image) -> U8:
+    """Return pixels as RGB; of 16 bits the upper eight, transparency dropped."""
+    if not picture.mode.startswith("I"):
+        return np.array(picture.convert("RGB"))
+    grey_HW = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    return np.repeat(grey_HW[..., None], 3, axis=2)
 
 
 def decode_stl10(raw: bytes) -> U8:
@@ -130,88 +135,3 @@ def decode_stl10(raw: bytes) -> U8:
         raise BadImage("truncated", f"{len(raw)} of the {STL10_BYTES} bytes of an STL10 picture are left")
     planes_CWH = np.frombuffer(raw, np.uint8).reshape(3, STL10_SIDE, STL10_SIDE)
     return np.ascontiguousarray(planes_CWH.transpose(2, 1, 0))
-
-
-def _checked_size(encoded: bytes) -> tuple[int, int]:
-    """Return width and height by the header, before EXIF orientation."""
-    if not encoded:
-        raise BadImage("empty", "the file has no bytes")
-    if len(encoded) > MAX_BYTES:
-        raise BadImage("too_large", f"more than {MAX_BYTES} bytes")
-    width, height = _header_size(encoded)
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise BadImage("too_large", f"{width}x{height} pixels, the limit is {MAX_PIXELS}, of a side {MAX_SIDE}")
-    if encoded.startswith(PNG):
-        _check_chunks(encoded)
-    return width, height
-
-
-def _check_chunks(encoded: bytes) -> None:
-    """Raise BadImage where a PNG ends inside a chunk: OpenCV 5.0 fills as much memory as the chunk's length says."""
-    start, kind = len(PNG), b""
-    while start < len(encoded) and kind != b"IEND":
-        length, kind = int.from_bytes(encoded[start : start + 4]), encoded[start + 4 : start + 8]
-        start += 12 + length
-    if start > len(encoded) or kind != b"IEND":
-        raise BadImage("truncated", "the PNG file ends before its last chunk does")
-
-
-def _header_size(encoded: bytes) -> tuple[int, int]:
-    try:
-        with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as picture:
-            num_scans = encoded.count(SCAN) if "progressive" in picture.info else 1
-            size = picture.size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadImage("too_large", str(error)) from None
-    except PILLOW_ERRORS:
-        raise _why_no_header(encoded) from None
-    if num_scans > MAX_SCANS:
-        raise BadImage("too_large", f"a progressive JPEG of {num_scans} scans, the limit is {MAX_SCANS}")
-    return size
-
-
-def _why_no_header(encoded: bytes) -> BadImage:
-    if not any(encoded.startswith(magic) or magic.startswith(encoded) for magic in MAGICS):
-        kinds = [f"; its first bytes are {kind}'s" for at, magic, kind in OTHER_KINDS if encoded.startswith(magic, at)]
-        return BadImage("undecodable", "no JPEG, PNG, WebP, BMP or TIFF file" + "".join(kinds))
-    content = _Content(encoded)
-    with contextlib.suppress(*PILLOW_ERRORS):  # as before
-        Image.open(content, formats=PILLOW_FORMATS).close()
-    if content.is_short or _riff_is_cut(encoded):  # Pillow opens a WebP file only if it is whole
-        return BadImage("truncated", "the file ends before its header does, or before its header says")
-    return BadImage("undecodable", "its header is damaged")
-
-
-def _why_not_decoded(encoded: bytes) -> BadImage:
-    """OpenCV 5 returns None for every damaged picture; Pillow says whether it merely ends too early."""
-    content, reason, is_cut = _Content(encoded), "OpenCV cannot decode it", False
-    try:
-        with Image.open(content, formats=PILLOW_FORMATS) as picture:
-            is_cut = isinstance(picture, TiffImageFile) and _part_is_cut(picture, len(encoded))
-            picture.load()
-    except PILLOW_ERRORS as error:
-        reason = f"{type(error).__name__}: {_ADDRESS.sub('', str(error))}"
-    is_cut |= content.is_short or "truncated" in reason or "unexpected end" in reason.lower()
-    return BadImage("truncated" if is_cut else "undecodable", reason)
-
-
-def _part_is_cut(picture: TiffImageFile, num_bytes: int) -> bool:
-    tags = picture.tag_v2
-    parts = [zip(tags.get(start, ()), tags.get(length, ()), strict=False) for start, length in TIFF_PARTS]
-    return any(start + length > num_bytes for part in parts for start, length in part)
-
-
-class _Content(io.BytesIO):
-    """Notes whether its reader needed more than there is."""
-
-    is_short = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        chunk = super().read(size)
-        if size is not None and len(chunk) < size:
-            self.is_short |= not chunk or size < ImageFile.MAXBLOCK  # a whole block is asked for on suspicion
-        return chunk
-
-
-def _riff_is_cut(encoded: bytes) -> bool:
-    return encoded[:4] == b"RIFF" and int.from_bytes(encoded[4:8], "little") + 8 > len(encoded)

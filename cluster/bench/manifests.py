@@ -19,7 +19,7 @@ from cluster.sources.listing import Listing
 
 def write_manifest(folder: str, num_images: int, path: Path) -> None:
     """List the pictures of a folder again and again, each time by other ids, until there are enough."""
-    with open_listing(source_address(folder), None) as listing:
+    with open_listing(source_address(folder)) as listing:
         uris = [uri for batch in listing.batches() for uri in batch["uri"].to_pylist()]
     rows = list(itertools.islice(itertools.cycle(uris), num_images))
     ids = [f"{number:08d}" for number in range(num_images)]
@@ -49,6 +49,6 @@ class Planner:
             labels = find_labels(listing, choice, numbered_classes(num_classes))
             return write_plan(open_run_dir(out), label_images(listing, labels), 512)
 
-        with open_listing(manifest, None) as listing:
+        with open_listing(manifest) as listing:
             plan = planned(listing)
         return plan, time.perf_counter() - start_s, peak_mib()

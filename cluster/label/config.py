@@ -21,7 +21,7 @@ from cluster.sources.columns import Columns, parse_columns
 from cluster.sources.kinds import OWN_LABELS, kind_of, source_address
 from cluster.sources.label_folders import FOLDERS
 from cluster.sources.label_words import LabelChoice
-from cluster.sources.source import Source
+from cluster.sources.source import Asked, Source
 from cluster.storage.options import StorageOptions, parse_options
 
 BATCH_LIMIT, SHARD_LIMIT = 2**14, 2**20  # images; a shard's rows are in memory
@@ -143,6 +143,10 @@ class LabelConfig:
     def chosen_columns(self) -> Columns:
         """--columns, parsed."""
         return parse_columns(self.columns)
+
+    def asked(self, skip: str) -> Asked:
+        """Return what is asked of the listing, in which no file of the run at `skip` counts."""
+        return Asked(limit=self.limit, skip=skip, options=self.options, columns=self.chosen_columns)
 
     @property
     def options(self) -> StorageOptions:

@@ -87,9 +87,7 @@ class Preparation:
         """
         config = self.config
         with ExitStack() as opened:
-            listing = opened.enter_context(
-                open_listing(config.images, config.limit, skip=self.run_dir.root, options=config.options)
-            )
+            listing = opened.enter_context(open_listing(config.images, config.asked(skip=self.run_dir.root)))
             classes = _classes(config, listing)
             labels = find_labels(listing, config.label_choice, self.classes)
             precision, why_precision = choose_precision(config.precision, device, self.mapper)

@@ -4,9 +4,11 @@
 * `kinds`: which kind an address is
 * `listing`: images as a stream of record batches
 * `sorting`: sort a listing on disk
+* `names`: which names mean pictures
 * `folder`: pictures below a folder
 * `prefix`: pictures below a folder on a store
-* `manifest`: what a Parquet or CSV file names
+* `manifest`: what a table names, or holds
+* `tables`: such tables: lists in text, Parquet and Arrow files
 * `tars`: pictures in WebDataset's tar files
 * `tar_members`: a tar file's headers, one after the other
 * `stl10`: STL10's binary files

@@ -14,6 +14,7 @@ NO_COLUMNS: Columns = {}
 
 NEAR: dict[str, tuple[str, ...]] = {
     "uri": ("path", "file", "filename", "file_name", "image", "url", "filepath", "file_path", "image_path", "img"),
+    "image": ("img", "picture", "photo", "bytes", "image_bytes", "content", "jpg", "jpeg", "png", "webp"),
     "image_id": ("id", "image", "filename", "file_name", "file", "path", "key"),
     "label": ("labels", "class", "category", "breed", "target", "class_id", "class_name", "label_id", "cls", "species"),
 }

@@ -1,9 +1,10 @@
-"""A folder: the pictures below it, by their suffix.
+"""A folder: the pictures below it, by their suffix; files without one by their first bytes.
 
-What is not entered is said once, with a count and an example.
+What is left out is said once, with a count and an example.
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,17 +12,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from cam_ops.errors import StorageError
+from cam_ops.pictures.formats import HEAD_BYTES, format_of, is_read, suffix_of
 from cam_ops.tables import LISTING
 from cluster.process.console import shown
 from cluster.runs.names import RUN, plan_name
 from cluster.sources.listing import Remarks, image_id_of, remark, say_remarks
+from cluster.sources.names import HIDDEN_FOLDERS, expected, is_hidden_file, is_hidden_folder, is_picture, remark_unread
 from cluster.sources.sorting import ROWS_PER_BATCH, sorted_listing
 from cluster.sources.source import Source
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
-
 CYCLE = "links lead back to a folder that they lie in, and are not followed"
 NOWHERE = "links lead nowhere or where this user may not look, and are left out"
+BARE = "files without a suffix are taken, as they begin as pictures do"
 RUNS = "run directories of this program are not searched for pictures"
 
 Instead = Callable[[str, Iterable[str]], str]
@@ -33,9 +35,7 @@ def folder_source(instead: Instead) -> Source:
     return Source(
         means=lambda address: True,
         check=lambda address, options: check_folder(address),
-        open=lambda address, limit, skip, options: sorted_listing(
-            address, _folder_batches(address, skip, instead), limit
-        ),
+        open=lambda address, asked: sorted_listing(address, _folder_batches(address, asked.skip, instead), asked.limit),
     )
 
 
@@ -60,7 +60,7 @@ def _folder_batches(address: str, skip: str, instead: Instead) -> Iterator[pa.Re
     check_folder(address)
     remarks: Remarks = {}
     rows = ((image_id, Path(path).as_uri(), size) for image_id, path, size in _walk(address, skip, remarks))
-    kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}, or STL10's binary files in it"
+    kinds = f"{expected()} below {address}, or STL10's binary files in it"
     yield from batched(rows, kinds, remarks, lambda: instead(address, os.listdir(address)))
 
 
@@ -97,17 +97,18 @@ def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, 
             with os.scandir(folder) as entries:
                 for entry in entries:
                     image_id = prefix + image_id_of(entry.name)
-                    if entry.is_symlink() and os.path.isdir(entry.path):
-                        target = os.path.realpath(entry.path)
-                        if any(_is_below(place, target) for place in way):
+                    is_link = entry.is_symlink()
+                    if os.path.isdir(entry.path) if is_link else entry.is_dir():
+                        target = os.path.realpath(entry.path) if is_link else os.path.join(way[-1], entry.name)
+                        if is_hidden_folder(entry.name):
+                            remark(remarks, HIDDEN_FOLDERS, shown(entry.path))
+                        elif is_link and any(_is_below(place, target) for place in way):
                             remark(remarks, CYCLE, shown(entry.path))
                         else:
-                            pending.append((entry.path, image_id + "/", (*way, target)))
-                    elif entry.is_dir(follow_symlinks=False):
-                        pending.append((entry.path, image_id + "/", (*way[:-1], os.path.join(way[-1], entry.name))))
-                    elif is_named_as_picture(entry.name):
+                            pending.append((entry.path, image_id + "/", (*(way if is_link else way[:-1]), target)))
+                    elif is_picture(entry.name, entry.path, remarks) or _begins_as_picture(entry, remarks):
                         yield image_id, entry.path, _size(entry)
-                    elif entry.is_symlink() and not os.path.exists(entry.path):
+                    elif is_link and not os.path.exists(entry.path):
                         remark(remarks, NOWHERE, shown(entry.path))
         except OSError as error:
             raise StorageError(f"cannot list {folder}: {error.strerror}; nothing was planned") from None
@@ -121,8 +122,22 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def is_named_as_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith("._")  # macOS's notes on a picture, not one
+def _begins_as_picture(entry: "os.DirEntry[str]", remarks: Remarks) -> bool:
+    """Look at the first bytes of a file without suffix; what cannot be read is none."""
+    if suffix_of(entry.name) or is_hidden_file(entry.name):
+        return False
+    try:
+        if not stat.S_ISREG(entry.stat().st_mode):
+            return False
+        with open(entry.path, "rb", buffering=0) as file:
+            form = format_of(file.read(HEAD_BYTES))
+    except OSError:
+        return False
+    if is_read(form):
+        remark(remarks, BARE, shown(entry.path))
+    elif form:
+        remark_unread(remarks, "without a suffix", form, entry.path)
+    return is_read(form)
 
 
 def _size(entry: "os.DirEntry[str]") -> int:

@@ -10,18 +10,20 @@ from cluster.sources.folder import folder_source
 from cluster.sources.listing import Listing
 from cluster.sources.manifest import MANIFEST
 from cluster.sources.prefix import prefix_source
-from cluster.sources.source import Decoder, OwnLabels, Row, Source
+from cluster.sources.source import EVERYTHING, Asked, Decoder, OwnLabels, Row, Source
 from cluster.sources.stl10 import STL10
 from cluster.sources.tars import TARS
 from cluster.storage.objects import is_store, store_address, without_credentials
-from cluster.storage.options import NO_OPTIONS, StorageOptions
+from cluster.storage.options import StorageOptions
 
 
 def _instead(folder: str, names: Iterable[str]) -> str:
     """Say how to give files in a folder without pictures, nothing where no kind means one of them."""
-    files = [f"{folder}/{name}" for name in names if "/" not in name]
-    found = (kind for kind in KINDS if kind.inside and any(map(kind.means, files)))
-    return "".join(f", or give {kind.inside.format(folder)}" for kind in found)
+    files = [f"{folder}/{name}" for name in names]
+    found = ((kind, next(filter(kind.means, files), None)) for kind in KINDS if kind.inside)
+    return "".join(
+        f", or give {kind.inside.format(file=file, folder=os.path.dirname(file))}" for kind, file in found if file
+    )
 
 
 KINDS: tuple[Source, ...] = (
@@ -63,11 +65,9 @@ def check_source(address: str, options: StorageOptions) -> None:
     kind_of(address).check(address, options)
 
 
-def open_listing(
-    address: str, limit: int | None, skip: str = "", options: StorageOptions = NO_OPTIONS
-) -> AbstractContextManager[Listing]:
-    """List a source: the first `limit` images that it has, but for a run at the address `skip` below it."""
-    return kind_of(address).open(address, limit, skip, options)
+def open_listing(address: str, asked: Asked = EVERYTHING) -> AbstractContextManager[Listing]:
+    """List a source."""
+    return kind_of(address).open(address, asked)
 
 
 def decoder_of(row: Row) -> Decoder | None:

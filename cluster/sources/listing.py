@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -16,13 +16,16 @@ class Listing:
     """Images in rising order of their ids' UTF-8 bytes, each id once.
 
     Batches have the schema `cam_ops.tables.LISTING`, and a further column `label`, string, where `has_labels`: the
-    source's own word for the class, null or blank where an image has none, several with `|` between them.
+    source's own word for the class, null or blank where an image has none, several with `|` between them. Then come the
+    columns `kept`.
     """
 
     num_images: int
     has_labels: bool
     batches: Callable[[], Iterator[pa.RecordBatch]]  # from the first image on, at each call
     label_hint: str = ""  # without labels: how to take what may be some, such as `--columns label=class`
+    class_names: tuple[str, ...] = ()  # the source's own list of classes, in its order
+    kept: pa.Schema = field(default_factory=lambda: pa.schema([]))
 
 
 def listing_of(table: pa.Table) -> Listing:

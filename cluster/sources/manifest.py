@@ -1,14 +1,14 @@
-"""A manifest: the images that a Parquet or CSV file names, tens of millions of them in constant memory.
+"""A manifest: the images that a table names, tens of millions of them in constant memory; or holds itself.
 
 Columns are `uri`, and as the author likes `image_id` (unique; by default the uri as written) and `label`; others are
-left out. A uri is an absolute path, a file:// URI, an s3:// or gs:// address, or a path relative to the manifest's own
-folder. pyarrow reads the file as a stream, from a local copy if it is on an object store; `cluster.sources.sorting`
-sorts it.
+left out, but for those that --keep-columns names. A uri is an absolute path, a file:// URI, an s3:// or gs:// address,
+or a path relative to the manifest's own folder. pyarrow reads the table as a stream, from a local copy if it is on an
+object store; `cluster.sources.sorting` sorts it. `cluster.sources.tables` says which tables there are.
 """
 
-import codecs
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,48 +18,181 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
 from cam_ops.tables import LISTING
 from cluster.process.console import shown
-from cluster.sources.listing import Listing
+from cluster.sources.listing import Listing, Remarks, remark, say_remarks
 from cluster.sources.sorting import ROWS_PER_BATCH, first_line, sort_rows
-from cluster.sources.source import OwnLabels, Source
-from cluster.storage.objects import BUCKET, download, is_store, without_credentials
-from cluster.storage.options import NO_OPTIONS, StorageOptions
+from cluster.sources.source import EVERYTHING, Asked, OwnLabels, Source
+from cluster.sources.tables.files import SPLITS, STATE, TableFile, files_of, is_table_file, is_table_folder
+from cluster.sources.tables.lists import SUFFIXES, Opened, open_list
+from cluster.sources.tables.pictures import open_pictures, open_table
+from cluster.sources.tables.roles import Roles, check_columns, features_of, holders_of, roles_of
+from cluster.sources.tables.values import Taken, address_of, taken_of
+from cluster.storage.objects import BUCKET, download, is_store, object_version, without_credentials
+from cluster.storage.options import StorageOptions
 from cluster.storage.parquet import stream
 from cluster.storage.scratch import MEMORY_LIMIT
 
-SUFFIXES = (".parquet", ".csv")
-COLUMNS = ("uri", "image_id", "label")
-CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row; a dozen blocks are read ahead
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SUPPORTED = rf"^(file:///|(s3|gs)://{BUCKET.pattern}/)"
+WINDOWS = r"\\|^[A-Za-z]:/"
+DRIVE = r"[A-Za-z]:[\\/]|\\\\"
+ALMOST = {
+    (".parquet.gz", ".arrow.gz"): "a table in Parquet or Arrow is packed inside; unpack it from gzip",
+    tuple(
+        f"{s}{p}" for s in SUFFIXES for p in (".bz2", ".xz", ".zst", ".zip")
+    ): "of packed lists those in gzip's format are read; pack it so, or unpack it",
+    (
+        ".json",
+    ): "a JSON document is no list; write an object a line, FILE.jsonl, or give the pictures, and this to --labels "
+    "or --truth",
+    (".xlsx", ".xls", ".ods"): "a spreadsheet is no list; save it as CSV in UTF-8",
+    (".pkl", ".pickle", ".npy", ".npz"): "Python's own formats are not read, as those of others may run code; write "
+    "picture files, or a Parquet file with a column of their bytes",
+}
+BACKSLASHES = "uris have backslashes where no such file is: they are taken as /"
 
 
 def is_manifest(address: str) -> bool:
-    """Say whether an absolute path or an address means a manifest, by its suffix; it need not exist any more."""
-    return address.lower().endswith(SUFFIXES) and (is_store(address) or not os.path.isdir(address))
+    """Say whether an absolute path or an address means a manifest, by its suffix; it need not exist any more.
+
+    Of local folders those that hold Parquet files, or a saved dataset, are manifests, too.
+    """
+    if not is_store(address) and os.path.isdir(address):
+        return is_table_folder(address)
+    return address.lower().endswith(SUFFIXES) or is_table_file(address)
 
 
 @contextmanager
-def open_manifest(
-    address: str, limit: int | None, memory_limit: str = MEMORY_LIMIT, options: StorageOptions = NO_OPTIONS
-) -> Iterator[Listing]:
-    """List the images of a manifest, the first `limit` of them by id; the listing ends with the context.
+def open_manifest(address: str, asked: Asked = EVERYTHING, memory_limit: str = MEMORY_LIMIT) -> Iterator[Listing]:
+    """List the images of a manifest, the first `asked.limit` of them by id; the listing ends with the context.
 
     Raises UsageError for a file that is no manifest, a row without uri or id, an id that is there twice, and a uri that
     is no file; StorageError for a manifest that cannot be reached or is empty, and where there is no room to sort.
     """
+    if address.lower().endswith(SUFFIXES):
+        with _sorted(address, partial(_open_list, address, asked), asked, memory_limit) as listing:
+            yield listing
+        return
+    files = files_of(address, asked.options)
+    with open_table(files[0].address, asked.options) as table:
+        found = [*table.schema.names, *(name for name in files[0].constant if name not in table.schema.names)]
+        holders, features = holders_of(table.schema), features_of(table.schema)
+        roles = roles_of(found, asked.columns, asked.keep, files[0].address, holders, features)
+    if roles.image is None:
+        opened = _sorted(address, partial(_open_tables, files, roles, asked), asked, memory_limit)
+    else:
+        opened = open_pictures(files, roles, asked)
+    with opened as listing:
+        yield listing
+
+
+@contextmanager
+def _sorted(address: str, open_rows: Callable[[str], Opened], asked: Asked, memory_limit: str) -> Iterator[Listing]:
+    """List the images that rows name; `open_rows` is given a folder for files that go when the listing ends."""
     with TemporaryDirectory(prefix="camray-") as scratch:
         ordered = Path(scratch, "sorted.parquet")
-        path = _fetched(address, scratch, options) if is_store(address) else address
-        names = _sort(address, path, ordered, limit, scratch, memory_limit)
-        batches = partial(_batches, ordered, _folder_of(address))
+        folder = _folder_of(address)
+        slashes = _Slashes(folder, asked.options)
+        failures: list[CamrayError] = []
+        try:
+            rows = open_rows(scratch)
+            schema = rows.taken.schema
+            reader = pa.RecordBatchReader.from_batches(schema, _noted(map(slashes.taken, rows.batches), failures))
+            sort_rows(reader, _id_column(schema), ordered, asked.limit, scratch, memory_limit)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise (failures[0] if failures else _refusal(address, scratch, error)) from None
+        slashes.say()
         num_images = _check(address, ordered)
-        yield Listing(num_images=num_images, has_labels="label" in names, batches=batches)
+        yield Listing(
+            num_images=num_images,
+            has_labels="label" in schema.names,
+            label_hint=rows.label_hint,
+            class_names=rows.taken.class_names,
+            kept=rows.taken.kept,
+            batches=partial(_batches, ordered, folder, rows.taken.kept),
+        )
+
+
+def _noted(batches: Iterable[pa.RecordBatch], failures: list[CamrayError]) -> Iterator[pa.RecordBatch]:
+    """Yield batches, and note what they raise, of which DuckDB keeps no more than the text."""
+    try:
+        yield from batches
+    except CamrayError as error:
+        failures.append(error)
+        raise
+
+
+def _open_list(address: str, asked: Asked, scratch: str) -> Opened:
+    path = _fetched(address, scratch, asked.options) if is_store(address) else address
+    if not os.stat(path).st_size:
+        raise StorageError(f"the manifest {address} is empty; check --images")
+    return open_list(address, path, asked)
+
+
+def _open_tables(files: Sequence[TableFile], roles: Roles, asked: Asked, scratch: str) -> Opened:
+    def batches() -> Iterator[pa.RecordBatch]:
+        for file in files:
+            with open_table(file.address, asked.options) as table:
+                part = _taken(table.schema, file)
+                if not part.kept.equals(taken.kept):
+                    raise UsageError(
+                        f"{file.address} has other types of columns than {files[0].address}; write them alike"
+                    )
+                yield from map(part.of, table.batches(part.needed))
+
+    def _taken(schema: pa.Schema, file: TableFile) -> Taken:
+        check_columns(schema, roles, file.address, file.constant)
+        return taken_of(schema, roles, asked.keep, file.address, file.constant)
+
+    with open_table(files[0].address, asked.options) as first:
+        taken = _taken(first.schema, files[0])
+    return Opened(taken=taken, batches=batches(), label_hint=roles.label_hint)
+
+
+class _Slashes:
+    """Takes backslashes in uris, as Windows writes them, for what they mean: `/` where no file bears the very name."""
+
+    def __init__(self, folder: str, options: StorageOptions) -> None:
+        self.folder, self.options = folder, options
+        self.is_literal: bool | None = None  # of names on a store: as of the first one that has any
+        self.remarks: Remarks = {}
+
+    def taken(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch with such uris replaced. Raises UsageError for a path with a drive."""
+        at = batch.schema.get_field_index("uri")
+        found = pc.fill_null(pc.match_substring_regex(batch["uri"], WINDOWS), False)
+        if not pc.any(found).as_py():
+            return batch
+        uris = [
+            self._plain(uri) if is_one else uri
+            for uri, is_one in zip(batch["uri"].to_pylist(), found.to_pylist(), strict=True)
+        ]
+        return batch.set_column(at, batch.schema.field(at), pa.array(uris, pa.string()))
+
+    def _plain(self, uri: str) -> str:
+        if uri.startswith(("file:", "s3:", "gs:")) or self._exists(uri):
+            return uri
+        if re.match(DRIVE, uri):
+            raise UsageError(
+                f"the manifest names {shown(uri)}, a path of another machine; write paths as they are here"
+            )
+        remark(self.remarks, BACKSLASHES, shown(uri))
+        return uri.replace("\\", "/")
+
+    def _exists(self, uri: str) -> bool:
+        address = address_of(uri, self.folder)
+        if not is_store(address):
+            return os.path.lexists(address)
+        if self.is_literal is None:
+            self.is_literal = object_version(address, self.options) is not None
+        return self.is_literal
+
+    def say(self) -> None:
+        """Say how many there were."""
+        say_remarks("manifest", self.remarks)
 
 
 def _fetched(address: str, scratch: str, options: StorageOptions) -> str:
@@ -77,27 +210,14 @@ def _fetched(address: str, scratch: str, options: StorageOptions) -> str:
 
 
 def _folder_of(address: str) -> str:
-    folder = os.path.dirname(address)
+    """Return the folder that uris are relative to: a table's own, or the one that holds all of its files."""
+    is_folder = not is_store(address) and os.path.isdir(address)
+    folder = address if is_folder else os.path.dirname(address)
     try:
         folder.encode()
     except UnicodeEncodeError:
         raise UsageError(f"the folder of a manifest needs a name in UTF-8, {folder!r} is not") from None
     return folder
-
-
-def _sort(address: str, path: str, ordered: Path, limit: int | None, scratch: str, memory_limit: str) -> list[str]:
-    """Write the manifest's columns as texts, sorted by id, to the Parquet file `ordered`; return their names."""
-    try:
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise StorageError(f"the manifest {address} is empty; check --images")
-            if file.read(2) in UTF_16:
-                raise UsageError(f"expected {address} in UTF-8, it is in UTF-16; save it as UTF-8")
-        reader = _open_csv(address, path) if address.lower().endswith(".csv") else _open_parquet(address, path)
-        sort_rows(reader, _id_column(reader.schema), ordered, limit, scratch, memory_limit)
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise _refusal(address, scratch, error) from None
-    return list(reader.schema.names)
 
 
 def _refusal(address: str, scratch: str, error: Exception) -> CamrayError:
@@ -111,59 +231,7 @@ def _refusal(address: str, scratch: str, error: Exception) -> CamrayError:
     if isinstance(error, OSError) and error.errno is not None:
         where = os.uname().nodename
         return StorageError(f"cannot read the manifest {address} on {where}: {error.strerror}; check --images")
-    return UsageError(f"cannot read {address}, which its name says is Parquet or CSV: {reason}")
-
-
-def _open_parquet(address: str, path: str) -> pa.RecordBatchReader:
-    file = pq.ParquetFile(path)
-    names = _columns(address, file.schema_arrow.names)
-    for name in names:
-        kind = file.schema_arrow.field(name).type
-        if not _is_text_or_number(kind):
-            raise UsageError(f"expected texts or whole numbers in column {name} of {address}, it holds {kind}")
-    schema = pa.schema([(name, pa.string()) for name in names])
-    return pa.RecordBatchReader.from_batches(schema, _texts(file, schema))
-
-
-def _texts(file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for batch in stream(file, ROWS_PER_BATCH, schema.names):
-        texts = batch.select(schema.names).cast(schema)
-        texts.validate(full=True)  # UTF-8
-        yield texts
-
-
-def _is_text_or_number(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    accepted: tuple[Callable[[pa.DataType], bool], ...] = (
-        *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
-        *(pa.types.is_integer, pa.types.is_null),
-    )
-    return any(is_kind(kind) for is_kind in accepted)
-
-
-def _open_csv(address: str, path: str) -> pa.RecordBatchReader:
-    """Open a CSV as RFC 4180 has it, in UTF-8, all columns texts.
-
-    Not by DuckDB: version 2.0 refuses line breaks in quotes where lines end in CR LF, or, told of them, reads no row.
-    """
-    layout = {
-        "read_options": pc_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
-        "parse_options": pc_csv.ParseOptions(newlines_in_values=True),
-    }
-    with pc_csv.open_csv(path, **layout) as header:
-        names = _columns(address, header.schema.names)
-    texts = pc_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.string()))
-    return pc_csv.open_csv(path, **layout, convert_options=texts)
-
-
-def _columns(address: str, found: list[str]) -> list[str]:
-    """Return those of our columns that the manifest has."""
-    if found.count("uri") != 1 or any(found.count(name) > 1 for name in COLUMNS):
-        raise UsageError(
-            f"expected one column uri in {address}, and at most one image_id and label, found "
-            f"{', '.join(shown(name) for name in found[:10])}"
-        )
-    return [name for name in COLUMNS if name in found]
+    return UsageError(f"cannot read {address}, which its name says is a manifest: {reason}")
 
 
 def _id_column(schema: pa.Schema) -> str:
@@ -208,30 +276,44 @@ def _check_scheme(uris: pa.Array) -> None:
         )
 
 
-def _batches(ordered: Path, folder: str) -> Iterator[pa.RecordBatch]:
+def _batches(ordered: Path, folder: str, kept: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Yield batches as `Listing` has them."""
     with pq.ParquetFile(ordered) as file:
-        has_labels = "label" in file.schema_arrow.names
         id_column = _id_column(file.schema_arrow)
-        schema = LISTING.append(pa.field("label", pa.string())) if has_labels else LISTING
+        label = [pa.field("label", pa.string())] if "label" in file.schema_arrow.names else []
+        schema = pa.schema([*LISTING, *label, *kept])
         for batch in stream(file, ROWS_PER_BATCH):
             uris = batch["uri"]
             is_whole = pc.or_(pc.starts_with(uris, "/"), pc.match_substring_regex(uris, SUPPORTED))
             addresses = pc.if_else(is_whole, uris, pc.binary_join_element_wise(folder, uris, os.sep))
             zeros_N = np.zeros(len(batch), np.int64)
-            columns = [batch[id_column], addresses, pa.array(zeros_N), pa.array(zeros_N - 1)]
-            yield pa.record_batch([*columns, batch["label"]] if has_labels else columns, schema=schema)
+            own = [batch[id_column], addresses, pa.array(zeros_N), pa.array(zeros_N - 1)]
+            further = [batch[field.name].cast(field.type) for field in [*label, *kept]]
+            yield pa.record_batch([*own, *further], schema=schema)
+
+
+def _why_not(text: str) -> str:
+    """Say why what the user gave is almost a manifest, but none that can be read."""
+    name = text.lower().rstrip("/")
+    if not is_store(text) and os.path.isdir(text):
+        return ""
+    for suffixes, why in ALMOST.items():
+        if name.endswith(suffixes) and not name.endswith((STATE, SPLITS)):
+            return why
+    return ""
 
 
 MANIFEST = Source(
     means=is_manifest,
     check=lambda address, options: None,  # the plan stands for it
-    open=lambda address, limit, skip, options: open_manifest(address, limit, options=options),
+    open=open_manifest,
     own_labels=OwnLabels(
         word="manifest",
-        needed="FILE.parquet or FILE.csv",
+        needed="FILE.parquet, FILE.csv or another table",
         place="column label",
         subject="the manifest's column label is",
-        names_image="uri",
+        names_image="image_id",
     ),
+    inside="a table, --images {file}, or several by '{folder}/*.parquet'",
+    refusal=_why_not,
 )

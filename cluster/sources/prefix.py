@@ -4,14 +4,18 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from cam_ops.pictures.formats import suffix_of
 from cluster.process.console import shown
 from cluster.runs.names import RUN, plan_name
-from cluster.sources.folder import RUNS, SUFFIXES, Instead, batched, is_named_as_picture
+from cluster.sources.folder import RUNS, Instead, batched
 from cluster.sources.listing import Remarks, image_id_of, remark
+from cluster.sources.names import HIDDEN_FOLDERS, expected, is_hidden_file, is_hidden_folder, is_picture
 from cluster.sources.sorting import sorted_listing
 from cluster.sources.source import Source
 from cluster.storage.objects import check_prefix, is_store, list_objects
 from cluster.storage.options import StorageOptions
+
+BARE = "keys without a suffix are left out, as no object is opened to see what it is; a manifest may name them"
 
 
 def prefix_source(instead: Instead) -> Source:
@@ -19,8 +23,8 @@ def prefix_source(instead: Instead) -> Source:
     return Source(
         means=is_store,
         check=check_prefix,
-        open=lambda address, limit, skip, options: sorted_listing(
-            address, _prefix_batches(address, skip, options, instead), limit
+        open=lambda address, asked: sorted_listing(
+            address, _prefix_batches(address, asked.skip, asked.options, instead), asked.limit
         ),
     )
 
@@ -41,12 +45,24 @@ def _prefix_batches(address: str, skip: str, options: StorageOptions, instead: I
     rows = (
         (image_id_of(name), f"{address}/{name}", size)
         for name, size in objects
-        if is_named_as_picture(name.rpartition("/")[2])
-        and not f"{address}/{name}".startswith(f"{skip}/")
+        if not f"{address}/{name}".startswith(f"{skip}/")
         and not name.startswith(runs)
+        and _is_picture(address, name, remarks)
     )
-    kinds = f"pictures ({', '.join(SUFFIXES)}) below {address}"
+    kinds = f"{expected()} below {address}"
     yield from batched(rows, kinds, remarks, lambda: instead(address, [name for name, _ in objects]))
+
+
+def _is_picture(address: str, key: str, remarks: Remarks) -> bool:
+    """Say whether a key's name means a picture in a folder that is not hidden, and note what else it is."""
+    *folders, name = key.split("/")
+    where = f"{address}/{key}"
+    if any(map(is_hidden_folder, folders)):
+        remark(remarks, HIDDEN_FOLDERS, shown(where))
+        return False
+    if name and not suffix_of(name) and not is_hidden_file(name):
+        remark(remarks, BARE, shown(where))
+    return is_picture(name, where, remarks)
 
 
 def _folder_of_run(name: str) -> str:

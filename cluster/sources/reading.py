@@ -10,10 +10,12 @@ from urllib.parse import unquote_to_bytes
 
 from cam_ops.arrays import U8
 from cam_ops.errors import BadImage, StorageError
-from cam_ops.pictures.decode import MAX_BYTES, Decoded, decode, decode_for, whole
+from cam_ops.pictures.decode import Decoded, decode, decode_for, whole
+from cam_ops.pictures.header import MAX_BYTES
 from cam_ops.settings import Preprocessing
 from cluster.sources.kinds import decoder_of
 from cluster.sources.source import Row
+from cluster.sources.tables.cells import is_cell, read_cell
 from cluster.storage.objects import is_object, is_store, read_object
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 
@@ -33,15 +35,19 @@ def decode_for_input(row: Row, content: bytes, config: Preprocessing) -> Decoded
 def read_image(uri: str, offset: int, size: int, options: StorageOptions = NO_OPTIONS) -> bytes:
     """Return `size` bytes of `uri` from `offset` on, fewer where it ends earlier; all if `size` is -1.
 
-    Never more than MAX_BYTES + 1 are read, so that what is too large shows. `uri` is an absolute path or an s3:// or
-    gs:// address as they are, or a file:// URI in percent-encoding. Raises BadImage (``missing``, ``unreadable``) where
+    Smaller sizes are cells of a Parquet file, `cluster.sources.tables.cells`, and `offset` the row. Never more than
+    MAX_BYTES + 1 are read, so that what is too large shows. `uri` is an absolute path or an s3:// or gs:// address as
+    they are, or a file:// URI in percent-encoding. Raises BadImage (``missing``, ``unreadable``, ``undecodable``) where
     the file is the reason, StorageError where the storage is.
     """
-    if is_store(uri):
+    if is_store(uri) and not is_cell(size):
         return _read_from_store(uri, offset, size, options)
     path = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else uri.encode()
     if b"\0" in path:
         raise BadImage("missing", "no file has a name with a NUL byte")
+    if is_cell(size):
+        content = read_cell(os.fsdecode(path), offset, size, options)
+        return content if isinstance(content, bytes) else read_image(content, 0, -1, options)
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):

@@ -5,17 +5,32 @@ Addresses are absolute paths, and s3:// and gs:// addresses, as `kinds.source_ad
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cam_ops.arrays import U8
+from cluster.sources.columns import Columns
 from cluster.sources.listing import Listing
-from cluster.storage.options import StorageOptions
+from cluster.storage.options import NO_OPTIONS, StorageOptions
 
 Row = dict[str, Any]
 """An image as the plan has it, schema LABELLED."""
 Decoder = Callable[[bytes], U8]
 """From an image's bytes to its pixels, RGB (H, W, 3); raises BadImage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is asked of a listing, beside the address of its source."""
+
+    limit: int | None = None  # the first so many images by id
+    skip: str = ""  # the address of a run, whose files are none of the images
+    options: StorageOptions = NO_OPTIONS
+    columns: Columns = field(default_factory=dict)
+    keep: tuple[str, ...] = ()  # further columns to carry along
+
+
+EVERYTHING = Asked()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +52,13 @@ class Source:
     """Say whether an address that no kind before this one means is of this kind; nothing need be there any more."""
     check: Callable[[str, StorageOptions], None]
     """Raise StorageError unless what is planned from an address can be reached from here."""
-    open: Callable[[str, int | None, str, StorageOptions], AbstractContextManager[Listing]]
-    """List an address: the first so many of its images; a run at the second address, below it, is none of them."""
+    open: Callable[[str, Asked], AbstractContextManager[Listing]]
+    """List an address."""
     own_labels: OwnLabels | None = None
     no_folders: str = ""
     """Why its ids have no folders that name classes, where they have none."""
     inside: str = ""
-    """How to give its files where they lie in a folder without pictures, `{}` being that folder."""
+    """How to give its files where they lie in a folder without pictures: `{file}` is the first, `{folder}` its own."""
     refusal: Callable[[str], str] = lambda text: ""
     """Say why what the user gave is almost of this kind, but cannot be read."""
     decoder: Callable[[Row], Decoder | None] = lambda row: None

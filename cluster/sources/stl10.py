@@ -108,6 +108,6 @@ def _decoder(row: Row) -> Decoder | None:
 STL10 = Source(
     means=lambda address: bool(_splits_in(Path(address))),
     check=lambda address, options: check_folder(address),
-    open=lambda address, limit, skip, options: nullcontext(listing_of(_list(address, limit))),
+    open=lambda address, asked: nullcontext(listing_of(_list(address, asked.limit))),
     decoder=_decoder,
 )

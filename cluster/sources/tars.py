@@ -1,8 +1,9 @@
 """WebDataset's tar files: the pictures in them, each as a byte range of its file, without unpacking anything.
 
 A member is called ``KEY.KIND``, the kind being all that follows the first dot of its last part. Pictures are the kinds
-`PICTURES`; the member `cls` beside a picture, of the same key, is its label. An image's id is the file's name and the
-member's: ``00000.tar/val_0.jpg``. What else lies beside a picture, such as `json`, is found by `walk` and the same key.
+that are suffixes of pictures in folders, too; the member `cls` beside a picture, of the same key, is its label. An
+image's id is the file's name and the member's: ``00000.tar/val_0.jpg``. What else lies beside a picture, such as
+`json`, is found by `walk` and the same key.
 
 Files are indexed in parallel and pass through one at a time: memory holds the rows of those under way. Local files are
 read at their headers; an object is read in windows, which skip only what is larger than a window.
@@ -29,11 +30,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.errors import BadImage, StorageError, UsageError
+from cam_ops.pictures.formats import format_named, read_suffixes, suffix_of
 from cam_ops.tables import LISTING
 from cluster.process.console import say, shown
 from cluster.sources.folder import check_folder
 from cluster.sources.listing import Listing, Remarks, image_id_of, remark, say_remarks
-from cluster.sources.source import OwnLabels, Source
+from cluster.sources.names import expected, is_hidden_file, is_hidden_folder, remark_unread
+from cluster.sources.source import Asked, OwnLabels, Source
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.storage.objects import (
     check_prefix,
@@ -49,7 +52,6 @@ from cluster.storage.parquet import stream
 
 SUFFIX = ".tar"
 COMPRESSED_SUFFIXES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-PICTURES = ("jpg", "jpeg", "png", "webp")
 WILDCARDS = set("*?[")
 LABEL, NOTES = "cls", "json"
 NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
@@ -65,6 +67,7 @@ NUM_SHOWN = 3
 
 LABELLED_LISTING = LISTING.append(pa.field("label", pa.string()))
 
+HIDDEN = "members that are hidden, or of systems and file managers, are left out"
 OTHER = "members of other kinds are left out"
 NO_FILE = "members named as pictures, cls or json are links, folders, devices or sparse, and are left out"
 APART = "keys come again after others: what lies apart is not put together; `tar --sort=name` packs it in order"
@@ -89,18 +92,20 @@ def key_and_kind(name: str) -> tuple[str, str] | None:
 
 
 @contextmanager
-def _open_tars(address: str, limit: int | None, skip: str, options: StorageOptions) -> Iterator[Listing]:
-    """List the pictures of the tar files that an address means, the first `limit` of them by id.
+def _open_tars(address: str, asked: Asked) -> Iterator[Listing]:
+    """List the pictures of the tar files that an address means, the first `asked.limit` of them by id.
 
     The address is that of a file, or its last part has wildcards: ``*``, ``?``, ``[...]``. The listing ends with the
     context. Raises UsageError where a file cannot be used: cut, damaged, compressed, with a member twice or a name that
     leads out of it; StorageError where a file cannot be reached, or none has a picture.
     """
     folder, pattern = os.path.split(address)
-    names = _find(folder, pattern, options)
+    names = _find(folder, pattern, asked.options)
     with TemporaryDirectory(prefix="camray-") as scratch:
         path = Path(scratch, "index.parquet")
-        index = _write(path, _in_order(partial(_index, folder, options=options, scratch=scratch), names), limit)
+        index = _write(
+            path, _in_order(partial(_index, folder, options=asked.options, scratch=scratch), names), asked.limit
+        )
         say_remarks("tar files", index.remarks)
         if index.bad:
             raise UsageError(
@@ -109,7 +114,7 @@ def _open_tars(address: str, limit: int | None, skip: str, options: StorageOptio
                 "them out of --images"
             )
         if not index.num_images:
-            raise StorageError(f"expected members {', '.join(PICTURES)} in {address}, found none; check --images")
+            raise StorageError(f"expected members that are {expected()} in {address}, found none; check --images")
         say(f"indexed {index.num_files} tar file(s): {index.num_images} pictures")
         if address.startswith("gs://"):
             say("on gs://, a tar file is read from its beginning on for each picture: copy large ones to disks or S3")
@@ -247,7 +252,7 @@ def _rows(prefix: str, read_at: ReadAt, num_bytes: int, remarks: Remarks) -> Ite
                     raise BadTar(f"has two members cls of the key {shown(key)}")
                 content = read_at(member.offset, min(member.size, MAX_LABEL_BYTES))
                 word = content.decode("utf-8", "backslashreplace")
-            elif kind in PICTURES:
+            elif kind in read_suffixes():
                 pictures.append((prefix + name, member.offset, member.size))
         if len(pictures) != 1:
             remark(remarks, SEVERAL if pictures else BARE, shown(prefix + key))
@@ -259,15 +264,35 @@ def named_members(prefix: str, members: Iterator[Member], remarks: Remarks) -> I
     for member in members:
         name = image_id_of(_LEADING.sub("", member.name))
         key, kind = key_and_kind(name) or ("", "")
-        is_wanted = kind in (*PICTURES, LABEL, NOTES)
+        if _is_hidden(name):
+            if member.is_file:
+                remark(remarks, HIDDEN, shown(prefix + name))
+            continue
+        is_wanted = kind in read_suffixes() or kind in (LABEL, NOTES)
         if not is_wanted and member.is_file:
-            remark(remarks, OTHER, shown(prefix + name))
+            _remark_other(remarks, prefix + name)
         elif is_wanted and not member.is_file:
             remark(remarks, NO_FILE, shown(prefix + name))
         elif is_wanted and (not is_plain(name) or "\0" in name):
             raise BadTar(f"has a member {shown(name)}, whose name is absolute, has empty, . or .. parts, or a NUL")
         if key and member.is_file:
             yield key, kind, name, member
+
+
+def _is_hidden(name: str) -> bool:
+    """Say whether a member lies in a hidden folder, or is hidden itself; `.` and `..` hide nothing."""
+    *folders, file = (part for part in ["", *name.split("/")] if part not in (".", ".."))
+    return is_hidden_file(file) or any(map(is_hidden_folder, folders))
+
+
+def _remark_other(remarks: Remarks, where: str) -> None:
+    """Note a member that is none of the wanted kinds."""
+    suffix = suffix_of(where)
+    form = format_named(suffix)
+    if form and suffix not in read_suffixes():
+        remark_unread(remarks, f".{suffix}", form, where)
+    else:
+        remark(remarks, OTHER, shown(where))
 
 
 _LEADING = re.compile(r"^(\./+)+")  # as `tar cf x.tar .` writes
@@ -360,6 +385,6 @@ TARS = Source(
         names_image="image_id",
     ),
     no_folders="tar files are no folders; give --labels tar (members cls) or FILE.csv",
-    inside="its tar files, --images '{}/*.tar'",
+    inside="tar files, --images '{folder}/*.tar'",
     refusal=_refusal,
 )

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from cluster.sources.kinds import open_listing
+from cluster.sources.source import Asked
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from jobs.__main__ import run
 
@@ -69,5 +70,5 @@ def table_rows(out: Path, table: str) -> list[dict[str, Any]]:
 
 def listed(address: str, limit: int | None = None, skip: str = "", options: StorageOptions = NO_OPTIONS) -> pa.Table:
     """Return the listing of a source."""
-    with open_listing(address, limit, skip, options) as listing:
+    with open_listing(address, Asked(limit=limit, skip=skip, options=options)) as listing:
         return pa.Table.from_batches(list(listing.batches()))

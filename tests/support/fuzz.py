@@ -21,6 +21,8 @@ from PIL import Image
 from cam_ops.errors import BadImage
 from cam_ops.pictures.decode import decode, decode_for
 from cam_ops.pictures.fit import fit
+from cam_ops.pictures.formats import has_heif
+from cam_ops.pictures.header import read_header
 from cam_ops.settings import Preprocessing
 from cluster.bench.runs import peak_mib
 from tests.support.command import ROOT
@@ -59,8 +61,27 @@ def generated() -> list[bytes]:
         *(("TIFF", picture, {"compression": name}) for name in (None, "tiff_lzw", "tiff_adobe_deflate", "jpeg")),
         *(("TIFF", picture, {"compression": "packbits", "tiffinfo": {278: rows}}) for rows in (8, 72)),
         *(("TIFF", picture.convert(mode), {}) for mode in ("L", "I;16", "CMYK", "1", "P", "RGBA", "F", "LAB")),
+        *(("GIF", picture.convert(mode), {}) for mode in ("RGB", "L", "1")),
+        ("GIF", picture, {"save_all": True, "append_images": [picture.rotate(90)]}),
+        *(("PPM", picture.convert(mode), {}) for mode in ("RGB", "L", "1", "I;16")),
+        *(("AVIF", picture.convert(mode), {"exif": exif}) for mode in ("RGB", "RGBA", "L")),
+        ("AVIF", picture, {"save_all": True, "append_images": [picture.rotate(90)]}),
+        *(("JPEG2000", picture.convert(mode), {}) for mode in ("RGB", "RGBA", "L", "I;16")),
+        ("JPEG2000", picture, {"no_jp2": True, "tile_size": (32, 32)}),
+        ("MPO", picture, {"save_all": True, "append_images": [picture.rotate(90)]}),
+        *_heic(picture),
     ]
-    return [encoded(picture, form, **options) for form, picture, options in variants]
+    texts = [b"P%d\n4 3\n%s%s" % (kind, b"15\n" * (kind > 1), b"0 1 1 0 " * 9) for kind in (1, 2, 3)]
+    return [*(encoded(picture, form, **options) for form, picture, options in variants), *texts]
+
+
+def _heic(picture: Image.Image) -> list[tuple[str, Image.Image, dict[str, object]]]:
+    if not has_heif():
+        return []
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return [("HEIF", picture, {}), ("HEIF", picture.convert("RGBA"), {"quality": -1})]
 
 
 def encoded(picture: Image.Image, form: str, **options: object) -> bytes:
@@ -132,8 +153,8 @@ def _decoded(content: bytes, scale: str) -> str | tuple[int, int]:
             assert pixels_HWC.ndim == 3
             assert pixels_HWC.shape[2] == 3
             size = pixels_HWC.shape[1], pixels_HWC.shape[0]
-            with Image.open(io.BytesIO(content), formats=["JPEG", "PNG", "WEBP", "BMP", "TIFF"]) as picture:
-                assert sorted(size) == sorted(picture.size)
+            header = read_header(content)
+            assert sorted(size) == sorted((header.width, header.height))
             return size
         picture = decode_for(content, INPUT)
         pixels_SS3, rectangle = fit(picture, INPUT)

@@ -27,8 +27,8 @@ from cluster.sources.listing import Listing
 from cluster.sources.source import OwnLabels, Source
 
 
-def _open(address, limit, skip, options):
-    lines = sorted(line.split() for line in Path(address).read_text().splitlines())[:limit]
+def _open(address, asked):
+    lines = sorted(line.split() for line in Path(address).read_text().splitlines())[: asked.limit]
     rows = [(path, path, 0, -1, word) for path, word in lines]
     batch = pa.record_batch(list(zip(*rows)), schema=LISTING.append(pa.field("label", pa.string())))
     return nullcontext(Listing(num_images=len(rows), has_labels=True, batches=lambda: iter([batch])))

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from cam_ops.errors import BadImage
 from cam_ops.pictures.decode import decode, decode_for, whole
 from cam_ops.pictures.fit import fit
+from cam_ops.pictures.formats import has_heif
 from cam_ops.settings import Preprocessing
 
 
@@ -50,7 +51,7 @@ def test_orientation_is_applied_as_pillow_applies_it(form: str, orientation: int
     np.testing.assert_array_equal(decode(content), expected)
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000"])
 @pytest.mark.parametrize("kept", [0.5, 0.9])
 def test_a_file_that_ends_too_early_is_truncated(form: str, kept: float) -> None:
     content = encoded(picture(120, 160), form)
@@ -72,6 +73,8 @@ def in_every_form() -> dict[str, bytes]:
         **{f"{suffix} of OpenCV": cv2.imencode(suffix, image_HWC)[1].tobytes() for suffix in (".png", ".tiff")},
         "palette": palette.getvalue(),
         "directory first": directory_first(image_HWC),
+        **{form: encoded(image_HWC, form) for form in ("PPM", "AVIF", "JPEG2000")},
+        "codestream": encoded(image_HWC, "JPEG2000", no_jp2=True),
     }
 
 
@@ -123,6 +126,13 @@ def test_a_few_bytes_cannot_ask_for_gigabytes_or_hours() -> None:
     Image.new("1", (2**20 + 1, 1)).save(strip, "PNG")
     with pytest.raises(BadImage, match="1048577x1 pixels"):
         decode(strip.getvalue())
+    gif = encoded(picture(4, 4), "GIF")
+    large_gif = gif[:6] + struct.pack("<HH", 9460, 9460) + gif[10:]
+    headers = (b"P6 9460 9460 255\n" + bytes(99), large_gif, b"P1 1 1 " + b" " * 2**25 + b"1")
+    for header in headers:
+        with pytest.raises(BadImage) as caught:
+            decode(header)
+        assert caught.value.status == "too_large"
 
 
 @pytest.mark.parametrize(
@@ -152,13 +162,120 @@ def test_sixteen_bits_become_their_upper_eight(suffix: str) -> None:
     assert np.abs(decode(content) - deep_HWC / 257).max() < 1
 
 
+@pytest.mark.parametrize(
+    ("form", "mode", "options"),
+    [
+        *(("PPM", mode, {}) for mode in ("RGB", "L", "1")),
+        *(("GIF", mode, {}) for mode in ("L", "1")),
+        *(("JPEG2000", mode, {}) for mode in ("RGB", "L")),
+        ("JPEG2000", "RGB", {"no_jp2": True, "tile_size": (16, 16)}),
+    ],
+)
+def test_formats_that_lose_nothing_give_the_pixels_back(form: str, mode: str, options: dict[str, object]) -> None:
+    source = Image.fromarray(picture(24, 32)).convert(mode)
+    stream = io.BytesIO()
+    source.save(stream, form, **options)
+    np.testing.assert_array_equal(decode(stream.getvalue()), np.asarray(source.convert("RGB")))
+
+
+def test_ppm_in_digits_and_of_few_or_many_levels() -> None:
+    grey = {
+        b"P2\n# made by hand\n4 1\n15\n0 1 7 15\n": [0, 17, 119, 255],
+        b"P5 4 1 15\n\0\x01\x07\x0f": [0, 17, 119, 255],
+        b"P5 3 1 65535\n\0\0\x80\0\xff\xff": [0, 128, 255],
+        b"P1 4 1 1 0 0 1\n": [0, 255, 255, 0],  # 1 is ink
+    }
+    for content, levels in grey.items():
+        np.testing.assert_array_equal(decode(content), np.repeat(np.array(levels, np.uint8)[None, :, None], 3, 2))
+    np.testing.assert_array_equal(decode(b"P3 1 2 255 9 8 7 6 5 4\n"), [[[9, 8, 7]], [[6, 5, 4]]])
+
+
+@pytest.mark.parametrize("form", ["GIF", "AVIF", "MPO"])
+def test_of_several_pictures_in_a_file_the_first_is_taken(form: str) -> None:
+    first, second = (Image.new("RGB", (24, 16), colour) for colour in ((200, 10, 30), (10, 200, 30)))
+    stream = io.BytesIO()
+    first.save(stream, form, save_all=True, append_images=[second], quality=95)
+    assert np.abs(decode(stream.getvalue()).astype(int) - (200, 10, 30)).max() <= 4
+
+
+def test_avif_has_the_pixels_of_another_decoder_and_is_turned() -> None:
+    image_HWC = picture(24, 32)
+    content = encoded(image_HWC, "AVIF", quality=90)
+    np.testing.assert_array_equal(decode(content), cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = decode(encoded(image_HWC, "AVIF", quality=90, exif=exif))
+    np.testing.assert_array_equal(turned, np.rot90(decode(content), -1))  # a quarter to the right
+
+
+def test_heic_is_read_where_its_package_is() -> None:
+    content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    if not has_heif():
+        with pytest.raises(BadImage, match=r"those of HEIC: pip install pillow-heif to have them read"):
+            decode(content)
+        pytest.skip("needs pillow-heif")
+    import pillow_heif
+
+    image_HWC = picture(192, 256)
+    pillow_heif.register_heif_opener()
+    for change in ({}, {"exif": bytes.fromhex("4d4d002a00000008000101120003000000010006000000000000")}):
+        good = encoded(image_HWC, "HEIF", quality=-1, **change)
+        turned_HWC = np.rot90(image_HWC, -1) if change else image_HWC
+        assert np.abs(decode(good).astype(int) - turned_HWC).mean() < 2
+        for kept in (30, len(good) // 2, len(good) - 1):
+            with pytest.raises(BadImage) as caught:
+                decode(good[:kept])
+            assert caught.value.status == "truncated"
+    with pytest.raises(BadImage):
+        decode(content)
+
+
+def odd_tiff(bands: int, bits: int, kind: int) -> bytes:
+    """Return a sound TIFF of 2x1 pixels, `kind` being 1 for whole numbers, 2 for signed ones, 3 for floats."""
+    pixels = bytes(2 * bands * bits // 8)
+    shorts = [(256, [2]), (257, [1]), (258, [bits] * bands), (259, [1]), (262, [2 if bands > 2 else 1]), (273, [0])]
+    shorts += [(277, [bands]), (278, [1]), (279, [len(pixels)])]
+    shorts += [(338, [0] * (bands - 3))] if bands > 3 else []
+    shorts += [(339, [kind] * bands)]
+    at = 8 + 2 + 12 * len(shorts) + 4
+    entries, values = b"", b""
+    for tag, numbers in shorts:
+        value = struct.pack(f"<{len(numbers)}H", *numbers)
+        entries += struct.pack("<HHI", tag, 3, len(numbers))
+        entries += value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", at + len(values))
+        values += value if len(value) > 4 else b""
+    strip = struct.pack("<HHI", 273, 3, 1)
+    entries = entries.replace(strip + bytes(4), strip + struct.pack("<I", at + len(values)))
+    return b"II*\0" + struct.pack("<IH", 8, len(shorts)) + entries + bytes(4) + values + pixels
+
+
+@pytest.mark.parametrize(
+    ("bands", "bits", "kind", "says"),
+    [
+        (1, 32, 3, "a TIFF of 1 band(s) of 32-bit floats; read are 1, 3 or 4 bands of 8 or 16 bits without sign"),
+        (3, 32, 3, "a TIFF of 3 band(s) of 32-bit floats"),
+        (5, 8, 1, "a TIFF of 5 band(s) of 8-bit whole numbers"),
+        (5, 16, 1, "a TIFF of 5 band(s) of 16-bit whole numbers"),
+        (13, 8, 1, "a TIFF of 13 band(s) of 8-bit whole numbers"),
+        (2, 8, 1, "a TIFF of 2 band(s) of 8-bit whole numbers"),
+        (1, 16, 2, "a TIFF of 1 band(s) of 16-bit signed whole numbers"),  # whose -1 would be the brightest
+        (1, 32, 1, "a TIFF of 1 band(s) of 32-bit whole numbers"),
+    ],
+)
+def test_a_sound_tiff_without_colours_says_what_it_is(bands: int, bits: int, kind: int, says: str) -> None:
+    with pytest.raises(BadImage) as caught:
+        decode(odd_tiff(bands, bits, kind))
+    assert caught.value.status == "undecodable"
+    assert str(caught.value).startswith(says)
+    for good in (odd_tiff(1, 8, 1), odd_tiff(3, 8, 1), odd_tiff(3, 16, 1), odd_tiff(4, 8, 1)):
+        np.testing.assert_array_equal(decode(good), np.zeros((1, 2, 3)))
+
+
 def test_what_is_none_of_the_formats_is_named() -> None:
-    samples = {"GIF": encoded(picture(4, 4), "GIF"), "HEIC, AVIF": encoded(picture(16, 16), "AVIF")}
-    samples["macOS's AppleDouble"] = b"\0\x05\x16\x07" + bytes(100)
+    samples = {"JPEG XL": b"\xff\x0a" + bytes(100), "macOS's AppleDouble": b"\0\x05\x16\x07" + bytes(100)}
+    samples["DDS"] = encoded(picture(4, 4), "DDS")
     for kind, content in samples.items():
-        with pytest.raises(
-            BadImage, match=f"no JPEG, PNG, WebP, BMP or TIFF file; its first bytes are {kind}"
-        ) as caught:
+        with pytest.raises(BadImage, match=f"no JPEG, PNG.* file; its first bytes are those of {kind}: ") as caught:
             decode(content)
         assert caught.value.status == "undecodable"
 

@@ -19,7 +19,7 @@ def test_a_choice_wins_then_our_name_whatever_its_capitals_then_a_synonym() -> N
     [
         (["label"], "expects NAME=COLUMN, such as label=breed, got 'label'"),
         (["label= "], "expects NAME=COLUMN"),
-        (["lable=breed"], "NAME is one of uri, image_id, label, got 'lable'"),
+        (["lable=breed"], "NAME is one of uri, image, image_id, label, got 'lable'"),
         (["label=a", "label=b"], "gives label twice: a and b"),
     ],
 )

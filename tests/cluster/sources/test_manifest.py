@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cam_ops.errors import BadImage, StorageError, UsageError
-from cam_ops.pictures.decode import MAX_BYTES
+from cam_ops.pictures.header import MAX_BYTES
 from cluster.sources.manifest import is_manifest, open_manifest
 from cluster.sources.reading import read_image
+from cluster.sources.source import Asked
 from tests.support.command import ROOT, Command, result_of, table_rows
 
 TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
@@ -59,7 +60,7 @@ def request_of(out: Path) -> dict[str, Any]:
 
 
 def listed(manifest: Path, limit: int | None = None, memory_limit: str = "512MiB") -> list[dict[str, Any]]:
-    with open_manifest(str(manifest), limit, memory_limit) as listing:
+    with open_manifest(str(manifest), Asked(limit=limit), memory_limit) as listing:
         rows = [row for batch in listing.batches() for row in batch.to_pylist()]
         assert rows == [row for batch in listing.batches() for row in batch.to_pylist()]  # it can be read again
         assert len(rows) == listing.num_images
@@ -288,7 +289,7 @@ def test_an_interrupt_amid_the_start_of_the_sort_s_thread_is_an_interrupt(
 TWICE = {"uri": ["a.png", "b.png", "a.png"]}
 BAD: list[tuple[str, dict[str, list[Any]], int, str]] = [
     ("a", {"url": ["a.png"]}, 2, "expected one column uri in"),
-    ("a", {"URI": ["a.png"]}, 2, "found 'URI'"),
+    ("a", {"path": ["a.png"]}, 2, "found 'path'; say which one it is: --columns uri=path"),
     ("a", {"uri": []}, 5, "lists no image"),
     ("a", {"uri": ["a.png", ""]}, 2, "expected a text in column uri for each row"),
     (
@@ -334,7 +335,7 @@ def test_a_bad_manifest_is_refused_in_one_sentence(
         ("a.csv", b"uri,label\na.png\n", UsageError, "Expected 2 columns, got 1"),
         ("a.csv", "\ufeffuri\na.png\n".encode("utf-16-le"), UsageError, "is in UTF-16; save it as UTF-8"),
         ("a.csv", b"uri\n\xff\xfe.png\n", UsageError, "invalid UTF8"),
-        ("a.csv", b"uri,image_id,uri\na,b,c\n", UsageError, "expected one column uri"),
+        ("a.csv", b"uri,image_id,uri\na,b,c\n", UsageError, "several columns uri"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_named(

@@ -16,6 +16,7 @@ import pytest
 from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
 from cluster.sources.kinds import open_listing
 from cluster.sources.reading import load_picture, read_image
+from cluster.sources.source import Asked
 from cluster.sources.tar_members import MAX_EXTENDED_BYTES, MAX_PADDING_BYTES, BadTar, walk
 from cluster.sources.tars import STORE_WINDOW_BYTES, key_and_kind
 from cluster.storage.objects import put_object
@@ -46,7 +47,7 @@ def write(path: Path, members: Members) -> Path:
 
 
 def listed(address: object, limit: int | None = None, options: StorageOptions = NO_OPTIONS) -> list[dict[str, Any]]:
-    with open_listing(str(address), limit, options=options) as listing:
+    with open_listing(str(address), Asked(limit=limit, options=options)) as listing:
         rows = [row for batch in listing.batches() for row in batch.to_pylist()]
         assert rows == [row for batch in listing.batches() for row in batch.to_pylist()]  # it can be read again
         assert len(rows) == listing.num_images
@@ -183,8 +184,31 @@ def test_what_is_odd_is_said_once_with_a_count_and_never_merged(
     for sentence in (
         "1 keys have several pictures, each of them an image, such as 'x.tar/two'",
         "2 keys come again after others: what lies apart is not put together",
-        "4 members of other kinds are left out, such as 'x.tar/kind.seg.png'",
+        "3 members of other kinds are left out, such as 'x.tar/kind.seg.png'",
         "4 keys have no picture, such as 'x.tar/apart'",
+    ):
+        assert sum(sentence in line for line in said) == 1, said
+
+
+def test_hidden_members_and_other_pictures_are_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = ["a/0.gif", "a/1.PPM", "a/2.jpe", "a/3.avif"]
+    hidden = [
+        "__MACOSX/a/._0.jpg",
+        ".git/x.png",
+        "./a/.ipynb_checkpoints/0-checkpoint.png",
+        "@eaDir/0.jpg",
+        "a/._0.gif",
+    ]
+    others = ["a/4.jxl", "a/5.jxl", "a/6.txt"]
+    write(tmp_path / "x.tar", [(name, b"x") for name in (*taken, *hidden, "Thumbs.db", *others)])
+    assert [row["image_id"] for row in listed(tmp_path / "x.tar")] == [f"x.tar/{name}" for name in taken]
+    said = capsys.readouterr().err.splitlines()
+    for sentence in (
+        "6 members that are hidden, or of systems and file managers, are left out, such as 'x.tar/__MACOSX/a/._0.jpg'",
+        "2 files .jxl are left out: JPEG XL is not read; convert them to PNG or JPEG, such as 'x.tar/a/4.jxl'",
+        "1 members of other kinds are left out, such as 'x.tar/a/6.txt'",
     ):
         assert sum(sentence in line for line in said) == 1, said
 
@@ -263,7 +287,7 @@ def test_many_bad_files_are_counted_and_three_named(tmp_path: Path) -> None:
 def test_extended_headers_without_end_neither_recurse_nor_stay_in_memory(tmp_path: Path) -> None:
     chain = header("x", f"{9:011o}".encode(), b"x") + b"9 path=a\n".ljust(512, b"\0")
     (tmp_path / "x.tar").write_bytes(chain * 5000 + header("0.jpg", b"0" * 11) + END)
-    with pytest.raises(StorageError, match="expected members jpg"):  # its name is a
+    with pytest.raises(StorageError, match="expected members that are pictures"):  # its name is a
         listed(tmp_path / "x.tar")
 
 

@@ -284,7 +284,7 @@ def test_kangaroos_annotations_are_the_references(planner: Planner, data: Path) 
 
 @pytest.mark.slow
 def test_boxes_inside_real_tar_files_are_the_references(planner: Planner, data: Path) -> None:
-    with open_listing(str(data / "tiny_imagenet_val" / "*.tar"), None) as listing:
+    with open_listing(str(data / "tiny_imagenet_val" / "*.tar")) as listing:
         planned: Planned = {i: (64, 64, None) for b in listing.batches() for i in b["image_id"].to_pylist()}
     names = tuple(map(str, range(1000)))
     report, rows = planner.truth(planned, data / "tiny_imagenet_val", names=names, shard_size=512)

@@ -1,0 +1,222 @@
+"""The files that an address of tables means: one, those that fit a pattern, those of a folder or of a saved dataset.
+
+Folders may be called `COLUMN=VALUE`, as Hive has them: each is then a column of the tables below it.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from cam_ops.errors import BadImage, StorageError, UsageError
+from cluster.process.console import say, shown
+from cluster.sources.names import is_named_as_picture
+from cluster.storage.objects import is_plain, is_store, list_objects, read_object
+from cluster.storage.options import StorageOptions
+
+PARQUET, ARROW = (".parquet", ".parq", ".pq"), (".arrow", ".feather")
+TABLES = (*PARQUET, *ARROW)
+STATE, SPLITS = "state.json", "dataset_dict.json"
+MAX_DOCUMENT_BYTES = 16 * 2**20
+WILDCARDS = re.compile(r"[*?\[]")
+HIVE = re.compile(r"([^=/]+)=([^/]*)")
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+LEVELS = 4  # of folders that are looked into to say what a folder is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFile:
+    """A file of tables."""
+
+    name: str  # below the source
+    address: str
+    constant: dict[str, str | None] = field(default_factory=dict)  # what its folders' names say
+
+
+def is_table_file(address: str) -> bool:
+    """Say whether an address means Parquet or Arrow files, or a saved dataset, by its suffix."""
+    is_file = address.lower().endswith(TABLES) or os.path.basename(address) in (STATE, SPLITS)
+    return is_file and "/" in address.partition("://")[2 if is_store(address) else 0]
+
+
+def is_table_folder(address: str) -> bool:
+    """Say whether a local folder is a saved dataset, or holds Parquet files and no pictures.
+
+    Of a tree the first level counts at which one or the other lies. A folder with both is one of pictures; where
+    folders of both kinds lie side by side, `files_of` will ask.
+    """
+    if is_store(address):
+        return False
+    level = [address]
+    for _ in range(LEVELS):
+        below: list[str] = []
+        for folder in level:
+            try:
+                with os.scandir(folder) as entries:
+                    names = {entry.name: entry.is_dir() for entry in entries}
+            except OSError:
+                continue
+            files = [name for name, is_folder in names.items() if not is_folder]
+            if {STATE, SPLITS} & set(files):
+                return folder == address
+            if any(is_named_as_picture(name) for name in files):
+                return False
+            if any(name.lower().endswith(PARQUET) for name in files):
+                return True
+            below += [f"{folder}/{name}" for name, is_folder in sorted(names.items()) if is_folder]
+        level = below
+    return False
+
+
+def files_of(address: str, options: StorageOptions) -> list[TableFile]:
+    """Return the files in the order of their images' ids. Raises UsageError, and StorageError where there are none."""
+    base = os.path.basename(address)
+    if base in (STATE, SPLITS):
+        address = os.path.dirname(address)
+        found = _saved(address, options)
+    elif not WILDCARDS.search(base) or _exists(address):
+        if is_store(address) or not os.path.isdir(address):
+            return [TableFile(name=base, address=address)]
+        is_saved = any(os.path.exists(f"{address}/{name}") for name in (STATE, SPLITS))
+        found = _saved(address, options) if is_saved else _folder(address)
+    else:
+        address, pattern = _root(address)
+        found = [name for name in _names(address, options) if pattern.fullmatch(name)]
+    files = [TableFile(name=n, address=f"{address}/{n}", constant=_constant(n, address)) for n in found]
+    if not files:
+        raise StorageError(f"expected files {', '.join(TABLES)} in {address}, found none; check --images")
+    return sorted(files, key=lambda file: os.fsencode(f"{file.name}/"))
+
+
+def _exists(address: str) -> bool:
+    return not is_store(address) and os.path.exists(address)
+
+
+def _folder(address: str) -> list[str]:
+    """Return the Parquet files of a folder; raise UsageError where pictures lie beside them."""
+    names = list(_names(address, None))
+    pictures = [name for name in names if is_named_as_picture(os.path.basename(name))]
+    found = [name for name in names if name.lower().endswith(PARQUET)]
+    if pictures:
+        raise UsageError(
+            f"{address} has {len(found)} Parquet files, such as {shown(found[0])}, and {len(pictures)} pictures, such "
+            f"as {shown(pictures[0])}; say which are meant: give the folder of one kind alone, or "
+            f"'{address}/{os.path.dirname(found[0]) or '.'}/*.parquet'"
+        )
+    return found
+
+
+def _names(address: str, options: StorageOptions | None) -> Iterator[str]:
+    """Yield the files below an address, but for hidden ones and those in folders that `_` begins, as Spark has them."""
+    if options is not None and is_store(address):
+        names: Iterable[str] = (name for name, _ in list_objects(address, options))
+    else:
+        names = _walk(address)
+    return (name for name in names if not any(part.startswith((".", "_")) for part in name.split("/")))
+
+
+def _walk(address: str) -> Iterator[str]:
+    try:
+        for folder, folders, names in os.walk(address, onerror=_raise):
+            folders.sort()
+            yield from (os.path.relpath(os.path.join(folder, name), address) for name in names)
+    except OSError as error:
+        raise StorageError(
+            f"cannot list {error.filename} on {os.uname().nodename}: {error.strerror}; check --images"
+        ) from None
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _root(address: str) -> tuple[str, re.Pattern[str]]:
+    """Split an address with wildcards into the folder before them, and the pattern of the names below it."""
+    scheme, sign, path = address.rpartition("://")
+    parts = path.split("/")
+    first = next(i for i, part in enumerate(parts) if WILDCARDS.search(part))
+    return scheme + sign + "/".join(parts[:first]), re.compile(
+        "/".join(map(_regex, parts[first:])).replace("**/", ".*")
+    )
+
+
+def _regex(part: str) -> str:
+    """Return what a part of a path with `*`, `?` and `[...]` means; `**` stays."""
+    if part == "**":
+        return part
+    pieces = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", part)
+    found = {"*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        found.get(piece) or (_set(piece) if piece.startswith("[") and len(piece) > 2 else re.escape(piece))
+        for piece in pieces
+    )
+
+
+def _set(piece: str) -> str:
+    inside = piece[1:-1].replace("\\", "\\\\").replace("[", "\\[")
+    return f"[{'^' + inside[1:] if inside.startswith('!') else inside}]"
+
+
+def _constant(name: str, address: str) -> dict[str, str | None]:
+    """Return the columns that the names of a file's folders are."""
+    found = [HIVE.fullmatch(part) for part in name.split("/")[:-1]]
+    return {unquote(m[1]): None if m[2] == HIVE_NULL else unquote(m[2]) for m in found if m}
+
+
+def _saved(address: str, options: StorageOptions) -> list[str]:
+    """Return the files of a dataset that `datasets` saved, or of a dictionary of them."""
+    splits = _document(f"{address}/{SPLITS}", options)
+    if splits is None:
+        return _data_files(address, "", options)
+    names = splits.get("splits")
+    if not isinstance(names, list) or not names or not all(_is_name(name) for name in names):
+        raise UsageError(f"expected names of folders in splits of {address}/{SPLITS}; save the dataset again")
+    say(f"splits of {address}, of which all are taken: {', '.join(names)}")
+    return [name for split in names for name in _data_files(address, f"{split}/", options)]
+
+
+def _data_files(address: str, prefix: str, options: StorageOptions) -> list[str]:
+    where = f"{address}/{prefix}{STATE}"
+    state = _document(where, options)
+    if state is None:
+        raise StorageError(f"there is no {where}, which says what a saved dataset consists of; check --images")
+    files = state.get("_data_files")
+    names = (
+        [file.get("filename") if isinstance(file, dict) else None for file in files] if isinstance(files, list) else []
+    )
+    if not names or not all(_is_name(name) for name in names):
+        raise UsageError(f"expected names of files in _data_files of {where}; save the dataset again")
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        raise UsageError(f"{where} takes some rows of its files only; save the dataset again with a newer `datasets`")
+    return [f"{prefix}{name}" for name in names]
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and "/" not in name and "\0" not in name and is_plain(name)
+
+
+def _document(address: str, options: StorageOptions) -> dict[str, object] | None:
+    """Return a JSON object, None where there is no such file."""
+    try:
+        if is_store(address):
+            content = read_object(address, options, max_bytes=MAX_DOCUMENT_BYTES + 1)
+        else:
+            with open(address, "rb") as file:
+                content = file.read(MAX_DOCUMENT_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read {address}: {error.strerror}; check --images") from None
+    except BadImage as bad:
+        raise StorageError(f"cannot read {address}: {bad}") from None
+    if content is None:
+        return None
+    try:
+        document = json.loads(content) if len(content) <= MAX_DOCUMENT_BYTES else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise UsageError(f"expected one JSON object in {address}; save the dataset again")
+    return document
