@@ -96,6 +96,23 @@ def with_labels(schema: pa.Schema, several_labels: bool) -> pa.Schema:
     return schema.insert(schema.get_field_index("label") + 1, LABELS) if several_labels else schema
 
 
+Kept = tuple[tuple[str, str], ...]
+"""Further columns of a source that a run carries along: names, and types of KEPT_TYPES."""
+
+KEPT_TYPES: dict[str, pa.DataType] = {
+    str(kind): kind
+    for kind in (
+        *(pa.string(), pa.bool_(), pa.float32(), pa.float64()),
+        *(pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+    )
+}
+
+
+def with_kept(schema: pa.Schema, kept: Kept) -> pa.Schema:
+    """Return LABELLED, PLAN or IMAGES as it is where further columns are carried along: with them at its end."""
+    return pa.schema([*schema, *(pa.field(name, KEPT_TYPES[kind]) for name, kind in kept)])
+
+
 def heatmaps_schema(grid: tuple[int, int], cam_grid: tuple[int, int] | None = None) -> pa.Schema:
     """Return the schema of the raw maps on a grid of (h, w): one row per explained (image, class).
 

@@ -22,6 +22,7 @@ from cluster.sources.kinds import OWN_LABELS, kind_of, source_address
 from cluster.sources.label_folders import FOLDERS
 from cluster.sources.label_words import LabelChoice
 from cluster.sources.source import Asked, Source
+from cluster.sources.tables.roles import check_kept
 from cluster.storage.options import StorageOptions, parse_options
 
 BATCH_LIMIT, SHARD_LIMIT = 2**14, 2**20  # images; a shard's rows are in memory
@@ -45,6 +46,8 @@ class LabelConfig:
     columns: tuple[str, ...] = ()
     """NAME=COLUMN ... for manifests and label files whose columns have other names, such as `uri=path label=breed
     image_id=file`."""
+    keep_columns: tuple[str, ...] = ()
+    """Further columns of a manifest to carry along into the table images."""
     unknown_labels: UnknownLabels = "refuse"
     """`skip` leaves images whose label is no class of the network without a label, and counts them."""
     limit: int | None = None
@@ -118,6 +121,9 @@ class LabelConfig:
             raise UsageError(f"--labels {self.labels}: {kind.no_folders}")
         parse_options(self.storage_options)
         parse_columns(self.columns)
+        check_kept(self.keep_columns)
+        if self.keep_columns and not kind.has_columns:
+            raise UsageError(f"--keep-columns needs --images with columns, such as a manifest, got {self.images}")
         choice = parse_class_choice(self.wanted_classes)
         if choice.label and self.label_source == "none":
             raise UsageError(f"--classes {self.classes} needs labels; give --labels folder or --labels FILE.csv")
@@ -146,7 +152,9 @@ class LabelConfig:
 
     def asked(self, skip: str) -> Asked:
         """Return what is asked of the listing, in which no file of the run at `skip` counts."""
-        return Asked(limit=self.limit, skip=skip, options=self.options, columns=self.chosen_columns)
+        return Asked(
+            limit=self.limit, skip=skip, options=self.options, columns=self.chosen_columns, keep=self.keep_columns
+        )
 
     @property
     def options(self) -> StorageOptions:

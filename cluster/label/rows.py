@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cam_ops.arrays import F32, I32, I64
 from cam_ops.boxes.extract import MapBoxes
-from cam_ops.tables import IMAGES, heatmaps_schema, with_labels
+from cam_ops.tables import IMAGES, heatmaps_schema
 from cluster.executors.work import ShardReport
 from cluster.runs.record import Run
 from cluster.runs.writing import Pairs, box_maps, boxes_file, corner_columns, place_columns, table_file
@@ -130,7 +130,7 @@ class ShardRows:
 
     @property
     def _images_schema(self) -> pa.Schema:
-        return with_labels(IMAGES, self.run.plan.several_labels)
+        return self.run.plan.extended(IMAGES)
 
     def _heatmaps(self, maps: BatchMaps) -> dict[str, object]:
         schema = self._heatmaps_schema

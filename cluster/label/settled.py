@@ -115,6 +115,7 @@ def request_of(config: LabelConfig, settled: Settled) -> Request:
         limit=config.limit,
         labels=labels_digest(config.label_source),
         columns=tuple(f"{name}={column}" for name, column in sorted(config.chosen_columns.items())),
+        keep_columns=config.keep_columns,
         unknown_labels=config.unknown_labels,
         model=network.model,
         model_digest=network.model_digest,

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from cam_ops.errors import StorageError
-from cam_ops.tables import IMAGES, with_labels
+from cam_ops.tables import IMAGES
 from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
 from cluster.process.failpoints import reach
@@ -74,5 +74,5 @@ class ReboxReplica:
         columns["num_boxes"] = pairs.counts(len(images), self.run.request)[1]
         return {
             "boxes": boxes_file(self.run, planned, pairs),
-            "images": table_file(self.run, "images", with_labels(IMAGES, self.run.plan.several_labels), columns),
+            "images": table_file(self.run, "images", self.run.plan.extended(IMAGES), columns),
         }

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from cam_ops.errors import StorageError
-from cam_ops.tables import LABELS, PLAN, SCHEMA_VERSION, with_labels, with_metadata
+from cam_ops.tables import LABELLED, LABELS, PLAN, SCHEMA_VERSION, Kept, with_kept, with_labels, with_metadata
 from cluster.runs.directory import RunDir
 from cluster.runs.names import plan_name
 from cluster.storage.parquet import encode, read_row_group
@@ -37,13 +37,20 @@ class Plan:
     shard_size: int
     digest: str  # sha256 over the parts' bytes
     several_labels: bool = False  # whether plan and images tables have the column `labels`
+    kept: Kept = ()  # further columns of both tables
 
     def fields(self) -> dict[str, Any]:
         """Return the plan as documents have it; what came later is left out where it is not used."""
         fields = asdict(self)
         if not self.several_labels:
             del fields["several_labels"]
+        if not self.kept:
+            del fields["kept"]
         return fields
+
+    def extended(self, schema: pa.Schema) -> pa.Schema:
+        """Return PLAN or IMAGES as this plan has it."""
+        return with_kept(with_labels(schema, self.several_labels), self.kept)
 
 
 def auto_batch_size(num_images: int, largest: int) -> int:
@@ -59,20 +66,22 @@ def auto_shard_size(num_images: int, num_replicas: int, batch_size: int) -> int:
 
 
 def write_plan(run_dir: RunDir, labelled: Iterable[pa.RecordBatch], shard_size: int) -> Plan:
-    """Cut a labelled listing into shards and publish the parts of the plan; batches of LABELLED, or with LABELS.
+    """Cut a labelled listing into shards and publish the parts of the plan.
+
+    Batches have the schema LABELLED, perhaps LABELS after it, and then further columns.
 
     Their bytes depend on the rows and the shard size alone: two drivers that plan the same images at the same moment
     replace each other's parts with equal ones, whatever else they were asked for.
     """
     digest = hashlib.sha256()
     num_parts = num_images = 0
-    several_labels = False
+    several_labels, kept = False, _kept_in(PLAN)
     for rows in _parts(labelled, SHARDS_PER_PART * shard_size):
         content = encode(_planned(rows, num_images, shard_size), row_group_size=shard_size)
         digest.update(content)
         run_dir.publish(plan_name(num_parts), content)
         num_parts, num_images = num_parts + 1, num_images + len(rows)
-        several_labels = LABELS.name in rows.column_names
+        several_labels, kept = LABELS.name in rows.column_names, _kept_in(rows.schema)
     run_dir.remove_plan_from(num_parts)
     return Plan(
         num_images=num_images,
@@ -80,7 +89,13 @@ def write_plan(run_dir: RunDir, labelled: Iterable[pa.RecordBatch], shard_size: 
         shard_size=shard_size,
         digest=digest.hexdigest(),
         several_labels=several_labels,
+        kept=kept,
     )
+
+
+def _kept_in(schema: pa.Schema) -> Kept:
+    known = {*LABELLED.names, *PLAN.names, LABELS.name}
+    return tuple((field.name, str(field.type)) for field in schema if field.name not in known)
 
 
 def _parts(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[pa.Table]:
@@ -98,7 +113,7 @@ def _parts(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[pa.Tabl
 
 
 def _planned(rows: pa.Table, start: int, shard_size: int) -> pa.Table:
-    """Give rows their shard and row, `start` being the place of the first in the listing; schema PLAN, or with LABELS.
+    """Give rows their shard and row, `start` being the place of the first in the listing; schema PLAN, extended.
 
     One chunk, as the layout of a Parquet file follows that of the chunks.
     """
@@ -108,18 +123,18 @@ def _planned(rows: pa.Table, start: int, shard_size: int) -> pa.Table:
         "shard": pa.array(position_N // shard_size, pa.int32()),
         "row": pa.array(position_N % shard_size, pa.int32()),
     }
-    schema = with_labels(PLAN, LABELS.name in rows.column_names)
+    schema = with_kept(with_labels(PLAN, LABELS.name in rows.column_names), _kept_in(rows.schema))
     return pa.table(
         {name: columns[name] for name in schema.names}, schema=with_metadata(schema, DOCUMENT)
     ).combine_chunks()
 
 
 def read_shard(run_dir: RunDir, shard: int) -> pa.Table:
-    """Return the rows of one shard, schema `cam_ops.tables.PLAN`, or with LABELS."""
+    """Return the rows of one shard, schema `cam_ops.tables.PLAN`, as far as that goes."""
     part, row_group = divmod(shard, SHARDS_PER_PART)
     name = plan_name(part)
     try:
-        return read_row_group(run_dir, name, row_group, PLAN, with_labels(PLAN, True))
+        return read_row_group(run_dir, name, row_group, PLAN)
     except (OSError, IndexError, pa.ArrowException) as error:
         raise _broken_plan(run_dir.where(name), error) from None
 

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from cam_ops.arrays import F32
 from cam_ops.errors import StorageError
-from cam_ops.tables import CORNERS, IMAGES, PLAN, heatmaps_schema, with_labels
+from cam_ops.tables import CORNERS, IMAGES, PLAN, heatmaps_schema
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
 from cluster.runs.record import Run
@@ -50,7 +50,7 @@ def read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
     expected = {
         "heatmaps": heatmaps_schema(run.grid, run.request.kept_cam_grid),
         "boxes": run.request.boxes_schema,
-        "images": with_labels(IMAGES, run.plan.several_labels),
+        "images": run.plan.extended(IMAGES),
     }[table]
     if not decoded.schema.equals(expected):
         raise StorageError(f"{name} has not the columns of a {table} table")
@@ -59,7 +59,7 @@ def read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
 
 def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Table) -> list[str]:
     """Return what is wrong with a shard's images and maps; `planned` are its rows in the plan."""
-    for column in with_labels(PLAN, run.plan.several_labels).names:
+    for column in run.plan.extended(PLAN).names:
         if not images[column].combine_chunks().equals(planned[column].combine_chunks()):
             return [f"column {column} of its images is not the plan's"]
     if not rows_fit(images, heatmaps):

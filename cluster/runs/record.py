@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from cam_ops.classes import parse_class_choice
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.settings import MAX_IMAGE_SIZE
-from cam_ops.tables import SCHEMA_VERSION
+from cam_ops.tables import IMAGES, KEPT_TYPES, SCHEMA_VERSION
 from cluster.process.console import shortened
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.names import DERIVED, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
@@ -137,6 +137,13 @@ def _contradiction(file: _RunFile) -> str | None:
         return f"batches of {short(request.batch_size)}, crops of {shape.crop_fraction}"
     if request.calibration and len(request.boxes.threshold) != 1:
         return f"a calibration beside {len(request.boxes.threshold)} thresholds"
+    kept = [name for name, _ in plan.kept]
+    if (
+        {*kept} & {*IMAGES.names}
+        or len({*kept}) < len(kept)
+        or not {kind for _, kind in plan.kept} <= KEPT_TYPES.keys()
+    ):
+        return f"further columns {short(plan.kept)}"
     parse_class_choice(request.classes)
     if file.maps_from and (
         "\0" in file.maps_from.root or open_run_dir(file.maps_from.root).root != file.maps_from.root

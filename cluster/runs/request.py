@@ -48,6 +48,7 @@ class Request:
     refinement: Refinement | None = None  # None: the maps are the network's own
     columns: tuple[str, ...] = ()  # as --columns, sorted
     unknown_labels: UnknownLabels = "refuse"
+    keep_columns: tuple[str, ...] = ()  # as --keep-columns
 
     def fields(self) -> dict[str, Any]:
         """Return the request as documents have it; what came later is left out where it is not used."""
@@ -58,6 +59,8 @@ class Request:
             del fields["columns"]
         if self.unknown_labels == "refuse":
             del fields["unknown_labels"]
+        if not self.keep_columns:
+            del fields["keep_columns"]
         return fields
 
     def box_recipe(self) -> dict[str, Any]:

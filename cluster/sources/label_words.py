@@ -90,6 +90,23 @@ def meanings_of(words: Words, classes: ClassList, unknown: UnknownLabels) -> dic
     return meaning_of
 
 
+def in_own_order(classes: ClassList, names: tuple[str, ...], choice: LabelChoice) -> ClassList:
+    """Return the classes with the names that a source itself has for its own, where it has as many, in that order.
+
+    They are by their names what they are, if the user names the network's classes, or a name contradicts the order.
+    """
+    meanings = [classes.meanings(name) for name in names]
+    in_order = all(not found or place in found for place, found in enumerate(meanings))
+    if choice.has_names or len(names) != len(classes.names) or not in_order:
+        return classes
+    if num_others := sum(found != (place,) for place, found in enumerate(meanings)):
+        say(
+            f"labels: guessed, as {num_others} of the {len(names)} class names of {choice.images} are none of the "
+            f"network's: they are its classes in the same order, {listed(names)}; --class-names would say it"
+        )
+    return classes.with_words({name: (place,) for place, name in enumerate(names)})
+
+
 def _said(strangers: Mapping[str, str], words: Words) -> str:
     part, word = next(iter(strangers.items()))
     which = "which is" if part == word else f"of which {shown(part)} is"

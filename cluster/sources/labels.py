@@ -13,7 +13,16 @@ from cluster.process.console import say, shown
 from cluster.sources.kinds import OWN_LABELS
 from cluster.sources.label_files import digest_of, match_rows, read_label_file
 from cluster.sources.label_folders import FOLDERS, folder_labels
-from cluster.sources.label_words import LabelChoice, Labels, Meaning, Words, by_word, count_words, meanings_of
+from cluster.sources.label_words import (
+    LabelChoice,
+    Labels,
+    Meaning,
+    Words,
+    by_word,
+    count_words,
+    in_own_order,
+    meanings_of,
+)
 from cluster.sources.listing import Listing
 from cluster.sources.source import OwnLabels
 
@@ -34,13 +43,13 @@ def labels_digest(spec: str) -> str:
 
 
 def label_images(listing: Listing, labels: Labels) -> Iterator[pa.RecordBatch]:
-    """Yield the listing's batches with their classes, schema LABELLED, or with LABELS where images have several."""
-    schema = with_labels(LABELLED, labels.are_several)
+    """Yield the listing's batches with their classes: LABELLED, LABELS where images have several, further columns."""
+    schema = pa.schema([*with_labels(LABELLED, labels.are_several), *listing.kept])
     single = pa.array([meaning[0] if len(meaning) == 1 else None for meaning in labels.meanings], pa.int32())
     several = pa.array([meaning if len(meaning) > 1 else None for meaning in labels.meanings], LABELS.type)
     for batch in listing.batches():
         place = labels.place_of(batch)
-        columns = {name: batch[name] for name in LISTING.names}
+        columns = {name: batch[name] for name in (*LISTING.names, *listing.kept.names)}
         columns |= {"label": single.take(place), LABELS.name: several.take(place)}
         yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
@@ -67,6 +76,7 @@ def find_labels(listing: Listing, choice: LabelChoice, classes: ClassList) -> La
 
 
 def _own_labels(listing: Listing, own: OwnLabels, choice: LabelChoice, classes: ClassList) -> Labels:
+    classes = in_own_order(classes, listing.class_names, choice)
     counts = {word: count for word, count in count_words(listing, _own_word).items() if word.strip()}
     if not counts:
         raise UsageError(f"{own.subject} empty; fill it, or give --labels none")

@@ -307,6 +307,7 @@ MANIFEST = Source(
     means=is_manifest,
     check=lambda address, options: None,  # the plan stands for it
     open=open_manifest,
+    has_columns=True,
     own_labels=OwnLabels(
         word="manifest",
         needed="FILE.parquet, FILE.csv or another table",

@@ -55,6 +55,8 @@ class Source:
     open: Callable[[str, Asked], AbstractContextManager[Listing]]
     """List an address."""
     own_labels: OwnLabels | None = None
+    has_columns: bool = False
+    """Whether there may be columns to carry along, `Asked.keep`."""
     no_folders: str = ""
     """Why its ids have no folders that name classes, where they have none."""
     inside: str = ""

@@ -61,11 +61,11 @@ def stream(file: pq.ParquetFile, num_rows: int, columns: list[str] | None = None
         yield from file.iter_batches(num_rows, row_groups=[row_group], columns=columns)
 
 
-def read_row_group(files: Files, name: str, row_group: int, *schemas: pa.Schema) -> pa.Table:
-    """Return a row group of a file that has one of the schemas. Raises OSError, IndexError or ArrowException."""
+def read_row_group(files: Files, name: str, row_group: int, first: pa.Schema) -> pa.Table:
+    """Return a row group of a file whose first columns are these. Raises OSError, IndexError or ArrowException."""
     footer = _footer(files, name, files.version(name))
     with pq.ParquetFile(files.open(name), metadata=footer) as opened:
-        is_known = any(opened.schema_arrow.equals(schema) for schema in schemas)
+        is_known = pa.schema(list(opened.schema_arrow)[: len(first)]).equals(first)
         if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not is_known:
             raise pa.ArrowInvalid("it has not the columns that it should have, or too many rows")
         rows = opened.read_row_group(row_group)
