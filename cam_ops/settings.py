@@ -71,19 +71,21 @@ class ModelConfig:
     """Which network labels the images, and what its input looks like."""
 
     model: str
-    """A torchvision classifier by name (resnet50), a timm one (timm:convnext_tiny), or package.module:factory, a
-    function without arguments that returns a network with its weights in place."""
+    """A torchvision classifier by name (resnet50), a timm one (timm:convnext_tiny), efficientnet_lite0 where the extra
+    `demo` is installed, or package.module:factory or FILE.py:factory, a function without arguments that returns a
+    network with its weights in place, or a pair of that and a mapping with mean, std and image_size."""
     weights: str | None = None
     """For a name: a state_dict FILE (.pth, .safetensors), DEFAULT (the library's own, may download) or random (seeded,
     for benchmarks); DEFAULT if not given."""
     class_names: str | None = None
     """FILE with the class names in the order of the logits: .txt, .json or .csv."""
     mean: Triple | None = None
-    """Channel means for RGB scaled to 0..1; a name takes them from its default weights."""
+    """Channel means for RGB scaled to 0..1; a name takes them from its default weights, a factory may return them."""
     std: Triple | None = None
     """Channel standard deviations, like --mean."""
     image_size: int | None = None
-    """Side of the network's square input in pixels; a name takes it from its default weights, else 224."""
+    """Side of the network's square input in pixels; a name takes it from its default weights, a factory may return it,
+    else 224."""
     resize: Resize = "warp"
     """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
     decode: Decode = "full"
@@ -96,6 +98,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (*(self.mean or ()), *(self.std or ()))):
             raise UsageError(f"--mean and --std expect finite numbers, got {self.mean} and {self.std}")
+        if self.mean is not None and max(self.mean) > 1:
+            shown = " ".join(map(str, self.mean))
+            raise UsageError(f"--mean and --std are for RGB scaled to 0..1, got --mean {shown}; divide both by 255")
         if self.image_size is not None and not 8 <= self.image_size <= MAX_IMAGE_SIZE:
             raise UsageError(f"--image-size expects 8 to {MAX_IMAGE_SIZE} pixels, got {self.image_size}")
         if self.std is not None and not all(s > 0 for s in self.std):

@@ -25,7 +25,6 @@ from cluster.executors.simulated import simulate
 from cluster.process.apart import Apart
 from cluster.process.console import say
 from jobs.command import Outcome
-from jobs.demo_model import MEAN, STD
 from jobs.flags import parse
 
 Section = Literal[
@@ -305,7 +304,7 @@ def _label_flags(config: BenchConfig, scratch: Path, model: str) -> list[str]:
 
 def _model(name: str) -> ModelConfig:
     if name == LITE0:
-        return ModelConfig(model="jobs.demo_model:efficientnet_lite0", mean=MEAN, std=STD)
+        return ModelConfig(model=LITE0)
     if ":" in name:
         return ModelConfig(model=name, mean=HALF, std=HALF)
     return ModelConfig(model=name, weights="random")
@@ -316,7 +315,7 @@ def _model_flags(name: str) -> list[str]:
     flags = ["--model", model.model]
     if model.mean and model.std:
         return [*flags, "--mean", *map(str, model.mean), "--std", *map(str, model.std)]
-    return [*flags, "--weights", "random"]
+    return [*flags, "--weights", model.weights] if model.weights else flags
 
 
 def _replica(config: BenchConfig, scratch: Path, model: str) -> Apart:

@@ -25,7 +25,6 @@ from cluster.runs.record import existing_run
 from cluster.runs.verify import verify
 from cluster.storage.options import NO_OPTIONS
 from jobs.command import Outcome, outcome_of
-from jobs.demo_model import MEAN, STD
 from jobs.demo_photos import PHOTOS, Photo, copy_photos
 from jobs.flags import parse
 
@@ -84,9 +83,7 @@ def _label_config(folder: Path) -> LabelConfig:
         (folder / "labels.csv").write_text("image_id,label\n" + "\n".join(lines) + "\n")
     except OSError as error:
         raise StorageError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
-    model = ModelConfig(
-        model="jobs.demo_model:efficientnet_lite0", class_names=str(folder / "classes.txt"), mean=MEAN, std=STD
-    )
+    model = ModelConfig(model="efficientnet_lite0", class_names=str(folder / "classes.txt"))
     say(f"labelling {len(PHOTOS)} photographs that scikit-image and scikit-learn ship, with EfficientNet-Lite0")
     return LabelConfig(
         images=str(folder / "photos"),

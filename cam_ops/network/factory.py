@@ -1,0 +1,101 @@
+"""A user's own network: ``package.module:function``, or ``FILE.py:function`` for a file by its path.
+
+The function takes no arguments and returns the network with its weights in place, or a pair of that and what is to be
+known of its input. A name that is the network itself will do. Here the user's own code runs.
+"""
+
+import copy
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from cam_ops.errors import CamrayError, MachineError, UsageError
+from cam_ops.network.inputs import EXPECTED, Inputs, read_inputs
+from cam_ops.network.names import factory_parts, is_file
+from cam_ops.words import near
+
+
+def call_factory(model: str) -> tuple[nn.Module, Inputs]:
+    """Return the network of a factory, float32 and on the CPU, and what it says of its input.
+
+    Raises UsageError where it cannot be imported, fails or returns something else, MachineError where there is no such
+    file on this machine.
+    """
+    place, function = factory_parts(model)
+    factory = _imported(model, place, function)
+    try:  # the module keeps a network of its own as it is
+        found = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory()
+    except CamrayError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's function may fail in any way
+        raise UsageError(f"the factory {model} failed: {type(error).__name__}: {error}") from error
+    network, said = found, None
+    if isinstance(found, (tuple, list)):
+        if len(found) != 2:
+            raise UsageError(f"{model} returns {len(found)} things; expected the network, or it and {EXPECTED}")
+        network, said = found
+    network = getattr(network, "_orig_mod", network)  # torch.compile's wrapper, whose graph cannot be watched
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        raise UsageError(f"expected {model} to return a plain torch.nn.Module, got {type(network).__name__}")
+    if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+        raise UsageError(f"the network of {model} has lazy parameters without a shape; run it once in the factory")
+    return network.float().cpu(), read_inputs(said, model)
+
+
+def _imported(model: str, place: str, function: str) -> Callable[[], object]:
+    try:
+        module = _module_of(Path(place).expanduser()) if is_file(place) else importlib.import_module(place)
+    except CamrayError:
+        raise
+    except (Exception, SystemExit) as error:
+        package = "; a module of a package is given as package.module:function, from the folder that holds the package"
+        cure = package if "relative import" in str(error) else ""
+        raise UsageError(
+            f"--model {model}: cannot import the factory: {type(error).__name__}: {error}{cure}"
+        ) from error
+    found = getattr(module, function, None)
+    if found is None:
+        close = near(function, [name for name, value in vars(module).items() if callable(value)])
+        similar = f"; similar names are {', '.join(close)}" if close else ""
+        raise UsageError(f"--model {model}: cannot import the factory: {place} has no {function}{similar}")
+    if not callable(found):  # as a network is, too
+        kind = type(found).__name__
+        raise UsageError(f"--model {model} is no function, it is {kind}; name one that returns the network")
+    return found  # type: ignore[no-any-return]
+
+
+def _module_of(path: Path) -> ModuleType:
+    """Import a file once, with its folder where Python looks first, as of a script; its siblings can be imported.
+
+    It bears a name of our own: a file may be called as a library is.
+    """
+    if not path.is_file():
+        raise MachineError(
+            f"expected the factory's file at {path.absolute()}, there is none; check --model; every node must see it"
+        )
+    path = path.absolute()
+    name = f"camray_model_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec
+    assert spec.loader
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,118 @@
+"""What a user's factory says of its network's input: a mapping, timm's data config, or torchvision's preset.
+
+Mean and std are for RGB scaled to 0..1. What is not said is None; a name that means nothing here is refused, as it may
+be one that is misspelt.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast
+
+import numpy as np
+from torchvision.transforms._presets import ImageClassification
+
+from cam_ops.errors import UsageError
+from cam_ops.settings import MAX_IMAGE_SIZE, Interpolation, Triple
+
+OURS = ("mean", "std", "image_size", "interpolation", "crop_fraction")
+TIMMS = {"input_size": "image_size", "crop_pct": "crop_fraction"}
+SILENT = ("crop_mode",)  # of timm's: --resize says how a picture fits
+INTERPOLATIONS = ("bilinear", "bicubic")
+EXPECTED = f"a mapping with {', '.join(OURS)}, or transforms() of torchvision's weights"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What is said of a network's input."""
+
+    mean: Triple | None = None
+    std: Triple | None = None
+    image_size: int | None = None
+    interpolation: Interpolation | None = None
+    crop_fraction: float | None = None
+
+
+def read_inputs(given: object, model: str) -> Inputs:
+    """Return what `given`, which came with the network of `model`, says. Raises UsageError where it means nothing."""
+    if given is None:
+        return Inputs()
+    if isinstance(given, ImageClassification):
+        given = {
+            "mean": given.mean,
+            "std": given.std,
+            "image_size": given.crop_size[0],
+            "interpolation": given.interpolation,
+            "crop_fraction": given.crop_size[0] / given.resize_size[0],
+        }
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{model} returns {type(given).__name__} beside the network; expected {EXPECTED}")
+    names = [str(name) for name in given if name not in SILENT]
+    said = {TIMMS.get(name, name): value for name, value in given.items() if name not in SILENT}
+    if len(said) < len(names):
+        raise UsageError(f"{model} says one thing of its input by two names: {', '.join(map(str, given))}; keep one")
+    if strange := [name for name in names if name not in (*OURS, *TIMMS)]:
+        shown = ", ".join(strange[:5])
+        raise UsageError(f"{model} says {shown} of its input, which means nothing here; expected {EXPECTED}")
+    return Inputs(
+        mean=_of(said, "mean", _mean, "three numbers for RGB in 0..1, as torchvision writes them", model),
+        std=_of(said, "std", _std, "three numbers above 0 for RGB in 0..1", model),
+        image_size=_of(said, "image_size", _side, f"the side of a square of 8 to {MAX_IMAGE_SIZE} pixels", model),
+        interpolation=_of(said, "interpolation", _interpolation, " or ".join(INTERPOLATIONS), model),
+        crop_fraction=_of(said, "crop_fraction", _fraction, "a number above 0, at most 1", model),
+    )
+
+
+def _of(said: Mapping[Any, Any], name: str, read: Any, expected: str, model: str) -> Any:
+    """Return what is said by `name`, None where nothing is."""
+    value = said.get(name)
+    if value is None:
+        return None
+    try:
+        return read(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{model} says {name} {str(value)[:100]} of its input; expected {expected}") from None
+
+
+def _numbers(value: Any) -> Triple:
+    first, second, third = (float(number) for number in value)
+    if not all(map(math.isfinite, (first, second, third))):
+        raise ValueError
+    return first, second, third
+
+
+def _mean(value: Any) -> Triple:
+    mean = _numbers(value)
+    if max(mean) > 1:  # of 0..255
+        raise ValueError
+    return mean
+
+
+def _std(value: Any) -> Triple:
+    std = _numbers(value)
+    if min(std) <= 0:
+        raise ValueError
+    return std
+
+
+def _side(value: Any) -> int:
+    sides = list(value)[-2:] if isinstance(value, (tuple, list, np.ndarray)) else [value]
+    side = int(sides[0])
+    if isinstance(value, bool) or any(float(other) != side for other in sides) or not 8 <= side <= MAX_IMAGE_SIZE:
+        raise ValueError
+    return side
+
+
+def _interpolation(value: Any) -> Interpolation:
+    word = value.value if isinstance(value, Enum) else value
+    if word not in INTERPOLATIONS:
+        raise ValueError
+    return cast(Interpolation, word)
+
+
+def _fraction(value: Any) -> float:
+    fraction = float(value)
+    if not 0 < fraction <= 1:
+        raise ValueError
+    return fraction

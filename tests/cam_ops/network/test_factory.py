@@ -1,0 +1,232 @@
+"""A user's own network: by package, by file; alone, or with what it says of its input."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+
+from cam_ops.errors import CamrayError, MachineError, UsageError
+from cam_ops.network.load import Classifier, load_classifier
+from cam_ops.network.names import absolute_factory
+from cam_ops.settings import ModelConfig, Preprocessing
+
+BIRDS = """
+from dataclasses import dataclass
+from layers import scale
+from tests.support.networks import TwoChannels, two_channels
+
+@dataclass
+class Settings:
+    scale: float = scale
+
+def net():
+    network = two_channels()
+    network.fc.weight.data *= Settings().scale
+    return network
+
+def with_input():
+    return net(), {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "image_size": 96}
+
+there = net()
+number = 3
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path) -> Path:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "birds.py").write_text(BIRDS)
+    (tmp_path / "nets" / "layers.py").write_text("scale = 3\n")
+    return tmp_path / "nets"
+
+
+def load(model: object, **flags: Any) -> Classifier:
+    return load_classifier(ModelConfig(model=str(model), **{"mean": (0, 0, 0), "std": (1, 1, 1), **flags}))
+
+
+def test_a_file_is_found_by_its_path_with_its_siblings_and_named_by_itself(
+    nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(nets.parent)
+    (nets.parent / "elsewhere").mkdir()
+    found = [load(f"{nets}/birds.py:net"), load("nets/birds.py:net"), load("elsewhere/../nets/birds.py:net")]
+    for classifier in found:
+        assert classifier.network.fc.weight.tolist() == [[3, 0], [6, -3]]
+        assert classifier.name == "birds.py:net"
+        assert classifier.digest == found[0].digest
+    moved = nets.rename(nets.parent / "moved")
+    assert load(moved / "birds.py:net").digest == found[0].digest
+    assert load(moved / "birds.py:there").digest != found[0].digest  # another name, as of packages
+
+
+def test_a_file_may_be_called_as_a_library_is_and_two_files_alike(nets: Path) -> None:
+    for folder, scale in ((nets, 2), (nets.parent, 5)):
+        code = f"from tests.support.networks import two_channels\nnet = two_channels()\nnet.fc.weight.data *= {scale}\n"
+        (folder / "torchvision.py").write_text(code)
+    assert load(nets / "torchvision.py:net").network.fc.weight[0, 0] == 2
+    assert load(nets.parent / "torchvision.py:net").network.fc.weight[0, 0] == 5
+    import torchvision as still
+
+    assert still is torchvision
+
+
+def test_a_network_that_stands_in_the_file_is_copied(nets: Path) -> None:
+    first = load(nets / "birds.py:there").network
+    first.fc.weight.data.zero_()
+    assert load(nets / "birds.py:there").network.fc.weight[0, 0] == 3
+
+
+SAYS = """
+import numpy as np
+import timm.data
+import torch
+import torchvision
+from tests.support.networks import TwoChannels
+
+def net():
+    return {returned}
+"""
+TIMMS = "timm.data.resolve_data_config({}, pretrained_cfg={'input_size': (3, 288, 288), 'crop_pct': 0.95})"
+TORCHVISIONS = "torchvision.models.EfficientNet_B4_Weights.DEFAULT.transforms()"
+ARRAYS = "'mean': np.array([0.1, 0.2, 0.3]), 'std': torch.tensor([0.5, 0.5, 0.5])"
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def returning(folder: Path, returned: str) -> str:
+    """Write a factory that returns what an expression says; return its --model."""
+    (folder / "says.py").write_text(SAYS.replace("{returned}", returned))
+    return f"{folder}/says.py:net"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "{'mean': (0.1, 0.2, 0.3), 'std': (0.4, 0.5, 0.6)}",
+            ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 224, "bilinear", 0.875),
+        ),
+        (
+            "{" + ARRAYS + ", 'image_size': (96, 96), 'interpolation': 'bicubic', 'crop_fraction': 1}",
+            ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5), 96, "bicubic", 1.0),
+        ),
+        (TIMMS, (*IMAGENET, 288, "bicubic", 0.95)),
+        (TORCHVISIONS, (*IMAGENET, 380, "bicubic", 380 / 384)),
+    ],
+)
+def test_what_a_factory_says_of_its_input_is_taken_and_flags_win(tmp_path: Path, said: str, expected: tuple) -> None:
+    model = returning(tmp_path, f"TwoChannels(), {said}")
+    mean, std, side, interpolation, crop_fraction = expected
+    assert load_classifier(ModelConfig(model=model)).preprocessing == Preprocessing(
+        image_size=side,
+        mean=pytest.approx(mean),
+        std=pytest.approx(std),
+        interpolation=interpolation,
+        crop_fraction=crop_fraction,
+        resize="warp",
+        decode="full",
+    )
+    shape = load_classifier(ModelConfig(model=model, mean=(0, 0, 0), image_size=64)).preprocessing
+    assert (shape.mean, shape.std, shape.image_size) == ((0, 0, 0), pytest.approx(std), 64)
+    assert shape.interpolation == interpolation
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        ("None", "to return a plain torch.nn.Module, got NoneType"),
+        ("{'mean': (0, 0, 0)}", "got dict"),
+        ("()", "returns 0 things"),
+        ("1, 2, 3", "returns 3 things; expected the network, or it and a mapping with mean, std"),
+        ("{'mean': (0, 0, 0), 'std': (1, 1, 1)}, TwoChannels()", "got dict"),
+        ("TwoChannels", "got type"),
+        ("torch.nn.LazyLinear(3)", "has lazy parameters"),
+        ("1 / 0", "failed: ZeroDivisionError"),
+        ("TwoChannels(), 3", "returns int beside the network"),
+        ("TwoChannels(), torchvision.transforms.ToTensor()", "returns ToTensor beside the network"),
+        ("TwoChannels(), {'means': (0, 0, 0)}", "says means of its input, which means nothing here"),
+        ("TwoChannels(), {1: 2}", "says 1 of its input"),
+        ("TwoChannels(), {'crop_pct': 0.9, 'crop_fraction': 0.8}", "says one thing of its input by two names"),
+        ("TwoChannels(), {'mean': 0.5}", "says mean 0.5 of its input; expected three numbers"),
+        ("TwoChannels(), {'mean': (0.5, 0.5)}", r"says mean \(0.5, 0.5\) of its input; expected three numbers"),
+        ("TwoChannels(), {'mean': (123.7, 116.3, 103.5)}", "expected three numbers for RGB in 0..1"),
+        ("TwoChannels(), {'mean': (float('nan'), 0, 0)}", "says mean"),
+        ("TwoChannels(), {'std': (0, 1, 1)}", "expected three numbers above 0"),
+        ("TwoChannels(), {'image_size': (96, 128)}", r"says image_size \(96, 128\) .* the side of a square"),
+        ("TwoChannels(), {'image_size': True}", "says image_size True"),
+        ("TwoChannels(), {'image_size': 4}", "says image_size 4"),
+        ("TwoChannels(), {'image_size': 'large'}", "says image_size large"),
+        ("TwoChannels(), {'interpolation': 'lanczos'}", "expected bilinear or bicubic"),
+        ("TwoChannels(), {'crop_pct': 1.2}", "expected a number above 0, at most 1"),
+        ("TwoChannels(), {}", "needs --mean and --std"),
+        ("TwoChannels(), None", "needs --mean and --std"),
+        ("TwoChannels(), {'mean': (0, 0, 0)}", "needs --mean and --std"),
+    ],
+)
+def test_what_means_nothing_is_refused_in_a_sentence(tmp_path: Path, returned: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        load_classifier(ModelConfig(model=returning(tmp_path, returned)))
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "reason"),
+    [
+        ("birds.py", UsageError, "names no function; give birds.py:FUNCTION"),
+        ("nowhere/birds.py:net", MachineError, "expected the factory's file at .*/nowhere/birds.py, there is none"),
+        (".py:net", MachineError, "there is none"),
+        ("birds.py:nte", UsageError, "has no nte; similar names are net"),
+        ("birds.py:number", UsageError, "is no function, it is int"),
+        ("birds.py:net()", UsageError, "expects package.module:function or FILE.py:function"),
+        ("birds.py:", UsageError, "expects package.module:function"),
+        (":net", UsageError, "expects package.module:function"),
+        ("../nets/birds:net", UsageError, "is no package.module; a file is given as FILE.py:net"),
+        ("birds.ipynb:net", UsageError, "cannot import the factory"),
+        ("broken.py:net", UsageError, "cannot import the factory: SyntaxError"),
+        ("exits.py:net", UsageError, "cannot import the factory: SystemExit: 3"),
+        ("of_package.py:net", UsageError, "a module of a package is given as package.module:function"),
+        ("birds.py:Settings", UsageError, "to return a plain torch.nn.Module, got Settings"),
+    ],
+)
+def test_a_factory_that_is_none_is_refused_in_a_sentence(
+    nets: Path, monkeypatch: pytest.MonkeyPatch, model: str, kind: type[CamrayError], reason: str
+) -> None:
+    (nets / "broken.py").write_text("def net(:\n")
+    (nets / "exits.py").write_text("raise SystemExit(3)\n")
+    (nets / "of_package.py").write_text("from .layers import scale\n")
+    monkeypatch.chdir(nets)
+    with pytest.raises(kind, match=reason):
+        load(model)
+
+
+def test_only_a_file_has_an_absolute_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    names = ["resnet50", "timm:convnext_tiny", "nets.birds:net", "birds.py:net", "../birds.py:net", "~/birds.py:net"]
+    assert [absolute_factory(name) for name in names] == [
+        *names[:3],
+        f"{tmp_path}/birds.py:net",
+        f"{tmp_path.parent}/birds.py:net",
+        "/home/me/birds.py:net",
+    ]
+
+
+def test_the_demos_network_has_a_name_with_its_preprocessing_and_classes() -> None:
+    by_name = load_classifier(ModelConfig(model="efficientnet_lite0"))
+    by_factory = load("jobs.demo_model:efficientnet_lite0", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    assert by_name.preprocessing == by_factory.preprocessing
+    assert by_name.digest == by_factory.digest
+    assert (by_name.name, by_factory.name) == ("efficientnet_lite0", "jobs.demo_model:efficientnet_lite0")
+    assert by_name.classes is not None
+    assert (by_name.classes.names[104], by_factory.classes) == ("wallaby", None)
+
+
+def test_weights_of_other_classes_for_the_demos_network(tmp_path: Path) -> None:
+    network = load_classifier(ModelConfig(model="efficientnet_lite0", weights="random")).network
+    assert network._fc.out_features == 1000
+    state = network.state_dict()
+    state["_fc.weight"], state["_fc.bias"] = state["_fc.weight"][:7], state["_fc.bias"][:7]
+    torch.save(state, tmp_path / "seven.pth")
+    seven = load_classifier(ModelConfig(model="efficientnet_lite0", weights=str(tmp_path / "seven.pth")))
+    assert seven.network._fc.out_features == 7
+    assert seven.classes is None
