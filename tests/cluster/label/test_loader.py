@@ -72,7 +72,9 @@ def test_images_keep_order_and_place_whatever_becomes_of_their_neighbours(
         len(range(11)[i : i + batch_size]) for i in range(0, 11, batch_size)
     ]
     pictures = [picture for _, pictures in batches for picture in pictures]
-    assert [(picture.image_id, picture.label) for picture in pictures] == [(f"image-{i}", 100 + i) for i in range(11)]
+    assert [(picture.image_id, picture.labels) for picture in pictures] == [
+        (f"image-{i}", (100 + i,)) for i in range(11)
+    ]
     assert [picture.status for picture in pictures] == STATUSES
     assert [picture.error is None for picture in pictures] == [status == "ok" for status in STATUSES]
     sizes = [(picture.width, picture.height, picture.rectangle.tolist()) for picture in pictures]

@@ -308,7 +308,7 @@ BAD: list[tuple[str, dict[str, list[Any]], int, str]] = [
     ("a", {"uri": ["a.png", "b.png"], "label": ["1", "cat"]}, 2, "b.png' the label 'cat', which is no class"),
     ("a", {"uri": ["a.png", "b.png"], "label": ["0", "2"]}, 2, "b.png' the label '2', which is no class"),
     ("a", {"uri": ["a.png", "b.png"], "label": ["0", "same"]}, 2, "the label 'same' means classes [0, 1]"),
-    ("a", {"uri": ["a.png", "b.png"], "label": ["0", "same"]}, 2, "b.png')"),
+    ("a", {"uri": ["a.png", "b.png"], "label": ["0", "same"]}, 2, "b.png' the label 'same')"),
     ("a", {"uri": ["a.png", "b.png"], "label": ["", " "]}, 2, "column label is empty"),
 ]
 
