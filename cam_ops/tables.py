@@ -232,7 +232,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "plan": {**_KEY, **_WHERE, **_CLASS},
     "suspects": {
         **_KEY,
-        "label": "class that `--labels` gives",
+        "label": "class that `--labels` gives; of several the one that scores best",
         "label_name": "its name",
         "label_score": "score of that class, 0..1; null where it is not among the five best",
         "predicted": "class that the network thinks best, always another one",

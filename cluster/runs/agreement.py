@@ -3,8 +3,9 @@
 Judged are images that are ok and have a label. How surely the network contradicts a label is the *margin*: the best
 class's score less the label's. The images table has the five best scores. A label that is not among them scores no
 more than the fifth, and with softmax no more than the five leave over: the margin is then the least that it can be, so
-that no picture is suspected more than the network says. Letters: I images, N that are judged, M whose best
-class is another, T best classes, K classes, P pairs.
+that no picture is suspected more than the network says. Of several labels the one that scores best is meant.
+
+Letters: I images, N that are judged, F their labels, M that are contradicted, T best classes, K classes, P pairs.
 """
 
 from collections.abc import Iterator
@@ -14,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cam_ops.arrays import F32, F64, I64
+from cam_ops.arrays import F32, F64, I64, Bools
 from cam_ops.errors import StorageError
-from cam_ops.tables import SUSPECTS, with_metadata
+from cam_ops.tables import LABELS, SUSPECTS, with_metadata
 from cluster.runs.record import Run
 from cluster.storage.parquet import encode
 
+LOOKED_AT = {"label", "labels", "top_classes", "top_scores"}
 MAX_SUSPECTS = 1000
 MAX_NAMED = 10  # pairs
 MAX_PAIRS = 2**18  # of a label and another class; beyond, those that say least are forgotten
@@ -71,16 +73,21 @@ class Judged:
 
 def judge(images: pa.Table, run: Run, where: str) -> Judged:
     """Judge images, some columns of IMAGES; raises StorageError naming `where` where they are none of the run."""
-    has_label_I = images["label"].is_valid().to_numpy()
+    has_label_I = _has_label(images)
     image_N = np.flatnonzero(has_label_I & (pc.list_value_length(images["top_classes"]).to_numpy() > 0))
-    judged = images.select(["label", "top_classes", "top_scores"]).take(pa.array(image_N))
-    label_N = judged["label"].to_numpy().astype(np.int64)
+    judged = images.select([name for name in images.column_names if name in LOOKED_AT]).take(pa.array(image_N))
+    label_F, place_F = _labels(judged)
     class_NT, score_NT = (_square(judged[name], where) for name in ("top_classes", "top_scores"))
-    if class_NT.shape != score_NT.shape or not _are_classes(len(run.class_names), label_N, class_NT):
+    if class_NT.shape != score_NT.shape or not _are_classes(len(run.class_names), label_F, class_NT):
         raise _broken(where)
-    is_label_NT = class_NT == label_N[:, None]
-    in_top_N = is_label_NT.any(1)
-    label_score_N = np.where(in_top_N, (score_NT * is_label_NT).sum(1), _most_of_others(score_NT, run))
+    is_label_NT = np.zeros(class_NT.shape, np.bool_)
+    np.logical_or.at(is_label_NT, place_F, class_NT[place_F] == label_F[:, None])
+    in_top_N = np.asarray(is_label_NT.any(axis=1))
+    best_N = np.arange(len(image_N)), is_label_NT.argmax(1)
+    label_N = np.zeros(len(image_N), np.int64)
+    label_N[place_F[::-1]] = label_F[::-1]  # the first of several
+    label_N = np.where(in_top_N, class_NT[best_N], label_N)
+    label_score_N = np.where(in_top_N, score_NT[best_N], _most_of_others(score_NT, run))
     predicted_N, margin_N = class_NT[:, 0].astype(np.int64), score_NT[:, 0].astype(np.float64) - label_score_N
     other_M = np.flatnonzero(predicted_N != label_N)
     surest_M = other_M[_order(margin_N[other_M])]
@@ -100,6 +107,25 @@ def judge(images: pa.Table, run: Run, where: str) -> Judged:
         margin_N=margin_N,
         suspects=pa.table(columns),
     )
+
+
+def _has_label(images: pa.Table) -> Bools:
+    """Say which images have one, or several."""
+    has_label_I: Bools = images["label"].is_valid().to_numpy()
+    if LABELS.name in images.column_names:
+        has_label_I = has_label_I | (pc.list_value_length(images[LABELS.name]).fill_null(0).to_numpy() > 0)
+    return has_label_I
+
+
+def _labels(judged: pa.Table) -> tuple[I64, I64]:
+    """Return the labels of all images, and the place of the image that has it, each (F,)."""
+    place_N = np.flatnonzero(judged["label"].is_valid().to_numpy())
+    labels, places = [judged["label"].drop_null().to_numpy()], [place_N]
+    if LABELS.name in judged.column_names:
+        lists = judged[LABELS.name].combine_chunks()
+        labels.append(lists.flatten().to_numpy(zero_copy_only=False))
+        places.append(pc.list_parent_indices(lists).to_numpy())
+    return np.concatenate(labels).astype(np.int64), np.concatenate(places).astype(np.int64)
 
 
 def _order(margin_M: F64 | F32) -> I64:

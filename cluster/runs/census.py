@@ -23,7 +23,7 @@ from cluster.runs.totals import Totals
 from cluster.storage.parquet import decode, document_of
 
 COUNTED = ("image_id", "status", "error", "num_maps", "num_boxes")
-JUDGED = (*COUNTED, "shard", "row", "label", "top_classes", "top_scores")
+JUDGED = (*COUNTED, "shard", "row", "label", "labels", "top_classes", "top_scores")
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 FILES_AT_ONCE = 128  # whose rows are in memory
 MAX_REASONS = 1000  # that are told apart
@@ -55,8 +55,9 @@ def take_census(run_dir: RunDir, run: Run, shards: list[int]) -> Census:
     maps = boxes = 0
     reasons, agreement = _Reasons(), AgreementSum(run)
     has_labels = run.request.labels != "none"
-    names = JUDGED if has_labels else COUNTED
-    for images in _read(run_dir, run, shards, pa.schema([IMAGES.field(name) for name in names])):
+    known = run.plan.extended(IMAGES)
+    names = [name for name in (JUDGED if has_labels else COUNTED) if name in known.names]
+    for images in _read(run_dir, run, shards, pa.schema([known.field(name) for name in names])):
         statuses.update({each["values"]: each["counts"] for each in pc.value_counts(images["status"]).to_pylist()})
         maps += pc.sum(images["num_maps"]).as_py()
         boxes += pc.sum(images["num_boxes"]).as_py()

