@@ -21,6 +21,7 @@ from cluster.sources.columns import Columns, parse_columns
 from cluster.sources.kinds import OWN_LABELS, kind_of, source_address
 from cluster.sources.label_folders import FOLDERS
 from cluster.sources.label_words import LabelChoice
+from cluster.sources.labels import WORDS
 from cluster.sources.source import Asked, Source
 from cluster.sources.tables.roles import check_kept
 from cluster.storage.options import StorageOptions, parse_options
@@ -120,7 +121,11 @@ class LabelConfig:
         if self.labels in FOLDERS and kind.no_folders:
             raise UsageError(f"--labels {self.labels}: {kind.no_folders}")
         parse_options(self.storage_options)
-        parse_columns(self.columns)
+        for name in self.chosen_columns.keys() - self._columns_of_listing.keys() - self._columns_of_labels.keys():
+            raise UsageError(
+                f"--columns {name}={self.chosen_columns[name]}: neither --images {self.images} nor --labels "
+                f"{self.label_source} has columns of which one would be taken as {name}"
+            )
         check_kept(self.keep_columns)
         if self.keep_columns and not kind.has_columns:
             raise UsageError(f"--keep-columns needs --images with columns, such as a manifest, got {self.images}")
@@ -142,7 +147,7 @@ class LabelConfig:
             is_asked=self.labels is not None,
             has_names=self.model.class_names is not None,
             unknown=self.unknown_labels,
-            columns=self.chosen_columns,
+            columns=self._columns_of_labels,
         )
 
     @property
@@ -150,10 +155,24 @@ class LabelConfig:
         """--columns, parsed."""
         return parse_columns(self.columns)
 
+    @property
+    def _columns_of_listing(self) -> Columns:
+        """Those of --columns that say what --images has: not the label where labels come from elsewhere."""
+        has_columns = kind_of(source_address(self.images)).has_columns
+        without = set() if self.label_source in OWN_LABELS else {"label"}
+        return {ours: name for ours, name in self.chosen_columns.items() if has_columns and ours not in without}
+
+    @property
+    def _columns_of_labels(self) -> Columns:
+        """Those of --columns that say what a label file has: not the image's id where --images has columns as well."""
+        is_file = self.label_source not in WORDS
+        taken = {"label"} if kind_of(source_address(self.images)).has_columns else {"label", "image_id"}
+        return {ours: name for ours, name in self.chosen_columns.items() if is_file and ours in taken}
+
     def asked(self, skip: str) -> Asked:
         """Return what is asked of the listing, in which no file of the run at `skip` counts."""
         return Asked(
-            limit=self.limit, skip=skip, options=self.options, columns=self.chosen_columns, keep=self.keep_columns
+            limit=self.limit, skip=skip, options=self.options, columns=self._columns_of_listing, keep=self.keep_columns
         )
 
     @property

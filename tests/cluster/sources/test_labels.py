@@ -290,6 +290,8 @@ def label(images: Path, out: Path, *more: object) -> Command:
 
 def test_names_in_another_order_than_folders_label_as_they_say(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("Dog\nCat\n")
+    above = label(tmp_path, tmp_path / "above", "--labels", "folder", "--class-names", tmp_path / "names.txt")
+    assert (above.code, "'pictures/cat' is one; give --images" in above.result["error"]) == (2, True)
     out = tmp_path / "run"
     assert label(pictures, out, "--labels", "folder", "--class-names", tmp_path / "names.txt").code == 0
     assert [(row["image_id"], row["label"]) for row in table_rows(out, "images")] == [
@@ -299,8 +301,6 @@ def test_names_in_another_order_than_folders_label_as_they_say(pictures: Path, t
         ("Cat", "cat"),
         ("Dog", "dog"),
     }
-    above = label(tmp_path, tmp_path / "above", "--labels", "folder", "--class-names", tmp_path / "names.txt")
-    assert (above.code, "'pictures/cat' is one; give --images" in above.result["error"]) == (2, True)
 
 
 def test_columns_and_unknown_labels_are_part_of_the_request(pictures: Path, tmp_path: Path) -> None:
@@ -397,10 +397,31 @@ def test_labels_that_were_asked_for_and_are_not_there_are_refused(pictures: Path
     asked = label(tmp_path / "list.parquet", tmp_path / "run", "--labels", "manifest")
     assert asked.code == 2
     assert "--labels manifest: " in asked.result["error"]
-    assert "list.parquet has no column label" in asked.result["error"]
+    assert "list.parquet has no column label; give --columns label=breed, or --labels FILE" in asked.result["error"]
     unasked = label(tmp_path / "list.parquet", tmp_path / "run")
     assert unasked.code == 0
-    assert "labels: none, " in unasked.err
+    assert "list.parquet has no column label; give --columns label=breed" in unasked.err
+    (tmp_path / "names.txt").write_text("Dog\nCat\n")
+    given = ["--columns", "label=breed", "--class-names", tmp_path / "names.txt"]
+    assert label(tmp_path / "list.parquet", tmp_path / "given", *given).code == 0
+    assert [row["label"] for row in table_rows(tmp_path / "given", "images")] == [1]
+
+
+def test_columns_are_the_label_file_s_or_the_manifest_s(pictures: Path, tmp_path: Path) -> None:
+    uris = [str(pictures / name) for name in ("cat/1.png", "dog/1.png")]
+    pq.write_table(pa.table({"path": uris, "key": ["a", "b"], "breed": ["x", "x"]}), tmp_path / "list.parquet")
+    (tmp_path / "labels.csv").write_text("id,kind\na,1\nb,0\n")
+    columns = ["--columns", "uri=path", "image_id=key", "label=kind"]
+    done = label(tmp_path / "list.parquet", tmp_path / "run", "--labels", tmp_path / "labels.csv", *columns)
+    assert done.code == 0, done.err
+    assert [(row["image_id"], row["label"]) for row in table_rows(tmp_path / "run", "images")] == [("a", 1), ("b", 0)]
+    for images, flags, reason in (
+        (pictures, ["--labels", "folder", "--columns", "label=breed"], "--columns label=breed: neither --images"),
+        (pictures, ["--labels", tmp_path / "labels.csv", "--columns", "uri=id"], "--columns uri=id: neither"),
+        (tmp_path / "list.parquet", ["--labels", "none", *columns], "nor --labels none has columns of which one"),
+    ):
+        refused = label(images, tmp_path / "other", *flags)
+        assert (refused.code, reason in refused.result["error"]) == (2, True), refused.result
 
 
 def test_a_manifest_s_labels_may_be_several(pictures: Path, tmp_path: Path) -> None:
