@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 
 from cam_ops.errors import UsageError
+from cam_ops.pictures.formats import format_named
 from cam_ops.words import delimiter_of
 from cluster.process.console import shown
 from cluster.sources.columns import NEAR, Columns, column_for, known_columns, shown_columns
-from cluster.sources.folder import SUFFIXES
 from cluster.sources.listing import Listing
 
 GZIP = b"\x1f\x8b"
@@ -216,4 +216,4 @@ def _plain(text: str) -> str:
 
 def _without_suffix(path: str) -> str:
     stem, dot, suffix = path.rpartition(".")
-    return stem if f"{dot}{suffix}".lower() in SUFFIXES and stem else path
+    return stem if dot and stem and format_named(suffix.lower()) else path
