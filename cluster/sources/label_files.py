@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 
 from cam_ops.errors import UsageError
-from cam_ops.pictures.formats import format_named
+from cam_ops.pictures.formats import format_named, suffix_of
 from cam_ops.words import delimiter_of
 from cluster.process.console import shown
 from cluster.sources.columns import NEAR, Columns, column_for, known_columns, shown_columns
@@ -127,7 +127,7 @@ def _columns_of(path: str, found: list[str], columns: Columns) -> tuple[str, str
     if label is None and len(rest) == 1:
         label = rest[0]
     if image is None or label is None:
-        no_header = any(cell.lower().endswith(SUFFIXES) for cell in found)
+        no_header = any(format_named(suffix_of(cell)) for cell in found)
         cure = "its first line seems to be no header, put image_id,label before it" if no_header else ""
         raise UsageError(
             f"expected the columns image_id and label in {path}, found {shown_columns(found)}; "
