@@ -5,16 +5,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 
+from cam_ops.errors import StorageError
 from cluster.formats.entries import Corners, Entry, batches_of
 from cluster.formats.files import parsed, reading
 from cluster.formats.format import Format
 from cluster.sources.listing import image_id_of
+from cluster.sources.patterns import addresses_of
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
-from cluster.sources.tars import LABEL, MAX_LABEL_BYTES, NOTES, SUFFIX, WILDCARDS, WINDOW_BYTES, named_members
-
-MAX_NOTES_BYTES = 2**20  # of a member `json`
+from cluster.sources.tars import MAX_LABEL_BYTES, MAX_NOTES_BYTES, SUFFIX, WINDOW_BYTES, samples
+from cluster.storage.options import NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,31 +45,32 @@ def _pread(descriptor: int, offset: int, size: int) -> bytes:
 
 def _paths(address: str) -> list[str]:
     """Return the tar files that an address means, none where there are none."""
-    folder, pattern = os.path.split(address)
     if os.path.isdir(address):
-        folder, pattern = address, "*" + SUFFIX
-    elif not WILDCARDS & set(pattern):
-        return [address]
-    return sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
+        return sorted(glob.glob(os.path.join(glob.escape(address), "*" + SUFFIX)))
+    try:
+        return addresses_of(address, NO_OPTIONS, files_only=True)
+    except StorageError:
+        return []
 
 
 def _samples(prefix: str, read_at: ReadAt, num_bytes: int) -> Iterator[Entry]:
-    for key, group in groupby(named_members(prefix, walk(read_at, num_bytes), {}), key=lambda named: named[0]):
+    for sample in samples(prefix, walk(read_at, num_bytes), {}):
         word, notes = None, _Notes()
-        for _, kind, name, member in group:
-            if kind == LABEL:
-                word = _content(read_at, name, member, MAX_LABEL_BYTES).decode("utf-8", "backslashreplace").strip()
-            elif kind == NOTES:
-                with reading(prefix + name, "boxes", "make the tar file anew"):
-                    notes = parsed(_Notes, _content(read_at, name, member, MAX_NOTES_BYTES))
-        yield Entry(image=prefix + key, image_word=word if notes.class_id is None else str(notes.class_id))
+        if sample.label:
+            content = _content(read_at, sample.key, sample.label, MAX_LABEL_BYTES)
+            word = content.decode("utf-8", "backslashreplace").strip()
+        if sample.notes:
+            with reading(prefix + sample.name, "boxes", "make the tar file anew"):
+                notes = parsed(_Notes, _content(read_at, sample.key, sample.notes, MAX_NOTES_BYTES))
+        image = prefix + sample.key
+        yield Entry(image=image, image_word=word if notes.class_id is None else str(notes.class_id))
         for box in notes.boxes:
-            yield Entry(image=prefix + key, box=tuple(box))
+            yield Entry(image=image, box=tuple(box))
 
 
-def _content(read_at: ReadAt, name: str, member: Member, max_bytes: int) -> bytes:
+def _content(read_at: ReadAt, key: str, member: Member, max_bytes: int) -> bytes:
     if member.size > max_bytes:
-        raise ValueError(f"its member {name[:200]!r} has {member.size} bytes, at most {max_bytes} are read")
+        raise ValueError(f"a member beside {key[:200]!r} has {member.size} bytes, at most {max_bytes} are read")
     return read_at(member.offset, member.size)
 
 

@@ -5,6 +5,7 @@
 * `listing`: images as a stream of record batches
 * `sorting`: sort a listing on disk
 * `names`: which names mean pictures
+* `patterns`: brace ranges and wildcards
 * `folder`: pictures below a folder
 * `prefix`: pictures below a folder on a store
 * `manifest`: what a table names, or holds

@@ -3,7 +3,7 @@
 Addresses are absolute paths, and s3:// and gs:// addresses, as `kinds.source_address` returns them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +54,8 @@ class Source:
     """Raise StorageError unless what is planned from an address can be reached from here."""
     open: Callable[[str, Asked], AbstractContextManager[Listing]]
     """List an address."""
+    together: Callable[[Sequence[str], Asked], AbstractContextManager[Listing]] | None = None
+    """List several addresses at once, where ids begin with the names of files anyway."""
     own_labels: OwnLabels | None = None
     has_columns: bool = False
     """Whether there may be columns to carry along, `Asked.keep`."""

@@ -1,30 +1,31 @@
 """WebDataset's tar files: the pictures in them, each as a byte range of its file, without unpacking anything.
 
-A member is called ``KEY.KIND``, the kind being all that follows the first dot of its last part. Pictures are the kinds
-that are suffixes of pictures in folders, too; the member `cls` beside a picture, of the same key, is its label. An
-image's id is the file's name and the member's: ``00000.tar/val_0.jpg``. What else lies beside a picture, such as
-`json`, is found by `walk` and the same key.
+A member is called ``KEY.KIND``, the kind being all that follows the first dot of its last part; members of one key that
+follow each other are a sample. Pictures are the kinds that are suffixes of pictures in folders, too; where a sample has
+none of these, the kinds that end in one: ``a.b.jpg``. The member `cls` beside a picture is its label, that of a picture
+``a.b.jpg`` also ``a.b.cls``; or a key of the member `json`. An image's id is the file's name and the member's:
+``00000.tar/val_0.jpg``.
 
 Files are indexed in parallel and pass through one at a time: memory holds the rows of those under way. Local files are
 read at their headers; an object is read in windows, which skip only what is larger than a window.
 """
 
+import json
 import os
 import re
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from hashlib import blake2b
 from itertools import groupby, pairwise
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,10 +33,13 @@ import pyarrow.parquet as pq
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.pictures.formats import format_named, read_suffixes, suffix_of
 from cam_ops.tables import LISTING
+from cam_ops.words import near
 from cluster.process.console import say, shown
+from cluster.sources.columns import shown_columns, suggestion
 from cluster.sources.folder import check_folder
 from cluster.sources.listing import Listing, Remarks, image_id_of, remark, say_remarks
 from cluster.sources.names import expected, is_hidden_file, is_hidden_folder, remark_unread
+from cluster.sources.patterns import addresses_of, distinct, fixed_part
 from cluster.sources.source import Asked, OwnLabels, Source
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.storage.objects import (
@@ -43,7 +47,6 @@ from cluster.storage.objects import (
     download,
     is_plain,
     is_store,
-    list_objects,
     object_version,
     read_object,
 )
@@ -52,7 +55,6 @@ from cluster.storage.parquet import stream
 
 SUFFIX = ".tar"
 COMPRESSED_SUFFIXES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-WILDCARDS = set("*?[")
 LABEL, NOTES = "cls", "json"
 NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
 
@@ -61,6 +63,7 @@ AHEAD = 8  # files that may be indexed before the one whose turn it is
 WINDOW_BYTES = 4096
 STORE_WINDOW_BYTES = 8 * 2**20  # what a store sends while it would answer another request
 MAX_LABEL_BYTES = 256
+MAX_NOTES_BYTES = 2**20  # of a member `json`
 ROWS_PER_BATCH = 2**15
 SAY_EVERY_S = 60.0
 NUM_SHOWN = 3
@@ -92,64 +95,48 @@ def key_and_kind(name: str) -> tuple[str, str] | None:
 
 
 @contextmanager
-def _open_tars(address: str, asked: Asked) -> Iterator[Listing]:
-    """List the pictures of the tar files that an address means, the first `asked.limit` of them by id.
+def open_tars(addresses: Sequence[str], asked: Asked) -> Iterator[Listing]:
+    """List the pictures of the tar files that addresses mean, the first `asked.limit` of them by id.
 
-    The address is that of a file, or its last part has wildcards: ``*``, ``?``, ``[...]``. The listing ends with the
-    context. Raises UsageError where a file cannot be used: cut, damaged, compressed, with a member twice or a name that
-    leads out of it; StorageError where a file cannot be reached, or none has a picture.
+    An address is that of a file, or a pattern of `patterns`. The listing ends with the context. Raises UsageError where
+    a file cannot be used: cut, damaged, compressed, with a member twice or a name that leads out of it; StorageError
+    where a file cannot be reached, or none has a picture.
     """
-    folder, pattern = os.path.split(address)
-    names = _find(folder, pattern, asked.options)
+    found = [file for address in addresses for file in addresses_of(address, asked.options, files_only=True)]
+    files = dict(sorted((prefix, file) for file, prefix in zip(found, distinct(found), strict=True)))
+    which = addresses[0] if len(addresses) == 1 else f"--images, such as {addresses[0]}"
     with TemporaryDirectory(prefix="camray-") as scratch:
         path = Path(scratch, "index.parquet")
-        index = _write(
-            path, _in_order(partial(_index, folder, options=asked.options, scratch=scratch), names), asked.limit
-        )
+        index = _write(path, _in_order(partial(_index, asked=asked, scratch=scratch), files), asked.limit)
         say_remarks("tar files", index.remarks)
         if index.bad:
             raise UsageError(
-                f"{len(index.bad)} of {index.num_files} tar files in {folder} cannot be used: "
+                f"{len(index.bad)} of {index.num_files} tar files of {which} cannot be used: "
                 f"{'; '.join(index.bad[:NUM_SHOWN])}{'; ...' * (len(index.bad) > NUM_SHOWN)}; make them anew, or take "
                 "them out of --images"
             )
         if not index.num_images:
-            raise StorageError(f"expected members that are {expected()} in {address}, found none; check --images")
+            raise StorageError(f"expected members that are {expected()} in {which}, found none; check --images")
+        if "label" in asked.columns and not index.has_labels:
+            raise UsageError(_no_key(which, asked.columns["label"], index.keys))
         say(f"indexed {index.num_files} tar file(s): {index.num_images} pictures")
-        if address.startswith("gs://"):
+        if any(file.startswith("gs://") for file in found):
             say("on gs://, a tar file is read from its beginning on for each picture: copy large ones to disks or S3")
-        batches = partial(_batches, path, index.has_labels)
-        yield Listing(num_images=index.num_images, has_labels=index.has_labels, batches=batches)
-
-
-def _find(folder: str, pattern: str, options: StorageOptions) -> list[str]:
-    """Return the names of the files that a pattern means, in the order of their images' ids."""
-    if not WILDCARDS & set(pattern):
-        return [pattern]
-    try:
-        names = (
-            [name for name, _ in list_objects(folder, options, recursive=False)]
-            if is_store(folder)
-            else [entry.name for entry in os.scandir(folder) if entry.is_file()]
+        yield Listing(
+            num_images=index.num_images,
+            has_labels=index.has_labels,
+            label_hint="" if index.has_labels else suggestion(index.keys, "label"),
+            batches=partial(_batches, path, index.has_labels),
         )
-    except OSError as error:
-        raise StorageError(
-            f"cannot list {folder} on {os.uname().nodename}: {error.strerror}; check --images, whose last part alone "
-            "may have wildcards"
-        ) from None
-    if pattern in names:
-        return [pattern]
-    found = [name for name in names if fnmatchcase(name, pattern) and name.startswith(".") <= pattern.startswith(".")]
-    if not found:
-        raise StorageError(
-            f"expected tar files {pattern} in {folder}, found none; check --images, whose last part alone may have "
-            "wildcards"
-        )
-    return sorted(found, key=_prefix)
 
 
-def _prefix(name: str) -> str:
-    return image_id_of(name) + "/"
+def _no_key(which: str, key: str, keys: Sequence[str]) -> str:
+    """Say that no member `json` has a key that --columns asks for."""
+    meant = near(key, keys)
+    found = f"they have {shown_columns(keys)}" if keys else "there is none that is an object"
+    return f"--columns label={key}: no member json of {which} has that key, {found}" + (
+        f"; did you mean label={meant[0]}?" if meant else ""
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +146,7 @@ class _Indexed:
     rows: pa.RecordBatch  # schema LABELLED_LISTING
     bad: str | None
     remarks: Remarks
+    keys: tuple[str, ...]  # of the first member json, where labels may be among them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +158,14 @@ class _Index:
     has_labels: bool
     bad: list[str]
     remarks: Remarks
+    keys: tuple[str, ...]
 
 
 def _write(path: Path, indexed: Generator[_Indexed, None, None], limit: int | None) -> _Index:
     """Write the rows of one file after the other, the first `limit`, and add up what there is to say."""
     num_files = num_images = num_labels = 0
     bad: list[str] = []
+    keys: tuple[str, ...] = ()
     remarks: Remarks = {}
     said_s = time.monotonic()
     try:
@@ -185,6 +175,7 @@ def _write(path: Path, indexed: Generator[_Indexed, None, None], limit: int | No
                 if len(rows):
                     writer.write_batch(rows)
                 bad += [tar.bad] if tar.bad else []
+                keys = keys or tar.keys
                 for what, (count, example) in tar.remarks.items():
                     remark(remarks, what, example, count)
                 num_files, num_images = num_files + 1, num_images + len(rows)
@@ -199,16 +190,23 @@ def _write(path: Path, indexed: Generator[_Indexed, None, None], limit: int | No
             f"cannot write an index of the tar files to {path.parent}: {error.strerror or error}; set TMPDIR to a "
             "folder with room"
         ) from None
-    return _Index(num_files=num_files, num_images=num_images, has_labels=num_labels > 0, bad=bad, remarks=remarks)
+    return _Index(
+        num_files=num_files,
+        num_images=num_images,
+        has_labels=num_labels > 0,
+        bad=bad,
+        remarks=remarks,
+        keys=keys,
+    )
 
 
-def _in_order(work: Callable[[str], _Indexed], names: list[str]) -> Generator[_Indexed, None, None]:
-    """Do the work for all names in threads, and yield what comes of it in their order."""
+def _in_order(work: Callable[[str, str], _Indexed], files: Mapping[str, str]) -> Generator[_Indexed, None, None]:
+    """Do the work for all files in threads, and yield what comes of it in their order."""
     pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="index")
     begun: deque[Future[_Indexed]] = deque()
     try:
-        for name in names:
-            begun.append(pool.submit(work, name))
+        for prefix, address in files.items():
+            begun.append(pool.submit(work, prefix, address))
             if len(begun) > AHEAD:
                 yield begun.popleft().result()
         while begun:
@@ -217,46 +215,144 @@ def _in_order(work: Callable[[str], _Indexed], names: list[str]) -> Generator[_I
         pool.shutdown(cancel_futures=True)
 
 
-def _index(folder: str, name: str, *, options: StorageOptions, scratch: str) -> _Indexed:
-    """Index one file; raises StorageError where it cannot be reached."""
-    address, prefix = os.path.join(folder, name), _prefix(name)
+def _index(prefix: str, address: str, *, asked: Asked, scratch: str) -> _Indexed:
+    """Index one file, whose ids begin with `prefix`; raises StorageError where it cannot be reached."""
     rows: list[Row] = []
     remarks: Remarks = {}
+    keys: tuple[str, ...] = ()
     bad = None
     try:
-        with _opened(address, options, scratch) as (read_at, num_bytes):
-            rows = sorted(_rows(prefix, read_at, num_bytes, remarks))
+        with _opened(address, asked.options, scratch) as (read_at, num_bytes):
+            found = _Labels(read_at, asked.columns.get("label"))
+            rows = sorted(_rows(prefix, samples(prefix, walk(read_at, num_bytes), remarks), found))
+            keys = found.keys
         if twice := next((one[0] for one, other in pairwise(rows) if one[0] == other[0]), None):
             raise BadTar(f"has the member {shown(twice.removeprefix(prefix))} twice")
     except BadTar as error:
-        rows, bad = [], f"{image_id_of(name)} {error}"
+        rows, bad = [], f"{prefix.removesuffix('/')} {error}"
     ids, offsets, sizes, words = zip(*rows, strict=True) if rows else ((), (), (), ())
     uris = [address if is_store(address) else Path(address).as_uri()] * len(ids)
     columns = [pa.array(ids, pa.string()), uris, offsets, sizes, pa.array(words, pa.string())]
-    return _Indexed(rows=pa.record_batch(columns, schema=LABELLED_LISTING), bad=bad, remarks=remarks)
+    return _Indexed(rows=pa.record_batch(columns, schema=LABELLED_LISTING), bad=bad, remarks=remarks, keys=keys)
 
 
-def _rows(prefix: str, read_at: ReadAt, num_bytes: int, remarks: Remarks) -> Iterator[Row]:
-    """Yield each picture, with the label that lies beside it: members of one key, as long as no other comes between."""
+def _rows(prefix: str, found: Iterator["Sample"], labels: "_Labels") -> Iterator[Row]:
+    """Yield each picture with its label."""
+    for sample in found:
+        if sample.picture:
+            yield prefix + sample.name, sample.picture.offset, sample.picture.size, labels.of(sample)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A picture and what lies beside it, or what lies beside none."""
+
+    key: str  # the picture's name without its suffix, in ids
+    name: str
+    picture: Member | None
+    label: Member | None  # `cls`
+    notes: Member | None  # `json`
+
+
+class _Labels:
+    """Reads the labels of samples."""
+
+    def __init__(self, read_at: ReadAt, column: str | None) -> None:
+        """Take them from the members `cls`, or from that key of the members `json`."""
+        self.read_at, self.column = read_at, column
+        self.has_looked = False
+        self.keys: tuple[str, ...] = ()  # of the first member `json` that was looked at
+
+    def of(self, sample: Sample) -> str | None:
+        """Return a sample's label, None where it has none."""
+        if sample.notes and (self.column is not None or not (self.has_looked or sample.label)):
+            document = self._document(sample.key, sample.notes)
+            self.has_looked, self.keys = True, self.keys or tuple(document)
+            if self.column is not None:
+                return _word(document.get(self.column), sample.key, self.column)
+        if self.column is not None or sample.label is None:
+            return None
+        content = self.read_at(sample.label.offset, min(sample.label.size, MAX_LABEL_BYTES))
+        return content.decode("utf-8", "backslashreplace")
+
+    def _document(self, key: str, member: Member) -> dict[str, Any]:
+        """Return a member `json`; what is no object has no keys, but is refused where labels are looked for."""
+        document = None
+        if member.size <= MAX_NOTES_BYTES:
+            with suppress(ValueError, RecursionError):
+                document = json.loads(self.read_at(member.offset, member.size))
+        if isinstance(document, dict):
+            return document
+        if self.column is None:
+            return {}
+        raise BadTar(
+            f"has a member {shown(f'{key}.{NOTES}')} that is no JSON object of at most {MAX_NOTES_BYTES} bytes"
+        )
+
+
+def _word(value: object, key: str, column: str) -> str | None:
+    """Return what a key of `json` says as the word for a class, several of them with `|` between."""
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
+        return None if value is None else str(value)[:MAX_LABEL_BYTES]
+    if isinstance(value, list) and value and all(isinstance(part, str | int) for part in value):
+        return "|".join(map(str, value))[:MAX_LABEL_BYTES]
+    raise BadTar(f"has a label that is no text or number in {shown(f'{key}.{NOTES}')}: {shown(f'{column}: {value}')}")
+
+
+def samples(prefix: str, members: Iterator[Member], remarks: Remarks) -> Iterator[Sample]:
+    """Yield each picture with what lies beside it: members of one key, as long as no other key comes between."""
     seen: set[bytes] = set()
-    for key, group in groupby(named_members(prefix, walk(read_at, num_bytes), remarks), key=lambda named: named[0]):
+    for key, group in groupby(named_members(prefix, members, remarks), key=lambda named: named[0]):
         digest = blake2b(key.encode(), digest_size=16).digest()  # keys may be long
         if digest in seen:
             remark(remarks, APART, shown(prefix + key))
         seen.add(digest)
-        pictures: list[tuple[str, int, int]] = []
-        word: str | None = None
-        for _, kind, name, member in group:
-            if kind == LABEL:
-                if word is not None:
-                    raise BadTar(f"has two members cls of the key {shown(key)}")
-                content = read_at(member.offset, min(member.size, MAX_LABEL_BYTES))
-                word = content.decode("utf-8", "backslashreplace")
-            elif kind in read_suffixes():
-                pictures.append((prefix + name, member.offset, member.size))
-        if len(pictures) != 1:
-            remark(remarks, SEVERAL if pictures else BARE, shown(prefix + key))
-        yield from ((*picture, word) for picture in pictures)
+        yield from _samples(prefix, key, [(kind, name, member) for _, kind, name, member in group], remarks)
+
+
+def _samples(prefix: str, key: str, group: list[tuple[str, str, Member]], remarks: Remarks) -> Iterator[Sample]:
+    """Yield the samples of one key of WebDataset's, which are several where names have dots: ``a.b.jpg``, ``a.c.jpg``.
+
+    Beside a picture ``a.jpg`` such names are pictures of their own only with a label of their own: ``a.seg.png`` is
+    none.
+    """
+    beside: dict[str, Member] = {}
+    for kind, _, member in group:
+        last = kind.rpartition(".")[2]
+        if last == LABEL and kind in beside:
+            raise BadTar(f"has two members {kind} of the key {shown(key)}")
+        if last in (LABEL, NOTES):
+            beside[kind] = member
+    pictures = [entry for entry in group if entry[0].rpartition(".")[2] in read_suffixes()]
+    plain = [entry for entry in pictures if "." not in entry[0]]
+    taken = [entry for entry in pictures if not plain or entry in plain or f"{_stem(entry[0])}{LABEL}" in beside]
+    for _, name, _ in (entry for entry in pictures if entry not in taken):
+        remark(remarks, OTHER, shown(prefix + name))
+    if not taken:
+        remark(remarks, BARE, shown(prefix + key))
+        yield Sample(key=key, name=key, picture=None, label=beside.get(LABEL), notes=beside.get(NOTES))
+    stems = {_stem(kind) for kind, _, _ in taken}
+    if len(taken) > (1 if LABEL in beside and not plain else len(stems)):
+        remark(remarks, SEVERAL, shown(prefix + key))
+    for kind, name, member in taken:
+        stem = _stem(kind)
+        if stem and not plain and {LABEL, stem + LABEL} <= beside.keys():
+            raise BadTar(
+                f"has two labels for {shown(name)}: {shown(f'{key}.{LABEL}')} and {shown(f'{key}.{stem}{LABEL}')}"
+            )
+        shared = not (stem and plain)
+        yield Sample(
+            key=name.rpartition(".")[0],
+            name=name,
+            picture=member,
+            label=beside.get(stem + LABEL) or (beside.get(LABEL) if shared else None),
+            notes=beside.get(stem + NOTES) or (beside.get(NOTES) if shared else None),
+        )
+
+
+def _stem(kind: str) -> str:
+    """Return a kind but for its last part: `b.` of `b.jpg`, nothing of `jpg`."""
+    return kind[: kind.rfind(".") + 1]
 
 
 def named_members(prefix: str, members: Iterator[Member], remarks: Remarks) -> Iterator[tuple[str, str, str, Member]]:
@@ -268,7 +364,8 @@ def named_members(prefix: str, members: Iterator[Member], remarks: Remarks) -> I
             if member.is_file:
                 remark(remarks, HIDDEN, shown(prefix + name))
             continue
-        is_wanted = kind in read_suffixes() or kind in (LABEL, NOTES)
+        last = kind.rpartition(".")[2]
+        is_wanted = last in read_suffixes() or last in (LABEL, NOTES)
         if not is_wanted and member.is_file:
             _remark_other(remarks, prefix + name)
         elif is_wanted and not member.is_file:
@@ -361,7 +458,8 @@ def _batches(path: Path, has_labels: bool) -> Iterator[pa.RecordBatch]:
 
 
 def _check_folder_of(address: str, options: StorageOptions) -> None:
-    folder = os.path.dirname(address)
+    fixed = fixed_part(address)
+    folder = os.path.dirname(address) if fixed == address else fixed
     if is_store(folder):
         check_prefix(folder, options)
     else:
@@ -376,7 +474,8 @@ def _refusal(text: str) -> str:
 TARS = Source(
     means=_is_tars,
     check=_check_folder_of,
-    open=_open_tars,
+    open=lambda address, asked: open_tars((address,), asked),
+    together=open_tars,
     own_labels=OwnLabels(
         word="tar",
         needed="FILE.tar",

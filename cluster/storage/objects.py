@@ -188,6 +188,22 @@ def list_objects(address: str, options: StorageOptions, *, recursive: bool = Tru
     return [(info.path[len(path) + 1 :], info.size) for info in found if info.type == fs.FileType.File]
 
 
+def list_level(
+    address: str, options: StorageOptions, *, with_folders: bool = True
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """Return the objects right below an address, each with its size in bytes, and the folders; none is no error.
+
+    Google's client names no folders: they are told by all that lies below them.
+    """
+    store, path = _split(address)
+    selector = fs.FileSelector(path, recursive=store == "gs" and with_folders, allow_not_found=True)
+    found = _retried(address, options, lambda system: system.get_file_info(selector))
+    names = [(info.path[len(path) + 1 :], info) for info in found]
+    files = [(name, info.size) for name, info in names if "/" not in name and info.type == fs.FileType.File]
+    folders = {name.partition("/")[0] for name, info in names if "/" in name or info.type == fs.FileType.Directory}
+    return files, sorted(folders)
+
+
 def _split(address: str) -> tuple[str, str]:
     """Return the store and pyarrow's path, `BUCKET/KEY`."""
     store, _, path = address.partition("://")

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
+from cluster.sources.columns import parse_columns
 from cluster.sources.kinds import open_listing
 from cluster.sources.reading import load_picture, read_image
-from cluster.sources.source import Asked
+from cluster.sources.source import EVERYTHING, Asked
 from cluster.sources.tar_members import MAX_EXTENDED_BYTES, MAX_PADDING_BYTES, BadTar, walk
 from cluster.sources.tars import STORE_WINDOW_BYTES, key_and_kind
 from cluster.storage.objects import put_object
@@ -173,21 +175,90 @@ def test_what_is_odd_is_said_once_with_a_count_and_never_merged(
         [
             *[("two.cls", b"0"), ("two.jpg", b"1"), ("two.png", b"2")],
             *[("apart.jpg", b"3"), ("other.jpg", b"4"), ("apart.cls", b"0"), ("other.cls", b"1")],
-            *[("kind.seg.png", b""), ("kind.txt", b""), ("README", b""), ("._two.jpg", b""), ("alone.json", b"{}")],
+            *[("kind.jpg", b""), ("kind.seg.png", b""), ("kind.txt", b""), ("README", b""), ("._two.jpg", b"")],
+            ("alone.json", b"{}"),
         ],
     )
     rows = listed(tmp_path / "x.tar")
     assert [(row["image_id"], row["label"]) for row in rows] == [
-        *[("x.tar/apart.jpg", None), ("x.tar/other.jpg", None), ("x.tar/two.jpg", "0"), ("x.tar/two.png", "0")]
+        *[("x.tar/apart.jpg", None), ("x.tar/kind.jpg", None), ("x.tar/other.jpg", None)],
+        *[("x.tar/two.jpg", "0"), ("x.tar/two.png", "0")],
     ]
     said = capsys.readouterr().err.splitlines()
     for sentence in (
         "1 keys have several pictures, each of them an image, such as 'x.tar/two'",
         "2 keys come again after others: what lies apart is not put together",
-        "3 members of other kinds are left out, such as 'x.tar/kind.seg.png'",
-        "4 keys have no picture, such as 'x.tar/apart'",
+        "3 members of other kinds are left out, such as 'x.tar/kind.txt'",
+        "3 keys have no picture, such as 'x.tar/apart'",
     ):
         assert sum(sentence in line for line in said) == 1, said
+
+
+def test_names_with_dots_are_pictures_of_their_own_with_labels_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = [
+        *[("frame_12.345.jpg", b""), ("frame_12.345.cls", b"1"), ("frame_12.400.jpg", b""), ("frame_12.400.cls", b"2")],
+        *[("www.site.org.png", b""), ("www.site.org.cls", b"3")],
+        *[("d/IMG.1.jpg", b""), ("d/IMG.1.cls", b"5"), ("d/IMG.cls", b"4"), ("d/IMG.jpg", b""), ("d/IMG.seg.png", b"")],
+        *[("one.image.jpg", b""), ("one.cls", b"6")],
+        *[("pair.left.jpg", b""), ("pair.right.jpg", b""), ("pair.cls", b"7")],
+    ]
+    write(tmp_path / "x.tar", members)
+    assert {row["image_id"].removeprefix("x.tar/"): row["label"] for row in listed(tmp_path / "x.tar")} == {
+        **{"frame_12.345.jpg": "1", "frame_12.400.jpg": "2", "www.site.org.png": "3"},
+        **{"d/IMG.jpg": "4", "d/IMG.1.jpg": "5", "one.image.jpg": "6", "pair.left.jpg": "7", "pair.right.jpg": "7"},
+    }
+    said = capsys.readouterr().err
+    assert "1 members of other kinds are left out, such as 'x.tar/d/IMG.seg.png'" in said
+    assert "1 keys have several pictures, each of them an image, such as 'x.tar/pair'" in said
+    write(tmp_path / "x.tar", [("a.b.jpg", b""), ("a.b.cls", b"1"), ("a.cls", b"0")])
+    assert "x.tar has two labels for 'a.b.jpg': 'a.cls' and 'a.b.cls'" in refusal_of(tmp_path / "x.tar")
+
+
+def columns(*words: str) -> Asked:
+    return Asked(columns=parse_columns(words))
+
+
+def test_a_label_may_be_a_key_of_json_as_img2dataset_writes_it(tmp_path: Path) -> None:
+    documents = [{"class": "cat"}, {"class": 3}, {"class": None}, {"class": ["cat", "dog"]}, {"caption": "a cat"}]
+    members = [
+        (f"{i:09d}.{kind}", content)
+        for i, document in enumerate(documents)
+        for kind, content in (("jpg", b"x"), ("json", json.dumps(document).encode()), ("txt", b"a caption"))
+    ]
+    write(tmp_path / "x.tar", [*members, ("000000009.jpg", b"x"), ("000000009.cls", b"7")])
+    assert labels_of(tmp_path / "x.tar", columns("label=class")) == ["cat", "3", None, "cat|dog", None, None]
+    assert labels_of(tmp_path / "x.tar") == [None] * 5 + ["7"]
+    for word, sentence in (
+        ("label=clas", "no member json of .*/x.tar has that key, they have 'class'; did you mean label=class[?]"),
+        ("label=caption", None),
+    ):
+        if sentence:
+            with pytest.raises(UsageError, match=sentence):
+                labels_of(tmp_path / "x.tar", columns(word))
+        else:
+            assert labels_of(tmp_path / "x.tar", columns(word)) == [None, None, None, None, "a cat", None]
+    write(tmp_path / "bare.tar", members)
+    with open_listing(str(tmp_path / "bare.tar")) as listing:
+        assert (listing.has_labels, listing.label_hint) == (False, "--columns label=class")
+    for content, sentence in (
+        (b'{"class": {"id": 1}}', "x.tar has a label that is no text or number in '0.json'"),
+        (b"[1]", "x.tar has a member '0.json' that is no JSON object"),
+        (b"[" * 100_000, "x.tar has a member '0.json' that is no JSON object"),
+        (b'{"class": "' + bytes(2**20) + b'"}', "x.tar has a member '0.json' that is no JSON object"),
+    ):
+        write(tmp_path / "x.tar", [("0.jpg", b""), ("0.json", content)])
+        with pytest.raises(UsageError, match=sentence):
+            labels_of(tmp_path / "x.tar", columns("label=class"))
+        assert labels_of(tmp_path / "x.tar") == [None]
+
+
+def labels_of(address: Path, asked: Asked = EVERYTHING) -> list[str | None]:
+    with open_listing(str(address), asked) as listing:
+        if not listing.has_labels:
+            return [None] * listing.num_images
+        return [label for batch in listing.batches() for label in batch["label"].to_pylist()]
 
 
 def test_hidden_members_and_other_pictures_are_left_out_and_said(
@@ -271,7 +342,7 @@ def test_a_tar_file_whose_members_cannot_be_known_is_refused_by_name(
     write(tmp_path / "good.tar", [("0.jpg", b"picture")])
     (tmp_path / "x.tar").write_bytes(content)
     refusal = refusal_of(tmp_path / "*.tar")
-    assert refusal.startswith(f"1 of 2 tar files in {tmp_path} cannot be used: x.tar ")
+    assert refusal.startswith(f"1 of 2 tar files of {tmp_path}/*.tar cannot be used: x.tar ")
     assert sentence in refusal
 
 
@@ -279,7 +350,7 @@ def test_many_bad_files_are_counted_and_three_named(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number:02d}.tar").write_bytes(GOOD if number % 2 else GOOD[:700])
     refusal = refusal_of(tmp_path / "*.tar")
-    assert refusal.startswith(f"10 of 20 tar files in {tmp_path} cannot be used: 00.tar is cut")
+    assert refusal.startswith(f"10 of 20 tar files of {tmp_path}/*.tar cannot be used: 00.tar is cut")
     assert [f"{number:02d}.tar" in refusal for number in range(6)] == [True, False, True, False, True, False]
     assert len(refusal) < 1000
 
@@ -362,23 +433,32 @@ def test_ids_rise_over_files_and_a_limit_reads_no_further(tmp_path: Path) -> Non
     assert [row["image_id"] for row in listed(tmp_path / "*.tar", 4)] == ids[:4]
 
 
-def test_an_address_is_a_file_or_wildcards_in_its_last_part(tmp_path: Path) -> None:
+def test_an_address_is_a_file_or_a_pattern(tmp_path: Path) -> None:
     folder = tmp_path / "with [x] and *"
     folder.mkdir()
-    for name in ("a[1].tar", "a1.tar", "b.tar"):
+    for name in ("a[1].tar", "a1.tar", "b.tar", "../b.tar"):
         write(folder / name, [("0.jpg", b"1")])
     for pattern, expected in (
         *[("a[1].tar", ["a[1].tar"]), ("a?.tar", ["a1.tar"]), ("*.tar", ["a1.tar", "a[1].tar", "b.tar"])],
         *[("b.tar", ["b.tar"]), ("[ab]*.tar", ["a1.tar", "a[1].tar", "b.tar"])],
+        *[
+            ("{b,a1}.tar", ["a1.tar", "b.tar"]),
+            ("a{1..1}.tar", ["a1.tar"]),
+            ("{b,a*}.tar", ["a1.tar", "a[1].tar", "b.tar"]),
+        ],
+        ("../with*/b.tar", ["b.tar"]),
     ):
-        assert [row["image_id"] for row in listed(folder / pattern)] == [f"{name}/0.jpg" for name in expected]
+        assert [row["image_id"] for row in listed(os.path.abspath(folder / pattern))] == [
+            f"{name}/0.jpg" for name in expected
+        ]
     for absent, sentence in (
-        *[("c.tar", "there is no tar file"), ("c*.tar", "expected tar files"), ("none/*.tar", "cannot list")],
-        *[("no*/b.tar", "there is no tar file")],
+        *[("c.tar", "nothing like"), ("c*.tar", "nothing like"), ("none/*.tar", "nothing like")],
+        *[("no*/b.tar", "nothing like"), ("{b,c}.tar", "nothing like .*/c.tar"), ("{b,c*}.tar", "nothing like .*/c")],
+        *[("../c.tar", "there is no tar file"), ("../{b,c}.tar", "there is no tar file .*/c.tar")],
     ):
         with pytest.raises(StorageError, match=sentence):
-            listed(folder / absent)
-    with pytest.raises(StorageError, match=r"or give its tar files, --images '.*/\*.tar'"):
+            listed(os.path.abspath(folder / absent))
+    with pytest.raises(StorageError, match=r"or give tar files, --images '.*/\*.tar'"):
         listed(folder)
 
 
@@ -412,7 +492,7 @@ def test_labels_are_numbers_or_names_and_each_refusal_names_its_image(samples: M
     ("images", "labels", "sentence"),
     [
         ("x.tar", "folder", "--labels folder: tar files are no folders"),
-        ("x.tar", "manifest", "--labels manifest needs --images FILE.parquet or FILE.csv"),
+        ("x.tar", "manifest", "--labels manifest needs --images FILE.parquet, FILE.csv"),
         ("photos", "tar", "--labels tar needs --images FILE.tar"),
         ("*.tar.gz", "none", "of a compressed tar file no picture can be read alone"),
         ("s3://bucket/x.tgz", "none", "of a compressed tar file no picture can be read alone"),
@@ -447,7 +527,7 @@ def test_tar_files_on_a_store_are_listed_and_read_as_on_a_disk(store: Store, sam
         assert num_requests < 12  # windows: two for what lies around the large member, one for twelve small ones
     with pytest.raises(StorageError, match="there is no tar file"):
         listed(store.address("tars/none.tar"), options=store.options)
-    with pytest.raises(StorageError, match="expected tar files"):
+    with pytest.raises(StorageError, match="there is nothing like"):
         listed(store.address("tars/none*.tar"), options=store.options)
     with pytest.raises(StorageError, match="or give its tar files"):
         listed(store.address("tars"), options=store.options)

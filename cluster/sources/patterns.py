@@ -1,0 +1,167 @@
+"""Patterns of addresses: brace ranges such as ``{000000..000009}`` and ``{a,b}``, as bash has them, and wildcards.
+
+A `*` or `?` stands for no `/` and not for the dot that a hidden name begins with. What is there under the very name of
+a pattern is meant by it, and no other.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from cam_ops.errors import StorageError, UsageError
+from cluster.process.console import shown
+from cluster.sources.listing import image_id_of
+from cluster.storage.objects import is_store, list_level, object_version
+from cluster.storage.options import StorageOptions
+
+WILDCARDS = frozenset("*?[")
+MAX_ADDRESSES = 100_000
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?|([A-Za-z])\.\.([A-Za-z])")
+
+
+def is_pattern(address: str) -> bool:
+    """Say whether an address may mean others than itself."""
+    return bool(WILDCARDS & set(address)) or ("{" in address and braced(address) != [address])
+
+
+def fixed_part(address: str) -> str:
+    """Return the folder above the first part that is a pattern, the address itself if none is."""
+    parts = address.split("/")
+    first = next((i for i, part in enumerate(parts) if is_pattern(part) or "{" in part), len(parts))
+    return "/".join(parts[:first])
+
+
+def addresses_of(address: str, options: StorageOptions, *, files_only: bool = False) -> list[str]:
+    """Return the addresses that one means, which is itself where it is no pattern; each once, in order of its braces.
+
+    What braces alone name need not be there. Raises StorageError where wildcards match nothing.
+    """
+    if not is_pattern(address) or _is_there(address):
+        return [address]
+    found: dict[str, None] = {}
+    for alternative in braced(address):
+        if not WILDCARDS & set(alternative) or _is_there(alternative):
+            found[alternative] = None
+            continue
+        matches = list(_matching(alternative, options, files_only))
+        if not matches:
+            raise StorageError(f"there is nothing like {alternative}; check --images")
+        found |= dict.fromkeys(sorted(matches))
+    return list(found)
+
+
+def distinct(addresses: Sequence[str]) -> list[str]:
+    """Return what tells addresses apart, with `/` at its end: as many of their last parts as it takes, at least one.
+
+    Bytes that are not UTF-8 appear as in ids.
+    """
+    parts = [address.rstrip("/").split("/") for address in addresses]
+    for number in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-number:]) for each in parts]
+        if len(set(names)) == len(set(addresses)):
+            break
+    return [f"{image_id_of(name)}/" for name in names]
+
+
+def braced(text: str) -> list[str]:
+    """Return what a text with braces means, the text alone where it has none. Raises UsageError for far too many."""
+    start = text.find("{")
+    while start >= 0:
+        options, end = _options(text, start)
+        if options:
+            tails = braced(text[end:])
+            if len(options) * len(tails) > MAX_ADDRESSES:
+                raise UsageError(f"{shown(text)} means more than {MAX_ADDRESSES} addresses; put them into a list")
+            return [text[:start] + option + tail for option in options for tail in tails]
+        start = text.find("{", start + 1)
+    return [text]
+
+
+def _options(text: str, start: int) -> tuple[list[str], int]:
+    """Return what the brace at `start` offers, nothing if it is none of a list or a range, and where it ends."""
+    depth, begin, parts = 0, start + 1, []
+    for at in range(max(start, 0), len(text)):
+        if text[at] == "{":
+            depth += 1
+        elif text[at] == "}" and depth == 1:
+            parts.append(text[begin:at])
+            found = _ranged(parts[0], text) if len(parts) == 1 else [word for part in parts for word in braced(part)]
+            return found, at + 1
+        elif text[at] == "}":
+            depth -= 1
+        elif text[at] == "," and depth == 1:
+            parts.append(text[begin:at])
+            begin = at + 1
+    return [], len(text)
+
+
+def _ranged(text: str, whole: str) -> list[str]:
+    """Return the numbers or letters of a range, with zeros before them where an end has some; nothing if it is none."""
+    found = _RANGE.fullmatch(text)
+    if not found:
+        return []
+    if found[4]:
+        first, last = ord(found[4]), ord(found[5])
+        return [chr(code) for code in _steps(first, last, 1, whole)]
+    ends = found[1], found[2]
+    is_padded = any(re.match("-?0.", end) for end in ends)
+    width = max(map(len, ends)) if is_padded else 0
+    return [f"{number:0{width}d}" for number in _steps(int(ends[0]), int(ends[1]), int(found[3] or 1) or 1, whole)]
+
+
+def _steps(first: int, last: int, step: int, whole: str) -> range:
+    if abs(last - first) // step >= MAX_ADDRESSES:
+        raise UsageError(f"{shown(whole)} means more than {MAX_ADDRESSES} addresses; put them into a list")
+    return range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
+
+
+def _is_there(address: str) -> bool:
+    """Say whether there is a local file or folder of the very name."""
+    return not is_store(address) and os.path.lexists(address)
+
+
+def _matching(pattern: str, options: StorageOptions, files_only: bool) -> Iterator[str]:
+    """Yield what an address with wildcards matches, level by level."""
+    before = fixed_part(pattern)
+    bases = [before]
+    *folders, last = pattern[len(before) + 1 :].split("/")
+    for part in folders:
+        bases = [f"{base}/{name}" for base in bases for name in _named(base, part, options, want="folders")]
+    for base in bases:
+        for name in _named(base, last, options, want="files" if files_only else "all"):
+            yield f"{base}/{name}"
+
+
+def _named(base: str, part: str, options: StorageOptions, want: str) -> list[str]:
+    """Return the names in a folder that a part of a pattern means, hidden ones only if it begins with a dot."""
+    if not WILDCARDS & set(part):
+        return [part] if want == "folders" or _exists(f"{base}/{part}", options) else []
+    files, folders = _level(base, options, want != "files")
+    names = {"files": files, "folders": folders, "all": files + folders}[want]
+    if part in names:
+        return [part]
+    return [name for name in names if fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")]
+
+
+def _exists(address: str, options: StorageOptions) -> bool:
+    if not is_store(address):
+        return os.path.lexists(address)
+    return object_version(address, options) is not None or any(list_level(address, options))
+
+
+def _level(base: str, options: StorageOptions, with_folders: bool) -> tuple[list[str], list[str]]:
+    """Return the names of files and of folders in a folder, none where it is none."""
+    if is_store(base):
+        files, folders = list_level(base, options, with_folders=with_folders)
+        return [name for name, _ in files], folders
+    try:
+        with os.scandir(base or "/") as entries:
+            by_kind: tuple[list[str], list[str]] = [], []
+            for entry in entries:
+                by_kind[entry.is_dir()].append(entry.name)
+            return by_kind
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        raise StorageError(f"cannot list {base} on {os.uname().nodename}: {error.strerror}; check --images") from None
