@@ -28,30 +28,28 @@ class ArrowFile:
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the batches that it has, of these columns. Raises what Arrow says of damaged ones."""
-        fields = [self.schema.names.index(name) for name in columns]
-        options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
-        reader = _reader(self.content, options)
-        if isinstance(reader, pa.ipc.RecordBatchFileReader):
-            yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
-        else:
-            yield from reader
+        reader = _reader(self.content)
+        is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+        for batch in batches:
+            selected = batch.select(columns)
+            selected.validate(full=True)  # before anything is computed: offsets may lead out of the file
+            yield selected
 
     def ranges(self, cells: pa.Array) -> tuple[I64, I64]:
-        """Return where the bytes of a column of bytes are in the file, offset and size; size -1 where there are none.
+        """Return where the bytes of a batch's column are in the file, offset and size; size -1 where there are none.
 
         Raises UsageError where they are not in the file as they are.
         """
-        cells.validate(full=True)
         wide = pa.types.is_large_binary(cells.type)
         if not wide and not pa.types.is_binary(cells.type):
             raise UsageError(f"the pictures in {self.address} are {cells.type}; save them as binary")
         _, offsets, content = cells.buffers()
         is_valid_N = np.asarray(cells.is_valid())
-        if not len(cells) or content is None or not is_valid_N.any():
+        if content is None or not content.size:
             return np.zeros(len(cells), np.int64), np.where(is_valid_N, 0, -1)
-        ends_N = np.frombuffer(offsets, np.int64 if wide else np.int32)[cells.offset :][: len(cells) + 1].astype(
-            np.int64
-        )
+        kind = np.dtype(np.int64 if wide else np.int32)
+        ends_N = np.frombuffer(offsets, kind, len(cells) + 1, cells.offset * kind.itemsize).astype(np.int64)
         start = content.address - self.content.address
         if not 0 <= start <= start + content.size <= self.content.size:
             raise UsageError(
@@ -74,11 +72,11 @@ def open_arrow(address: str, options: StorageOptions) -> Iterator[ArrowFile]:
         is_stream = content[: len(MAGIC)].to_pybytes() != MAGIC
         if is_stream and content[-len(END) :].to_pybytes() != END:
             raise UsageError(f"{address} is no whole Arrow file: it has not the end that it should have; copy it again")
-        yield ArrowFile(address=address, content=content, schema=_reader(content, None).schema)
+        yield ArrowFile(address=address, content=content, schema=_reader(content).schema)
 
 
-def _reader(content: pa.Buffer, options: pa.ipc.IpcReadOptions | None) -> Any:
-    """Return a reader of the batches of a file in either format."""
+def _reader(content: pa.Buffer) -> Any:
+    """Return a reader of the batches of a file in either format. Told to leave columns out, Arrow would copy others."""
     if content[: len(MAGIC)].to_pybytes() != MAGIC:
-        return pa.ipc.open_stream(content, options=options)
-    return pa.ipc.open_file(content, options=options)
+        return pa.ipc.open_stream(content)
+    return pa.ipc.open_file(content)

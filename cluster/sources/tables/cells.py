@@ -5,6 +5,7 @@ the bytes, which no range of bytes has.
 """
 
 import os
+import weakref
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from cam_ops.errors import BadImage, StorageError
 from cam_ops.pictures.header import MAX_BYTES
 from cluster.process.console import shown
 from cluster.sources.sorting import first_line
-from cluster.sources.tables.parquet_files import Missing, cell_columns, open_file, parquet_of
+from cluster.sources.tables.parquet_files import DAMAGED, Missing, cell_columns, open_file, parquet_of
 from cluster.sources.tables.values import address_of, is_address
 from cluster.storage.options import StorageOptions
 
@@ -90,11 +91,13 @@ class _Cursor:
 
     def _open(self) -> pq.ParquetFile:
         try:
-            parquet = parquet_of(open_file(self.address, self.options, WINDOW_BYTES))
+            file = open_file(self.address, self.options, WINDOW_BYTES)
+            weakref.finalize(self, file.close)
+            parquet = parquet_of(file)
             self.columns = cell_columns(parquet, self.column)
         except Missing:
             raise BadImage("missing", "there is no such Parquet file") from None
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGED as error:
             raise self._reason(error) from None
         footer = parquet.metadata
         rows = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
@@ -124,7 +127,7 @@ class _Cursor:
                 error = BadImage("undecodable", "its row group ends before its footer says")
             except StorageError as failure:
                 error = failure
-            except (pa.ArrowException, OSError) as failure:
+            except DAMAGED as failure:
                 error = self._reason(failure)
             else:
                 self._keep(cells)

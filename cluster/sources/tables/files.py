@@ -23,7 +23,7 @@ MAX_DOCUMENT_BYTES = 16 * 2**20
 WILDCARDS = re.compile(r"[*?\[]")
 HIVE = re.compile(r"([^=/]+)=([^/]*)")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-LEVELS = 4  # of folders that are looked into to say what a folder is
+MAX_FOLDERS = 2000  # that are looked into to say what a folder is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,25 +49,32 @@ def is_table_folder(address: str) -> bool:
     """
     if is_store(address):
         return False
-    level = [address]
-    for _ in range(LEVELS):
-        below: list[str] = []
-        for folder in level:
-            try:
-                with os.scandir(folder) as entries:
-                    names = {entry.name: entry.is_dir() for entry in entries}
-            except OSError:
-                continue
-            files = [name for name, is_folder in names.items() if not is_folder]
-            if {STATE, SPLITS} & set(files):
-                return folder == address
-            if any(is_named_as_picture(name) for name in files):
-                return False
-            if any(name.lower().endswith(PARQUET) for name in files):
-                return True
-            below += [f"{folder}/{name}" for name, is_folder in sorted(names.items()) if is_folder]
-        level = below
+    if any(os.path.isfile(f"{address}/{name}") for name in (STATE, SPLITS)):
+        return True
+    level, num_folders = [address], 0
+    while level and num_folders < MAX_FOLDERS:
+        num_folders += len(level)
+        found = [_look_into(folder) for folder in level]
+        if kinds := {kind for kind, _ in found if kind is not None}:
+            return True in kinds
+        level = [below for _, folders in found for below in folders]
     return False
+
+
+def _look_into(folder: str) -> tuple[bool | None, list[str]]:
+    """Say whether a folder itself has Parquet files and no pictures, None where it has neither; and its folders."""
+    has_tables, folders = False, []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.path)
+                elif is_named_as_picture(entry.name):
+                    return False, []
+                has_tables |= entry.name.lower().endswith(PARQUET) and entry.is_file()
+    except OSError:
+        return None, []  # who lists it will say
+    return has_tables or None, folders
 
 
 def files_of(address: str, options: StorageOptions) -> list[TableFile]:

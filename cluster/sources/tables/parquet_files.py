@@ -25,6 +25,9 @@ BUFFER_BYTES = 2**20  # of a column that is read; without it a row group's whole
 LIST_WINDOW_BYTES = 2**16
 
 
+DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)  # what pyarrow raises of such files
+
+
 class Missing(Exception):
     """There is no such file."""
 
@@ -130,7 +133,7 @@ def reading(address: str, kind: str) -> Iterator[None]:
         raise StorageError(f"there is no {address}; check --images") from None
     except BadImage as bad:
         raise StorageError(f"cannot read {address}: {bad}; check --images") from None
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:
             where = os.uname().nodename
             raise StorageError(f"cannot read {address} on {where}: {error.strerror}; check --images") from None

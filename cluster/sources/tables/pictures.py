@@ -79,6 +79,7 @@ def open_pictures(files: Sequence[TableFile], roles: Roles, asked: Asked) -> Ite
         yield Listing(
             num_images=num_images,
             has_labels="label" in schema.names,
+            label_hint=roles.label_hint,
             class_names=roles.class_names,
             kept=pa.schema(list(schema)[len(schema) - len(asked.keep) :]),
             batches=partial(_batches, [part for part, _ in parts], num_images),
@@ -173,7 +174,7 @@ def _rows(file: TableFile, placed: Iterator[_Placed], schema: pa.Schema) -> Iter
     prefix, first = f"{image_id_of(file.name)}/", 0
     uri = _own_uri(file.address)
     for rows in placed:
-        num_rows = len(rows.taken)
+        num_rows = len(rows.offset_N)
         if first + num_rows > MAX_ROWS:
             raise UsageError(f"{file.address} has more than {MAX_ROWS} rows; cut it into several files")
         given = rows.taken["image_id"].to_pylist() if "image_id" in rows.taken.schema.names else [None] * num_rows
