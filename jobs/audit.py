@@ -5,6 +5,8 @@ from typing import Any
 
 from cluster.audit.config import AuditConfig
 from cluster.audit.driver import audit
+from cluster.audit.files import LABELS_FILE
+from cluster.process.console import say
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative
@@ -35,16 +37,76 @@ SHOWN = (
 )
 """In the order of the table; metrics.json has the others."""
 
+CURES = {
+    "not in the truth": "is it the truth of these images?",
+    "no true box or mask": "give a --truth that has some",
+    "true class unknown": "label the run (--labels), or say with --class-map what the truth's words mean",
+    "no map of the true class": "label the run, so that --classes label maps the true class",
+    "mask unreadable": "mend the masks",
+}
+"""By the reason why most images are in no figure."""
+
 
 def run(arguments: list[str]) -> Outcome:
-    """Audit, and print the table."""
+    """Audit, and print the table; exit code 3 if nothing in it has a value."""
     config = parse(AuditConfig, arguments, "audit", {})
     refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/", "--masks": config.truth.masks or "/"})
     done = audit(config)
-    print(json.dumps(done.document, indent=1) if config.json else table_of(done.document))
+    document = done.document
+    lines = unlabelled_lines(document)
+    if config.json:
+        for line in lines:
+            say(line)
+        print(json.dumps(document, indent=1))
+    else:
+        print("\n".join([*lines, table_of(document)]))
     images = sum(done.statuses.values())
     ok = done.statuses.get("ok", 0)
-    return Outcome(images=images, ok=ok, errors=images - ok, out=config.run)
+    why = why_no_figure(document)
+    return Outcome(
+        status="no_figure" if why else "done",
+        exit_code=3 if why else 0,
+        images=images,
+        ok=ok,
+        errors=images - ok,
+        out=config.run,
+        error=why,
+    )
+
+
+def unlabelled_lines(document: dict[str, Any]) -> list[str]:
+    """Return what it means that the run has no labels, or not all, and the cure; nothing where that is no matter."""
+    found = document["unlabelled"]
+    if found is None:
+        return []
+    whose = "the run has no labels"
+    if found["images"] < found["in_truth"]:
+        whose = f"{found['images']} of the {found['in_truth']} images of the truth have no label in the run"
+    maps = f"{whose}: their maps are of the classes that the network predicts, right or wrong"
+    if not found["known"]:
+        return [f"{maps}; the truth names no classes of the network, so they are in no figure of maps and boxes"]
+    flatters = f", and leave out {found['left_out']} that it took for another: they flatter"
+    return [
+        f"{maps}; the figures have the {found['audited']} whose true class it predicted"
+        + (flatters if found["left_out"] else ""),
+        f"for figures of all give them labels: `label` with --labels {document['out']}/audit/{LABELS_FILE}, which has "
+        "the truth's classes, and another --out",
+    ]
+
+
+def why_no_figure(document: dict[str, Any]) -> str | None:
+    """Return why nothing of the audit has a value, None where something has."""
+    metrics, excluded = document["metrics"], document["excluded"]
+    if any(figure["value"] is not None for figure in metrics.values()):
+        return None
+    if document["truth"] is None:
+        return None if document["signals"]["images"] else "the run has no map, so there is nothing to say of its maps"
+    if not excluded:
+        return f"no figure has a value: {next(iter(metrics.values()))['reason']}"
+    counts = sorted(excluded.items(), key=lambda entry: -entry[1])
+    shown = ", ".join(f"{count} {reason}" for reason, count in counts)
+    cure = CURES.get(counts[0][0], "see the column error of images/")
+    return f"no figure has a value: of {document['images']} images {shown}; {cure}"
 
 
 def table_of(document: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@
 * `matches`: an image's boxes matched to its true ones
 * `detections`: average precision from the matches of all images
 * `summary`: the rows of all images, and what is read off them
+* `labels`: images without a label, and labels.csv for them
 * `findings`: all figures, and metrics.json
 * `tables`: schemas of an audit's tables
 * `parts`: what replicas leave for the driver

@@ -16,6 +16,7 @@ from cam_ops.metrics.figures import curves
 from cluster.audit.config import AuditConfig
 from cluster.audit.files import AuditContents, TruthContents, audit_files, publish_audit
 from cluster.audit.findings import Findings, findings_of, metrics_document
+from cluster.audit.labels import find_unlabelled, write_labels
 from cluster.audit.parts import read_parts, working_files
 from cluster.audit.summary import class_rows, joined_parts
 from cluster.executors.choose import choose_replicas, no_gpus, open_executor
@@ -90,16 +91,19 @@ def _count(
 
 def _contents(config: AuditConfig, out: str, run: Run, findings: Findings, per_image: Path) -> AuditContents:
     """Make all that is written of the run at `out`."""
-    against_truth = None
+    against_truth = unlabelled = None
     if findings.truth is not None:
+        unlabelled = None if run.plan.several_labels else find_unlabelled(per_image)
+        has_known = unlabelled is not None and unlabelled.known > 0
         drawn = curves(findings.counts)
         against_truth = TruthContents(
             replicates={name: figure.value_R[1:] for name, figure in findings.figures.items()},
             curves=drawn,
             pictures=draw_curves(drawn, out),
+            labels=write_labels(per_image, run.class_names) if has_known else None,
         )
     return AuditContents(
-        metrics=metrics_document(config, out, run, findings, per_image),
+        metrics=metrics_document(config, out, run, findings, per_image, unlabelled),
         per_image=per_image,
         per_class=class_rows(per_image, run.class_names, findings.counts.classes, findings.ap_of, findings.shortcuts),
         truth=against_truth,

@@ -29,7 +29,16 @@ PER_CLASS_FILE = "per_class.parquet"
 BOOTSTRAP_FILE = "bootstrap.parquet"
 CURVES_FILE = "curves.parquet"
 PICTURE_FILES = {"svg": "curves.svg", "png": "curves.png"}
-NAMES = (METRICS_FILE, PER_IMAGE_FILE, PER_CLASS_FILE, BOOTSTRAP_FILE, CURVES_FILE, *PICTURE_FILES.values())
+LABELS_FILE = "labels.csv"
+NAMES = (
+    METRICS_FILE,
+    PER_IMAGE_FILE,
+    PER_CLASS_FILE,
+    BOOTSTRAP_FILE,
+    CURVES_FILE,
+    LABELS_FILE,
+    *PICTURE_FILES.values(),
+)
 
 MAX_METRICS_BYTES = 16 * 2**20
 MAX_REPLICATE_ROWS = 10**6
@@ -48,6 +57,7 @@ class TruthContents:
     replicates: dict[str, F64]  # bootstrap.parquet: of each figure
     curves: dict[str, F64]  # curves.parquet, see `cam_ops.metrics.figures.curves`
     pictures: dict[str, bytes]  # the curves drawn, by kind: svg, png
+    labels: Path | None  # labels.csv: a scratch file, where there are images without a label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +81,8 @@ def publish_audit(files: Files, contents: AuditContents) -> None:
         files.publish(CURVES_FILE, encode(pa.table(contents.truth.curves)))
         for kind, name in PICTURE_FILES.items():
             files.publish(name, contents.truth.pictures[kind])
+        if contents.truth.labels is not None:
+            files.publish(LABELS_FILE, _mapped(contents.truth.labels))
     files.publish(METRICS_FILE, json.dumps(contents.metrics, indent=1, allow_nan=False).encode())
 
 

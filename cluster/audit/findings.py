@@ -13,6 +13,7 @@ from cam_ops.metrics.localization import FAILURES
 from cam_ops.metrics.signals import WHOLE_IMAGE, Shortcut, suspected_shortcuts
 from cluster.audit.config import AuditConfig
 from cluster.audit.detections import PRECISION, precision_of
+from cluster.audit.labels import Unlabelled
 from cluster.audit.summary import look_first, signal_summary
 from cluster.runs.record import Run
 from cluster.truth.prepare import TruthReport
@@ -54,7 +55,9 @@ def findings_of(
     )
 
 
-def metrics_document(config: AuditConfig, out: str, run: Run, findings: Findings, per_image: Path) -> dict[str, Any]:
+def metrics_document(
+    config: AuditConfig, out: str, run: Run, findings: Findings, per_image: Path, unlabelled: Unlabelled | None
+) -> dict[str, Any]:
     """Return metrics.json of the run at `out`; `per_image` is the file of the rows of all images."""
     counts, truth = findings.counts, findings.truth
     return {
@@ -75,6 +78,7 @@ def metrics_document(config: AuditConfig, out: str, run: Run, findings: Findings
         "truth": truth and {"path": config.truth.truth, **asdict(truth)},
         "images": run.plan.num_images,
         "audited": int(counts.images_R[0]),
+        "unlabelled": asdict(unlabelled) if unlabelled and unlabelled.images else None,
         "excluded": dict(sorted(counts.excluded.items())),
         "failures": {name: counts.failures[name] for name in FAILURES},
         "metrics": _documents(findings.figures),

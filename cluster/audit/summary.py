@@ -56,7 +56,7 @@ def class_rows(
 ) -> pa.Table:
     """Return one row per class that is true of an image, or has maps; schema PER_CLASS_SCHEMA."""
     rows: dict[int, dict[str, object]] = {}
-    for row in _query(BY_CLASS, [str(path)]):
+    for row in query(BY_CLASS, [str(path)]):
         rows[row["class_id"]] = row
     for class_id, ap in ap_of.items():
         rows.setdefault(class_id, {})["ap"] = ap
@@ -78,12 +78,12 @@ def class_rows(
 
 def look_first(path: Path, number: int) -> list[dict[str, object]]:
     """Return the images that a person should look at first, see `cam_ops.metrics.signals.doubt`."""
-    return _query(LOOK_FIRST, [str(path), number])
+    return query(LOOK_FIRST, [str(path), number])
 
 
 def signal_summary(path: Path, whole_image: float) -> dict[str, object]:
     """Return quantiles of the label-free signals, and how many images have no box, or one that covers all."""
-    (counts,) = _query(SUMMARY, [whole_image, str(path)])
+    (counts,) = query(SUMMARY, [whole_image, str(path)])
     return counts | _quantiles(path)
 
 
@@ -107,7 +107,7 @@ def _quantiles(path: Path) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _query(query: str, values: list[object]) -> list[dict[str, Any]]:
+def query(query: str, values: list[object]) -> list[dict[str, Any]]:
     """Return the rows of a query."""
     with open_database(num_threads=1) as database:  # one thread: means are added up in one order
         rows: list[dict[str, Any]] = database.sql(query, params=values).to_arrow_table().to_pylist()

@@ -2,7 +2,10 @@
 
 import re
 
-DERIVED = {"audit": (".json", ".parquet", ".png", ".svg"), "show": (".png",)}  # what other commands leave, by folder
+DERIVED = {
+    "audit": (".json", ".parquet", ".png", ".svg", ".csv"),
+    "show": (".png",),
+}  # what other commands leave, by folder
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
 RUN, SUMMARY, SUSPECTS = "run.json", "summary.json", "suspects.parquet"
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")

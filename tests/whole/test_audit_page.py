@@ -60,12 +60,15 @@ def test_each_name_that_is_printed_or_written_is_explained(pictures: Path, truth
     strange = truth.with_name("strange.csv")
     strange.write_text(truth.read_text() + "nobody.png,0,0,9,9,discs\n")  # a problem
     names: set[str] = set()
+    run, without = tmp_path / "run", unlabelled(pictures, tmp_path / "without")
+    names |= set(names_in(audit(without, "--truth", truth)["unlabelled"]))
+    assert "labels.csv" in NAMED
     for more in (
         ["--truth", strange, "--calibrate", 0.5],
         ["--truth", write_masks(pictures, tmp_path / "masks"), "--bootstrap", 0],
         [],
     ):
-        done = Command("audit", tmp_path / "run", *INLINE, *more)
+        done = Command("audit", run, *INLINE, *more)
         table = done.out.split("not audited:")[0].split("failures:")[0].split("maps:")[0]
         names |= {line.split()[0] for line in table.splitlines()[1:]}
         names |= set(names_in(json.loads((tmp_path / "run" / "audit" / "metrics.json").read_text())))
@@ -104,7 +107,7 @@ def test_without_labels_and_without_words_for_classes_there_is_no_figure(
     plain = truth.with_name("plain.csv")
     plain.write_text("\n".join(",".join(line.split(",")[:5]) for line in truth.read_text().splitlines()) + "\n")
     run = unlabelled(pictures, tmp_path / "run")
-    document = audit(run, "--truth", plain)
+    document = audit(run, "--truth", plain, code=3)
     assert document["excluded"] == {"true class unknown": 12}
     assert set(values(document).values()) == {None}
     assert document["signals"]["images"] == 12
@@ -124,8 +127,8 @@ def test_each_reason_why_an_image_takes_no_part_is_told(pictures: Path, truth: P
     (wsol / "localization.txt").write_text("\n".join(boxes))
     (pictures / ids[-1]).write_bytes(b"")
     run = unlabelled(pictures, tmp_path / "run", "--max-error-rate", 0.5)
-    for truth_of_run in (truth, wsol):
-        reasons |= set(audit(run, "--truth", truth_of_run)["excluded"])
+    for truth_of_run, code in ((truth, 0), (wsol, 3)):
+        reasons |= set(audit(run, "--truth", truth_of_run, code=code)["excluded"])
     assert reasons == {
         *("mask unreadable", "not in the truth", "status empty", "no true box or mask", "true class unknown"),
         "no map of the true class",
