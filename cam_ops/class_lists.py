@@ -18,6 +18,7 @@ from cam_ops.errors import UsageError
 from cam_ops.words import column_of, delimiter_of, folded
 
 MAX_BYTES = 64 * 2**20
+TWO_DIGITS = 10  # numbers from 1 on have another order as texts
 IDS = ("class_id", "id")  # a column that must hold the classes' numbers
 NUMBERS = ("index", "idx", "class_index", "class_idx", "label_id", "category_id", "number", "target", "label", "class")
 NAMES = ("name", "class_name", "names", "class_names")
@@ -115,13 +116,21 @@ def _from_json(document: Any) -> _Rows:
     """Take a list of names or of words, or an object from number to name or from name to number."""
     if isinstance(document, list):
         return _Rows(rows=[_words_of_entry(value) for value in document])
+    if isinstance(document, dict) and isinstance(document.get("id2label"), dict):
+        document = document["id2label"]  # of a configuration of Hugging Face's
     if not isinstance(document, dict) or not document:
         raise ValueError("a list of names, or an object from number to name, is expected")
     if not all(type(value) is int for value in document.values()):
         if not any(whole_number(key) is not None for key in document):
             raise ValueError(f"its entries are no numbers and names, such as {str(next(iter(document.items())))[:200]}")
         rows = [_words_of_entry(value) for value in document.values()]
-        return _ordered([whole_number(key) for key in document], rows, "the numbers before the names")
+        found = _ordered([whole_number(key) for key in document], rows, "the numbers before the names")
+        if found.numbers_from == 1 and len(rows) >= TWO_DIGITS:
+            raise ValueError(
+                "its numbers count from 1, so they are not the network's outputs, which may be in the order of numbers "
+                "or of texts (1, 10, 2), as torchvision's ImageFolder has them; give a list of names in their order"
+            )
+        return found
     if all(whole_number(key) is not None for key in document):
         raise ValueError("its names are numbers as well: give a list of names, in the order of the network's outputs")
     return _ordered(list(document.values()), [(key.strip(),) for key in document], "the numbers behind the names")

@@ -12,16 +12,17 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 DELIMITERS = (",", ";", "\t")
-_BETWEEN = re.compile(r"[\s_-]+")
+_BETWEEN = re.compile(r"(?<=[^\s_-])[\s_-]+(?=[^\s_-])")
 
 
 def folded(word: str) -> str:
     """Return what a word has in common with all that are the same: ``" Golden-Retriever"`` and ``golden_retriever``.
 
-    Compatible Unicode forms are one (NFKC), capitals are none, and blanks, `_` and `-` in any number are one blank.
+    Compatible Unicode forms are one (NFKC), capitals are none, and blanks, `_` and `-` in any number between two parts
+    are one blank; ``-1`` is not 1.
     """
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
-    return _BETWEEN.sub(" ", plain).strip() or plain.strip()
+    return _BETWEEN.sub(" ", plain.strip())
 
 
 def delimiter_of(header: str) -> str:

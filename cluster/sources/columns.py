@@ -15,8 +15,14 @@ NO_COLUMNS: Columns = {}
 NEAR: dict[str, tuple[str, ...]] = {
     "uri": ("path", "file", "filename", "file_name", "image", "url", "filepath", "file_path", "image_path", "img"),
     "image": ("img", "picture", "photo", "bytes", "image_bytes", "content", "jpg", "jpeg", "png", "webp"),
-    "image_id": ("id", "image", "filename", "file_name", "file", "path", "key"),
-    "label": ("labels", "class", "category", "breed", "target", "class_id", "class_name", "label_id", "cls", "species"),
+    "image_id": (
+        *("id", "image", "filename", "file_name", "file", "path", "key"),
+        *("imageid", "image_name", "img_id", "img_name"),
+    ),
+    "label": (
+        *("labels", "class", "category", "breed", "target", "class_id", "class_name", "label_id", "cls", "species"),
+        *("label_name", "class_idx", "category_id", "category_name", "tag", "tags"),
+    ),
 }
 """Our names, each with what other people call such a column: for suggestions, never taken unasked by themselves."""
 

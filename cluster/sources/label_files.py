@@ -52,7 +52,9 @@ def read_label_file(path: str, columns: Columns) -> LabelFile:
         with _opened(path) as file:
             return _read(path, _lines(file), columns)
     except UnicodeDecodeError:
-        raise UsageError(f"cannot read {path} as a CSV file: it is no text in UTF-8; save it as such") from None
+        raise UsageError(
+            f"cannot read {path} as a CSV file: it is no text in UTF-8; save it as a CSV in UTF-8"
+        ) from None
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"cannot read {path} as a CSV file: {error}") from None
 

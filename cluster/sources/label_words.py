@@ -110,7 +110,8 @@ def in_own_order(classes: ClassList, names: tuple[str, ...], choice: LabelChoice
 def _said(strangers: Mapping[str, str], words: Words) -> str:
     part, word = next(iter(strangers.items()))
     which = "which is" if part == word else f"of which {shown(part)} is"
-    others = f", nor are {listed(list(strangers)[1:])}" if len(strangers) > 1 else ""
+    verb = "nor are" if len(strangers) > 2 else "nor is"
+    others = f", {verb} {listed(list(strangers)[1:])}" if len(strangers) > 1 else ""
     return f"{words.given(word)}, {which} no class of the network, by number or name{others}"
 
 

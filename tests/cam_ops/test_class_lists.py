@@ -1,5 +1,6 @@
 """Class lists as people write them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def read(folder: Path, name: str, text: str, num_classes: int | None = None) -> 
         ("a.json", '["cat", "dog"]'),
         ("b.json", '{"1": ["n2", "dog"], "0": ["n1", "cat"]}'),
         ("c.json", '{"dog": 1, "cat": 0}'),
+        ("config.json", '{"architectures": ["X"], "id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0}}'),
         ("a.csv", "class_id,wnid,name\n1,n2,dog\n0,n1,cat\n"),
         ("b.csv", "name,wnid\ncat,n1\ndog,n2\n"),
         ("c.csv", "id;name\n1;dog\n0;cat\n"),
@@ -60,6 +62,11 @@ def test_class_names_from_each_kind_of_file(tmp_path: Path, name: str, text: str
         ),
         ("a.json", '{"cat": 0, "dog": 3}', r"the numbers behind the names must hold 0..1"),
         ("a.json", '{"0": 1, "1": 0}', "its names are numbers as well"),
+        (
+            "a.json",
+            json.dumps({str(i): f"flower {i}" for i in range(1, 11)}),
+            "count from 1, so they are not the network",
+        ),
         ("a.json", '{"cat": "Katze"}', "no numbers and names, such as"),
         ("a.csv", "id,name\n7,cat\n", "column id must hold 0..0"),
         ("a.csv", "id,name\n0\n", "more or fewer cells"),

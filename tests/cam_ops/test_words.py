@@ -24,7 +24,9 @@ def test_the_same_word(one: str, other: str) -> None:
     assert folded(one) == folded(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("cat", "cats"), ("a b", "ab"), ("", "cat"), ("-", "cat"), ("1", "1.0")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("cat", "cats"), ("a b", "ab"), ("", "cat"), ("-", "cat"), ("1", "1.0"), ("-1", "1")]
+)
 def test_other_words(one: str, other: str) -> None:
     assert folded(one) != folded(other)
 

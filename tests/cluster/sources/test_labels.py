@@ -57,7 +57,7 @@ def test_folders_are_matched_whatever_their_capitals_and_never_by_order_against_
     birds = named("Great Auk", "Café")
     assert labels_of(["great_auk/1.jpg", "cafe\u0301/1.jpg", "GREAT-AUK /2.jpg"], "folder", birds) == [0, 1, 0]
     reason = (
-        "has the folder 'kat', which is no class of the network, by number or name, nor are 'tog'; did you mean 'Cat'"
+        "has the folder 'kat', which is no class of the network, by number or name, nor is 'tog'; did you mean 'Cat'"
     )
     refused(["kat/1.jpg", "tog/1.jpg"], "folder", reason, classes, has_names=True)
 
@@ -70,7 +70,7 @@ def test_folders_without_a_class_s_name_are_guessed_to_be_in_sorted_order_where_
     assert "labels: guessed, as no folder bears the name of a class: the 3 folders" in capsys.readouterr().err
     refused(ids, "folder", "has the folder 'x', which is no class .*; folder-sorted takes", has_names=True)
     assert labels_of(ids, "folder-sorted", has_names=True) == [2, 0, 1]
-    refused(["y/1.jpg", "x/1.jpg"], "folder", "the folder 'x', which is no class of the network, .*, nor are 'y'")
+    refused(["y/1.jpg", "x/1.jpg"], "folder", "the folder 'x', which is no class of the network, .*, nor is 'y'")
     refused(["y/1.jpg", "x/1.jpg"], "folder-sorted", "a folder for each of the 3 classes, found 2: 'x', 'y'")
     refused(["cat/1.jpg", "n02/1.jpg", "x/1.jpg"], "folder", "the folder 'x', which is no class")
     refused(["crane/1.jpg"], "folder", "'crane' means classes")
@@ -168,6 +168,7 @@ def test_labels_from_a_file(tmp_path: Path, text: str, suffix: str, capsys: pyte
     ("text", "reason"),
     [
         ("image_id,label\na.jpg,bird\n", "line 2 says 'bird', which is no class"),
+        ("image_id,label\na.jpg,-1\n", "line 2 says '-1', which is no class"),
         (
             "image_id,label\nx.jpg,1\n",
             "no image_id in .* is the path of a picture below --images; the CSV says.*'x.jpg'",
@@ -208,7 +209,7 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     text = "image_id,label\na.jpg,cat\n" * 50
     for name, content, reason in (
-        ("utf16.csv", text.encode("utf-16"), "no text in UTF-8; save it as such"),
+        ("utf16.csv", text.encode("utf-16"), "no text in UTF-8; save it as a CSV"),
         ("latin.csv", "image_id,label\na.jpg,Bär\n".encode("latin-1"), "no text in UTF-8"),
         ("cut.csv.gz", gzip.compress(text.encode())[:-12], "as a CSV file: Compressed file ended"),
         ("bad.csv.gz", gzip.compress(text.encode())[:20] + b"\xff" * 40, "cannot read"),
