@@ -10,29 +10,30 @@ from cam_ops.arrays import U8, Bools
 from cam_ops.errors import BadImage
 from cam_ops.metrics.wsol import IGNORED, INSIDE
 from cam_ops.pictures.decode import decode_values
+from cam_ops.pictures.orientation import AS_STORED, turned
 
 
-def read_mask(masks: list[str], ignore: str | None, side: int) -> U8:
+def read_mask(masks: list[str], ignore: str | None, side: int, turn: int = AS_STORED) -> U8:
     """Return the union of instance masks, uint8 (side, side): 1 inside, IGNORED where only the other mask is, else 0.
 
     Inside is what is not 0, whatever the file's depth: a grey value, a channel of colour, the number of a colour in a
-    palette. Each mask is resized to the nearest pixel. Raises BadImage.
+    palette. Each mask is turned as EXIF's orientation `turn` says, and resized to the nearest pixel. Raises BadImage.
     """
     inside_SS = np.zeros((side, side), np.bool_)
     for path in masks:
-        inside_SS |= _read(path, side)
+        inside_SS |= _read(path, side, turn)
     mask_SS = np.where(inside_SS, INSIDE, 0).astype(np.uint8)
     if ignore:
-        mask_SS[_read(ignore, side) & ~inside_SS] = IGNORED
+        mask_SS[_read(ignore, side, turn) & ~inside_SS] = IGNORED
     return mask_SS
 
 
-def _read(path: str, side: int) -> Bools:
+def _read(path: str, side: int, turn: int) -> Bools:
     try:
         values = decode_values(Path(path).read_bytes())
     except (OSError, BadImage) as error:
         raise BadImage("mask unreadable", f"cannot read the mask {path}: {error}") from None
-    inside_HW = _inside(values, path).astype(np.uint8)
+    inside_HW = turned(_inside(values, path), turn).astype(np.uint8)
     return np.asarray(cv2.resize(inside_HW, (side, side), interpolation=cv2.INTER_NEAREST) > 0)
 
 

@@ -133,22 +133,30 @@ def laughs() -> str:
         ("1.xml", "<a/>", "expected the element annotation"),
         ("1.xml", "<a>" * 10**5, "no whole XML"),
         ("1.xml", " " * (4 * 2**20 + 1), "at most 4194304 are read"),
-        ("1.xml", "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>", "no bndbox/ymin"),
-        ("1.xml", xml(("kangaroo", FROM_1)).replace("15", "x"), "could not convert"),
+        ("1.xml", "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>", "no number bndbox/ymin"),
+        ("1.xml", xml(("kangaroo", FROM_1)).replace("15", "x"), "object 1: no number bndbox/ymax"),
         ("1.json", '{"images": [{"id": 1,', "EOF"),
         ("1.json", "[" * 10**6, "recursion"),
-        ("1.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2]}]}', "annotations.0.bbox"),
+        (
+            "1.json",
+            '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2]}]}',
+            "annotations[0]: its bbox is [1, 2]",
+        ),
         ("1.json", "[]", "as a whole"),
         ("labels/1.txt", "0 1 2 3\n", "line 1: expected a class and 4 numbers"),
         ("labels/1.txt", "dog .1 .1 .1 .1\n", "expected the number of a class"),
         ("labels/1.txt", "0 .1 .1 .1 " + "1" * 2**16, "a line has more than"),
-        ("data.yaml", "names: {0: !!python/object/apply:os.system [true]}", "no YAML"),
+        ("data.yaml", "names: {0: !!python/object/apply:os.system [true]}", "expected `names`"),
         ("data.yaml", "a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nnames: [x]", "aliases"),
         ("data.yaml", "names: 7", "expected `names`"),
-        ("localization.txt", "1.jpg,1,2,3,x", "line 1: could not convert"),
+        ("localization.txt", "1.jpg,1,2,3,x", "line 1: expected four numbers"),
         ("localization.txt", "1.jpg", "line 1: expected 3 cells"),
         ("image_sizes.txt", "1.jpg,1", "line 1: expected 3 cells"),
-        ("1.csv", "image,x0,y0,x1\n", "expected a column image_id or image and the columns x0, y0, x1, y1"),
+        (
+            "1.csv",
+            "image,x0,y0,x1\n",
+            "expected a column image_id or image, filename, ... and the columns x0, y0, x1, y1",
+        ),
         ("1.csv", "image,x0,y0,x1,y1\n1,2,3,4,x\n", "conversion error"),
         ("1.csv", "image,x0,x0,y0,x1,y1\n1,2,3,4,5,6\n", "several columns x0"),
         ("1.csv", "ImageId,PredictionString\n1,n1 1 2 3\n", "line 2: expected five words a box"),
@@ -198,5 +206,17 @@ def test_what_several_formats_recognise_is_of_the_first(tmp_path: Path) -> None:
 
 
 def test_the_flag_takes_the_name_of_each_format() -> None:
-    words = {"auto", "coco", "voc", "yolo", "loc", "wsol", "table", "table-inclusive", "tar", "masks"}
+    words = {
+        "auto",
+        "coco",
+        "voc",
+        "yolo",
+        "loc",
+        "wsol",
+        "table",
+        "table-inclusive",
+        "table-fractions",
+        "tar",
+        "masks",
+    }
     assert set(get_args(get_type_hints(TruthConfig)["truth_format"])) == words
