@@ -1,5 +1,7 @@
 """Annotation formats: one object is one box in each of them, and what cannot be read is refused by name."""
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -112,6 +114,53 @@ def test_masks_are_named_by_path(planner: Planner, tmp_path: Path) -> None:
     report, rows = planner.truth(planned, masks)
     assert (report.format, report.matched_stem) == ("masks", 2)
     assert [row["masks"] for row in rows] == [[f"{masks}/deep/1.png"], [], [f"{masks}/deep/3.png"]]
+
+
+def test_one_line_of_wsolevaluations_costs_its_image_alone(planner: Planner, tmp_path: Path) -> None:
+    lines = {
+        "class_labels": "a/1.jpg,0\na/2.jpg,\n",
+        "image_sizes": "a/1.jpg,40,20\na/2.jpg,,\na/3.jpg,x,20\n",
+        "localization": "a\\1.jpg,10,5,29,14\na/1.jpg,1,2,,3\na/2.jpg,10,5,29,14\na/3.jpg,10,5,nan,14\n",
+    }
+    for name, text in lines.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    planned: Planned = {f"a/{i}.jpg": (40, 20, None) for i in (1, 2, 3)}
+    report, rows = planner.truth(planned, tmp_path)
+    assert [ours(row) for row in rows] == [[HALF_OPEN], [HALF_OPEN], []]
+    assert [row["num_missing"] for row in rows] == [1, 0, 1]
+    assert [row["true_class"] for row in rows] == [0, None, None]
+    assert report.problems["unusable_objects"].examples == (
+        "a/1.jpg: localization.txt line 2: expected four numbers, found 'a/1.jpg,1,2,,3'",
+        "a/3.jpg: localization.txt line 4: expected four numbers, found 'a/3.jpg,10,5,nan,14'",
+    )
+    assert report.problems["boxes_without_class"].count == 1
+
+
+def test_one_sample_of_a_tar_file_costs_its_image_alone(planner: Planner, tmp_path: Path) -> None:
+    notes = {
+        "1": '{"boxes": [[10, 5, 30, 15]], "class_id": null}',
+        "2": '{"boxes": [[10, 5, 30, 15], null, [1, 2, "x", 4]]}',
+        "3": '{"boxes": null}',
+        "4": '{"boxes": [], "class_id": 1.0}',
+        "5": None,
+    }
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for key, text in notes.items():
+            members = {"jpg": "picture", "cls": "0", **({} if text is None else {"json": text})}
+            for kind, content in members.items():
+                member = tarfile.TarInfo(f"{key}.{kind}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content.encode()))
+    planned: Planned = {f"0.tar/{key}.jpg": (40, 20, None) for key in notes}
+    report, rows = planner.truth(planned, tmp_path / "0.tar")
+    assert [ours(row) for row in rows] == [[HALF_OPEN], [HALF_OPEN], [], [], []]
+    assert [row["num_missing"] for row in rows] == [0, 2, 1, 0, 1]
+    assert [row["true_class"] for row in rows] == [0, 0, 0, 1, 0]
+    assert report.problems["unusable_objects"].count == 4
+    assert report.problems["unusable_objects"].examples[:2] == (
+        "0.tar/2.jpg: 0.tar/2.json boxes[1]: expected four numbers, found None",
+        "0.tar/2.jpg: 0.tar/2.json boxes[2]: expected four numbers, found [1, 2, 'x', 4]",
+    )
 
 
 def laughs() -> str:
