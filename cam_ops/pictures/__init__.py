@@ -4,5 +4,6 @@
 * `header`: size and soundness before anything is decoded
 * `decode`: bytes to pixels, bounded
 * `fit`: resize, and the rectangle that the grid covers
+* `orientation`: how EXIF turns stored pixels, and boxes in them
 * `overlays`: heat maps and boxes drawn over pictures
 """

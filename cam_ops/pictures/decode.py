@@ -9,17 +9,20 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import ImageOps
 from PIL.Image import Image
 
 from cam_ops.arrays import U8
 from cam_ops.errors import BadImage
 from cam_ops.pictures.formats import OPENCV
-from cam_ops.pictures.header import JPEG, PILLOW_ERRORS, Header, open_picture, read_header, why_not_decoded
+from cam_ops.pictures.header import JPEG, PILLOW_ERRORS, PNG, Header, open_picture, read_header, why_not_decoded
+from cam_ops.pictures.orientation import orientation_of, turned
 from cam_ops.settings import Preprocessing
 
 STL10_SIDE = 96
 STL10_BYTES = 3 * STL10_SIDE * STL10_SIDE
+PNG_KIND_AT, PNG_PALETTE, PNG_ALPHA = 25, 3, (4, 6)  # a byte of its header
 SCALES = (8, 4, 2)  # that libjpeg decodes at by smaller inverse transforms: 1 / n, sizes rounded up
 FLAGS = {  # the `GRAYSCALE` ones carry the scale alone; the `COLOR` ones ask for BGR as well, which excludes RGB
     1: cv2.IMREAD_COLOR_RGB,
@@ -51,6 +54,33 @@ def decode(encoded: bytes) -> U8:
     decoding), ``truncated`` or ``undecodable``.
     """
     return _decode_at(1, encoded, read_header(encoded)).pixels_HWC
+
+
+def decode_values(encoded: bytes) -> npt.NDArray[np.generic]:
+    """Return a picture's own values, (H, W) or (H, W, C), with its EXIF orientation applied.
+
+    Depth and channels are the file's: 16 bits stay 16 bits, a PNG's alpha is the last channel. Of a palette they are
+    the numbers of its colours, not the colours. Colours stand in OpenCV's order. Raises BadImage as `decode` does.
+    """
+    header = read_header(encoded)
+    kind = encoded[PNG_KIND_AT] if encoded.startswith(PNG) else None
+    values: npt.NDArray[np.generic] | None
+    try:
+        if kind == PNG_PALETTE or header.form not in OPENCV:
+            with open_picture(io.BytesIO(encoded), header.form) as picture:
+                values = np.asarray(picture)
+        else:
+            flags = cv2.IMREAD_UNCHANGED if kind in PNG_ALPHA else cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
+            values = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+            if values is not None and kind not in PNG_ALPHA:
+                return values  # turned by OpenCV
+        if values is not None:
+            return turned(values, orientation_of(encoded)[0])
+    except PILLOW_ERRORS:
+        pass
+    except cv2.error as error:
+        raise BadImage("undecodable", str(error).strip()) from None
+    raise why_not_decoded(encoded, header.form)
 
 
 def decode_for(encoded: bytes, config: Preprocessing) -> Decoded:

@@ -7,6 +7,7 @@ is only read.
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cluster.executors.work import Work
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, existing_run, maps_of
 from cluster.runs.resume import refuse_incomplete
+from cluster.sources.reading import orientations
 from cluster.storage.files import Files
 from cluster.truth.prepare import TruthReport, prepare_truth
 
@@ -47,7 +49,10 @@ def audit(config: AuditConfig) -> Audit:
     refuse_incomplete(run_dir, run)
     files = audit_files(run_dir)
     with working_files(files) as working:
-        truth = None if config.truth.truth is None else prepare_truth(run_dir, run, config.truth, working)
+        truth = None
+        if config.truth.truth is not None:
+            read_turns = partial(orientations, options=config.options)
+            truth = prepare_truth(run_dir, run, config.truth, working, read_turns)
         parts = _parts(run.plan.num_shards)
         counts, statuses = _count(config, run_dir, run, working, parts, truth)
         with joined_parts(read_parts(working, "per_image", len(parts))) as per_image:

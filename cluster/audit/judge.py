@@ -103,6 +103,8 @@ def _why_excluded(index: ShardIndex, image: dict[str, Any], truth: dict[str, Any
         return "not in the truth"
     if image["status"] != "ok":
         return f"status {image['status']}"
+    if truth["num_missing"]:
+        return "truth incomplete"
     if not truth["masks"] and all(box["crowd"] for box in truth["boxes"]):
         return "no true box or mask"
     if truth["true_class"] is None:
@@ -113,12 +115,18 @@ def _why_excluded(index: ShardIndex, image: dict[str, Any], truth: dict[str, Any
 
 
 def _matches(index: ShardIndex, judged: list[JudgedImage]) -> list[Match]:
-    """Match the boxes of all images that the truth names, whether or not they are in the figures of localization."""
+    """Match the boxes of all images whose objects the truth tells, whether or not they are in those of localization."""
     matches: list[Match] = []
     for each in judged:
-        if each.truth and each.truth["truth_id"] is not None and each.image["status"] == "ok":
+        if each.truth and each.image["status"] == "ok" and _tells_all(each.truth):
             matches += matches_of(index, each.image["row"], each.truth, each.seed)
     return matches
+
+
+def _tells_all(truth: dict[str, Any]) -> bool:
+    """Say whether each object of an image is known by box and class, as a detection that meets none is then wrong."""
+    has_masks_alone = bool(truth["masks"]) and not truth["boxes"]
+    return truth["truth_id"] is not None and not (truth["num_missing"] or truth["num_unclear"] or has_masks_alone)
 
 
 def _class_sums(index: ShardIndex) -> ClassSums:

@@ -87,7 +87,9 @@ def localize(
     truth_G4 = wsol.resized_boxes(true_integers(objects), *scaled_by)
     pixels = None
     if truth["masks"] or not has_masks:
-        mask_SS = read_mask(truth["masks"], truth["ignore"], wsol.SIDE) if has_masks else wsol.filled(truth_G4)
+        mask_SS = (
+            read_mask(truth["masks"], truth["ignore"], wsol.SIDE, truth["turn"]) if has_masks else wsol.filled(truth_G4)
+        )
         pixels = _on_pixels(map_SS, score_SS, mask_SS)
     if not objects:
         return Localized(pixels=pixels, levels=None, written=None)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from tempfile import TemporaryDirectory
 
 import cv2
@@ -39,6 +40,7 @@ from cluster.runs.calibration import (
 from cluster.runs.directory import open_run_dir
 from cluster.runs.record import existing_run
 from cluster.runs.request import Request
+from cluster.sources.reading import orientations
 from cluster.storage.files import Files
 from cluster.truth.prepare import prepare_truth
 
@@ -54,7 +56,8 @@ def calibrate(config: CalibrateConfig) -> CalibrationFile:
     excluded: Counter[str] = Counter()
     with TemporaryDirectory(prefix="camray-truth-") as folder:
         truth_files = Files(folder)
-        truth_format = prepare_truth(run_dir, run, config.truth, truth_files).format
+        read_turns = partial(orientations, options=config.options)
+        truth_format = prepare_truth(run_dir, run, config.truth, truth_files, read_turns).format
         chosen = choose(run_dir, run, truth_files, config.max_images, config.seed, excluded)
     chosen, maps = read_maps(run_dir, run, chosen, excluded)
     held_out_P = np.array([hash_of(config.seed, "split", image.image_id) < config.holdout for image in chosen], bool)

@@ -60,13 +60,19 @@ def choose(
 
 def _with_truth(run_dir: RunDir, truth_files: Files, shard: int, excluded: Counter[str]) -> Iterator[Chosen]:
     """Yield the images of a shard whose class and objects are known."""
-    truth = read_truth_shard(truth_files, shard).select(["row", "truth_id", "true_class", "boxes"]).to_pylist()
+    truth = (
+        read_truth_shard(truth_files, shard)
+        .select(["row", "truth_id", "true_class", "boxes", "num_missing"])
+        .to_pylist()
+    )
     ids = read_shard(run_dir, shard)["image_id"].to_pylist()
     for image_id, row in zip(ids, truth, strict=True):
         boxes = [box for box in row["boxes"] or () if not box["crowd"]]
         own = [box for box in boxes if box["class_id"] == row["true_class"]]
         if row["truth_id"] is None:
             excluded["not in the truth"] += 1
+        elif row["num_missing"]:
+            excluded["truth incomplete"] += 1
         elif row["true_class"] is None:
             excluded["true class unknown"] += 1
         elif not boxes:

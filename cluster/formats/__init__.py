@@ -4,6 +4,7 @@
 * `detect`: which format a truth has
 * `entries`: what annotations say, whatever their format
 * `files`: open a file of annotations: bounded, its errors as one sentence
+* `shapes`: the box of a polygon, or of a mask's run lengths
 * `coco`: COCO instances
 * `pascal_voc`: Pascal VOC XML
 * `yolo`: YOLO text files

@@ -1,65 +1,168 @@
 """COCO: one JSON document, boxes ``[x, y, width, height]`` in pixels whose ends are outside.
 
 It is validated and read by pydantic, which leaves out what is not asked for, and whole, up to `MAX_COCO_BYTES`, into
-which the instances of COCO's own training set fit.
+which the instances of COCO's own training set fit. Segmentations, most of such a file, are looked at where a box is
+missing, each becoming its box at once. One field that is null or empty costs its entry alone.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
-from cluster.formats.entries import Corners, Entry, batches_of, size_of
+from pydantic import BeforeValidator
+
+from cluster.formats.entries import UNKNOWN, Entry, Size, batches_of, number_of, size_of
 from cluster.formats.files import is_file, parsed, read_bounded, reading
 from cluster.formats.format import Format
+from cluster.formats.shapes import Box, box_of_segmentation
+from cluster.process.console import shortened, shown
 
 MAX_COCO_BYTES = 512 * 2**20
+SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Image:
-    id: int | str
-    file_name: str
-    width: float = 0
-    height: float = 0
+    id: Any = None
+    file_name: Any = None
+    width: Any = None
+    height: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Category:
-    id: int | str
-    name: str
+    id: Any = None
+    name: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Annotation:
-    image_id: int | str
-    category_id: int | str | None = None
-    bbox: Corners | None = None
-    iscrowd: int = 0
+    id: Any = None
+    image_id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    iscrowd: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Coco:
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[_Category] = field(default_factory=list)
+    images: list[_Image | None]
+    annotations: list[_Annotation | None]
+    categories: list[_Category | None] | None = None
+
+
+Outlined = tuple[Box, tuple[int, int] | None] | str
+"""A segmentation's box, and the size that it is drawn in if it says so; or why it has none."""
+
+
+def _outlined(segmentation: object) -> Outlined:
+    try:
+        return box_of_segmentation(segmentation)
+    except ValueError as error:
+        return str(error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Segmented:
+    segmentation: Annotated[Any, BeforeValidator(_outlined)] = "it has no box and no segmentation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Segmentations:
+    annotations: list[_Segmented | None] = field(default_factory=list)
 
 
 def _entries(path: str) -> Iterator[Entry]:
-    """Read a COCO file of instances. Segmentations are left out."""
+    """Read a COCO file of instances; an annotation without a box has that of its segmentation."""
     with reading(path, "COCO JSON"):
-        document = parsed(_Coco, read_bounded(path, MAX_COCO_BYTES))
-    word_of = {category.id: category.name for category in document.categories}
-    name_of = {image.id: image.file_name for image in document.images}
-    for image in document.images:
-        yield Entry(image=image.file_name, size=size_of(image.width, image.height))
-    for annotation in document.annotations:
-        if annotation.bbox is not None:
-            x, y, width, height = annotation.bbox
-            yield Entry(
-                image=name_of.get(annotation.image_id),
-                box=(x, y, x + width, y + height),
-                word=None if annotation.category_id is None else word_of.get(annotation.category_id),
-                crowd=annotation.iscrowd != 0,
-            )
+        content = read_bounded(path, MAX_COCO_BYTES)
+        document = parsed(_Coco, content)
+        images = [image or _Image() for image in document.images]
+        annotations = [annotation or _Annotation() for annotation in document.annotations]
+        name_of = _names("image", ((image.id, image.file_name) for image in images))
+        word_of = _names("category", ((each.id, each.name) for each in document.categories or () if each))
+        boxes = [_box_of(annotation.bbox) for annotation in annotations]
+        outlined: list[Outlined] = []
+        if None in boxes:
+            segmented = parsed(_Segmentations, content).annotations
+            outlined = [(each or _Segmented()).segmentation for each in segmented]
+        del content, document
+    size_by: dict[str | None, Size] = {}
+    for number, image in enumerate(images):
+        name, size = _text(image.file_name), size_of(image.width, image.height)
+        size_by[_key(image.id)] = size
+        yield Entry(image=name, size=size, unusable=None if name else _said("image", number, image.id, "no file_name"))
+    for number, (annotation, box) in enumerate(zip(annotations, boxes, strict=True)):
+        key = _key(annotation.image_id)
+        entry = Entry(image=name_of.get(key), word=word_of.get(_key(annotation.category_id)))
+        try:
+            shape = (box, None) if box else _shape_of(annotation, outlined[number])
+            size = _drawn_size(size_by.get(key, UNKNOWN), shape[1])
+            yield replace(entry, box=shape[0], size=size, crowd=_is_crowd(annotation.iscrowd))
+        except ValueError as error:
+            yield replace(entry, unusable=_said("annotation", number, annotation.id, error))
+
+
+def _box_of(bbox: object) -> Box | None:
+    """Return the corners of a box that is one."""
+    numbers = [number_of(value) for value in bbox] if isinstance(bbox, list) else []
+    x, y, width, height = numbers if len(numbers) == 4 else [None] * 4
+    if x is None or y is None or not width or not height or width < 0 or height < 0:
+        return None
+    return x, y, x + width, y + height
+
+
+def _shape_of(annotation: _Annotation, outlined: Outlined) -> tuple[Box, tuple[int, int] | None]:
+    """Return what stands for a box that is none. Raises ValueError."""
+    if not isinstance(outlined, str):
+        return outlined
+    bbox = "" if annotation.bbox in (None, []) else f"its bbox is {shortened(annotation.bbox, SHOWN_CHARACTERS)}, and "
+    raise ValueError(bbox + outlined)
+
+
+def _drawn_size(size: Size, drawn: tuple[int, int] | None) -> Size:
+    """Return the size that a mask says its image has, where the image does not; raise ValueError if it is another."""
+    if drawn is None or size == drawn:
+        return UNKNOWN
+    if size != UNKNOWN:
+        raise ValueError(f"its mask is of {drawn[0]} x {drawn[1]} pixels, its image of {size[0]} x {size[1]}")
+    return drawn
+
+
+def _is_crowd(iscrowd: object) -> bool:
+    if iscrowd in (None, "", 0, "0"):
+        return False
+    if iscrowd in (1, "1"):
+        return True
+    raise ValueError(f"its iscrowd is {shortened(iscrowd, SHOWN_CHARACTERS)}")
+
+
+def _names(what: str, pairs: Iterable[tuple[object, object]]) -> dict[str | None, str]:
+    """Return names by id. Raises ValueError where an id is that of several."""
+    names: dict[str | None, str] = {}
+    for number, text in pairs:
+        key, name = _key(number), _text(text)
+        if key is not None and name and names.setdefault(key, name) != name:
+            raise ValueError(f"the {what} id {key} is that of {shown(names[key])} and of {shown(name)}")
+    return names
+
+
+def _key(value: object) -> str | None:
+    """Return an id by which entries refer to each other: a whole number and the same as a text are one."""
+    number = None if isinstance(value, str) else number_of(value)
+    return str(int(number)) if number is not None and number == int(number) else _text(value)
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def _said(what: str, number: int, own: object, reason: object) -> str:
+    """Name an entry by its id, or else by its place."""
+    named = f"{what} {shortened(own, SHOWN_CHARACTERS)}" if own is not None else f"{what}s[{number}]"
+    return f"{named}: {reason}"
 
 
 COCO = Format(

@@ -15,7 +15,7 @@ from cluster.formats.format import Format
 from cluster.formats.loc_csv import LOC
 from cluster.formats.masks import MASKS
 from cluster.formats.pascal_voc import VOC
-from cluster.formats.table import TABLE, TABLE_INCLUSIVE
+from cluster.formats.table import TABLE, TABLE_FRACTIONS, TABLE_INCLUSIVE
 from cluster.formats.tar import TAR
 from cluster.formats.wsol import WSOL
 from cluster.formats.yolo import YOLO
@@ -29,6 +29,7 @@ FORMATS: tuple[Format, ...] = (
     TAR,
     TABLE,
     TABLE_INCLUSIVE,
+    TABLE_FRACTIONS,
     MASKS,
 )
 NUM_LOOKED_AT = 10_000  # files of a folder

@@ -1,16 +1,17 @@
 """What files of annotations say, one entry after the other, whatever their format.
 
-An entry says one thing or several of an image: a box, a mask, a class, a size. Coordinates stand as in the file, whose
-format fixes their `Frame`. Files are anybody's: what is read whole has at most so many bytes, nothing is executed.
+An entry says one thing or several of an image: a box, a mask, a class, a size; or that something of it cannot be taken,
+which one entry's fault must not hide. Coordinates stand as in the file, whose format fixes their `Frame`. Files are
+anybody's: what is read whole has at most so many bytes, nothing is executed.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field
 
 from cam_ops.tables import CORNERS
 
@@ -18,7 +19,8 @@ Frame = Literal["half-open", "inclusive", "from-1", "fractions"]
 """What coordinates mean: pixels whose ends are outside; pixels whose ends are inside, counted from 0, or from 1, as
 Pascal VOC does; fractions of the picture's width and height, as YOLO does."""
 
-Corners = Annotated[list[float], Field(min_length=4, max_length=4)]
+Size = tuple[int | None, int | None]  # width, height
+UNKNOWN: Size = (None, None)
 ROWS_PER_BATCH = 2**15
 MAX_SIDE = 2**24  # pixels
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -35,6 +37,7 @@ ENTRIES = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("mask", pa.string()),  # absolute path
         pa.field("ignore", pa.string()),
+        pa.field("unusable", pa.string()),  # what is here and why it cannot be taken: an object, or of no image a file
     ]
 )
 
@@ -48,9 +51,10 @@ class Entry:
     word: str | None = None
     crowd: bool = False
     image_word: str | None = None
-    size: tuple[int | None, int | None] = (None, None)  # width, height
+    size: Size = UNKNOWN
     mask: str | None = None
     ignore: str | None = None
+    unusable: str | None = None
 
 
 def batches_of(entries: Iterable[Entry]) -> Iterator[pa.RecordBatch]:
@@ -58,13 +62,28 @@ def batches_of(entries: Iterable[Entry]) -> Iterator[pa.RecordBatch]:
     rest = iter(entries)
     while chunk := list(islice(rest, ROWS_PER_BATCH)):
         rows = [
-            (e.image, *e.box, e.word, e.crowd, e.image_word, *e.size, e.mask or None, e.ignore or None) for e in chunk
+            (
+                *(e.image, *e.box, e.word or None, e.crowd, e.image_word or None, *e.size),
+                *(e.mask or None, e.ignore or None, e.unusable),
+            )
+            for e in chunk
         ]
         columns = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), ENTRIES, strict=True)]
         yield pa.record_batch(columns, schema=ENTRIES)
 
 
-def size_of(width: float, height: float) -> tuple[int | None, int | None]:
-    """Return a picture's size as an entry has it: none unless both sides are whole and can be."""
-    sides = (width, height)
-    return (int(width), int(height)) if all(1 <= s <= MAX_SIDE and s == int(s) for s in sides) else (None, None)
+def number_of(value: object) -> float | None:
+    """Return the number that a value, or a text, is; None where it is none, or not finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def size_of(width: object, height: object) -> Size:
+    """Return a picture's size as an entry has it: none unless both sides are whole numbers and can be."""
+    sides = [side for side in map(number_of, (width, height)) if side and 1 <= side <= MAX_SIDE and side == int(side)]
+    return (int(sides[0]), int(sides[1])) if len(sides) == 2 else UNKNOWN

@@ -1,6 +1,8 @@
 """Open a file of annotations: bounded in bytes and lines, its errors as one sentence."""
 
+import codecs
 import csv
+import gzip
 import os
 import stat
 import zlib
@@ -14,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.errors import UsageError
 from cluster.sources.listing import image_id_of
+from cluster.sources.names import is_hidden_file, is_hidden_folder
 from cluster.storage.documents import first_reason
 from cluster.storage.objects import is_plain
 
@@ -61,6 +64,12 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
+def open_text(path: str) -> IO[str]:
+    """Open a text file, perhaps gzipped, as `csv` wants it. Raises OSError."""
+    opener = gzip.open if path.lower().endswith(".gz") else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
+
+
 def bounded_lines(file: IO[str]) -> Iterator[str]:
     """Yield the lines of an open file. Raises ValueError where one is too long."""
     while line := file.readline(MAX_LINE):
@@ -72,16 +81,16 @@ def bounded_lines(file: IO[str]) -> Iterator[str]:
 def files_below(folder: str, suffix: str) -> Iterator[tuple[str, str]]:
     """Yield the path below `folder`, as image ids have it, and the full path of each file with a suffix, in order.
 
-    Hidden files are left out. Raises OSError where a folder cannot be listed.
+    What is hidden, or systems made for themselves, is left out. Raises OSError where a folder cannot be listed.
     """
 
     def stop(error: OSError) -> None:
         raise error
 
     for root, folders, names in os.walk(folder, onerror=stop):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_hidden_folder(name))
         for name in sorted(names):
-            if name.lower().endswith(suffix) and not name.startswith("."):
+            if name.lower().endswith(suffix) and not is_hidden_file(name):
                 path = os.path.join(root, name)
                 yield image_id_of(os.path.relpath(path, folder)), path
 
@@ -96,6 +105,6 @@ def path_below(folder: str, name: str) -> str:
 def parsed(kind: type[Document], content: bytes) -> Document:
     """Validate a document. Raises ValueError with what is wrong first, and where."""
     try:
-        return TypeAdapter(kind).validate_json(content)
+        return TypeAdapter(kind).validate_json(content.removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         raise ValueError(first_reason(error)) from None

@@ -4,43 +4,48 @@ A box is ``class x0 y0 x1 y1``.
 """
 
 import csv
-import gzip
 from collections.abc import Iterator
-from typing import IO
 
-from cluster.formats.entries import Entry, batches_of
-from cluster.formats.files import bounded_lines, is_file, reading
+from cam_ops.words import column_of
+from cluster.formats.entries import Entry, batches_of, number_of
+from cluster.formats.files import bounded_lines, is_file, open_text, reading
 from cluster.formats.format import Format
-from cluster.formats.table import TABLE_SUFFIXES, header_of
+from cluster.formats.table import TEXT_SUFFIXES, delimiter_in, header_of
 
 COLUMNS = ("ImageId", "PredictionString")
 
 
 def _entries(path: str) -> Iterator[Entry]:
-    with reading(path, "ImageNet's LOC CSV"), _open_text(path) as file:
-        lines = csv.DictReader(bounded_lines(file))
-        if not set(COLUMNS) <= set(lines.fieldnames or ()):
-            raise ValueError(f"expected the columns {' and '.join(COLUMNS)}, found {str(lines.fieldnames)[:200]}")
-        for line in lines:
-            words = (line[COLUMNS[1]] or "").split()
-            if len(words) % 5:
-                raise ValueError(f"line {lines.line_num}: expected five words a box, found {len(words)}")
-            yield Entry(image=line[COLUMNS[0]])
-            for at in range(0, len(words), 5):
-                box = tuple(float(word) for word in words[at + 1 : at + 5])
-                yield Entry(image=line[COLUMNS[0]], box=box, word=words[at])
+    with reading(path, "ImageNet's LOC CSV"):
+        delimiter = delimiter_in(path)
+        with open_text(path) as file:
+            lines = csv.DictReader(bounded_lines(file), delimiter=delimiter)
+            image_column, boxes_column = (column_of(lines.fieldnames or (), (name,)) for name in COLUMNS)
+            if image_column is None or boxes_column is None:
+                raise ValueError(f"expected the columns {' and '.join(COLUMNS)}, found {str(lines.fieldnames)[:200]}")
+            for line in lines:
+                yield from _boxes(line[image_column], (line[boxes_column] or "").split(), lines.line_num)
 
 
-def _open_text(path: str) -> IO[str]:
-    opener = gzip.open if path.lower().endswith(".gz") else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
+def _boxes(image: str | None, words: list[str], number: int) -> Iterator[Entry]:
+    yield Entry(image=image)
+    if len(words) % 5:
+        yield Entry(image=image, unusable=f"line {number}: expected five words a box, found {len(words)}")
+        return
+    for at in range(0, len(words), 5):
+        corners = tuple(map(number_of, words[at + 1 : at + 5]))
+        if None in corners:
+            yield Entry(image=image, unusable=f"line {number}: expected four numbers, found {words[at + 1 : at + 5]}")
+        else:
+            yield Entry(image=image, box=corners, word=words[at])
 
 
 def _recognise(path: str) -> bool:
-    if not is_file(path, TABLE_SUFFIXES):
+    if not is_file(path, TEXT_SUFFIXES):
         return False
     with reading(path, "a table"):
-        return set(COLUMNS) <= set(header_of(path))
+        found = header_of(path)
+        return all(column_of(found, (name,)) for name in COLUMNS)
 
 
 LOC = Format(

@@ -1,4 +1,8 @@
-"""Pascal VOC: an XML file a picture, pixels whose ends are inside, counted from 1."""
+"""Pascal VOC: an XML file a picture, pixels whose ends are inside, counted from 1.
+
+An object has a `bndbox`, or is a polygon, of which the box is taken: points `pt` of an `x` and a `y`, or `x1`, `y1`,
+`x2`, `y2` and so on. What it says of its parts is left out, and so are objects that are marked as deleted.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +11,10 @@ from xml.etree.ElementTree import ParseError  # the exception alone
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from cluster.formats.entries import VOC_CORNERS, Entry, batches_of, size_of
+from cluster.formats.entries import VOC_CORNERS, Entry, batches_of, number_of, size_of
 from cluster.formats.files import files_below, read_bounded, reading
 from cluster.formats.format import Format
+from cluster.formats.shapes import Box, box_of_points
 
 MAX_XML_BYTES = 4 * 2**20
 
@@ -17,35 +22,68 @@ MAX_XML_BYTES = 4 * 2**20
 def _entries(folder: str) -> Iterator[Entry]:
     """Read ``NAME.xml`` files as entries of the image NAME; what they say of file names is left out.
 
-    Documents with a DTD, and so with entities, are refused.
+    Documents with a DTD, and so with entities, are not read.
     """
     with reading(folder, "a folder of Pascal VOC"):
         for name, path in files_below(folder, ".xml"):
+            image = name[: -len(".xml")]
             with reading(path, "Pascal VOC"):
-                yield from _annotation(name[: -len(".xml")], read_bounded(path, MAX_XML_BYTES))
+                try:
+                    root = _root(read_bounded(path, MAX_XML_BYTES))
+                except ValueError as error:
+                    yield Entry(image=image, unusable=f"{name}: {error}")
+                    continue
+                if root.tag == "annotation":
+                    yield from _annotation(image, name, root)
+                else:
+                    reason = f"{name}: expected the element annotation, found {root.tag[:40]}"
+                    yield Entry(image=None, unusable=reason)
 
 
-def _annotation(image: str, content: bytes) -> Iterator[Entry]:
+def _root(content: bytes) -> Any:
     try:
-        root = fromstring(content, forbid_dtd=True)
+        return fromstring(content, forbid_dtd=True)
     except DefusedXmlException:
         raise ValueError("it has a DTD or entities, which are not read") from None
-    except ParseError as error:
+    except (ParseError, LookupError) as error:
         raise ValueError(f"it is no whole XML: {error}") from None
-    if root.tag != "annotation":
-        raise ValueError(f"expected the element annotation, found {root.tag[:40]}")
-    yield Entry(image=image, size=size_of(_number(root, "size/width", "0"), _number(root, "size/height", "0")))
-    for thing in root.findall("object"):
-        if thing.find("bndbox") is not None:
-            box = tuple(_number(thing, f"bndbox/{corner}") for corner in VOC_CORNERS)
-            yield Entry(image=image, box=box, word=(thing.findtext("name") or "").strip() or None)
 
 
-def _number(element: Any, path: str, default: str | None = None) -> float:
-    text = (element.findtext(path) or "").strip() or default
-    if text is None:
-        raise ValueError(f"an object has no {path}")
-    return float(text)
+def _annotation(image: str, name: str, root: Any) -> Iterator[Entry]:
+    yield Entry(image=image, size=size_of(_text(root, "size/width"), _text(root, "size/height")))
+    for number, thing in enumerate(root.findall("object"), 1):
+        if _text(thing, "deleted") == "1":
+            continue
+        try:
+            yield Entry(image=image, box=_box_of(thing), word=_text(thing, "name"))
+        except ValueError as error:
+            yield Entry(image=image, unusable=f"{name} object {number}: {error}")
+
+
+def _box_of(thing: Any) -> Box:
+    """Return the box of an object. Raises ValueError where it has none, or several."""
+    boxes, polygons = thing.findall("bndbox"), thing.findall("polygon")
+    if len(boxes) > 1:
+        raise ValueError(f"it has {len(boxes)} bndbox")
+    found = [number_of(_text(boxes[0], corner)) for corner in VOC_CORNERS] if boxes else []
+    corners = [corner for corner in found if corner is not None]
+    if len(corners) == len(VOC_CORNERS):
+        return corners[0], corners[1], corners[2], corners[3]
+    if len(polygons) == 1:
+        return box_of_points(_points(polygons[0]))
+    lacking = ", ".join(name for name, corner in zip(VOC_CORNERS, found, strict=False) if corner is None)
+    raise ValueError(f"no number bndbox/{lacking}" if boxes else "no bndbox, and no polygon")
+
+
+def _points(polygon: Any) -> list[tuple[object, object]]:
+    if points := polygon.findall("pt"):
+        return [(_text(point, "x"), _text(point, "y")) for point in points]
+    numbers = range(1, len(polygon) // 2 + 1)
+    return [(_text(polygon, f"x{number}"), _text(polygon, f"y{number}")) for number in numbers]
+
+
+def _text(element: Any, path: str) -> str | None:
+    return (element.findtext(path) or "").strip() or None
 
 
 VOC = Format(

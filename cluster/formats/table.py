@@ -1,36 +1,70 @@
-"""Tables of boxes, CSV or Parquet: a box a row, pixels whose ends are outside, or as `table-inclusive` inside."""
+"""Tables of boxes, CSV or Parquet: a box a row, pixels whose ends are outside, or as `table-inclusive` inside.
 
+Columns are found by the words that people have for them, see `cam_ops.words`; the signs between cells are sniffed.
+"""
+
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
+from cam_ops.arrays import F64
 from cam_ops.tables import CORNERS
-from cluster.formats.entries import ENTRIES, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS
-from cluster.formats.files import is_file, reading
+from cam_ops.words import column_of, delimiter_of
+from cluster.formats.entries import ENTRIES, MAX_SIDE, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS
+from cluster.formats.files import bounded_lines, is_file, open_text, reading
 from cluster.formats.format import Format
+from cluster.process.console import say
 from cluster.storage.parquet import stream
 
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".parquet")
+TEXT_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row
-IMAGE = ("image_id", "image")
-CLASS = ("class", "class_name", "class_id", "label")
+
+IMAGE = (
+    *("image_id", "image", "imageid", "filename", "file_name", "image_name", "image_path", "filepath", "file_path"),
+    *("path", "file", "img", "img_path"),
+)
+CORNER_SETS = (
+    CORNERS,
+    VOC_CORNERS,
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("x1", "y1", "x2", "y2"),
+    ("left", "top", "right", "bottom"),
+)
+CLASS = (
+    *("class", "class_name", "category", "category_name", "class_id", "category_id"),
+    *("label", "label_name", "labelname", "label_id"),
+)
+SIZES = (("image_width", "image_height"), ("img_width", "img_height"), ("width", "height"))
+CROWD = ("iscrowd", "is_crowd", "crowd", "isgroupof", "is_group_of")
+OTHER_BOXES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("bbox",), ("cx", "cy", "w", "h"))
+MISSING = ("", "NA", "N/A", "NULL", "null", "None", "none", "NaN", "nan")  # numbers that are none
+KINDS = {"width": pa.float64(), "height": pa.float64()}  # where it is not that of ENTRIES
+UNIT_PX = 1.0  # by which a box's own size may differ from its corners: ends inside, or rounded
 
 
 def _read(path: str) -> Iterator[pa.RecordBatch]:
     """Read a CSV or Parquet file, or all of a folder, a box a row; batches of schema ENTRIES.
 
-    Columns are one of `IMAGE`, the `CORNERS` or `VOC_CORNERS`, and as the author likes one of `CLASS`, and `width` with
-    `height`; others are left out. Of several for the same the first named here is taken. A row without corners names an
-    image without boxes.
+    Columns are one of `IMAGE`, one of the `CORNER_SETS`, and as the author likes one of `CLASS`, of `SIZES`, of
+    `CROWD`; of several for the class the first named here is taken. A row without corners names an image without boxes.
     """
-    for file in _files(path):
+    for number, file in enumerate(_files(path)):
         with reading(file, "a table of boxes"):
-            parquet = file.lower().endswith(".parquet")
-            yield from (_parquet_entries(file) if parquet else _csv_entries(file))
+            found = header_of(file)
+            columns = _columns(found)
+            if _are_sizes_of_boxes(file, columns):
+                columns = {ours: name for ours, name in columns.items() if ours not in ("width", "height")}
+            if number == 0:
+                _say_left_out(file, [name for name in found if name not in columns.values()])
+            for batch in _batches(file, columns):
+                yield _entries_of(batch, columns)
 
 
 def _files(path: str) -> list[str]:
@@ -41,66 +75,123 @@ def _files(path: str) -> list[str]:
     return [os.path.join(path, name) for name in names if not name.startswith(".")]
 
 
+def _say_left_out(file: str, names: list[str]) -> None:
+    if names:
+        shown = ", ".join(names[:NUM_SHOWN])[:200] + (", ..." if len(names) > NUM_SHOWN else "")
+        say(f"truth: columns of {os.path.basename(file)} that are left out: {shown}")
+
+
+def delimiter_in(path: str) -> str:
+    """Return the sign between the cells of a text file. Raises what `reading` catches."""
+    return delimiter_of(_first_line(path))
+
+
 def header_of(path: str) -> list[str]:
     """Return the names of a table's columns. Raises what `reading` catches."""
     if path.lower().endswith(".parquet"):
         return list(pq.read_schema(path).names)
-    with pc_csv.open_csv(path, read_options=pc_csv.ReadOptions(block_size=CSV_BLOCK_BYTES)) as opened:
-        return list(opened.schema.names)
+    line = _first_line(path)
+    return next(csv.reader([line], delimiter=delimiter_of(line)), [])
 
 
-def _columns(found: list[str]) -> dict[str, str]:
-    """Map the columns of ENTRIES to the table's own."""
-    image = next((name for name in IMAGE if name in found), None)
-    corners = next((names for names in (CORNERS, VOC_CORNERS) if set(names) <= set(found)), None)
-    if image is None or corners is None:
+def _first_line(path: str) -> str:
+    with open_text(path) as file:
+        return next((line.rstrip("\r\n") for line in bounded_lines(file) if line.strip()), "")
+
+
+def _columns(found: Sequence[str]) -> dict[str, str]:
+    """Map the columns of ENTRIES to the table's own. Raises ValueError where one is missing, or may be either."""
+    images = [column for name in IMAGE if (column := column_of(found, (name,)))]
+    corners = [of_set for names in CORNER_SETS if (of_set := _all_of(found, names))]
+    if other := next((of_set for names in OTHER_BOXES if not corners and (of_set := _all_of(found, names))), None):
+        raise ValueError(f"of {', '.join(other)} it is not known where the box begins; give {', '.join(VOC_CORNERS)}")
+    if not images or not corners:
         raise ValueError(
-            f"expected a column {' or '.join(IMAGE)} and the columns {', '.join(CORNERS)} (or "
+            f"expected a column {' or '.join(IMAGE[:2])}, filename, ... and the columns {', '.join(CORNERS)} (or "
             f"{', '.join(VOC_CORNERS)}), found {', '.join(found[:NUM_SHOWN])[:200]}"
         )
-    columns = {"image": image, **dict(zip(CORNERS, corners, strict=True))}
-    if word := next((name for name in CLASS if name in found), None):
+    for what, several in (("image", images), ("box", [", ".join(of_set) for of_set in corners])):
+        if len(several) > 1:
+            raise ValueError(f"the {what} may be {' or '.join(several)}; leave one of them out")
+    columns = {"image": images[0], **dict(zip(CORNERS, corners[0], strict=True))}
+    if word := column_of(found, CLASS):
         columns["word"] = word
-    columns |= {name: name for name in ("width", "height") if {"width", "height"} <= set(found)}
-    if twice := [name for name in columns.values() if found.count(name) > 1]:
-        raise ValueError(f"it has several columns {twice[0]}")
+    if crowd := column_of(found, CROWD):
+        columns["crowd"] = crowd
+    if size := next((of_pair for pair in SIZES if (of_pair := _all_of(found, pair))), None):
+        columns |= dict(zip(("width", "height"), size, strict=True))
     return columns
 
 
-def _csv_entries(path: str) -> Iterator[pa.RecordBatch]:
-    columns = _columns(header_of(path))
-    kinds = {name: ENTRIES.field(ours).type for ours, name in columns.items()}
-    with pc_csv.open_csv(
+def _all_of(found: Sequence[str], names: Sequence[str]) -> list[str] | None:
+    """Return the columns that bear these names, None where one of them is missing."""
+    columns = [column for name in names if (column := column_of(found, (name,)))]
+    return columns if len(columns) == len(names) else None
+
+
+def _are_sizes_of_boxes(path: str, columns: dict[str, str]) -> bool:
+    """Say whether a table's width and height are its boxes': of all rows, and for some could not be the picture's."""
+    could_not_be = False
+    names = (*CORNERS, "width", "height")
+    if "width" not in columns:
+        return False
+    for batch in _batches(path, {name: columns[name] for name in names}):
+        x0_N, y0_N, x1_N, y1_N, width_N, height_N = (_numbers(batch, columns[name]) for name in names)
+        with np.errstate(invalid="ignore", over="ignore"):
+            off_N = np.maximum(np.abs(x1_N - x0_N - width_N), np.abs(y1_N - y0_N - height_N))
+        if (off_N[np.isfinite(off_N)] > UNIT_PX).any():
+            return False
+        could_not_be |= bool(np.any((np.maximum(x0_N, y0_N) > UNIT_PX) & np.isfinite(off_N)))
+    return could_not_be
+
+
+def _numbers(batch: pa.RecordBatch, name: str) -> F64:
+    return np.asarray(batch[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+
+def _batches(path: str, columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
+    """Yield a table's own columns."""
+    if path.lower().endswith(".parquet"):
+        with pq.ParquetFile(path) as file:
+            for batch in stream(file, ROWS_PER_BATCH, list(columns.values())):
+                batch.validate(full=True)
+                yield batch
+        return
+    with _open_csv(path, columns) as batches:
+        yield from batches
+
+
+def _open_csv(path: str, columns: dict[str, str]) -> pc_csv.CSVStreamingReader:
+    kinds = {name: KINDS.get(ours, ENTRIES.field(ours).type) for ours, name in columns.items()}
+    return pc_csv.open_csv(
         path,
         read_options=pc_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
-        parse_options=pc_csv.ParseOptions(newlines_in_values=True),
+        parse_options=pc_csv.ParseOptions(delimiter=delimiter_in(path), newlines_in_values=True),
         convert_options=pc_csv.ConvertOptions(
-            include_columns=list(kinds), column_types=kinds, strings_can_be_null=True, null_values=[""]
+            include_columns=list(kinds), column_types=kinds, strings_can_be_null=False, null_values=list(MISSING)
         ),
-    ) as batches:
-        for batch in batches:
-            yield _entries_of(batch, columns)
-
-
-def _parquet_entries(path: str) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
-        columns = _columns(file.schema_arrow.names)
-        for batch in stream(file, ROWS_PER_BATCH, list(columns.values())):
-            batch.validate(full=True)
-            yield _entries_of(batch, columns)
+    )
 
 
 def _entries_of(batch: pa.RecordBatch, columns: dict[str, str]) -> pa.RecordBatch:
     """Cast a table's columns to those of ENTRIES. Raises ArrowException where they do not fit."""
     given = {"crowd": pa.repeat(False, len(batch))}
     for ours, name in columns.items():
-        values = batch[name]
-        if ENTRIES.field(ours).type == pa.string() and pa.types.is_floating(values.type):
-            values = values.cast(pa.int64())  # as pandas writes numbers beside nulls
-        given[ours] = values.cast(ENTRIES.field(ours).type)
-    if "width" in given:
-        fits = pc.and_(pc.greater(given["width"], 0), pc.greater(given["height"], 0))
-        given |= {name: pc.if_else(fits, given[name], None) for name in ("width", "height")}
+        values, kind = batch[name], ENTRIES.field(ours).type
+        if kind == pa.string():
+            if pa.types.is_floating(values.type):
+                values = values.cast(pa.int64())  # as pandas writes numbers beside nulls
+            values = values.cast(kind)
+            values = pc.if_else(pc.equal(values, ""), None, values)
+        elif ours in ("width", "height"):
+            continue
+        values = values.cast(kind)
+        given[ours] = pc.fill_null(values, False) if ours == "crowd" else values
+    if "width" in columns:
+        sides_2N = np.stack([_numbers(batch, columns[name]) for name in ("width", "height")])
+        fits_N = ((sides_2N >= 1) & (sides_2N <= MAX_SIDE) & (sides_2N == np.rint(sides_2N))).all(axis=0)
+        for name, side_N in zip(("width", "height"), sides_2N, strict=True):
+            given[name] = pa.array(np.where(fits_N, side_N, 0).astype(np.int32), mask=~fits_N)
     arrays = [given.get(field.name, pa.nulls(len(batch), field.type)) for field in ENTRIES]
     return pa.record_batch(arrays, schema=ENTRIES)
 
@@ -121,5 +212,10 @@ TABLE = Format(
 TABLE_INCLUSIVE = Format(
     name="table-inclusive",  # it looks like the other, and must be asked for
     frame="inclusive",
+    read=lambda path, masks: _read(path),
+)
+TABLE_FRACTIONS = Format(
+    name="table-fractions",  # as this one must
+    frame="fractions",
     read=lambda path, masks: _read(path),
 )

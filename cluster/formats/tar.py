@@ -3,28 +3,34 @@
 import glob
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from cam_ops.errors import StorageError
-from cluster.formats.entries import Corners, Entry, batches_of
+from cluster.formats.entries import Entry, batches_of, number_of
 from cluster.formats.files import parsed, reading
 from cluster.formats.format import Format
+from cluster.process.console import shortened
 from cluster.sources.listing import image_id_of
 from cluster.sources.patterns import addresses_of
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.sources.tars import MAX_LABEL_BYTES, MAX_NOTES_BYTES, SUFFIX, WINDOW_BYTES, samples
 from cluster.storage.options import NO_OPTIONS
 
+SHOWN_CHARACTERS = 60
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Notes:
-    boxes: list[Corners] = field(default_factory=list)
+    boxes: list[list[Any] | None] | None = None
     class_id: int | str | None = None
 
 
 def _entries(address: str) -> Iterator[Entry]:
     """Read the samples of tar files: `boxes` and `class_id` of ``KEY.json``, else the class in ``KEY.cls``.
+
+    A sample without `boxes`, which is not one whose `boxes` are empty, does not say where its objects are.
 
     The address is a file, a folder of files, or has wildcards in its last part. A sample is called by its file and key,
     as its picture is.
@@ -59,13 +65,22 @@ def _samples(prefix: str, read_at: ReadAt, num_bytes: int) -> Iterator[Entry]:
         if sample.label:
             content = _content(read_at, sample.key, sample.label, MAX_LABEL_BYTES)
             word = content.decode("utf-8", "backslashreplace").strip()
+        image, why = prefix + sample.key, "it has no `boxes`"
         if sample.notes:
-            with reading(prefix + sample.name, "boxes", "make the tar file anew"):
+            try:
                 notes = parsed(_Notes, _content(read_at, sample.key, sample.notes, MAX_NOTES_BYTES))
-        image = prefix + sample.key
+            except ValueError as error:
+                why = f"its json: {error}"
         yield Entry(image=image, image_word=word if notes.class_id is None else str(notes.class_id))
-        for box in notes.boxes:
-            yield Entry(image=image, box=tuple(box))
+        if notes.boxes is None:
+            yield Entry(image=image, unusable=why)
+        for number, box in enumerate(notes.boxes or ()):
+            corners = tuple(map(number_of, box or ()))
+            if len(corners) == 4 and None not in corners:
+                yield Entry(image=image, box=corners)
+            else:
+                reason = f"boxes[{number}]: expected four numbers, found {shortened(box, SHOWN_CHARACTERS)}"
+                yield Entry(image=image, unusable=reason)
 
 
 def _content(read_at: ReadAt, key: str, member: Member, max_bytes: int) -> bytes:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from cluster.formats.entries import Entry, batches_of, size_of
+from cluster.formats.entries import Entry, batches_of, number_of, size_of
 from cluster.formats.files import lines_of, path_below, reading
 from cluster.formats.format import Format
 
@@ -20,13 +20,14 @@ def _entries(folder: str, masks: str) -> Iterator[Entry]:
         if os.path.exists(path):
             with reading(path, "wsolevaluation's metadata"):
                 for number, line in lines_of(path):
+                    where = f"line {number}"
                     try:
-                        yield _wsol_entry(name, line, masks)
+                        yield _wsol_entry(name, where, line, masks)
                     except ValueError as error:
-                        raise ValueError(f"line {number}: {error}") from None
+                        raise ValueError(f"{where}: {error}") from None
 
 
-def _wsol_entry(name: str, line: str, masks: str) -> Entry:
+def _wsol_entry(name: str, where: str, line: str, masks: str) -> Entry:
     if name == "image_ids.txt":
         return Entry(image=line)
     if name == "class_labels.txt":
@@ -34,10 +35,13 @@ def _wsol_entry(name: str, line: str, masks: str) -> Entry:
         return Entry(image=image, image_word=word)
     if name == "image_sizes.txt":
         image, width, height = _cells(line, 3)
-        return Entry(image=image, size=size_of(float(width), float(height)))
+        return Entry(image=image, size=size_of(width, height))
     cells = line.rsplit(",", 4)
     if len(cells) == 5 and not cells[-1].lower().endswith(".png") and not cells[-2].lower().endswith(".png"):
-        return Entry(image=cells[0], box=tuple(float(cell) for cell in cells[1:]))
+        corners = tuple(map(number_of, cells[1:]))
+        if None in corners:
+            return Entry(image=cells[0], unusable=f"{name} {where}: expected four numbers, found {line[:80]!r}")
+        return Entry(image=cells[0], box=corners)
     image, mask, ignore = _cells(line if line.count(",") > 1 else f"{line},", 3)
     return Entry(image=image, mask=path_below(masks, mask), ignore=path_below(masks, ignore) if ignore else None)
 

@@ -18,7 +18,7 @@
 * `label_folders`: folders that name classes
 * `label_words`: which classes the words of labels mean
 * `labels`: the class of each image
-* `reading`: the bytes of one image, and its decoder
+* `reading`: the bytes of one image, its decoder, and how EXIF turns it
 
 To add a kind of source, write its file, which ends in a record::
 

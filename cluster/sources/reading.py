@@ -1,17 +1,23 @@
-"""Read one image's bytes, wherever they are, and decode them as its kind of source says.
+"""Read one image's bytes, wherever they are; decode them as its kind of source says; or tell how EXIF turns it.
 
 `read_image` is the only way to the bytes.
 """
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from threading import Event
 from urllib.parse import unquote_to_bytes
 
 from cam_ops.arrays import U8
 from cam_ops.errors import BadImage, StorageError
 from cam_ops.pictures.decode import Decoded, decode, decode_for, whole
-from cam_ops.pictures.header import MAX_BYTES
+from cam_ops.pictures.header import JPEG, MAX_BYTES, PILLOW_ERRORS
+from cam_ops.pictures.orientation import AS_STORED, QUARTER, orientation_of
 from cam_ops.settings import Preprocessing
 from cluster.sources.kinds import decoder_of
 from cluster.sources.source import Row
@@ -19,6 +25,9 @@ from cluster.sources.tables.cells import is_cell, read_cell
 from cluster.storage.objects import is_object, is_store, read_object
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 
+UNKNOWN_TURN = 0
+HEAD_BYTES = 2**17  # in which a JPEG's header ends, its largest segment of EXIF included
+NUM_THREADS = 16  # that wait for storage
 
 def load_picture(row: Row, options: StorageOptions = NO_OPTIONS) -> U8:
     """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
@@ -74,3 +83,39 @@ def _read_from_store(uri: str, offset: int, size: int, options: StorageOptions) 
     if content is None:
         raise BadImage("missing", "no such key")
     return content
+
+
+def orientations(rows: Sequence[Row], options: StorageOptions) -> list[int]:
+    """Return the EXIF orientation of planned pictures, 1 to 8, whose rows have their width and height as they are seen.
+
+    UNKNOWN_TURN where a picture cannot be read, or has another size by now. Where the storage fails, no more are asked for.
+    """
+    failed = Event()
+    with ThreadPoolExecutor(min(NUM_THREADS, max(1, len(rows)))) as pool:
+        return list(pool.map(_orientation, rows, repeat(options), repeat(failed)))
+
+
+def _orientation(row: Row, options: StorageOptions, failed: Event) -> int:
+    if decoder_of(row):
+        return AS_STORED
+    try:
+        number, width, height = (UNKNOWN_TURN, 0, 0) if failed.is_set() else _header(row, options)
+    except (BadImage, *PILLOW_ERRORS):
+        return UNKNOWN_TURN
+    except StorageError:
+        failed.set()
+        return UNKNOWN_TURN
+    seen = (height, width) if number >= QUARTER else (width, height)
+    return number if seen == (row["width"], row["height"]) else UNKNOWN_TURN
+
+
+def _header(row: Row, options: StorageOptions) -> tuple[int, int, int]:
+    """Return what `orientation_of` says, of a JPEG by its first bytes where they will do."""
+    size = row["size"]
+    if is_cell(size):
+        return orientation_of(read_image(row["uri"], row["offset"], size, options))
+    head = read_image(row["uri"], row["offset"], HEAD_BYTES if size < 0 else min(size, HEAD_BYTES), options)
+    if head.startswith(JPEG):
+        with contextlib.suppress(*PILLOW_ERRORS):  # its header is longer
+            return orientation_of(head)
+    return orientation_of(read_image(row["uri"], row["offset"], size, options) if len(head) == HEAD_BYTES else head)

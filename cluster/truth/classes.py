@@ -8,7 +8,10 @@ from pathlib import Path
 from cam_ops.class_lists import read_class_names
 from cam_ops.classes import ClassList, class_list
 from cam_ops.errors import UsageError
-from cluster.formats.files import reading
+from cam_ops.words import column_of, delimiter_of
+from cluster.formats.files import read_bounded, reading
+
+MAX_MAP_BYTES = 64 * 2**20
 
 FindClasses = Callable[[str], tuple[int, ...]]
 """From a word to the classes that it may mean: none where it is unknown, several where it is ambiguous."""
@@ -24,7 +27,11 @@ def class_finder(class_names: tuple[str, ...], class_map: tuple[str, ...]) -> Fi
     given: dict[str, tuple[int, ...]] = {}
     for part in class_map:
         word, equals, class_word = part.rpartition("=")
-        given |= {word.strip(): (_class_of(class_word, classes, part),)} if equals else _read_map(part, classes)
+        more = {word.strip(): (_class_of(class_word, classes, part),)} if equals else _read_map(part, classes)
+        for known, class_ids in more.items():
+            if given.setdefault(known, class_ids) != class_ids:
+                one, other = (classes.names[ids[0]] for ids in (given[known], class_ids))
+                raise UsageError(f"--class-map says that {known[:200]!r} is {one!r}, and that it is {other!r}")
     return classes.with_words(given).meanings
 
 
@@ -40,11 +47,20 @@ def _read_map(text: str, classes: ClassList) -> dict[str, tuple[int, ...]]:
     if not path.is_file():
         raise UsageError(f"--class-map expects WORD=CLASS or a CSV file, got {text[:200]!r}, which is neither")
     cure = "give a CSV file with the columns truth and class"
-    with reading(path, "a class map", cure), path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file)
-        if {"truth", "class"} <= set(lines.fieldnames or ()):
-            where = str(path)
-            return {(line["truth"] or "").strip(): (_class_of(line["class"] or "", classes, where),) for line in lines}
+    with reading(path, "a class map", cure):
+        text = read_bounded(path, MAX_MAP_BYTES).decode("utf-8-sig")
+        header = text.partition("\n")[0].strip("\r")
+        delimiter = delimiter_of(header) if path.suffix.lower() in (".csv", ".tsv") else ","
+        lines = csv.DictReader(text.splitlines(), delimiter=delimiter)
+        of_truth, of_network = (column_of(lines.fieldnames or (), (name,)) for name in ("truth", "class"))
+        if of_truth and of_network:
+            rows = [((line[of_truth] or "").strip(), line[of_network] or "") for line in lines]
+            found: dict[str, tuple[int, ...]] = {}
+            for word, class_word in rows:
+                class_ids = (_class_of(class_word, classes, f"{path}, {word}"),)
+                if found.setdefault(word, class_ids) != class_ids:
+                    raise ValueError(f"it says two things of {word[:200]!r}")
+            return found
     listed = read_class_names(path)
     if len(listed.names) != len(classes.names):
         raise UsageError(

@@ -1,8 +1,10 @@
 """Match a truth's images to a plan's, tens of millions of each: DuckDB joins them on disk.
 
-A truth's image is the planned one with its very id, or the only one with its path but for a suffix, or the only one
-with its stem, the path's last part without suffix, where it is also the only one of the truth with it that is left.
-Others are reported, never guessed.
+A truth's image is the planned one with its very id. Else names are compared in one form (`plain_of`): `/` for `\\`, no
+`./`, no blanks around it, one Unicode form. It is then the only one with its path; with its path but for a suffix; with
+the last four, three or two parts of that, as leading folders differ; or with its stem, the last part. Each time it must
+be the only one of the truth that is left, too. Last, all of this whatever the capitals. Others are reported, never
+guessed.
 """
 
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cam_ops.errors import StorageError
+from cam_ops.pictures.formats import FORMATS
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import read_shard
 from cluster.runs.reading import read_table
@@ -60,6 +63,7 @@ class Matching:
     num_images: int  # that the truth names
     num_boxes: int
     num_masks: int
+    num_unusable: int
     matched_exact: int
     matched_stem: int
     problems: dict[str, Problem]
@@ -72,8 +76,10 @@ def match(database: duckdb.DuckDBPyConnection) -> Matching:
     truth_width, truth_height, image_word, null where the truth says nothing; and `found`, the entries with a box or
     mask of matched images, by place and in the truth's order.
     """
-    database.execute(MACROS + TRUTHS + EXACT)
-    for key, is_exact in (("path", True), ("stem", False)):
+    database.execute(MACROS + PLAIN + TRUTHS + EXACT)
+    for key, is_exact in KEYS:
+        if not _row(database, "SELECT count(*) FROM truths ANTI JOIN matches USING (id)")[0]:
+            break
         database.execute(REST_BY_KEY.format(key=key, is_exact=is_exact))
     database.execute(IMAGES + FOUND)
     num_exact, num_all = _row(database, "SELECT count(*) FILTER (is_exact), count(*) FROM matches")
@@ -84,38 +90,63 @@ def match(database: duckdb.DuckDBPyConnection) -> Matching:
         num_images=_row(database, "SELECT count(*) FROM truths")[0],
         num_boxes=num_boxes,
         num_masks=num_masks,
+        num_unusable=_row(database, "SELECT count(unusable) FROM entries")[0],
         matched_exact=num_exact,
         matched_stem=num_all - num_exact,
         problems={name: problem for name, query in UNMATCHED.items() if (problem := _problem(database, query)).count},
     )
 
 
-MACROS = r"""
-CREATE MACRO path_of(id) AS regexp_replace(id, '(?is)\.(jpe?g|jfif|png|webp|bmp|tiff?|xml|txt)$', '');
-CREATE MACRO stem_of(id) AS regexp_replace(path_of(id), '(?s)^.*/', '');
+SUFFIXES = (*(suffix for form in FORMATS for suffix in form.suffixes), "xml", "txt")
+"""Of pictures, and of the files that annotate them."""
+MACROS = rf"""
+CREATE MACRO plain_of(id) AS
+    nfc_normalize(regexp_replace(replace(trim(id), '\', '/'), '(^|/)(\.?/)+', '\1', 'g'));
+CREATE MACRO path_of(id) AS regexp_replace(plain_of(id), '(?is)\.({"|".join(SUFFIXES)})$', '');
+CREATE MACRO end_of(path, num) AS CASE WHEN len(string_split(path, '/')) >= num
+    THEN array_to_string(string_split(path, '/')[-num:], '/') END;
 CREATE MACRO has_box_of(x0, y0, x1, y1) AS coalesce(x0, y0, x1, y1) IS NOT NULL;
+"""
+PLAIN = """
+UPDATE entries SET image = plain_of(image)
+WHERE image <> plain_of(image) AND image NOT IN (SELECT image_id FROM planned);
 """
 TRUTHS = """
 CREATE TABLE truths AS
-SELECT image AS id, path_of(image) AS path, stem_of(image) AS stem,
+SELECT image AS id, plain_of(image) AS plain, path_of(image) AS path, end_of(lower(path), 1) AS stem,
     arg_min(struct_pack(width, height), rowid) FILTER (width IS NOT NULL AND height IS NOT NULL) AS size,
-    arg_min(image_word, rowid) FILTER (image_word IS NOT NULL) AS image_word
+    CASE WHEN min(image_word) = max(image_word) THEN min(image_word) END AS image_word,
+    min(image_word) <> max(image_word) AS has_several
 FROM entries WHERE image <> '' GROUP BY image;
 CREATE TABLE keyed AS
-SELECT rowid AS place, image_id AS id, path_of(image_id) AS path, stem_of(image_id) AS stem FROM planned;
+SELECT rowid AS place, image_id AS id, plain_of(image_id) AS plain, path_of(image_id) AS path,
+    end_of(lower(path), 1) AS stem
+FROM planned;
 """
 EXACT = """
 CREATE TABLE matches AS
 SELECT place, id, true AS is_exact FROM keyed JOIN truths USING (id);
 """
+ENDS = (4, 3, 2)  # parts of a path
+KEYS = (
+    ("plain", True),
+    *(
+        key
+        for path in ("path", "lower(path)")
+        for key in ((path, True), *((f"end_of({path}, {num})", True) for num in ENDS), (f"end_of({path}, 1)", False))
+    ),
+)
+"""What two ids have in common that are of one image, the surest first, and whether that is a path."""
 REST_BY_KEY = """
 INSERT INTO matches
 WITH rest AS (
-    SELECT {key}, min(id) AS id, count(*) AS num FROM truths ANTI JOIN matches USING (id) GROUP BY {key}
+    SELECT {key} AS shared, min(id) AS id, count(*) AS num FROM truths ANTI JOIN matches USING (id)
+    WHERE shared IS NOT NULL GROUP BY shared
 ), candidates AS (
-    SELECT {key}, min(place) AS place, count(*) AS num FROM keyed SEMI JOIN rest USING ({key}) GROUP BY {key}
+    SELECT shared, min(place) AS place, count(*) AS num
+    FROM (SELECT place, {key} AS shared FROM keyed) SEMI JOIN rest USING (shared) GROUP BY shared
 )
-SELECT place, rest.id, {is_exact} FROM rest JOIN candidates USING ({key}) ANTI JOIN matches USING (place)
+SELECT place, rest.id, {is_exact} FROM rest JOIN candidates USING (shared) ANTI JOIN matches USING (place)
 WHERE rest.num = 1 AND candidates.num = 1
 """
 IMAGES = """
@@ -130,7 +161,7 @@ CREATE TABLE found AS
 SELECT place, entries.rowid AS number, entries.* EXCLUDE (image, image_word, width, height),
     has_box_of(x0, y0, x1, y1) AS has_box
 FROM entries JOIN matches ON image = id
-WHERE has_box OR mask IS NOT NULL
+WHERE has_box OR mask IS NOT NULL OR unusable IS NOT NULL
 ORDER BY place, number
 """
 PARTS = {
@@ -141,8 +172,9 @@ UNMATCHED = {
     "unmatched_truth": "SELECT id FROM truths ANTI JOIN matches USING (id) ANTI JOIN keyed USING (stem)",
     "ambiguous_stem": "SELECT id FROM truths ANTI JOIN matches USING (id) SEMI JOIN keyed USING (stem)",
     "images_without_truth": "SELECT image_id AS id FROM images WHERE truth_id IS NULL",
-    "entries_without_image": "SELECT concat_ws(' ', x0, y0, x1, y1, word) AS id FROM entries WHERE NOT image <> '' "
-    "OR image IS NULL",
+    "several_classes": "SELECT id FROM truths SEMI JOIN matches USING (id) WHERE has_several",
+    "entries_without_image": "SELECT concat_ws(' ', unusable, x0, y0, x1, y1, word) AS id FROM entries "
+    "WHERE NOT image <> '' OR image IS NULL",
 }
 
 

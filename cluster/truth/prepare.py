@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection
 
 from cam_ops.arrays import I32
-from cam_ops.errors import StorageError, UsageError
+from cam_ops.errors import StorageError
 from cam_ops.tables import SCHEMA_VERSION, with_metadata
+from cam_ops.words import near
 from cluster.formats.detect import TruthFormat, open_truth
 from cluster.formats.entries import ENTRIES, ROWS_PER_BATCH
-from cluster.process.console import say
+from cluster.process.console import say, shown
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import SHARDS_PER_PART
 from cluster.runs.record import Run
@@ -25,9 +26,11 @@ from cluster.storage.files import Files
 from cluster.storage.parquet import encode, read_row_group
 from cluster.storage.scratch import load, open_database
 from cluster.truth.classes import FindClasses, class_finder
-from cluster.truth.matching import PLANNED, Matching, match, planned_images, rows_between
+from cluster.truth.frames import Orientations, TruthFrame, turns_of
+from cluster.truth.matching import PLANNED, match, planned_images, rows_between
 from cluster.truth.problems import Problem, Problems, shown_example
-from cluster.truth.rows import TRUTH, ClassOf, truth_rows
+from cluster.truth.refusals import refuse_fractions, refuse_open_frames, refuse_strangers
+from cluster.truth.rows import NO_CLASS, NOT_TOLD, TRUTH, ClassOf, truth_rows
 
 TRUTH_FOLDER = "truth"
 DOCUMENT = {"schema_version": SCHEMA_VERSION, "table": "truth"}
@@ -36,14 +39,21 @@ PROBLEMS = {
     "unmatched_truth": "images of the truth were not planned",
     "ambiguous_stem": "images of the truth have a stem that several images have, and are left out",
     "images_without_truth": "planned images are not in the truth",
-    "entries_without_image": "boxes of the truth are of no image",
+    "entries_without_image": "entries or files of the truth name no image, and are left out",
+    "unusable_objects": "objects of the truth cannot be used; their images are in no figure",
+    "bad_boxes": "boxes are empty, inverted, not finite or too large; their images are in no figure",
+    "boxes_outside": "boxes reach more than a pixel out of their picture",
     "swapped_sizes": "sizes in the truth have width and height swapped; the pictures' own are taken",
     "other_sizes": "sizes in the truth are not the pictures'; their boxes are scaled",
+    "stored_frame": "images have the size in the truth that they have before EXIF turns them; it is turned, too",
+    "unknown_turn": "pictures cannot be read, so whether EXIF turns them is not known; their truth is taken as of what "
+    "is seen, see --truth-frame",
+    "lost_turn": "pictures cannot be read, so how EXIF turns them and their truth is not known; they are in no figure",
     "unknown_classes": "boxes or images have a class that the network has not; see --class-map",
     "ambiguous_classes": "boxes or images have a class by a name that several have; see --class-map",
+    "several_classes": "images have several classes in the truth, of which none is taken",
+    "boxes_without_class": "boxes have no class where others have one; their images are in no figure of detections",
     "label_differs": "images have another class in the truth than in the run",
-    "bad_boxes": "boxes are empty, inverted, not finite or too large, and are left out",
-    "boxes_outside": "boxes reach more than a pixel out of their picture",
 }
 
 
@@ -60,6 +70,9 @@ class TruthConfig:
     """Folder of the masks that wsolevaluation's metadata name, by default its own."""
     class_map: tuple[str, ...] = ()
     """What the truth's words for classes mean: kangaroo=104 ..., or a CSV file with the columns truth and class."""
+    truth_frame: TruthFrame = "auto"
+    """Where EXIF turns a picture: the truth was drawn in what is seen (oriented), or in what the file stores (stored);
+    auto tells by sizes in the truth, and asks where they do not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +95,14 @@ def part_name(part: int) -> str:
     return f"{TRUTH_FOLDER}/part-{part:05d}.parquet"
 
 
-def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_files: Files) -> TruthReport:
+def prepare_truth(
+    run_dir: RunDir, run: Run, config: TruthConfig, out_files: Files, orientations: Orientations
+) -> TruthReport:
     """Read the ground truth, match it to the run's images and publish it below `out_files`.
 
-    Memory does not grow with the run, but for COCO files, which are read whole. Raises UsageError for a truth that
-    cannot be read or names none of the images.
+    `orientations` reads the pictures' headers, where the truth has objects. Memory does not grow with the run, but for
+    COCO files, which are read whole. Raises UsageError for a truth that cannot be read or used, names none of the
+    images, or may be drawn in either of two frames.
     """
     assert config.truth is not None
     find = class_finder(run.class_names, config.class_map)
@@ -95,19 +111,25 @@ def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_files: Fil
         load(database, "entries", ENTRIES, source.batches)
         load(database, "planned", PLANNED, planned_images(run_dir, run))
         matching = match(database)
-        _refuse_strangers(database, config.truth, matching)
+        refuse_strangers(database, config.truth, matching)
+        if source.frame != "fractions":
+            refuse_fractions(database, config.truth)
         problems = Problems()
         problems.add(matching.problems)
-        class_of = _look_up(database, find, problems)
+        class_of, has_words = _look_up(database, find, problems)
         shares_classes = False
         part_size = SHARDS_PER_PART * run.plan.shard_size
         for part, first in enumerate(range(0, run.plan.num_images, part_size)):
             images, found = (rows_between(database, table, first, first + part_size) for table in ("images", "found"))
-            made = truth_rows(images, found, source.frame, class_of)
+            turns = turns_of(run_dir, images, found, config.truth_frame, orientations)
+            made = truth_rows(images, found, source.frame, class_of, turns)
             problems.add(made.problems)
             shares_classes |= made.shares_classes
             rows = made.rows.cast(with_metadata(TRUTH, DOCUMENT))
             out_files.publish(part_name(part), encode(rows, row_group_size=run.plan.shard_size))
+    refuse_open_frames(problems)
+    if not has_words:
+        problems.found.pop("boxes_without_class", None)
     report = TruthReport(
         format=source.format,
         num_images=matching.num_images,
@@ -119,7 +141,7 @@ def prepare_truth(run_dir: RunDir, run: Run, config: TruthConfig, out_files: Fil
         problems=problems.found,
         shares_classes=shares_classes,
     )
-    _say(report)
+    _say(report, run.class_names)
     return report
 
 
@@ -133,38 +155,26 @@ def read_truth_shard(out_files: Files, shard: int) -> pa.Table:
         raise StorageError(f"cannot read {out_files.where(name)}: {error}; run the same command again") from None
 
 
-def _refuse_strangers(database: DuckDBPyConnection, truth: str, matching: Matching) -> None:
-    if not matching.num_images:
-        raise UsageError(f"the ground truth {truth} names no image; check --truth and --truth-format")
-    if not matching.matched_exact + matching.matched_stem:
-        example = "SELECT (SELECT min(id) FROM truths), (SELECT min(image_id) FROM planned)"
-        ((of_truth, of_run),) = database.execute(example).fetchall()
-        ambiguous = matching.problems.get("ambiguous_stem")
-        why = f"; {ambiguous.count} have a stem that several images have" if ambiguous else ""
-        raise UsageError(
-            f"none of the {matching.num_images} images of the ground truth {truth} is one of the run's, by path or stem"
-            f"{why}; the truth says for example {of_truth[:200]!r}, the run has {of_run[:200]!r}"
-        )
+def _look_up(database: DuckDBPyConnection, find: FindClasses, problems: Problems) -> tuple[ClassOf, bool]:
+    """Look up each distinct word of matched images once; note those that mean no class, or several.
 
-
-def _look_up(database: DuckDBPyConnection, find: FindClasses, problems: Problems) -> ClassOf:
-    """Look up each distinct word of matched images once; note those that mean no class, or several."""
+    Returns whether there are any words, too.
+    """
     class_ids: dict[str, int] = {}
     for word, count in _words(database):
         ids = find(word)
-        if len(ids) == 1:
-            class_ids[word] = ids[0]
-        else:
+        class_ids[word] = ids[0] if len(ids) == 1 else NOT_TOLD if ids else NO_CLASS
+        if len(ids) != 1:
             name = "ambiguous_classes" if ids else "unknown_classes"
             problems.add({name: Problem(count=count, examples=(shown_example(word),))})
-    words, ids_N = pa.array(class_ids, pa.string()), np.array([*class_ids.values(), -1], np.int32)
+    words, ids_N = pa.array(class_ids, pa.string()), np.array([*class_ids.values(), NOT_TOLD], np.int32)
 
     def class_of(texts: pa.ChunkedArray) -> I32:
         places_N = pc.index_in(texts, value_set=words).fill_null(len(words)).to_numpy()
         class_ids_N: I32 = ids_N[places_N]
         return class_ids_N
 
-    return class_of
+    return class_of, bool(class_ids)
 
 
 def _words(database: DuckDBPyConnection) -> Iterator[tuple[str, int]]:
@@ -177,10 +187,12 @@ def _words(database: DuckDBPyConnection) -> Iterator[tuple[str, int]]:
         yield from rows
 
 
-def _say(report: TruthReport) -> None:
+def _say(report: TruthReport, names: tuple[str, ...]) -> None:
     say(
         f"truth: {report.format}, {report.num_images} images, {report.num_boxes} boxes; "
         f"{report.matched_exact} matched by path, {report.matched_stem} by stem"
     )
     for name, problem in report.problems.items():
-        say(f"truth: {problem.count} {PROBLEMS[name]}, such as {problem.examples[0]}")
+        meant = near(problem.examples[0], names, 1) if name == "unknown_classes" else []
+        asked = f"; the network has {shown(meant[0])}" if meant else ""
+        say(f"truth: {problem.count} {PROBLEMS[name]}, such as {problem.examples[0]}{asked}")

@@ -1,6 +1,6 @@
 """Bring what a truth says of some images into one frame: a row of TRUTH for each.
 
-Letters: B boxes, I images.
+Letters: N what the truth says of objects, B those of them that are boxes, I images.
 
 Boxes stand twice in a row. *Ours* are float64, half-open pixels of the picture. Those for *wsolevaluation* are its
 integers: the truth's own where its ends are inside, else the beginning truncated and the end, rounded up, less one.
@@ -14,9 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cam_ops.arrays import F64, I32, I64, Bools
+from cam_ops.arrays import F64, I32, I64
+from cam_ops.pictures.orientation import AS_STORED
 from cam_ops.tables import CORNERS
-from cluster.formats.entries import MAX_SIDE, Frame
+from cluster.formats.entries import Frame
+from cluster.truth.frames import UNKNOWN_TURN, Frames, Turns, frames_of
+from cluster.truth.placing import Placed, Sizes, placed, sizes_of
 from cluster.truth.problems import Problem, Problems
 
 BOX = pa.struct(
@@ -38,44 +41,27 @@ TRUTH = pa.schema(
         pa.field("truth_height", pa.int32()),
         pa.field("masks", pa.list_(pa.string()), nullable=False),
         pa.field("ignore", pa.string()),
+        pa.field("turn", pa.int32(), nullable=False),
+        pa.field("num_missing", pa.int32(), nullable=False),
+        pa.field("num_unclear", pa.int32(), nullable=False),
     ]
 )
 """One row per planned image, in the plan's order; `truth_id` is null where the truth does not name it.
 
 `true_class` is the truth's class of the image, else its label in the run, else the one class of all its boxes. Boxes
 and masks are in the truth's order. `truth_width`, `truth_height` are what wsolevaluation's integers are scaled by: the
-truth's size, or the picture's where that is swapped or absent.
+truth's size, or the picture's where that is swapped or absent. `turn` is the EXIF orientation by which masks are still
+to be turned, 1 for none. `num_missing` counts objects of the image that are there, but not known where: what does not
+meet a true box need not be wrong, so the image is in no figure. `num_unclear` counts boxes whose class is not told: a
+detection of any class may be right.
 """
 
-ROUNDING_PX: dict[Frame, float] = {"fractions": 0.01}  # YOLO writes six decimals
-TOLERANCE_PX = 1e-6  # sums of float64, as COCO's x + width
-OUTSIDE_PX = 1  # ImageNet's own boxes end a pixel outside
+DIFFERS_PX = 0.5  # boxes that are as far apart as this in two frames are two
+NO_CLASS, NOT_TOLD = -1, -2
+OPEN_FRAME = "open_frame"  # no problem to go on with
 
 ClassOf = Callable[[pa.ChunkedArray], I32]
-"""From words to classes, -1 where a word is null or means none."""
-
-
-def half_open(raw_B4: F64, frame: Frame, sizes_B2: I64) -> F64:
-    """Return a truth's boxes as half-open pixels; `sizes_B2` are the pictures' widths and heights."""
-    match frame:
-        case "half-open":
-            boxes_B4 = raw_B4
-        case "inclusive":
-            boxes_B4 = raw_B4 + np.array([0, 0, 1, 1])
-        case "from-1":
-            boxes_B4 = raw_B4 - np.array([1, 1, 0, 0])
-        case "fractions":
-            boxes_B4 = raw_B4 * np.tile(sizes_B2, 2)
-    whole_B4 = np.rint(boxes_B4)
-    return np.where(np.abs(boxes_B4 - whole_B4) < ROUNDING_PX.get(frame, TOLERANCE_PX), whole_B4, boxes_B4)
-
-
-def wsol_integers(raw_B4: F64, half_open_B4: F64, frame: Frame) -> I32:
-    """Return the integers that wsolevaluation takes for boxes, ends inside."""
-    if frame in ("inclusive", "from-1"):
-        return raw_B4.astype(np.int32)
-    ends_B2 = np.ceil(half_open_B4[:, 2:]) - 1
-    return np.hstack([np.trunc(half_open_B4[:, :2]), ends_B2]).astype(np.int32)
+"""From words to classes: NO_CLASS where a word means none of the network's, NOT_TOLD where it is null or ambiguous."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,29 +73,35 @@ class Part:
     shares_classes: bool
 
 
-def truth_rows(images: pa.Table, found: pa.Table, frame: Frame, class_of: ClassOf) -> Part:
+def truth_rows(images: pa.Table, found: pa.Table, frame: Frame, class_of: ClassOf, turns: Turns) -> Part:
     """Make the rows of some images that follow each other, tables as `cluster.truth.matching.match` makes them."""
-    problems, ids, first = Problems(), images["image_id"], images["place"][0].as_py()
-    sizes = _checked_sizes(images, problems)
-    boxes = found.filter(found["has_box"])
-    at_B, ours_B4, wsol_B4, kept_B = _checked_boxes(boxes, first, frame, ids, sizes, problems)
-    boxes = boxes.take(kept_B)
+    problems, some = Problems(), _some(images, found)
+    frames = frames_of(turns.frame, turns.orientation_I, some.pictures_I2, some.drawn_sizes(turns.masks_I2))
+    turn_I = np.where(frames.is_stored_I, turns.orientation_I, AS_STORED).astype(np.int32)
+    sizes = sizes_of(some.pictures_I2, some.said_I2, turn_I)
+    _note_frames(problems, some, frames, turns, sizes)
+    places = placed(some.raw_N4, some.box_at_N, frame, sizes)
+    if frames.is_open_I.any():
+        other_I = np.where(frames.is_open_I, turns.orientation_I, turn_I)
+        other = placed(some.raw_N4, some.box_at_N, frame, sizes_of(some.pictures_I2, some.said_I2, other_I))
+        _note_open_frames(problems, some, frames, places, other)
+    kept_N, num_missing_I = _good_boxes(problems, some, places, frame, frames)
+    boxes, at_B, ours_B4 = some.boxes.take(kept_N), some.box_at_N[kept_N], places.ours_N4[kept_N]
     image_class_I = class_of(images["image_word"])
     class_B = np.where(pc.is_null(boxes["word"]), image_class_I[at_B], class_of(boxes["word"]))
-    own_I = np.where(image_class_I >= 0, image_class_I, _one_class(at_B, class_B, len(images)))
-    label_I = images["label"].fill_null(-1).to_numpy()
-    problems.note(
-        "label_differs",
-        (own_I >= 0) & (label_I >= 0) & (own_I != label_I),
-        lambda i: f"{ids[i]}: class {own_I[i]}, labelled {label_I[i]}",
-    )
+    is_bare_B = (class_B == NOT_TOLD) & pc.is_null(boxes["word"]).to_numpy()
+    problems.note("boxes_without_class", is_bare_B, lambda b: f"{some.id(at_B[b])}: {_corners(ours_B4[b])}")
+    scale_by_I2 = sizes.shown(sizes.scale_by_I2)
     rows = {
         **{name: images[name] for name in ("shard", "row", "truth_id")},
-        "true_class": _or_null(np.where((image_class_I < 0) & (label_I >= 0), label_I, own_I)),
-        "boxes": _lists(at_B, _structs(ours_B4, wsol_B4, class_B, boxes["crowd"]), len(images)),
-        "truth_width": _or_null(sizes.scale_by_I2[:, 0], least=1),
-        "truth_height": _or_null(sizes.scale_by_I2[:, 1], least=1),
-        **_masks(found, first, len(images)),
+        "true_class": _true_class(problems, some, image_class_I, _one_class(at_B, class_B, len(images))),
+        "boxes": _lists(at_B, _structs(ours_B4, places.wsol_N4[kept_N], class_B, boxes["crowd"]), len(images)),
+        "truth_width": _or_null(scale_by_I2[:, 0], least=1),
+        "truth_height": _or_null(scale_by_I2[:, 1], least=1),
+        **_masks(found, some.first, len(images)),
+        "turn": pa.array(turn_I),
+        "num_missing": pa.array(num_missing_I, pa.int32()),
+        "num_unclear": pa.array(some.count(at_B[class_B == NOT_TOLD]), pa.int32()),
     }
     return Part(
         rows=pa.table({name: rows[name] for name in TRUTH.names}, schema=TRUTH).combine_chunks(),
@@ -119,61 +111,112 @@ def truth_rows(images: pa.Table, found: pa.Table, frame: Frame, class_of: ClassO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sizes:
-    """Widths and heights of images, 0 where unknown."""
+class _Some:
+    """Some images, and what the truth says of them."""
 
-    pictures_I2: I64
-    scale_by_I2: I64  # what the truth's coordinates are fractions of
-    factor_I2: F64  # from the truth's pixels to the picture's
+    images: pa.Table
+    found: pa.Table
+    first: int  # place of the first image
+    pictures_I2: I64  # sizes, 0 where unknown
+    said_I2: I64
+    at_N: I64
+    boxes: pa.Table  # those of `found` with a box
+    box_at_N: I64
+    raw_N4: F64  # their corners
+
+    def id(self, at: int) -> str:
+        """Return the id of an image."""
+        return str(self.images["image_id"][int(at)])
+
+    def count(self, at_N: I64) -> I64:
+        """Return how often each image is named."""
+        return np.bincount(at_N, minlength=len(self.images))
+
+    def at(self, name: str) -> I64:
+        """Return the images of what has such a column."""
+        return self.at_N[np.asarray(pc.is_valid(self.found[name]).to_numpy(), np.bool_)]
+
+    def drawn_sizes(self, masks_I2: I64) -> I64:
+        """Return the sizes that the truth says, or else those of masks."""
+        return np.where(np.all(self.said_I2 > 0, axis=1)[:, None], self.said_I2, masks_I2)
 
 
-def _checked_sizes(images: pa.Table, problems: Problems) -> _Sizes:
-    """Compare the truth's sizes with the pictures' own."""
-    pictures_I2, truth_I2 = (
+def _some(images: pa.Table, found: pa.Table) -> _Some:
+    first = images["place"][0].as_py()
+    pictures_I2, said_I2 = (
         np.stack([images[name].fill_null(0).to_numpy().astype(np.int64) for name in names], 1)
         for names in (("width", "height"), ("truth_width", "truth_height"))
     )
-    is_said_I: Bools = np.all(truth_I2 > 0, axis=1)
-    differs_I = is_said_I & np.all(pictures_I2 > 0, axis=1) & np.any(pictures_I2 != truth_I2, axis=1)
-    is_swapped_I = differs_I & np.all(pictures_I2 == truth_I2[:, ::-1], axis=1)
-    is_other_I = differs_I & ~is_swapped_I
-    for name, is_so_I in (("swapped_sizes", is_swapped_I), ("other_sizes", is_other_I)):
-        problems.note(
-            name, is_so_I, lambda i: f"{images['image_id'][i]}: {_by(truth_I2[i])}, the picture {_by(pictures_I2[i])}"
-        )
-    return _Sizes(
+    boxes = found.filter(found["has_box"])
+    return _Some(
+        images=images,
+        found=found,
+        first=first,
         pictures_I2=pictures_I2,
-        scale_by_I2=np.where((is_said_I & ~is_swapped_I)[:, None], truth_I2, pictures_I2),
-        factor_I2=np.where(is_other_I[:, None], pictures_I2 / np.maximum(truth_I2, 1), 1),
+        said_I2=said_I2,
+        at_N=found["place"].to_numpy() - first,
+        boxes=boxes,
+        box_at_N=boxes["place"].to_numpy() - first,
+        raw_N4=np.stack([boxes[name].to_numpy() for name in CORNERS], 1),
     )
 
 
-def _checked_boxes(
-    boxes: pa.Table, first: int, frame: Frame, ids: pa.ChunkedArray, sizes: _Sizes, problems: Problems
-) -> tuple[I64, F64, I32, I64]:
-    """Return image, our corners, wsolevaluation's corners, and place in `boxes` of each box that is one.
+def _note_frames(problems: Problems, some: _Some, frames: Frames, turns: Turns, sizes: Sizes) -> None:
+    for name, is_so_I in (("swapped_sizes", sizes.is_swapped_I), ("other_sizes", sizes.is_other_I)):
+        problems.note(
+            name,
+            is_so_I & ~frames.is_lost_I,
+            lambda i: f"{some.id(i)}: {_by(some.said_I2[i])}, the picture {_by(sizes.own_I2[i])}",
+        )
+    is_auto, is_unknown_I = turns.frame == "auto", turns.orientation_I == UNKNOWN_TURN
+    for name, is_so_I in (
+        ("stored_frame", is_auto & frames.is_stored_I & (turns.orientation_I > AS_STORED)),
+        ("unknown_turn", is_auto & is_unknown_I & ~frames.is_lost_I),
+        ("lost_turn", frames.is_lost_I),
+    ):
+        problems.note(name, is_so_I, lambda i: some.id(i))
+
+
+def _note_open_frames(problems: Problems, some: _Some, frames: Frames, places: Placed, other: Placed) -> None:
+    """Note the images whose frame is open where that makes a difference."""
+    is_apart_N = np.abs(places.ours_N4 - other.ours_N4).max(axis=1, initial=0) > DIFFERS_PX
+    differs_I = some.count(some.box_at_N[is_apart_N]) + some.count(some.at("mask")) > 0
+    problems.note(OPEN_FRAME, frames.is_open_I & differs_I, lambda i: some.id(i))
+
+
+def _good_boxes(problems: Problems, some: _Some, places: Placed, frame: Frame, frames: Frames) -> tuple[I64, I64]:
+    """Return which boxes are some, and how many objects of each image are missing.
 
     Fractions of a picture whose size is unknown are left out.
     """
-    at_N = boxes["place"].to_numpy() - first
-    raw_N4 = np.stack([boxes[name].to_numpy() for name in CORNERS], 1)
-    has_size_N = np.all(sizes.pictures_I2 > 0, axis=1)[at_N]
-    with np.errstate(invalid="ignore", over="ignore"):
-        pixels_N4 = half_open(raw_N4, frame, sizes.pictures_I2[at_N])
-        is_good_N = (np.abs(pixels_N4) <= MAX_SIDE).all(1) & (pixels_N4[:, :2] < pixels_N4[:, 2:]).all(1)
-    is_placed_N = has_size_N | (frame != "fractions")
-    problems.note("bad_boxes", is_placed_N & ~is_good_N, lambda i: f"{ids[at_N[i]]}: {_corners(raw_N4[i])}")
-    kept_B = np.flatnonzero(is_placed_N & is_good_N)
-    at_B, raw_B4, pixels_B4 = at_N[kept_B], raw_N4[kept_B], pixels_N4[kept_B]
-    ours_B4 = pixels_B4 * np.tile(sizes.factor_I2[at_B], 2)
-    begins_out_B = np.any(ours_B4[:, :2] < -OUTSIDE_PX, axis=1)
-    ends_out_B = np.any(ours_B4[:, 2:] > sizes.pictures_I2[at_B] + OUTSIDE_PX, axis=1)
+    at_N = some.box_at_N
+    has_size_N = np.all(some.pictures_I2 > 0, axis=1)[at_N]
+    is_placed_N = (has_size_N | (frame != "fractions")) & ~frames.is_lost_I[at_N]
+    is_good_N, is_bad_N = is_placed_N & places.is_box_N, is_placed_N & ~places.is_box_N
+    problems.note("bad_boxes", is_bad_N, lambda n: f"{some.id(at_N[n])}: {_corners(some.raw_N4[n])}")
     problems.note(
         "boxes_outside",
-        (begins_out_B | ends_out_B) & has_size_N[kept_B],
-        lambda i: f"{ids[at_B[i]]}: {_corners(ours_B4[i])}",
+        is_good_N & places.is_outside_N & has_size_N,
+        lambda n: f"{some.id(at_N[n])}: {_corners(places.ours_N4[n])}",
     )
-    return at_B, ours_B4, wsol_integers(raw_B4, pixels_B4, frame), kept_B
+    unusable = some.found["unusable"].drop_null()
+    unusable_at_N = some.at("unusable")
+    is_unusable_N = np.ones(len(unusable), np.bool_)
+    problems.note("unusable_objects", is_unusable_N, lambda n: f"{some.id(unusable_at_N[n])}: {unusable[n]}")
+    num_missing_I = some.count(at_N[is_bad_N]) + some.count(unusable_at_N) + frames.is_lost_I
+    return np.flatnonzero(is_good_N), num_missing_I
+
+
+def _true_class(problems: Problems, some: _Some, image_class_I: I32, box_class_I: I32) -> pa.Array:
+    """Return the truth's class of each image, else its label, else that of its boxes."""
+    own_I = np.where(image_class_I >= 0, image_class_I, box_class_I)
+    label_I = some.images["label"].fill_null(-1).to_numpy()
+    problems.note(
+        "label_differs",
+        (own_I >= 0) & (label_I >= 0) & (own_I != label_I),
+        lambda i: f"{some.id(i)}: class {own_I[i]}, labelled {label_I[i]}",
+    )
+    return _or_null(np.where((image_class_I < 0) & (label_I >= 0), label_I, own_I))
 
 
 def _one_class(at_B: I64, class_B: I32, num_images: int) -> I32:

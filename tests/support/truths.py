@@ -42,6 +42,7 @@ class Planner:
         names: tuple[str, ...] = NAMES,
         shard_size: int = 2,
         committed: bool = True,
+        orientations: dict[str, int] | None = None,
         **config: Any,
     ) -> tuple[TruthReport, list[dict[str, Any]]]:
         run_dir = self.run_dir
@@ -61,7 +62,14 @@ class Planner:
             ]
             run_dir.publish(shard_name("images", shard), encode(pa.Table.from_pylist(rows, schema=schema)))
         out_dir = replace(run_dir, root=f"{run_dir.root}/audit")
-        report = prepare_truth(run_dir, run, TruthConfig(truth=str(truth), **config), out_dir)
+        numbers = orientations or {}
+        report = prepare_truth(
+            run_dir,
+            run,
+            TruthConfig(truth=str(truth), **config),
+            out_dir,
+            lambda rows: [numbers.get(row["image_id"], 1) for row in rows],
+        )
         tables = [read_truth_shard(out_dir, shard) for shard in range(run.plan.num_shards)]
         assert all(table.schema.equals(TRUTH) for table in tables)
         for shard, table in enumerate(tables):

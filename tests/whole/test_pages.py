@@ -19,8 +19,8 @@ from cluster.compare.tables import TableChanges
 from cluster.formats.detect import FORMATS
 from cluster.label.replica import RESIDUAL_LIMIT
 from cluster.runs.calibration import CalibrationFile, Figure, HeldOut, MapsOf, Sample
+from cluster.truth.placing import half_open
 from cluster.truth.prepare import PROBLEMS
-from cluster.truth.rows import half_open
 from tests.support.command import ROOT
 
 DOCS = ROOT / "docs"

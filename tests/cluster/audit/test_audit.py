@@ -349,6 +349,89 @@ def test_images_outside_the_figures_are_counted_by_reason(pictures: Path, tmp_pa
     assert document["images"] == 12
 
 
+def test_objects_that_are_given_by_shape_or_not_at_all_make_no_right_box_wrong(pictures: Path, tmp_path: Path) -> None:
+    """Each image has one box, and its object lies where that is: precision is 100, whatever cannot be read."""
+    label(pictures, tmp_path / "run", "--components", "largest", "--classes", "label")
+    images, known, lacking = [], [], []
+    for number, box in enumerate(table_rows(tmp_path / "run", "boxes")):
+        x0, y0, x1, y1 = (round(box[name]) for name in ("x0", "y0", "x1", "y1"))
+        images.append({"id": number, "file_name": box["image_id"], "width": 64, "height": 48})
+        inside_HW = np.zeros((48, 64), np.uint8)
+        inside_HW[y0:y1, x0:x1] = 1
+        runs = np.diff(np.flatnonzero(np.diff(inside_HW.T.ravel(), prepend=1 - inside_HW[0, 0], append=2)))
+        shape = (
+            {"bbox": [x0, y0, x1 - x0, y1 - y0]},
+            {"bbox": [], "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]]},
+            {"bbox": None, "segmentation": {"size": [48, 64], "counts": [0] * int(inside_HW[0, 0]) + runs.tolist()}},
+        )[number % 3]
+        said = {"id": number, "image_id": number, "category_id": box["class_id"]}
+        known.append({**said, **shape})
+        lacking.append({**said, "bbox": shape["bbox"]})
+    assert [len(images), len({image["file_name"] for image in images})] == [12, 12]
+    figures = {}
+    for name, annotations in (("known", known), ("lacking", lacking)):
+        categories = [{"id": 0, "name": "discs"}, {"id": 1, "name": "rings"}]
+        document = {"images": images, "annotations": annotations, "categories": categories}
+        (tmp_path / "truth.json").write_text(json.dumps(document))
+        found = audit(tmp_path / "run", "--truth", tmp_path / "truth.json")
+        metrics = found["metrics"]
+        wanted = ("instance_precision", "instance_recall", "ap_50", "corloc", "gt_known_loc", "mean_best_iou")
+        figures[name] = [metrics[figure]["value"] for figure in wanted]
+        assert figures[name][:5] == [100] * 5
+        assert metrics["gt_known_loc"]["images"] == metrics["ap_50"]["images"] == (12 if name == "known" else 4)
+        assert found["excluded"] == ({} if name == "known" else {"truth incomplete": 8})
+    assert found["truth"]["problems"]["unusable_objects"]["count"] == 8
+    assert all(iou > 90 for *_, iou in figures.values())
+
+
+def test_an_object_of_no_known_class_makes_no_detection_wrong(pictures: Path, tmp_path: Path) -> None:
+    label(pictures, tmp_path / "run", "--components", "largest", "--classes", "label")
+    rows = table_rows(tmp_path / "run", "boxes")
+    lines = [
+        f"{row['image_id']},{row['x0']},{row['y0']},{row['x1']},{row['y1']},{row['class_name'] if number % 3 else ''}"
+        for number, row in enumerate(rows)
+    ]
+    (tmp_path / "truth.csv").write_text("image,x0,y0,x1,y1,class\n" + "\n".join(lines) + "\n")
+    found = audit(tmp_path / "run", "--truth", tmp_path / "truth.csv")
+    figures = found["metrics"]
+    for name, images in (("instance_precision", 8), ("gt_known_loc", 12)):
+        assert (figures[name]["value"], figures[name]["images"]) == (100, images)
+    assert found["truth"]["problems"]["boxes_without_class"]["count"] == 4
+
+
+def test_a_truth_that_was_drawn_before_exif_turned_its_pictures(tmp_path: Path) -> None:
+    """A disc in pictures of all orientations, boxed in the stored pixels, is found as well as in upright ones."""
+    for folder, exif in (("turned", True), ("upright", False)):
+        (tmp_path / folder / "discs").mkdir(parents=True)
+        (tmp_path / folder / "rings").mkdir()
+        rows = ["image,x0,y0,x1,y1,class"]
+        for number in range(1, 9):
+            pixels_HW3 = np.full((48, 64, 3), 10, np.uint8)
+            pixels_HW3[6:22, 8:28] = 240
+            tag = Image.Exif()
+            tag[274] = number
+            picture = Image.fromarray(pixels_HW3)
+            path = tmp_path / folder / "discs" / f"{number}.png"
+            (picture.save(path, exif=tag) if exif else picture.save(path))
+            rows.append(f"discs/{number}.png,8,6,28,22,discs")
+        Image.new("RGB", (64, 48)).save(tmp_path / folder / "rings" / "0.png")
+        (tmp_path / f"{folder}.csv").write_text("\n".join(rows) + "\n")
+        label(tmp_path / folder, tmp_path / f"run-{folder}", "--threshold", 0.5)
+    turned = tmp_path / "run-turned"
+    asked = Command("audit", turned, *INLINE, "--truth", tmp_path / "turned.csv")
+    assert (asked.code, "EXIF turns 7 pictures, such as discs/2.png" in asked.result["error"]) == (2, True)
+    stored = audit(turned, "--truth", tmp_path / "turned.csv", "--truth-frame", "stored")
+    upright = audit(tmp_path / "run-upright", "--truth", tmp_path / "upright.csv")
+    oriented = audit(turned, "--truth", tmp_path / "turned.csv", "--truth-frame", "oriented")
+    assert upright["metrics"]["gt_known_loc"]["value"] == stored["metrics"]["gt_known_loc"]["value"] == 100
+    assert oriented["metrics"]["gt_known_loc"]["value"] < 50
+    assert (upright["audited"], stored["audited"]) == (8, 8)
+    for path in (tmp_path / "turned").rglob("*.png"):
+        path.unlink()
+    gone = audit(turned, "--truth", tmp_path / "turned.csv")
+    assert gone["truth"]["problems"]["unknown_turn"]["count"] == 8
+
+
 def test_two_audits_of_the_same_images_are_compared_in_pairs(pictures: Path, truth: Path, tmp_path: Path) -> None:
     for name, threshold in (("a", 0.25), ("b", 0.6)):
         label(pictures, tmp_path / name, "--threshold", threshold)

@@ -1,5 +1,7 @@
 """Annotation formats: one object is one box in each of them, and what cannot be read is refused by name."""
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -114,6 +116,53 @@ def test_masks_are_named_by_path(planner: Planner, tmp_path: Path) -> None:
     assert [row["masks"] for row in rows] == [[f"{masks}/deep/1.png"], [], [f"{masks}/deep/3.png"]]
 
 
+def test_one_line_of_wsolevaluations_costs_its_image_alone(planner: Planner, tmp_path: Path) -> None:
+    lines = {
+        "class_labels": "a/1.jpg,0\na/2.jpg,\n",
+        "image_sizes": "a/1.jpg,40,20\na/2.jpg,,\na/3.jpg,x,20\n",
+        "localization": "a\\1.jpg,10,5,29,14\na/1.jpg,1,2,,3\na/2.jpg,10,5,29,14\na/3.jpg,10,5,nan,14\n",
+    }
+    for name, text in lines.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    planned: Planned = {f"a/{i}.jpg": (40, 20, None) for i in (1, 2, 3)}
+    report, rows = planner.truth(planned, tmp_path)
+    assert [ours(row) for row in rows] == [[HALF_OPEN], [HALF_OPEN], []]
+    assert [row["num_missing"] for row in rows] == [1, 0, 1]
+    assert [row["true_class"] for row in rows] == [0, None, None]
+    assert report.problems["unusable_objects"].examples == (
+        "a/1.jpg: localization.txt line 2: expected four numbers, found 'a/1.jpg,1,2,,3'",
+        "a/3.jpg: localization.txt line 4: expected four numbers, found 'a/3.jpg,10,5,nan,14'",
+    )
+    assert report.problems["boxes_without_class"].count == 1
+
+
+def test_one_sample_of_a_tar_file_costs_its_image_alone(planner: Planner, tmp_path: Path) -> None:
+    notes = {
+        "1": '{"boxes": [[10, 5, 30, 15]], "class_id": null}',
+        "2": '{"boxes": [[10, 5, 30, 15], null, [1, 2, "x", 4]]}',
+        "3": '{"boxes": null}',
+        "4": '{"boxes": [], "class_id": 1.0}',
+        "5": None,
+    }
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for key, text in notes.items():
+            members = {"jpg": "picture", "cls": "0", **({} if text is None else {"json": text})}
+            for kind, content in members.items():
+                member = tarfile.TarInfo(f"{key}.{kind}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content.encode()))
+    planned: Planned = {f"0.tar/{key}.jpg": (40, 20, None) for key in notes}
+    report, rows = planner.truth(planned, tmp_path / "0.tar")
+    assert [ours(row) for row in rows] == [[HALF_OPEN], [HALF_OPEN], [], [], []]
+    assert [row["num_missing"] for row in rows] == [0, 2, 1, 0, 1]
+    assert [row["true_class"] for row in rows] == [0, 0, 0, 1, 0]
+    assert report.problems["unusable_objects"].count == 4
+    assert report.problems["unusable_objects"].examples[:2] == (
+        "0.tar/2.jpg: 0.tar/2.json boxes[1]: expected four numbers, found None",
+        "0.tar/2.jpg: 0.tar/2.json boxes[2]: expected four numbers, found [1, 2, 'x', 4]",
+    )
+
+
 def laughs() -> str:
     entities = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
     return f'<!DOCTYPE a [<!ENTITY l0 "ha">{entities}]>'
@@ -133,22 +182,30 @@ def laughs() -> str:
         ("1.xml", "<a/>", "expected the element annotation"),
         ("1.xml", "<a>" * 10**5, "no whole XML"),
         ("1.xml", " " * (4 * 2**20 + 1), "at most 4194304 are read"),
-        ("1.xml", "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>", "no bndbox/ymin"),
-        ("1.xml", xml(("kangaroo", FROM_1)).replace("15", "x"), "could not convert"),
+        ("1.xml", "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>", "no number bndbox/ymin"),
+        ("1.xml", xml(("kangaroo", FROM_1)).replace("15", "x"), "object 1: no number bndbox/ymax"),
         ("1.json", '{"images": [{"id": 1,', "EOF"),
         ("1.json", "[" * 10**6, "recursion"),
-        ("1.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2]}]}', "annotations.0.bbox"),
+        (
+            "1.json",
+            '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2]}]}',
+            "annotations[0]: its bbox is [1, 2]",
+        ),
         ("1.json", "[]", "as a whole"),
         ("labels/1.txt", "0 1 2 3\n", "line 1: expected a class and 4 numbers"),
         ("labels/1.txt", "dog .1 .1 .1 .1\n", "expected the number of a class"),
         ("labels/1.txt", "0 .1 .1 .1 " + "1" * 2**16, "a line has more than"),
-        ("data.yaml", "names: {0: !!python/object/apply:os.system [true]}", "no YAML"),
+        ("data.yaml", "names: {0: !!python/object/apply:os.system [true]}", "expected `names`"),
         ("data.yaml", "a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nnames: [x]", "aliases"),
         ("data.yaml", "names: 7", "expected `names`"),
-        ("localization.txt", "1.jpg,1,2,3,x", "line 1: could not convert"),
+        ("localization.txt", "1.jpg,1,2,3,x", "line 1: expected four numbers"),
         ("localization.txt", "1.jpg", "line 1: expected 3 cells"),
         ("image_sizes.txt", "1.jpg,1", "line 1: expected 3 cells"),
-        ("1.csv", "image,x0,y0,x1\n", "expected a column image_id or image and the columns x0, y0, x1, y1"),
+        (
+            "1.csv",
+            "image,x0,y0,x1\n",
+            "expected a column image_id or image, filename, ... and the columns x0, y0, x1, y1",
+        ),
         ("1.csv", "image,x0,y0,x1,y1\n1,2,3,4,x\n", "conversion error"),
         ("1.csv", "image,x0,x0,y0,x1,y1\n1,2,3,4,5,6\n", "several columns x0"),
         ("1.csv", "ImageId,PredictionString\n1,n1 1 2 3\n", "line 2: expected five words a box"),
@@ -198,5 +255,17 @@ def test_what_several_formats_recognise_is_of_the_first(tmp_path: Path) -> None:
 
 
 def test_the_flag_takes_the_name_of_each_format() -> None:
-    words = {"auto", "coco", "voc", "yolo", "loc", "wsol", "table", "table-inclusive", "tar", "masks"}
+    words = {
+        "auto",
+        "coco",
+        "voc",
+        "yolo",
+        "loc",
+        "wsol",
+        "table",
+        "table-inclusive",
+        "table-fractions",
+        "tar",
+        "masks",
+    }
     assert set(get_args(get_type_hints(TruthConfig)["truth_format"])) == words

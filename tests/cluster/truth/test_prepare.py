@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from cam_ops.errors import StorageError
 from cluster.runs.directory import RunDir
 from cluster.runs.record import Run, existing_run
 from cluster.sources.kinds import open_listing
+from cluster.sources.reading import orientations
 from cluster.storage.objects import read_object
+from cluster.storage.options import NO_OPTIONS
 from cluster.storage.scratch import open_database
 from cluster.truth.prepare import TruthConfig, prepare_truth, read_truth_shard
 from tests.support.command import Command
@@ -122,17 +125,21 @@ def test_a_picture_that_exif_turns_has_the_size_that_is_seen(tmp_path: Path) -> 
     pictures, truth = tmp_path / "pictures", tmp_path / "truth"
     for folder in (pictures, truth):
         folder.mkdir()
-    for name, size in (("seen", (20, 40)), ("stored", (40, 20))):
+    for name, size, box in (("seen", (20, 40), (11, 1, 20, 30)), ("stored", (40, 20), (1, 1, 30, 10))):
         Image.new("RGB", (40, 20)).save(pictures / f"{name}.jpg", exif=exif)
-        (truth / f"{name}.xml").write_text(xml(("kangaroo", (1, 1, 10, 30)), size=size))
+        (truth / f"{name}.xml").write_text(xml(("kangaroo", box), size=size))
     flags = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
     out = tmp_path / "run"
     assert Command("label", "--images", pictures, "--out", out, "--executor", "inline", *flags).code == 0
     run_dir, audit = RunDir(str(out)), RunDir(str(out / "audit"))
-    report = prepare_truth(run_dir, existing_run(run_dir), TruthConfig(truth=str(truth)), audit)
-    assert report.problems["swapped_sizes"].examples == ("stored.jpg: 40x20, the picture 20x40",)
+    read_turns = partial(orientations, options=NO_OPTIONS)
+    report = prepare_truth(run_dir, existing_run(run_dir), TruthConfig(truth=str(truth)), audit, read_turns)
+    assert {name: problem.examples for name, problem in report.problems.items()} == {
+        "stored_frame": ("stored.jpg",),
+        "unknown_classes": ("kangaroo",),
+    }
     for row in read_truth_shard(audit, 0).to_pylist():
-        assert (row["truth_width"], row["truth_height"], ours(row)) == (20, 40, [(0, 0, 10, 30)])
+        assert (row["truth_width"], row["truth_height"], ours(row)) == (20, 40, [(10, 0, 20, 30)])
     assert Command("verify", out).code == 0
 
 

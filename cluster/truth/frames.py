@@ -1,0 +1,114 @@
+"""In which frame a truth was drawn: the picture as it is seen, or as its file stores it before EXIF turns it.
+
+A viewer shows the first; tools that ignore EXIF show the second. It matters where EXIF turns a picture. Sizes tell
+which it was where width and height change places, and are not the same.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from cam_ops.arrays import I32, I64, Bools
+from cam_ops.pictures.orientation import AS_STORED, QUARTER
+from cluster.runs.directory import RunDir
+from cluster.runs.plan import read_shard
+
+TruthFrame = Literal["auto", "oriented", "stored"]
+UNKNOWN_TURN = 0
+
+Orientations = Callable[[Sequence[dict[str, Any]]], list[int]]
+"""From rows of a plan, with the width and height of each picture as it is seen, to its EXIF orientation, 1 to 8;
+UNKNOWN_TURN where it cannot be read, or is another picture by now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """How EXIF turns the pictures of some images, and what may tell whether their truth was drawn before or after."""
+
+    frame: TruthFrame
+    orientation_I: I32  # UNKNOWN_TURN where it matters, and is not known
+    masks_I2: I64  # width and height of masks, 0 where they do not matter
+
+
+def turns_of(
+    run_dir: RunDir, images: pa.Table, found: pa.Table, frame: TruthFrame, orientations: Orientations
+) -> Turns:
+    """Tell how EXIF turns those of some images that have objects, tables as `cluster.truth.matching.match` makes them.
+
+    Pictures that could not be decoded are not asked for: they are in no figure.
+    """
+    first = images["place"][0].as_py()
+    orientation_I = np.full(len(images), AS_STORED, np.int32)
+    masks_I2 = np.zeros((len(images), 2), np.int64)
+    if frame == "oriented":
+        return Turns(frame=frame, orientation_I=orientation_I, masks_I2=masks_I2)
+    objects = found.filter(pc.or_(found["has_box"], pc.is_valid(found["mask"])))
+    at_J = np.unique(objects["place"].to_numpy()) - first
+    at_J = at_J[images["width"].take(at_J).to_numpy() > 0]
+    shard_J, row_J = (images[name].take(at_J).to_numpy() for name in ("shard", "row"))
+    for shard in np.unique(shard_J).tolist():
+        is_here_J = shard_J == shard
+        planned = read_shard(run_dir, shard).take(row_J[is_here_J]).to_pylist()
+        sizes = images.select(["width", "height"]).take(at_J[is_here_J]).to_pylist()
+        rows = [{**row, **size} for row, size in zip(planned, sizes, strict=True)]
+        orientation_I[at_J[is_here_J]] = orientations(rows)
+    masks = objects.filter(pc.is_valid(objects["mask"])).select(["place", "mask"]).to_pylist()
+    for mask in masks:
+        at = mask["place"] - first
+        if orientation_I[at] >= QUARTER and not masks_I2[at].any():
+            masks_I2[at] = _size_of_picture(mask["mask"])
+    return Turns(frame=frame, orientation_I=orientation_I, masks_I2=masks_I2)
+
+
+def _size_of_picture(path: str) -> tuple[int, int]:
+    """Return the width and height of a mask, 0 where they cannot be read: who reads its pixels will say so."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0, 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """How a truth stands to the pictures of some images; the letter I."""
+
+    orientation_I: I32  # EXIF's, or UNKNOWN_TURN
+    is_stored_I: Bools  # it was drawn in the stored frame
+    is_open_I: Bools  # nothing tells which frame it was drawn in, though they differ
+    is_lost_I: Bools  # it was drawn in the stored frame, and how that is turned is not known
+
+
+def frames_of(frame: TruthFrame, orientation_I: I32, pictures_I2: I64, said_I2: I64) -> Frames:
+    """Tell in which frame each image's truth was drawn; sizes, 0 where unknown, are of what is seen, and as it says."""
+    nowhere_I = np.zeros(len(orientation_I), np.bool_)
+    is_known_I = orientation_I != UNKNOWN_TURN
+    if frame != "auto":
+        is_stored_I = nowhere_I if frame == "oriented" else (orientation_I > 1) | ~is_known_I
+        return Frames(
+            orientation_I=orientation_I,
+            is_stored_I=is_stored_I & is_known_I,
+            is_open_I=nowhere_I,
+            is_lost_I=is_stored_I & ~is_known_I,
+        )
+    as_seen_I, as_stored_I = _alike(said_I2, pictures_I2), _alike(said_I2, pictures_I2[:, ::-1])
+    can_be_quarter_I = (orientation_I >= QUARTER) | ~is_known_I
+    is_stored_I = can_be_quarter_I & as_stored_I & ~as_seen_I
+    return Frames(
+        orientation_I=orientation_I,
+        is_stored_I=is_stored_I & is_known_I,
+        is_open_I=(orientation_I > 1) & ~((orientation_I >= QUARTER) & (as_seen_I ^ as_stored_I)),
+        is_lost_I=is_stored_I & ~is_known_I,
+    )
+
+
+def _alike(said_I2: I64, sizes_I2: I64) -> Bools:
+    """Say where a size is that of a picture, or of a copy of it: sides of the same ratio, but for rounding."""
+    off_I = np.abs(said_I2[:, 0] * sizes_I2[:, 1] - said_I2[:, 1] * sizes_I2[:, 0])
+    are_known_I2 = (said_I2 > 0) & (sizes_I2 > 0)
+    return np.asarray(are_known_I2.all(axis=1) & (off_I <= sizes_I2.max(axis=1)))

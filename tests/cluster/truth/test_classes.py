@@ -1,0 +1,53 @@
+"""Words for classes in a map of the user's: a CSV as people write it, and no word with two meanings."""
+
+from pathlib import Path
+
+import pytest
+
+from cam_ops.errors import UsageError
+from cluster.truth.classes import class_finder
+
+NAMES = ("kangaroo", "Crane", "tabby cat")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "truth,class\nwallaby,kangaroo\n",
+        "truth;class\r\nwallaby;0\r\n",
+        "class\tTruth\nKANGAROO\t wallaby \n",
+        '\ufeff"Class","note","TRUTH"\n"kangaroo","a, b","wallaby"\n',
+    ],
+)
+def test_a_class_map_is_read_as_people_write_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "map.csv").write_text(text)
+    find = class_finder(NAMES, (str(tmp_path / "map.csv"),))
+    assert [find(word) for word in ("wallaby", "Wallaby", "tabby_cat", "2.0", "koala")] == [(0,), (0,), (2,), (2,), ()]
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        (["koala=kangaroo", "koala=Crane"], "--class-map says that 'koala' is 'kangaroo', and that it is 'Crane'"),
+        (["truth,class\nkoala,0\nkoala,1\n"], "it says two things of 'koala'"),
+        (["truth,class\nkoala,0\n", "koala=1"], "says that 'koala' is 'kangaroo', and that it is 'Crane'"),
+        (["truth,class\nkoala,bear\n"], "koala: 'bear' is no class of the network"),
+        (["truth,class,Class\nkoala,0,0\nbear"], ""),
+        (["truth,Class,CLASS\nkoala,0,0\n"], "several columns class"),
+    ],
+)
+def test_a_word_with_two_meanings_is_refused(tmp_path: Path, parts: list[str], reason: str) -> None:
+    words = []
+    for number, part in enumerate(parts):
+        (tmp_path / f"{number}.csv").write_text(part)
+        words.append(str(tmp_path / f"{number}.csv") if "\n" in part else part)
+    if reason:
+        with pytest.raises(UsageError, match=reason):
+            class_finder(NAMES, tuple(words))
+    else:
+        with pytest.raises(UsageError, match="'' is no class"):  # a row that is cut
+            class_finder(NAMES, tuple(words))
+
+
+def test_the_same_said_twice_is_said_once(tmp_path: Path) -> None:
+    assert class_finder(NAMES, ("koala=kangaroo", "koala=0"))("koala") == (0,)
