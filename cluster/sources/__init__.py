@@ -13,6 +13,7 @@
 * `tars`: pictures in WebDataset's tar files
 * `tar_members`: a tar file's headers, one after the other
 * `stl10`: STL10's binary files
+* `cifar`: those of CIFAR-10 and CIFAR-100
 * `columns`: which column of a table is which
 * `label_files`: what a CSV of labels says, and of which image
 * `label_folders`: folders that name classes

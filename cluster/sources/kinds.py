@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from urllib.parse import unquote_to_bytes
 
 from cam_ops.errors import UsageError
+from cluster.sources.cifar import CIFAR
 from cluster.sources.folder import folder_source
 from cluster.sources.listing import Listing
 from cluster.sources.manifest import MANIFEST
@@ -29,6 +30,7 @@ def _instead(folder: str, names: Iterable[str]) -> str:
 KINDS: tuple[Source, ...] = (
     MANIFEST,
     TARS,
+    CIFAR,
     prefix_source(_instead),
     STL10,
     folder_source(_instead),  # any path
