@@ -29,6 +29,7 @@ UNKNOWN_TURN = 0
 HEAD_BYTES = 2**17  # in which a JPEG's header ends, its largest segment of EXIF included
 NUM_THREADS = 16  # that wait for storage
 
+
 def load_picture(row: Row, options: StorageOptions = NO_OPTIONS) -> U8:
     """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
     content = read_image(row["uri"], row["offset"], row["size"], options)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
-from cam_ops.pictures.decode import MAX_BYTES
+from cam_ops.pictures.header import MAX_BYTES
 from cluster.sources.kinds import open_listing, source_address
 from cluster.sources.reading import read_image
 from cluster.sources.source import EVERYTHING, Asked
