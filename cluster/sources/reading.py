@@ -89,7 +89,7 @@ def _read_from_store(uri: str, offset: int, size: int, options: StorageOptions) 
 def orientations(rows: Sequence[Row], options: StorageOptions) -> list[int]:
     """Return the EXIF orientation of planned pictures, 1 to 8, whose rows have their width and height as they are seen.
 
-    UNKNOWN_TURN where a picture cannot be read, or has another size by now. Where the storage fails, no more are asked for.
+    UNKNOWN_TURN where a picture cannot be read, or has another size by now. Where the storage fails, no more are read.
     """
     failed = Event()
     with ThreadPoolExecutor(min(NUM_THREADS, max(1, len(rows)))) as pool:
