@@ -12,8 +12,8 @@ from cluster.bench.runs import peak_mib
 from cluster.runs.directory import open_run_dir
 from cluster.runs.plan import Plan, write_plan
 from cluster.sources.kinds import open_listing, source_address
-from cluster.sources.label_words import LabelChoice
-from cluster.sources.labels import find_labels, label_images
+from cluster.sources.labels.find import find_labels, label_images
+from cluster.sources.labels.words import LabelChoice
 from cluster.sources.listing import Listing
 
 

@@ -19,9 +19,9 @@ from cam_ops.settings import (
 from cluster.executors.choose import ExecutorName, check_execution
 from cluster.sources.columns import Columns, parse_columns
 from cluster.sources.kinds import OWN_LABELS, kind_of, source_address
-from cluster.sources.label_folders import FOLDERS
-from cluster.sources.label_words import LabelChoice
-from cluster.sources.labels import WORDS
+from cluster.sources.labels.find import WORDS
+from cluster.sources.labels.folders import FOLDERS
+from cluster.sources.labels.words import LabelChoice
 from cluster.sources.source import Asked, Source
 from cluster.sources.tables.roles import check_kept
 from cluster.storage.options import StorageOptions, parse_options

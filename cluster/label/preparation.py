@@ -25,8 +25,8 @@ from cluster.runs.record import Run, config_document
 from cluster.runs.request import Request
 from cluster.runs.resume import begin
 from cluster.sources.kinds import OWN_LABELS, open_listing
-from cluster.sources.label_words import Labels
-from cluster.sources.labels import find_labels, label_images, labels_digest
+from cluster.sources.labels.find import find_labels, label_images, labels_digest
+from cluster.sources.labels.words import Labels
 from cluster.sources.listing import Listing
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}

@@ -17,7 +17,7 @@ from cluster.runs.calibration import calibrated
 from cluster.runs.record import Run, config_document
 from cluster.runs.request import Request
 from cluster.sources.kinds import OWN_LABELS
-from cluster.sources.labels import labels_digest
+from cluster.sources.labels.find import labels_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

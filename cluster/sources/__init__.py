@@ -15,9 +15,6 @@
 * `stl10`: STL10's binary files
 * `cifar`: those of CIFAR-10 and CIFAR-100
 * `columns`: which column of a table is which
-* `label_files`: what a CSV of labels says, and of which image
-* `label_folders`: folders that name classes
-* `label_words`: which classes the words of labels mean
 * `labels`: the class of each image
 * `reading`: the bytes of one image, its decoder, and how EXIF turns it
 

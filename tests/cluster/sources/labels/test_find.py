@@ -12,8 +12,8 @@ from PIL import Image
 from cam_ops.classes import ClassList, class_list, numbered_classes
 from cam_ops.errors import UsageError
 from cluster.sources.columns import parse_columns
-from cluster.sources.label_words import LabelChoice
-from cluster.sources.labels import find_labels, label_images, labels_digest
+from cluster.sources.labels.find import find_labels, label_images, labels_digest
+from cluster.sources.labels.words import LabelChoice
 from cluster.sources.listing import Listing
 from tests.support.command import Command, table_rows
 

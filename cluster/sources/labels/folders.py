@@ -9,7 +9,7 @@ from cam_ops.classes import ClassList, numbered_classes, whole_number
 from cam_ops.errors import UsageError
 from cam_ops.words import folded
 from cluster.process.console import say, shown
-from cluster.sources.label_words import LabelChoice, Labels, Meaning, Words, by_word, count_words, listed, meanings_of
+from cluster.sources.labels.words import LabelChoice, Labels, Meaning, Words, by_word, count_words, listed, meanings_of
 from cluster.sources.listing import Listing
 
 BY_NAME, BY_NUMBER, BY_ORDER = "folder", "folder-ids", "folder-sorted"

@@ -11,9 +11,9 @@ from cam_ops.tables import LABELLED, LABELS, LISTING, with_labels
 from cam_ops.words import near
 from cluster.process.console import say, shown
 from cluster.sources.kinds import OWN_LABELS
-from cluster.sources.label_files import digest_of, match_rows, read_label_file
-from cluster.sources.label_folders import FOLDERS, folder_labels
-from cluster.sources.label_words import (
+from cluster.sources.labels.files import digest_of, match_rows, read_label_file
+from cluster.sources.labels.folders import FOLDERS, folder_labels
+from cluster.sources.labels.words import (
     LabelChoice,
     Labels,
     Meaning,
