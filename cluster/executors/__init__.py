@@ -27,6 +27,7 @@ of one. One shard's way, a number all along:
 * `blame`: which shards replicas died at
 * `pace`: how long shards take, which hang, which are slow
 * `ray_actors`: Ray, and its actors as the loop sees them
+* `own_folder`: where a Ray of our own keeps its files
 * `inline`: one replica in this process
 * `turns`: threads pass in the order of their numbers
 * `progress`: lines on how a run advances

@@ -26,6 +26,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 
 from cam_ops.errors import MachineError
 from cluster.executors.dispatch import DEPTH, ReplicaDied, dispatch
+from cluster.executors.own_folder import own_folder
 from cluster.executors.work import Replica, Replicas, ShardReport, Share, Work, replica_share
 from cluster.process.console import say
 from cluster.process.interrupts import raise_on_sigterm
@@ -34,6 +35,7 @@ CONNECT_TIMEOUT_S = 10.0
 HEAD_TIMEOUT_S = 30.0  # Ray's own calls hang without a head, and Ray ends this process after a minute, without a word
 NODE_ID = "ray.io/node-id"  # a label that Ray gives each node
 LOST_GPU = "AcceleratorError"  # of torch: a kernel failed, and every later call in that process does
+WEB = ("http://", "https://")  # of the dashboard, which takes jobs
 OWN_STORE_BYTES = 100 * 2**20  # of a Ray of our own: no image travels through it
 
 Value = TypeVar("Value")
@@ -63,7 +65,12 @@ class RayExecutor:
 
     def __init__(self, address: str | None) -> None:
         """Join the cluster at `address` or at RAY_ADDRESS; without either start a Ray of our own on this machine."""
-        address = address or os.environ.get("RAY_ADDRESS")
+        flag, address = ("--ray-address", address) if address else ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS"))
+        if address and address.lower().startswith(WEB):
+            raise MachineError(
+                f"{flag} is {address.partition('://')[0]}://...: an http:// address is for `ray job submit`; unset it, "
+                "or give HEAD:6379"
+            )
         try:
             if address:
                 _join(address)
@@ -123,25 +130,28 @@ def _join(address: str) -> None:
 
 def _start_in_two_tries() -> None:
     """Start a Ray of our own: on a machine that is busy it may not come up in the half minute that Ray allows it."""
+    folder, why = own_folder()
+    if why is not None:
+        say(f"Ray's files are in {folder}: the folder that TMPDIR or RAY_TMPDIR names {why}")
     try:
-        _start()
+        _start(folder)
     except MachineError as error:
         say(f"{error}; trying once more")
     else:
         return
     try:
-        _start()
+        _start(folder)
     except MachineError as error:
         raise MachineError(
             f"{error}, twice; where the machine is slow or busy give it more time by RAY_raylet_start_wait_time_s=120, "
-            "or do without Ray by --executor inline; Ray's logs are in /tmp/ray/session_latest/logs"
+            f"or do without Ray by --executor inline; Ray's logs are in {folder}/session_latest/logs"
         ) from None
 
 
-def _start() -> None:
+def _start(folder: str) -> None:
     try:
         with _on_loopback():
-            ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES)
+            ray.init(address="local", include_dashboard=False, object_store_memory=OWN_STORE_BYTES, _temp_dir=folder)
     except Exception as error:
         if not _is_of_ray(error):
             raise
