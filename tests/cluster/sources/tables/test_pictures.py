@@ -20,47 +20,12 @@ from cluster.sources.reading import read_image
 from cluster.sources.source import EVERYTHING, Asked
 from tests.support.command import Command, table_rows
 from tests.support.stores import Store
+from tests.support.tables import IMAGE, features, hub_table, save_to_disk, write_arrow
 
 TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
 EXACT = ["--executor", "inline", "--precision", "fp32"]
 CLASSES = ["rings", "discs"]  # as the dataset has them, not in the order of letters
-IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 WHERE = ("image_id", "shard", "row", "uri", "offset", "size")
-
-
-def features(names: list[str], **more: Any) -> dict[bytes, bytes]:
-    """Return the metadata that Hugging Face's `datasets` writes for pictures and classes."""
-    columns = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}, **more}
-    return {b"huggingface": json.dumps({"info": {"features": columns}}).encode()}
-
-
-def hub_table(paths: list[Path], names: list[str] = CLASSES) -> pa.Table:
-    """Return pictures as a dataset of the hub has them, the class that of each picture's folder."""
-    cells = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
-    labels = [names.index(path.parent.name) for path in paths]
-    schema = pa.schema({"image": IMAGE, "label": pa.int64()}, features(names))
-    return pa.table([pa.array(cells, IMAGE), labels], schema=schema)
-
-
-def write_arrow(table: pa.Table, path: Path, rows_per_batch: int = 3) -> None:
-    """Write a table as `datasets` saves it: a stream of batches."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
-        for batch in table.to_batches(rows_per_batch):
-            stream.write_batch(batch)
-
-
-def save_to_disk(table: pa.Table, folder: Path, num_files: int = 2) -> Path:
-    """Save a table as `Dataset.save_to_disk` does."""
-    names = [f"data-{i:05d}-of-{num_files:05d}.arrow" for i in range(num_files)]
-    size = -(-len(table) // num_files)
-    for i, name in enumerate(names):
-        write_arrow(table.slice(i * size, size), folder / name)
-    state = {"_data_files": [{"filename": name} for name in names], "_split": None, "_fingerprint": "0"}
-    (folder / "state.json").write_text(json.dumps(state))
-    (folder / "dataset_info.json").write_text(json.dumps({"features": {}}))
-    write_arrow(table.slice(0, 1), folder / "cache-0123.arrow")  # as `map` leaves beside them
-    return folder
 
 
 @pytest.fixture
@@ -146,7 +111,7 @@ def test_tables_that_hold_pictures_give_the_maps_and_boxes_of_the_folder(
     (tmp_path / "classes.txt").write_text("discs\nrings\n")  # the network's order is the other one
     flags = ["--class-names", tmp_path / "classes.txt", "--shard-size", 4, "--batch-size", 2]
     assert label(pictures, tmp_path / "folder", "--labels", "folder", *flags).code == 0
-    images = FORMS[form](hub_table(paths), tmp_path)
+    images = FORMS[form](hub_table(paths, CLASSES), tmp_path)
     done = label(images, tmp_path / "run", *flags)
     assert (done.code, done.result["ok"]) == (0, 12), done.err
     assert "labels: 12 of 12 images, from the manifest" in done.err
@@ -189,7 +154,7 @@ def test_ids_are_file_row_and_name_and_the_bytes_are_those_of_the_row(tmp_path: 
 def test_files_and_splits_come_in_the_order_of_their_names(
     paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = hub_table(paths)
+    table = hub_table(paths, CLASSES)
     rows = listed(snapshot(table, tmp_path))
     assert [row["image_id"] for row in rows[::4]] == [
         f"data/test-00000-of-00001.parquet/00000000/{paths[8].name}",
@@ -360,7 +325,7 @@ def test_a_folder_of_pictures_and_of_tables_is_asked_about(paths: list[Path], tm
     folder = tmp_path / "both"
     shutil.copytree(paths[0].parent, folder / "assets")
     (folder / "data").mkdir()
-    pq.write_table(hub_table(paths), folder / "data" / "a.parquet")
+    pq.write_table(hub_table(paths, CLASSES), folder / "data" / "a.parquet")
     says = refusal(folder)
     assert "has 1 Parquet files, such as 'data/a.parquet', and 6 pictures" in says
     assert f"'{folder}/data/*.parquet'" in says
@@ -471,7 +436,7 @@ def test_a_damaged_row_group_costs_its_own_pictures_alone(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("cut", [1, 9, 5000])
 def test_a_cut_file_is_refused_when_it_is_listed(paths: list[Path], tmp_path: Path, cut: int) -> None:
-    table = hub_table(paths)
+    table = hub_table(paths, CLASSES)
     for path in (one_file(table, tmp_path), arrow_file(table, tmp_path)):
         path.write_bytes(path.read_bytes()[:-cut])
         assert "cannot read" in refusal(path)
@@ -552,7 +517,7 @@ def test_a_file_that_was_replaced_is_missing_rows_and_not_wrong_ones(tmp_path: P
 
 
 def test_saved_datasets_that_cannot_be_read_are_refused(paths: list[Path], tmp_path: Path) -> None:
-    table = hub_table(paths)
+    table = hub_table(paths, CLASSES)
     folder = save_to_disk(table, tmp_path / "saved")
 
     def state(**fields: object) -> None:
@@ -582,7 +547,7 @@ def test_saved_datasets_that_cannot_be_read_are_refused(paths: list[Path], tmp_p
 
 
 def test_damaged_arrow_files_are_refused_or_give_bytes_of_the_file(paths: list[Path], tmp_path: Path) -> None:
-    write_arrow(hub_table(paths), tmp_path / "a.arrow")
+    write_arrow(hub_table(paths, CLASSES), tmp_path / "a.arrow")
     content = (tmp_path / "a.arrow").read_bytes()
     generator = np.random.default_rng(0)
     for _ in range(200):
@@ -600,7 +565,7 @@ def test_damaged_arrow_files_are_refused_or_give_bytes_of_the_file(paths: list[P
 
 
 def test_damaged_parquet_files_end_no_process(paths: list[Path], tmp_path: Path) -> None:
-    path = one_file(hub_table(paths), tmp_path)
+    path = one_file(hub_table(paths, CLASSES), tmp_path)
     content = path.read_bytes()
     generator = np.random.default_rng(0)
     for number in range(200):
@@ -629,7 +594,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 def test_tables_on_a_store_are_read_as_those_here(paths: list[Path], tmp_path: Path, store: Store) -> None:
     here = tmp_path / "here"
     here.mkdir()
-    table = hub_table(paths)
+    table = hub_table(paths, CLASSES)
     snapshot(table, here)
     saved_splits(table, here)
     one_file(table, here)
