@@ -86,7 +86,7 @@ def _label_config(folder: Path) -> LabelConfig:
     model = ModelConfig(model="efficientnet_lite0", class_names=str(folder / "classes.txt"))
     say(f"labelling {len(PHOTOS)} photographs that scikit-image and scikit-learn ship, with EfficientNet-Lite0")
     return LabelConfig(
-        images=str(folder / "photos"),
+        images=(str(folder / "photos"),),
         out=str(folder / "run"),
         labels=str(folder / "labels.csv"),
         model=model,

@@ -18,7 +18,9 @@ NAMED_REASONS = 3
 def run(arguments: list[str]) -> Outcome:
     """Label the images; exit code 3 if more of them are bad than --max-error-rate."""
     config = parse(LabelConfig, arguments, "label")
-    refuse_relative({"--images": config.images, "--out": config.out})
+    for images in config.images:
+        refuse_relative({"--images": images})
+    refuse_relative({"--out": config.out})
     if not in_ray_job():
         config = _with_absolute_paths(config)
     census = label(config)

@@ -35,7 +35,9 @@ def read_labelled(run_dir: RunDir, run: Run, image_id: str) -> Labelled:
     """Return the rows of one image; raises UsageError if it was not planned, StorageError if it is not done yet."""
     place = find_image(run_dir, run.plan, image_id)
     if place is None:
-        raise UsageError(f"{image_id!r} is no image of {run_dir.root}; ids are paths below {run.request.images}")
+        raise UsageError(
+            f"{image_id!r} is no image of {run_dir.root}; ids are paths below {' '.join(run.request.addresses)}"
+        )
     shard, row = place
     if not run_dir.exists(shard_name("images", shard)):
         raise StorageError(

@@ -1,6 +1,7 @@
 """What a user may ask of `label`: its flags, with their checks."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import tyro.conf
 
@@ -17,12 +18,14 @@ from cam_ops.settings import (
     RefineConfig,
 )
 from cluster.executors.choose import ExecutorName, check_execution
+from cluster.sources.choosing import Choice, check_choice
 from cluster.sources.columns import Columns, parse_columns
-from cluster.sources.kinds import OWN_LABELS, kind_of, source_address
+from cluster.sources.kinds import OWN_LABELS, images_help
 from cluster.sources.labels.find import WORDS
 from cluster.sources.labels.folders import FOLDERS
 from cluster.sources.labels.words import LabelChoice
-from cluster.sources.source import Asked, Source
+from cluster.sources.several import columns_of, no_folders, own_word, root_of, source_addresses
+from cluster.sources.source import Asked
 from cluster.sources.tables.roles import check_kept
 from cluster.storage.options import StorageOptions, parse_options
 
@@ -33,10 +36,7 @@ BATCH_LIMIT, SHARD_LIMIT = 2**14, 2**20  # images; a shard's rows are in memory
 class LabelConfig:
     """Turn a folder of images into detection pseudo-labels: heat maps and boxes, as Parquet."""
 
-    images: str
-    """Folder of pictures, searched recursively: jpg, jpeg, jfif, png, webp, bmp, tif, tiff; or STL10's own binary
-    files. Or a manifest FILE.parquet or FILE.csv with a column uri, and if you like image_id and label. Or WebDataset's
-    tar files, `FILE.tar` or in quotes 'FOLDER/*.tar'. A path, s3://BUCKET/KEY or gs://BUCKET/KEY."""
+    images: Annotated[tuple[str, ...], tyro.conf.arg(help=images_help())]
     out: str
     """Run directory to create, or to resume: a path, s3://BUCKET/KEY or gs://BUCKET/KEY."""
     labels: str | None = None
@@ -51,6 +51,14 @@ class LabelConfig:
     """Further columns of a manifest to carry along into the table images."""
     unknown_labels: UnknownLabels = "refuse"
     """`skip` leaves images whose label is no class of the network without a label, and counts them."""
+    include: tuple[str, ...] = ()
+    """PATTERN ... of ids: only images that one of them fits, such as 'cats/*' or '*_front.jpg'."""
+    exclude: tuple[str, ...] = ()
+    """PATTERN ... of ids: no image that one of them fits."""
+    sample: float | None = None
+    """Only this fraction of the images, chosen by their ids."""
+    seed: int | None = None
+    """Number of the sample: another number, another sample; by default 0."""
     limit: int | None = None
     """Only the first N images of the sorted listing."""
     model: tyro.conf.OmitArgPrefixes[ModelConfig]
@@ -114,36 +122,51 @@ class LabelConfig:
                 "--calibration brings its own --threshold, --normalise, --components and --min-area; give either"
             )
         check_execution(self.executor, self.replicas, self.shard_timeout)
-        kind = kind_of(source_address(self.images))
-        if self.labels in OWN_LABELS and self.labels != _own_word(kind):
+        own = own_word(self.addresses)
+        if self.labels in OWN_LABELS and self.labels != own:
             needed = OWN_LABELS[self.labels].needed
-            raise UsageError(f"--labels {self.labels} needs --images {needed}, got {self.images}")
-        if self.labels in FOLDERS and kind.no_folders:
-            raise UsageError(f"--labels {self.labels}: {kind.no_folders}")
+            raise UsageError(f"--labels {self.labels} needs --images {needed}, got {' '.join(self.images)}")
+        if self.labels in FOLDERS and (why := no_folders(self.addresses)):
+            raise UsageError(f"--labels {self.labels}: {why}")
+        if self.seed is not None and self.sample is None:
+            raise UsageError("--seed is that of --sample, which is not given")
+        check_choice(self.choice)
         parse_options(self.storage_options)
         for name in self.chosen_columns.keys() - self._columns_of_listing.keys() - self._columns_of_labels.keys():
             raise UsageError(
-                f"--columns {name}={self.chosen_columns[name]}: neither --images {self.images} nor --labels "
+                f"--columns {name}={self.chosen_columns[name]}: neither --images {' '.join(self.images)} nor --labels "
                 f"{self.label_source} has columns of which one would be taken as {name}"
             )
         check_kept(self.keep_columns)
-        if self.keep_columns and not kind.has_columns:
-            raise UsageError(f"--keep-columns needs --images with columns, such as a manifest, got {self.images}")
+        if self.keep_columns and "uri" not in columns_of(self.addresses):
+            raise UsageError(
+                f"--keep-columns needs --images with columns, such as a manifest, got {' '.join(self.images)}"
+            )
         choice = parse_class_choice(self.wanted_classes)
         if choice.label and self.label_source == "none":
             raise UsageError(f"--classes {self.classes} needs labels; give --labels folder or --labels FILE.csv")
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of --images."""
+        return source_addresses(self.images)
+
+    @property
+    def choice(self) -> Choice:
+        """Which images are asked for."""
+        return Choice(include=self.include, exclude=self.exclude, sample=self.sample, seed=self.seed or 0)
+
+    @property
     def label_source(self) -> str:
         """--labels, or its default."""
-        return self.labels or _own_word(kind_of(source_address(self.images)))
+        return self.labels or own_word(self.addresses)
 
     @property
     def label_choice(self) -> LabelChoice:
         """What is asked of labels."""
         return LabelChoice(
             spec=self.label_source,
-            images=source_address(self.images),
+            images=root_of(self.addresses),
             is_asked=self.labels is not None,
             has_names=self.model.class_names is not None,
             unknown=self.unknown_labels,
@@ -158,15 +181,14 @@ class LabelConfig:
     @property
     def _columns_of_listing(self) -> Columns:
         """Those of --columns that say what --images has: not the label where labels come from elsewhere."""
-        has_columns = kind_of(source_address(self.images)).has_columns
-        without = set() if self.label_source in OWN_LABELS else {"label"}
-        return {ours: name for ours, name in self.chosen_columns.items() if has_columns and ours not in without}
+        taken = columns_of(self.addresses) - (set() if self.label_source in OWN_LABELS else {"label"})
+        return {ours: name for ours, name in self.chosen_columns.items() if ours in taken}
 
     @property
     def _columns_of_labels(self) -> Columns:
         """Those of --columns that say what a label file has: not the image's id where --images has columns as well."""
         is_file = self.label_source not in WORDS
-        taken = {"label"} if kind_of(source_address(self.images)).has_columns else {"label", "image_id"}
+        taken = {"label", "image_id"} - (columns_of(self.addresses) - {"label"})
         return {ours: name for ours, name in self.chosen_columns.items() if is_file and ours in taken}
 
     def asked(self, skip: str) -> Asked:
@@ -184,8 +206,3 @@ class LabelConfig:
     def wanted_classes(self) -> str:
         """--classes, or its default."""
         return self.classes or ("top1" if self.label_source == "none" else "label")
-
-
-def _own_word(kind: Source) -> str:
-    """Return the word for a source's own labels, none where its kind has none."""
-    return kind.own_labels.word if kind.own_labels else "none"

@@ -20,13 +20,12 @@ from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, clear_run, read_run
 from cluster.runs.resume import finish, pending_shards, refuse_strangers, run_missing
 from cluster.runs.verify import repair
-from cluster.sources.kinds import source_address
 
 
 def label(config: LabelConfig) -> Census:
     """Do what is missing of the run in `config.out`, planning it first if it is new; return what it comes to."""
     run_dir = open_run_dir(config.out, config.options)
-    config = replace(config, images=source_address(config.images))
+    config = replace(config, images=config.addresses)
     run = None if config.overwrite else read_run(run_dir)
     if run:
         return _resume(config, run_dir, run)
@@ -73,7 +72,8 @@ def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Census:
 
 def _refuse_images_as_out(config: LabelConfig, run_dir: RunDir) -> None:
     """Raise UsageError where a run would begin in the folder of its pictures, among which its own would lie."""
-    if os.path.realpath(config.images) == os.path.realpath(run_dir.root):  # addresses on a store come out equal too
+    root = os.path.realpath(run_dir.root)
+    if any(os.path.realpath(address) == root for address in config.images):  # those on a store come out equal too
         raise UsageError(
             f"--out {run_dir.root} is the folder of --images; give a folder of its own, such as {run_dir.root}/run"
         )

@@ -24,10 +24,11 @@ from cluster.runs.plan import Plan, auto_batch_size, auto_shard_size, write_plan
 from cluster.runs.record import Run, config_document
 from cluster.runs.request import Request
 from cluster.runs.resume import begin
-from cluster.sources.kinds import OWN_LABELS, open_listing
+from cluster.sources.kinds import OWN_LABELS
 from cluster.sources.labels.find import find_labels, label_images, labels_digest
 from cluster.sources.labels.words import Labels
 from cluster.sources.listing import Listing
+from cluster.sources.several import open_sources
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
 
@@ -87,7 +88,9 @@ class Preparation:
         """
         config = self.config
         with ExitStack() as opened:
-            listing = opened.enter_context(open_listing(config.images, config.asked(skip=self.run_dir.root)))
+            listing = opened.enter_context(
+                open_sources(config.addresses, config.asked(skip=self.run_dir.root), config.choice)
+            )
             classes = _classes(config, listing)
             labels = find_labels(listing, config.label_choice, self.classes)
             precision, why_precision = choose_precision(config.precision, device, self.mapper)
@@ -177,7 +180,7 @@ def _classes(config: LabelConfig, listing: Listing) -> str:
         return config.wanted_classes
     if config.classes and parse_class_choice(config.classes).label:
         raise UsageError(
-            f"--classes {config.classes} needs labels, {config.images} has no {own.place}; "
+            f"--classes {config.classes} needs labels, {' '.join(config.images)} has no {own.place}; "
             f"{f'give {listing.label_hint},' if listing.label_hint else 'add them,'} or give --labels folder or "
             "--labels FILE.csv"
         )

@@ -34,7 +34,7 @@ from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir
 from cluster.runs.membership import Membership
 from cluster.runs.plan import read_shard
-from cluster.sources.kinds import check_source
+from cluster.sources.several import check_sources
 
 Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, S, S, 3), their pictures
 
@@ -49,7 +49,7 @@ def open_replica(run_dir: RunDir, model: ModelConfig, fingerprint: str, num_thre
     """
     membership = Membership(run_dir, fingerprint)
     request = membership.run.request
-    check_source(request.images, run_dir.options)
+    check_sources(request.addresses, run_dir.options)
     prepare_process()
     mapper = load_mapper(request, model)
     device = torch.device(request.device)

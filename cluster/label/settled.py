@@ -111,7 +111,11 @@ def request_of(config: LabelConfig, settled: Settled) -> Request:
     network = settled.network
     request = Request(
         schema_version=SCHEMA_VERSION,
-        images=config.images,
+        images=config.addresses if len(config.images) > 1 else config.addresses[0],
+        include=config.include,
+        exclude=config.exclude,
+        sample=config.sample,
+        seed=config.choice.seed,
         limit=config.limit,
         labels=labels_digest(config.label_source),
         columns=tuple(f"{name}={column}" for name, column in sorted(config.chosen_columns.items())),

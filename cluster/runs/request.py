@@ -24,7 +24,7 @@ class Request:
     """The request; two runs with equal requests on one kind of device have equal tables."""
 
     schema_version: str
-    images: str  # absolute address of the source
+    images: str | tuple[str, ...]  # absolute address of the source, or of each
     limit: int | None
     labels: str  # none, folder, or the digest of the CSV file
     model: str
@@ -49,6 +49,10 @@ class Request:
     columns: tuple[str, ...] = ()  # as --columns, sorted
     unknown_labels: UnknownLabels = "refuse"
     keep_columns: tuple[str, ...] = ()  # as --keep-columns
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    sample: float | None = None
+    seed: int = 0  # of the sample
 
     def fields(self) -> dict[str, Any]:
         """Return the request as documents have it; what came later is left out where it is not used."""
@@ -61,7 +65,17 @@ class Request:
             del fields["unknown_labels"]
         if not self.keep_columns:
             del fields["keep_columns"]
+        for name in ("include", "exclude"):
+            if not fields[name]:
+                del fields[name]
+        if self.sample is None:
+            del fields["sample"], fields["seed"]
         return fields
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the sources."""
+        return (self.images,) if isinstance(self.images, str) else self.images
 
     def box_recipe(self) -> dict[str, Any]:
         """Return the box settings as documents have them; --min-area only where it is not the default."""

@@ -2,6 +2,9 @@
 
 * `source`: what a kind of source is
 * `kinds`: which kind an address is
+* `several`: the sources that are asked for, as one listing
+* `choosing`: patterns and samples of images
+* `picture`: a single file
 * `listing`: images as a stream of record batches
 * `sorting`: sort a listing on disk
 * `names`: which names mean pictures

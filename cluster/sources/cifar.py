@@ -209,6 +209,7 @@ CIFAR = Source(
     means=_is_cifar,
     check=_check,
     open=lambda address, asked: _open([address], asked),
+    called="CIFAR-10's and CIFAR-100's binary files, or a folder with them",
     inside="CIFAR's files, --images {file}",
     refusal=_refusal,
     decoder=_decoder,

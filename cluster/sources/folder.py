@@ -34,6 +34,7 @@ def folder_source(instead: Instead) -> Source:
     """Return the kind of source that any path is."""
     return Source(
         means=lambda address: True,
+        called=f"a folder of {expected()}, searched at any depth",
         check=lambda address, options: check_folder(address),
         open=lambda address, asked: sorted_listing(address, _folder_batches(address, asked.skip, instead), asked.limit),
     )

@@ -10,12 +10,12 @@ from cluster.sources.cifar import CIFAR
 from cluster.sources.folder import folder_source
 from cluster.sources.listing import Listing
 from cluster.sources.manifest import MANIFEST
+from cluster.sources.picture import PICTURE
 from cluster.sources.prefix import prefix_source
 from cluster.sources.source import EVERYTHING, Asked, Decoder, OwnLabels, Row, Source
 from cluster.sources.stl10 import STL10
 from cluster.sources.tars import TARS
 from cluster.storage.objects import is_store, store_address, without_credentials
-from cluster.storage.options import StorageOptions
 
 
 def _instead(folder: str, names: Iterable[str]) -> str:
@@ -27,13 +27,15 @@ def _instead(folder: str, names: Iterable[str]) -> str:
     )
 
 
+PREFIX, FOLDER = prefix_source(_instead), folder_source(_instead)
 KINDS: tuple[Source, ...] = (
     MANIFEST,
     TARS,
     CIFAR,
-    prefix_source(_instead),
+    PICTURE,
+    PREFIX,  # any address on a store
     STL10,
-    folder_source(_instead),  # any path
+    FOLDER,  # any path
 )
 OWN_LABELS: dict[str, OwnLabels] = {kind.own_labels.word: kind.own_labels for kind in KINDS if kind.own_labels}
 
@@ -62,9 +64,18 @@ def kind_of(address: str) -> Source:
     return next(kind for kind in KINDS if kind.means(address))
 
 
-def check_source(address: str, options: StorageOptions) -> None:
-    """Raise StorageError unless the source can be reached from here."""
-    kind_of(address).check(address, options)
+def is_any_folder(address: str) -> bool:
+    """Say whether no more is known of an address than that it may be a folder, here or on a store."""
+    return kind_of(address) in (PREFIX, FOLDER)
+
+
+def images_help() -> str:
+    """Say what --images may be."""
+    kinds = ". ".join(f"{kind.called[0].upper()}{kind.called[1:]}" for kind in reversed(KINDS) if kind.called)
+    return (
+        f"{kinds}. Each by a path, s3://BUCKET/KEY or gs://BUCKET/KEY. Several may be given, also by patterns in "
+        "quotes, such as 'sets/*' or 'shards/{000000..000009}.tar'; ids then begin with what tells them apart."
+    )
 
 
 def open_listing(address: str, asked: Asked = EVERYTHING) -> AbstractContextManager[Listing]:

@@ -25,6 +25,8 @@ class Listing:
     batches: Callable[[], Iterator[pa.RecordBatch]]  # from the first image on, at each call
     label_hint: str = ""  # without labels: how to take what may be some, such as `--columns label=class`
     class_names: tuple[str, ...] = ()  # the source's own list of classes, in its order
+    names_files: bool = False  # whether ids begin with the names of the source's own files
+    num_parts: int = 0  # of ids, by which sources are told apart: folders that name classes come after them
     kept: pa.Schema = field(default_factory=lambda: pa.schema([]))
 
 

@@ -32,23 +32,34 @@ def fixed_part(address: str) -> str:
     return "/".join(parts[:first])
 
 
+def is_literal(address: str) -> bool:
+    """Say whether an address means itself alone."""
+    return not is_pattern(address) or _is_there(address)
+
+
 def addresses_of(address: str, options: StorageOptions, *, files_only: bool = False) -> list[str]:
+    """Return the addresses that one means, as `found_by` does."""
+    return list(found_by(address, options, files_only=files_only))
+
+
+def found_by(address: str, options: StorageOptions, *, files_only: bool = False) -> dict[str, bool]:
     """Return the addresses that one means, which is itself where it is no pattern; each once, in order of its braces.
 
-    What braces alone name need not be there. Raises StorageError where wildcards match nothing.
+    With them comes whether wildcards found a file there. What braces alone name need not be there. Raises StorageError
+    where wildcards match nothing.
     """
-    if not is_pattern(address) or _is_there(address):
-        return [address]
-    found: dict[str, None] = {}
+    if is_literal(address):
+        return {address: False}
+    found: dict[str, bool] = {}
     for alternative in braced(address):
         if not WILDCARDS & set(alternative) or _is_there(alternative):
-            found[alternative] = None
+            found[alternative] = False
             continue
-        matches = list(_matching(alternative, options, files_only))
+        matches = dict(sorted(_matching(alternative, options, files_only)))
         if not matches:
             raise StorageError(f"there is nothing like {alternative}; check --images")
-        found |= dict.fromkeys(sorted(matches))
-    return list(found)
+        found |= matches
+    return found
 
 
 def distinct(addresses: Sequence[str]) -> list[str]:
@@ -121,33 +132,41 @@ def _is_there(address: str) -> bool:
     return not is_store(address) and os.path.lexists(address)
 
 
-def _matching(pattern: str, options: StorageOptions, files_only: bool) -> Iterator[str]:
-    """Yield what an address with wildcards matches, level by level."""
+def _matching(pattern: str, options: StorageOptions, files_only: bool) -> Iterator[tuple[str, bool]]:
+    """Yield what an address with wildcards matches, level by level, and whether it is a file."""
     before = fixed_part(pattern)
     bases = [before]
     *folders, last = pattern[len(before) + 1 :].split("/")
     for part in folders:
-        bases = [f"{base}/{name}" for base in bases for name in _named(base, part, options, want="folders")]
+        bases = [f"{base}/{name}" for base in bases for name in _folders(base, part, options)]
     for base in bases:
-        for name in _named(base, last, options, want="files" if files_only else "all"):
-            yield f"{base}/{name}"
+        if not WILDCARDS & set(last):
+            is_file = _is_file(f"{base}/{last}", options)
+            yield from [] if is_file is None else [(f"{base}/{last}", is_file)]
+            continue
+        files, folders = _level(base, options, not files_only)
+        kinds = {**dict.fromkeys([] if files_only else folders, False), **dict.fromkeys(files, True)}
+        yield from ((f"{base}/{name}", kinds[name]) for name in _fitting(list(kinds), last))
 
 
-def _named(base: str, part: str, options: StorageOptions, want: str) -> list[str]:
-    """Return the names in a folder that a part of a pattern means, hidden ones only if it begins with a dot."""
-    if not WILDCARDS & set(part):
-        return [part] if want == "folders" or _exists(f"{base}/{part}", options) else []
-    files, folders = _level(base, options, want != "files")
-    names = {"files": files, "folders": folders, "all": files + folders}[want]
+def _folders(base: str, part: str, options: StorageOptions) -> list[str]:
+    return _fitting(_level(base, options, True)[1], part) if WILDCARDS & set(part) else [part]
+
+
+def _fitting(names: list[str], part: str) -> list[str]:
+    """Return the names that a part of a pattern means, hidden ones only if it begins with a dot."""
     if part in names:
         return [part]
     return [name for name in names if fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")]
 
 
-def _exists(address: str, options: StorageOptions) -> bool:
+def _is_file(address: str, options: StorageOptions) -> bool | None:
+    """Say whether there is a file, or a folder; None where there is neither."""
     if not is_store(address):
-        return os.path.lexists(address)
-    return object_version(address, options) is not None or any(list_level(address, options))
+        return os.path.isfile(address) if os.path.lexists(address) else None
+    if object_version(address, options) is not None:
+        return True
+    return False if any(list_level(address, options)) else None
 
 
 def _level(base: str, options: StorageOptions, with_folders: bool) -> tuple[list[str], list[str]]:

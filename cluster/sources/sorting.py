@@ -55,9 +55,13 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def sorted_listing(
-    address: str, batches: Iterator[pa.RecordBatch], limit: int | None, memory_limit: str = MEMORY_LIMIT
+    address: str,
+    batches: Iterator[pa.RecordBatch],
+    limit: int | None,
+    schema: pa.Schema = LISTING,
+    memory_limit: str = MEMORY_LIMIT,
 ) -> Iterator[Listing]:
-    """List the images of batches of schema LISTING in any order, the first `limit` of them by id.
+    """List the images of batches in any order, the first `limit` of them by id; the columns are those of `schema`.
 
     They go through files in `TMPDIR`; the listing ends with the context. Raises StorageError where there is no room,
     and what `batches` raises.
@@ -66,12 +70,12 @@ def sorted_listing(
         found, ordered = Path(scratch, "found.parquet"), Path(scratch, "sorted.parquet")
         try:
             with pq.ParquetWriter(
-                found, LISTING, compression="lz4", use_dictionary=False, write_statistics=False
+                found, schema, compression="lz4", use_dictionary=False, write_statistics=False
             ) as writer:
                 for batch in batches:
                     writer.write_batch(batch)
             with pq.ParquetFile(found) as file:
-                rows = pa.RecordBatchReader.from_batches(LISTING, stream(file, ROWS_PER_BATCH))
+                rows = pa.RecordBatchReader.from_batches(schema, stream(file, ROWS_PER_BATCH))
                 sort_rows(rows, "image_id", ordered, limit, scratch, memory_limit)
             found.unlink()
             num_images = pq.read_metadata(ordered).num_rows
@@ -80,10 +84,12 @@ def sorted_listing(
                 f"cannot sort the images of {address} in {scratch}: {first_line(error)}; set TMPDIR to a folder with "
                 "room"
             ) from None
-        yield Listing(num_images=num_images, has_labels=False, batches=partial(_batches, ordered))
+        yield Listing(
+            num_images=num_images, has_labels="label" in schema.names, batches=partial(_batches, ordered, schema)
+        )
 
 
-def _batches(ordered: Path) -> Iterator[pa.RecordBatch]:
+def _batches(ordered: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(ordered) as file:
         for batch in stream(file, ROWS_PER_BATCH):
-            yield pa.record_batch([batch[name] for name in LISTING.names], schema=LISTING)
+            yield pa.record_batch([batch[field.name].cast(field.type) for field in schema], schema=schema)

@@ -56,11 +56,15 @@ class Source:
     """List an address."""
     together: Callable[[Sequence[str], Asked], AbstractContextManager[Listing]] | None = None
     """List several addresses at once, where ids begin with the names of files anyway."""
+    takes_wildcards: Callable[[str], bool] = lambda address: False
+    """Say whether it finds what an address with wildcards means by itself."""
     own_labels: OwnLabels | None = None
-    has_columns: bool = False
-    """Whether there may be columns to carry along, `Asked.keep`."""
+    columns: frozenset[str] = frozenset()
+    """Which of `columns.NEAR` its images have; with `uri` among them there may be more to carry along, `Asked.keep`."""
     no_folders: str = ""
     """Why its ids have no folders that name classes, where they have none."""
+    called: str = ""
+    """What --images may be, for the flag's help."""
     inside: str = ""
     """How to give its files where they lie in a folder without pictures: `{file}` is the first, `{folder}` its own."""
     refusal: Callable[[str], str] = lambda text: ""

@@ -109,5 +109,6 @@ STL10 = Source(
     means=lambda address: bool(_splits_in(Path(address))),
     check=lambda address, options: check_folder(address),
     open=lambda address, asked: nullcontext(listing_of(_list(address, asked.limit))),
+    called="a folder with STL10's own binary files",
     decoder=_decoder,
 )

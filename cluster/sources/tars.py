@@ -125,6 +125,7 @@ def open_tars(addresses: Sequence[str], asked: Asked) -> Iterator[Listing]:
         yield Listing(
             num_images=index.num_images,
             has_labels=index.has_labels,
+            names_files=True,
             label_hint="" if index.has_labels else suggestion(index.keys, "label"),
             batches=partial(_batches, path, index.has_labels),
         )
@@ -476,6 +477,9 @@ TARS = Source(
     check=_check_folder_of,
     open=lambda address, asked: open_tars((address,), asked),
     together=open_tars,
+    takes_wildcards=lambda address: True,
+    columns=frozenset(("label",)),  # a key of the members `json`
+    called="WebDataset's tar files, `FILE.tar`",
     own_labels=OwnLabels(
         word="tar",
         needed="FILE.tar",

@@ -1,6 +1,7 @@
 """Folders that name classes: by name, by number or by their order, and whether it is they that the user means."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,7 +34,8 @@ SPLITS = {
 
 def folder_labels(listing: Listing, choice: LabelChoice, classes: ClassList) -> Labels:
     """Take the first directory of each image for its class, by name, number or order; raise UsageError as they do."""
-    counts = count_words(listing, _first_level)
+    first_level = partial(_first_level, listing.num_parts)
+    counts = count_words(listing, first_level)
     hidden = [folder for folder in counts if folder.startswith(".") and folder not in classes.ids_of]
     folders = sorted(counts.keys() - hidden)
     if not folders:
@@ -44,7 +46,7 @@ def folder_labels(listing: Listing, choice: LabelChoice, classes: ClassList) -> 
         say(f"labels: hidden folders name no class: {listed(hidden)}; {sum(counts[name] for name in hidden)} images")
     _refuse_other_levels(listing, folders, choice, classes)
     meaning_of = _folder_meanings(folders, counts, choice, classes)
-    labels = by_word(_first_level, meaning_of)
+    labels = by_word(first_level, meaning_of)
     num_labelled = sum(counts[folder] for folder, meaning in meaning_of.items() if meaning)
     bare = listing.num_images - counts.total()
     apart = f"; {bare} lie in no folder, such as {shown(_without_folder(listing))}" if bare else ""
@@ -89,7 +91,7 @@ def _refuse_other_levels(listing: Listing, folders: list[str], choice: LabelChoi
     unknown = [folder for folder in folders if not classes.meanings(folder)]
     if not parts and len(unknown) < len(folders):
         return
-    below = [path.split("/") for path in sorted(count_words(listing, _second_level))]
+    below = [path.split("/") for path in sorted(count_words(listing, partial(_second_level, listing.num_parts)))]
     in_parts = [(first, second) for first, second in below if first in parts]
     if (len(parts) == len(folders) and (in_parts or unknown)) or any(first in unknown for first, _ in in_parts):
         names = (
@@ -129,19 +131,20 @@ def _refuse_two_orders(folders: list[str], choice: LabelChoice, classes: ClassLi
             )
 
 
-def _first_level(batch: pa.RecordBatch) -> pa.Array:
-    ids = batch["image_id"]
-    first = pc.list_element(pc.split_pattern(ids, "/", max_splits=1), 0)
-    return pc.if_else(pc.match_substring(ids, "/"), first, None)
+def _first_level(num_parts: int, batch: pa.RecordBatch) -> pa.Array:
+    """Return the first directory of each image, null where it lies in none; `num_parts` of an id are no directories."""
+    return _part(rf"^(?:[^/]*/){{{num_parts}}}(?P<part>[^/]*)/", batch)
 
 
-def _second_level(batch: pa.RecordBatch) -> pa.Array:
+def _second_level(num_parts: int, batch: pa.RecordBatch) -> pa.Array:
     """Return the first two directories of each image, `a/b`, null where it lies in fewer."""
-    return pc.struct_field(pc.extract_regex(batch["image_id"], r"^(?P<folders>[^/]+/[^/]+)/"), "folders")
+    return _part(rf"^(?:[^/]*/){{{num_parts}}}(?P<part>[^/]+/[^/]+)/", batch)
+
+
+def _part(pattern: str, batch: pa.RecordBatch) -> pa.Array:
+    return pc.struct_field(pc.extract_regex(batch["image_id"], pattern), "part")
 
 
 def _without_folder(listing: Listing) -> str:
-    ids = (
-        batch["image_id"].filter(pc.invert(pc.match_substring(batch["image_id"], "/"))) for batch in listing.batches()
-    )
+    ids = (batch["image_id"].filter(_first_level(listing.num_parts, batch).is_null()) for batch in listing.batches())
     return next(str(found[0]) for found in ids if len(found))

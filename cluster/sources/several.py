@@ -1,0 +1,214 @@
+"""The source or sources that --images names: one listing of all, without what is not asked for.
+
+Ids of one source are its own. Those of several begin with what tells the sources apart: as many of the last parts of
+their addresses as it takes. Where ids begin with the name of the source's own file anyway, it stands there once.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cam_ops.errors import UsageError
+from cam_ops.tables import LISTING
+from cluster.process.console import shown
+from cluster.sources.choosing import EVERY_IMAGE, Choice, Chooser
+from cluster.sources.folder import check_folder
+from cluster.sources.kinds import is_any_folder, kind_of, open_listing, source_address
+from cluster.sources.listing import Listing, Remarks, remark, say_remarks
+from cluster.sources.patterns import braced, distinct, fixed_part, found_by, is_literal
+from cluster.sources.picture import PICTURE
+from cluster.sources.sorting import sorted_listing
+from cluster.sources.source import EVERYTHING, Asked, Source
+from cluster.storage.objects import check_prefix, is_store
+from cluster.storage.options import StorageOptions
+
+MAX_WORDS = 10_000  # of --images; they stand in run.json
+BESIDE = "files that are no pictures lie beside what --images matches, and are left out"
+
+
+def source_addresses(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses that --images names. Raises UsageError where there are none, or one is there twice."""
+    if not 0 < len(texts) <= MAX_WORDS:
+        raise UsageError(
+            f"--images expects 1 to {MAX_WORDS} sources, got {len(texts)}" + "; put them into a list" * bool(texts)
+        )
+    addresses = tuple(map(source_address, texts))
+    _refuse_twice(addresses)
+    return addresses
+
+
+def own_word(addresses: Sequence[str]) -> str:
+    """Return the word for the labels that the sources have themselves, none where they have none.
+
+    Raises UsageError where some have labels of one kind, others of another, or none.
+    """
+    words = {_own_word(kind_of(address)): address for address in addresses}
+    if len(words) > 1:
+        (_, one), (_, other), *_ = words.items()
+        raise UsageError(
+            f"--images names sources of several kinds, {shown(one)} and {shown(other)}, whose labels stand in "
+            "different places; make a run of each kind"
+        )
+    return next(iter(words))
+
+
+def _own_word(kind: Source) -> str:
+    return kind.own_labels.word if kind.own_labels else "none"
+
+
+def columns_of(addresses: Sequence[str]) -> frozenset[str]:
+    """Return the columns that --columns may name, of all sources."""
+    return frozenset.intersection(*(kind_of(address).columns for address in addresses))
+
+
+def no_folders(addresses: Sequence[str]) -> str:
+    """Return why ids have no folders that name classes, empty where they have."""
+    return next((why for address in addresses if (why := kind_of(address).no_folders)), "")
+
+
+def root_of(addresses: Sequence[str]) -> str:
+    """Return the address that ids are paths below, or all of them where it is not one."""
+    if len(addresses) == 1:
+        return addresses[0]
+    roots = {
+        address.removesuffix(f"/{name[:-1]}") for address, name in zip(addresses, distinct(addresses), strict=True)
+    }
+    return roots.pop() if len(roots) == 1 else " and ".join(addresses)
+
+
+def check_sources(addresses: Sequence[str], options: StorageOptions) -> None:
+    """Raise StorageError unless what is planned from the sources can be reached from here."""
+    for address in addresses:
+        if is_literal(address) or not is_any_folder(address):
+            kind_of(address).check(address, options)
+        elif is_store(address):
+            check_prefix(fixed_part(address), options)
+        else:
+            check_folder(fixed_part(address) or "/")
+
+
+@contextmanager
+def open_sources(
+    addresses: Sequence[str], asked: Asked = EVERYTHING, choice: Choice = EVERY_IMAGE
+) -> Iterator[Listing]:
+    """List the images of sources that are asked for, the first `asked.limit` of these by id, until the context ends.
+
+    Raises UsageError and StorageError as the kinds of sources do, and where nothing is left.
+    """
+    found = _found(addresses, asked)
+    if choice.is_everything:
+        with _opened(found, asked) as listing:
+            yield listing
+        return
+    with _opened(found, replace(asked, limit=None)) as listing:
+        chooser = Chooser(choice=choice)
+        batches = chooser.chosen(listing.batches())
+        with sorted_listing(root_of(addresses), batches, asked.limit, schema_of(listing)) as chosen:
+            chooser.say()
+            yield replace(listing, num_images=chosen.num_images, batches=chosen.batches)
+
+
+def _found(addresses: Sequence[str], asked: Asked) -> list[str]:
+    """Return the sources that the words of --images mean, in no order."""
+    found: list[str] = []
+    remarks: Remarks = {}
+    for address in addresses:
+        if is_literal(address):
+            found.append(address)
+        elif kind_of(address).takes_wildcards(address):
+            found += braced(address)
+        else:
+            for match, is_file in found_by(address, asked.options).items():
+                if is_file and is_any_folder(address) and kind_of(match) is not PICTURE:
+                    remark(remarks, BESIDE, shown(match))
+                elif match != asked.skip:
+                    found.append(match)
+    say_remarks("--images", remarks)
+    if not found:
+        raise UsageError(f"--images {' '.join(addresses)} matches no folder and no picture; check it")
+    _refuse_twice(found)
+    _refuse_nested(found)
+    return found
+
+
+def _refuse_twice(addresses: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for address in addresses:
+        if address in seen:
+            raise UsageError(f"--images names {shown(address)} twice; its images would be there twice")
+        seen.add(address)
+
+
+def _refuse_nested(addresses: Sequence[str]) -> None:
+    known = set(addresses)
+    for address in addresses:
+        above = os.path.dirname(address)
+        while above and above != os.path.dirname(above):
+            if above in known:
+                raise UsageError(
+                    f"--images names {shown(above)} and {shown(address)} inside it, whose images would be there twice; "
+                    "give one of them"
+                )
+            above = os.path.dirname(above)
+
+
+def _opened(found: Sequence[str], asked: Asked) -> AbstractContextManager[Listing]:
+    kinds = [kind_of(address) for address in found]
+    if len(found) == 1:
+        return open_listing(found[0], asked)
+    together = kinds[0].together
+    if together and all(kind.together is together for kind in kinds):
+        return together(found, asked)
+    return _joined(found, asked)
+
+
+@contextmanager
+def _joined(found: Sequence[str], asked: Asked) -> Iterator[Listing]:
+    """List several sources as one."""
+    with ExitStack() as opened:
+        listings = [opened.enter_context(open_listing(address, asked)) for address in found]
+        first = listings[0]
+        for address, listing in zip(found, listings, strict=True):
+            if not listing.kept.equals(first.kept) or listing.class_names != first.class_names:
+                raise UsageError(
+                    f"{address} has other columns or another list of classes than {found[0]}; make a run of each"
+                )
+        names = distinct(found)
+        listing = replace(
+            first,
+            has_labels=any(listing.has_labels for listing in listings),
+            label_hint=next((listing.label_hint for listing in listings if listing.label_hint), ""),
+            num_parts=names[0].count("/"),
+        )
+        schema = schema_of(listing)
+        prefixes = [_prefix(name, address, one) for name, address, one in zip(names, found, listings, strict=True)]
+        batches = (
+            _prefixed(batch, prefix, schema)
+            for prefix, one in zip(prefixes, listings, strict=True)
+            for batch in one.batches()
+        )
+        with sorted_listing(root_of(found), batches, asked.limit, schema) as joined:
+            yield replace(listing, num_images=joined.num_images, batches=joined.batches)
+
+
+def _prefix(name: str, address: str, listing: Listing) -> str:
+    """Return what a source's ids get before them, whose name is `name`."""
+    is_folder = not is_store(address) and os.path.isdir(address)
+    return name[: name[:-1].rfind("/") + 1] if listing.names_files and not is_folder else name
+
+
+def _prefixed(batch: pa.RecordBatch, prefix: str, schema: pa.Schema) -> pa.RecordBatch:
+    columns = {name: batch[name] for name in batch.schema.names}
+    columns["image_id"] = pc.binary_join_element_wise(prefix, batch["image_id"], "")
+    nothing = pa.nulls(len(batch), pa.string())
+    return pa.record_batch([columns.get(name, nothing) for name in schema.names], schema=schema)
+
+
+def schema_of(listing: Listing) -> pa.Schema:
+    """Return the columns of a listing's batches."""
+    label = [pa.field("label", pa.string())] if listing.has_labels else []
+    return pa.schema([*LISTING, *label, *listing.kept])
