@@ -2,7 +2,7 @@
 
 A row means the image whose id it names letter for letter. Else it means the one picture whose path, from the root of
 its disk or store on, ends in what the row says, be it without the picture's suffix or with backslashes; a row that
-means several pictures so is refused. What the file says is held in memory, some 200 bytes a row.
+means several pictures so is refused. What the file says is held in memory, half a kilobyte a row.
 """
 
 import csv

@@ -62,8 +62,8 @@ def _folder_meanings(
     if choice.spec == BY_ORDER:
         if len(folders) != size:
             raise UsageError(
-                f"--labels {BY_ORDER} expects a folder for each of the {size} classes, found {len(folders)}: "
-                f"{listed(folders)}; give --labels {BY_NAME} or FILE.csv"
+                f"--labels {BY_ORDER} expects a folder for each of the {size} classes, those listed have "
+                f"{len(folders)}: {listed(folders)}; give --labels {BY_NAME} or FILE.csv"
             )
         return in_order
     words = Words(

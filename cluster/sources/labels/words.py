@@ -4,6 +4,7 @@ What means several classes is refused. What is no class is refused as well or, w
 and said.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from cluster.sources.columns import Columns
 from cluster.sources.listing import Listing
 
 SIGNS = ("|", ";", ",")  # between the words of a label that is several
+DECIMAL = re.compile(r"\s*\d+,\d+\s*")
 NUM_SHOWN = 5
 
 Meaning = tuple[int, ...]
@@ -122,9 +124,9 @@ def _nearest(word: str, classes: ClassList) -> str:
 def _parts(word: str, classes: ClassList) -> list[str]:
     """Return the words for classes that a label consists of: it alone if it is one, else those between its signs.
 
-    Between `;` and `,`, which names have as well, all must be classes.
+    Between `;` and `,`, which names have as well, all must be classes; ``3,0`` may be a number.
     """
-    if classes.meanings(word):
+    if classes.meanings(word) or DECIMAL.fullmatch(word):
         return [word]
     for sign in SIGNS:
         parts = list(dict.fromkeys(part.strip() for part in word.split(sign) if part.strip()))

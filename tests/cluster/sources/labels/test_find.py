@@ -71,7 +71,9 @@ def test_folders_without_a_class_s_name_are_guessed_to_be_in_sorted_order_where_
     refused(ids, "folder", "has the folder 'x', which is no class .*; folder-sorted takes", has_names=True)
     assert labels_of(ids, "folder-sorted", has_names=True) == [2, 0, 1]
     refused(["y/1.jpg", "x/1.jpg"], "folder", "the folder 'x', which is no class of the network, .*, nor is 'y'")
-    refused(["y/1.jpg", "x/1.jpg"], "folder-sorted", "a folder for each of the 3 classes, found 2: 'x', 'y'")
+    refused(
+        ["y/1.jpg", "x/1.jpg"], "folder-sorted", "a folder for each of the 3 classes, those listed have 2: 'x', 'y'"
+    )
     refused(["cat/1.jpg", "n02/1.jpg", "x/1.jpg"], "folder", "the folder 'x', which is no class")
     refused(["crane/1.jpg"], "folder", "'crane' means classes")
     refused(["a.jpg", "b.jpg"], "folder", "all lie directly in --images")
@@ -266,6 +268,8 @@ def test_several_labels_of_an_image(tmp_path: Path, capsys: pytest.CaptureFixtur
     path.write_text("id,label\na,cat|bird\nb,bird\n")
     refused(["a.jpg", "b.jpg"], str(path), "says 'cat|bird', of which 'bird' is no class of the network")
     assert labels_of(["a.jpg", "b.jpg"], str(path), unknown="skip") == [0, None]
+    path.write_text("id;label\na;1,0\n")
+    refused(["a.jpg"], str(path), "says '1,0', which is no class")  # a number, or two
     path.write_text('id,label\na,"cat, bird"\n')
     refused(["a.jpg"], str(path), "says 'cat, bird', which is no class")
 
