@@ -17,7 +17,7 @@ from cam_ops.arrays import U8
 from cam_ops.errors import BadImage, StorageError
 from cam_ops.pictures.decode import Decoded, decode, decode_for, whole
 from cam_ops.pictures.header import JPEG, MAX_BYTES, PILLOW_ERRORS
-from cam_ops.pictures.orientation import AS_STORED, QUARTER, orientation_of
+from cam_ops.pictures.orientation import AS_STORED, QUARTER, UNKNOWN_TURN, orientation_of
 from cam_ops.settings import Preprocessing
 from cluster.sources.kinds import decoder_of
 from cluster.sources.source import Row
@@ -25,9 +25,9 @@ from cluster.sources.tables.cells import is_cell, read_cell
 from cluster.storage.objects import is_object, is_store, read_object
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 
-UNKNOWN_TURN = 0
 HEAD_BYTES = 2**17  # in which a JPEG's header ends, its largest segment of EXIF included
 NUM_THREADS = 16  # that wait for storage
+
 
 def load_picture(row: Row, options: StorageOptions = NO_OPTIONS) -> U8:
     """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
@@ -88,7 +88,7 @@ def _read_from_store(uri: str, offset: int, size: int, options: StorageOptions) 
 def orientations(rows: Sequence[Row], options: StorageOptions) -> list[int]:
     """Return the EXIF orientation of planned pictures, 1 to 8, whose rows have their width and height as they are seen.
 
-    UNKNOWN_TURN where a picture cannot be read, or has another size by now. Where the storage fails, no more are asked for.
+    UNKNOWN_TURN where a picture cannot be read, or has another size by now. Where the storage fails, no more are read.
     """
     failed = Event()
     with ThreadPoolExecutor(min(NUM_THREADS, max(1, len(rows)))) as pool:
