@@ -16,7 +16,7 @@ from cam_ops.pictures.formats import HEAD_BYTES, OPENCV, PictureFormat, format_o
 from cam_ops.pictures.header import open_picture
 
 TAG = 274
-AS_STORED, QUARTER = 1, 5  # from 5 on width and height change places
+UNKNOWN_TURN, AS_STORED, QUARTER = 0, 1, 5  # from 5 on width and height change places
 MARKS = {"JPEG": b"Exif\0\0", "PNG": b"eXIf", "WEBP": b"EXIF"}  # without which a file has none that OpenCV sees
 
 

@@ -17,7 +17,7 @@ from cam_ops.arrays import U8
 from cam_ops.errors import BadImage, StorageError
 from cam_ops.pictures.decode import Decoded, decode, decode_for, whole
 from cam_ops.pictures.header import JPEG, MAX_BYTES, PILLOW_ERRORS
-from cam_ops.pictures.orientation import AS_STORED, QUARTER, orientation_of
+from cam_ops.pictures.orientation import AS_STORED, QUARTER, UNKNOWN_TURN, orientation_of
 from cam_ops.settings import Preprocessing
 from cluster.sources.kinds import decoder_of
 from cluster.sources.source import Row
@@ -25,7 +25,6 @@ from cluster.sources.tables.cells import is_cell, read_cell
 from cluster.storage.objects import is_object, is_store, read_object
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 
-UNKNOWN_TURN = 0
 HEAD_BYTES = 2**17  # in which a JPEG's header ends, its largest segment of EXIF included
 NUM_THREADS = 16  # that wait for storage
 

@@ -14,12 +14,11 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from cam_ops.arrays import I32, I64, Bools
-from cam_ops.pictures.orientation import AS_STORED, QUARTER
+from cam_ops.pictures.orientation import AS_STORED, QUARTER, UNKNOWN_TURN
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import read_shard
 
 TruthFrame = Literal["auto", "oriented", "stored"]
-UNKNOWN_TURN = 0
 
 Orientations = Callable[[Sequence[dict[str, Any]]], list[int]]
 """From rows of a plan, with the width and height of each picture as it is seen, to its EXIF orientation, 1 to 8;

@@ -3,8 +3,8 @@
 A truth's image is the planned one with its very id. Else names are compared in one form (`plain_of`): `/` for `\\`, no
 `./`, no blanks around it, one Unicode form. It is then the only one with its path; with its path but for a suffix; with
 the last four, three or two parts of that, as leading folders differ; or with its stem, the last part. Each time it must
-be the only one of the truth that is left, too. Last, all of this whatever the capitals. Others are reported, never
-guessed.
+be the only one of the truth that is left, too, and what comes before must not say another split: `train/1` is not
+`test/1`. Last, all of this whatever the capitals. Others are reported, never guessed.
 """
 
 from collections.abc import Iterator
@@ -77,10 +77,10 @@ def match(database: duckdb.DuckDBPyConnection) -> Matching:
     mask of matched images, by place and in the truth's order.
     """
     database.execute(MACROS + PLAIN + TRUTHS + EXACT)
-    for key, is_exact in KEYS:
+    for key, num_parts in KEYS:
         if not _row(database, "SELECT count(*) FROM truths ANTI JOIN matches USING (id)")[0]:
             break
-        database.execute(REST_BY_KEY.format(key=key, is_exact=is_exact))
+        database.execute(REST_BY_KEY.format(key=key, num_parts=num_parts, is_exact=num_parts != 1))
     database.execute(IMAGES + FOUND)
     num_exact, num_all = _row(database, "SELECT count(*) FILTER (is_exact), count(*) FROM matches")
     num_boxes, num_masks = _row(
@@ -105,6 +105,9 @@ CREATE MACRO plain_of(id) AS
 CREATE MACRO path_of(id) AS regexp_replace(plain_of(id), '(?is)\.({"|".join(SUFFIXES)})$', '');
 CREATE MACRO end_of(path, num) AS CASE WHEN len(string_split(path, '/')) >= num
     THEN array_to_string(string_split(path, '/')[-num:], '/') END;
+CREATE MACRO split_before(path, num) AS nullif(replace(lower(regexp_extract(
+    array_to_string(string_split(path, '/')[1:greatest(len(string_split(path, '/')) - num, 0)], '/') || '/',
+    '(?i)(^|/)(train|val|dev|test)(ing|id|idation)?[_-]?[0-9]*/', 2)), 'dev', 'val'), '');
 CREATE MACRO has_box_of(x0, y0, x1, y1) AS coalesce(x0, y0, x1, y1) IS NOT NULL;
 """
 PLAIN = """
@@ -127,27 +130,29 @@ EXACT = """
 CREATE TABLE matches AS
 SELECT place, id, true AS is_exact FROM keyed JOIN truths USING (id);
 """
-ENDS = (4, 3, 2)  # parts of a path
+ENDS = (4, 3, 2, 1)  # parts of a path
+WHOLE = 99
 KEYS = (
-    ("plain", True),
+    ("plain", WHOLE),
     *(
         key
         for path in ("path", "lower(path)")
-        for key in ((path, True), *((f"end_of({path}, {num})", True) for num in ENDS), (f"end_of({path}, 1)", False))
+        for key in ((path, WHOLE), *((f"end_of({path}, {num_parts})", num_parts) for num_parts in ENDS))
     ),
 )
-"""What two ids have in common that are of one image, the surest first, and whether that is a path."""
+"""What two ids have in common that are of one image, the surest first, and how many parts of their paths that is."""
 REST_BY_KEY = """
 INSERT INTO matches
 WITH rest AS (
     SELECT {key} AS shared, min(id) AS id, count(*) AS num FROM truths ANTI JOIN matches USING (id)
     WHERE shared IS NOT NULL GROUP BY shared
 ), candidates AS (
-    SELECT shared, min(place) AS place, count(*) AS num
-    FROM (SELECT place, {key} AS shared FROM keyed) SEMI JOIN rest USING (shared) GROUP BY shared
+    SELECT shared, min(place) AS place, min(plain) AS plain, count(*) AS num
+    FROM (SELECT place, plain, {key} AS shared FROM keyed) SEMI JOIN rest USING (shared) GROUP BY shared
 )
 SELECT place, rest.id, {is_exact} FROM rest JOIN candidates USING (shared) ANTI JOIN matches USING (place)
 WHERE rest.num = 1 AND candidates.num = 1
+    AND coalesce(split_before(plain_of(rest.id), {num_parts}) = split_before(candidates.plain, {num_parts}), true)
 """
 IMAGES = """
 CREATE TABLE images AS

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cam_ops.arrays import F64, I32, I64
-from cam_ops.pictures.orientation import AS_STORED
+from cam_ops.pictures.orientation import AS_STORED, UNKNOWN_TURN
 from cam_ops.tables import CORNERS
 from cluster.formats.entries import Frame
-from cluster.truth.frames import UNKNOWN_TURN, Frames, Turns, frames_of
+from cluster.truth.frames import Frames, Turns, frames_of
 from cluster.truth.placing import Placed, Sizes, placed, sizes_of
 from cluster.truth.problems import Problem, Problems
 

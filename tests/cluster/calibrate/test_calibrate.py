@@ -5,6 +5,8 @@ import os
 import re
 import shlex
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,21 @@ from cam_ops.fitting.reliability import calibration_error, coverage_table, gain_
 from cam_ops.metrics.bootstrap import image_seeds, poisson_weights
 from cam_ops.metrics.localization import best_overlaps
 from cam_ops.settings import BoxConfig, MapConfig
-from cluster.calibrate.sample import hash_of
+from cluster.calibrate.sample import choose, hash_of
+from cluster.runs.plan import Plan
 from tests.support.command import LITE0, Command, table_rows
+from tests.support.truths import Planner, coco
+
+
+def test_an_image_with_an_object_that_is_nowhere_is_no_sample(planner: Planner, tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (1, 2)]
+    boxes = [{"image_id": number, "category_id": 7, "bbox": [1, 2, 3, 4]} for number in (1, 2)]
+    (tmp_path / "truth.json").write_text(coco(images, [*boxes, {"id": 9, "image_id": 2, "bbox": []}]))
+    planner.truth({"1.jpg": (40, 20, 0), "2.jpg": (40, 20, 0)}, tmp_path / "truth.json")
+    run = replace(planner.template, plan=Plan(num_images=2, num_shards=1, shard_size=2, digest=""))
+    excluded: Counter[str] = Counter()
+    chosen = choose(planner.run_dir, run, planner.run_dir.below("audit"), 10, 0, excluded)
+    assert ([image.image_id for image in chosen], excluded) == (["1.jpg"], {"truth incomplete": 1})
 
 
 @pytest.mark.parametrize("seed", range(20))

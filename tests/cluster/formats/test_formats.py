@@ -143,6 +143,8 @@ def test_one_sample_of_a_tar_file_costs_its_image_alone(planner: Planner, tmp_pa
         "3": '{"boxes": null}',
         "4": '{"boxes": [], "class_id": 1.0}',
         "5": None,
+        "6": '{"boxes": 7}',
+        "7": "{",
     }
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for key, text in notes.items():
@@ -153,13 +155,13 @@ def test_one_sample_of_a_tar_file_costs_its_image_alone(planner: Planner, tmp_pa
                 tar.addfile(member, io.BytesIO(content.encode()))
     planned: Planned = {f"0.tar/{key}.jpg": (40, 20, None) for key in notes}
     report, rows = planner.truth(planned, tmp_path / "0.tar")
-    assert [ours(row) for row in rows] == [[HALF_OPEN], [HALF_OPEN], [], [], []]
-    assert [row["num_missing"] for row in rows] == [0, 2, 1, 0, 1]
-    assert [row["true_class"] for row in rows] == [0, 0, 0, 1, 0]
-    assert report.problems["unusable_objects"].count == 4
+    assert [ours(row) for row in rows] == [[HALF_OPEN], [HALF_OPEN], [], [], [], [], []]
+    assert [row["num_missing"] for row in rows] == [0, 2, 1, 0, 1, 1, 1]
+    assert [row["true_class"] for row in rows] == [0, 0, 0, 1, 0, 0, 0]
+    assert report.problems["unusable_objects"].count == 6
     assert report.problems["unusable_objects"].examples[:2] == (
-        "0.tar/2.jpg: 0.tar/2.json boxes[1]: expected four numbers, found None",
-        "0.tar/2.jpg: 0.tar/2.json boxes[2]: expected four numbers, found [1, 2, 'x', 4]",
+        "0.tar/2.jpg: boxes[1]: expected four numbers, found None",
+        "0.tar/2.jpg: boxes[2]: expected four numbers, found [1, 2, 'x', 4]",
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster.sources.reading import HEAD_BYTES, UNKNOWN_TURN, orientations
+from cam_ops.pictures.orientation import UNKNOWN_TURN
+from cluster.sources.reading import HEAD_BYTES, orientations
 from cluster.storage.options import NO_OPTIONS
 from tests.support.stores import Store
 

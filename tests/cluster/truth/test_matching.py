@@ -57,6 +57,36 @@ def test_leading_folders_of_either_side(planner: Planner, tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("train/1.jpg", "test/1.jpg"),
+        ("train2017/1.jpg", "val2017/1.jpg"),
+        ("data/train/images/1.jpg", "valid/images/1.jpg"),
+        ("Training/a/1", "testing/a/1.jpg"),
+        ("dev/1", "test/1.jpg"),
+    ],
+)
+def test_a_picture_of_another_split_is_another(planner: Planner, tmp_path: Path, name: str, image: str) -> None:
+    assert matched(planner, tmp_path, [image, "2.jpg"], [name, "2.jpg"]) == {"2.jpg": "2.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("train/1.jpg", "1.jpg"),
+        ("val/1", "dev/1.jpg"),
+        ("validation/1", "val/1.jpg"),
+        ("train/1.jpg", "test/train/1.jpg"),  # pictures of trains
+        ("test/train/1.jpg", "train/1.jpg"),
+        ("trains/1.jpg", "test/1.jpg"),
+        ("annotations/1.xml", "images/1.jpg"),
+    ],
+)
+def test_what_says_no_other_split_is_taken(planner: Planner, tmp_path: Path, name: str, image: str) -> None:
+    assert matched(planner, tmp_path, [image, "2.jpg"], [name, "2.jpg"]) == {name: image, "2.jpg": "2.jpg"}
+
+
 def test_capitals_decide_where_they_tell(planner: Planner, tmp_path: Path) -> None:
     planned = ["a/x.jpg", "a/X.jpg", "b/y.jpg"]
     truth = ["a/x.jpg", "q/X.jpg", "A/Y.JPG"]
