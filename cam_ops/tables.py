@@ -180,8 +180,8 @@ _KEY = {
 }
 _WHERE = {
     "uri": "file or address that holds the picture's bytes",
-    "offset": "byte at which they begin; above 0 only inside a larger file, such as a tar",
-    "size": "how many bytes; -1 is all of the file",
+    "offset": "byte at which they begin; above 0 only inside a larger file, such as a tar. If `size` is below -1: row",
+    "size": "how many bytes; -1 is all of the file; -2 - N is one cell of the Parquet file's column N, from 0",
 }
 _CLASS = {
     "label": "class that `--labels` gives; null where it gives none, or several",
