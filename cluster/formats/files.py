@@ -15,8 +15,8 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.errors import UsageError
+from cluster.sources.folders.names import is_hidden_file, is_hidden_folder
 from cluster.sources.listing import image_id_of
-from cluster.sources.names import is_hidden_file, is_hidden_folder
 from cluster.storage.documents import first_reason
 from cluster.storage.objects import is_plain
 

@@ -12,8 +12,8 @@ from cluster.formats.entries import Entry, batches_of, number_of
 from cluster.formats.files import parsed, reading
 from cluster.formats.format import Format
 from cluster.process.console import shortened
+from cluster.sources.folders.patterns import addresses_of
 from cluster.sources.listing import image_id_of
-from cluster.sources.patterns import addresses_of
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.sources.tars import MAX_LABEL_BYTES, MAX_NOTES_BYTES, SUFFIX, WINDOW_BYTES, samples
 from cluster.storage.options import NO_OPTIONS

@@ -4,13 +4,9 @@
 * `kinds`: which kind an address is
 * `several`: the sources that are asked for, as one listing
 * `choosing`: patterns and samples of images
-* `picture`: a single file
 * `listing`: images as a stream of record batches
 * `sorting`: sort a listing on disk
-* `names`: which names mean pictures
-* `patterns`: brace ranges and wildcards
-* `folder`: pictures below a folder
-* `prefix`: pictures below a folder on a store
+* `folders`: pictures below folders, here and on stores
 * `manifest`: what a table names, or holds
 * `tables`: such tables: lists in text, Parquet and Arrow files
 * `tars`: pictures in WebDataset's tar files

@@ -7,11 +7,11 @@ from urllib.parse import unquote_to_bytes
 
 from cam_ops.errors import UsageError
 from cluster.sources.cifar import CIFAR
-from cluster.sources.folder import folder_source
+from cluster.sources.folders.folder import folder_source
+from cluster.sources.folders.picture import PICTURE
+from cluster.sources.folders.prefix import prefix_source
 from cluster.sources.listing import Listing
 from cluster.sources.manifest import MANIFEST
-from cluster.sources.picture import PICTURE
-from cluster.sources.prefix import prefix_source
 from cluster.sources.source import EVERYTHING, Asked, Decoder, OwnLabels, Row, Source
 from cluster.sources.stl10 import STL10
 from cluster.sources.tars import TARS

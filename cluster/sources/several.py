@@ -16,11 +16,11 @@ from cam_ops.errors import UsageError
 from cam_ops.tables import LISTING
 from cluster.process.console import shown
 from cluster.sources.choosing import EVERY_IMAGE, Choice, Chooser
-from cluster.sources.folder import check_folder
+from cluster.sources.folders.folder import check_folder
+from cluster.sources.folders.patterns import braced, distinct, fixed_part, found_by, is_literal
+from cluster.sources.folders.picture import PICTURE
 from cluster.sources.kinds import is_any_folder, kind_of, open_listing, source_address
 from cluster.sources.listing import Listing, Remarks, remark, say_remarks
-from cluster.sources.patterns import braced, distinct, fixed_part, found_by, is_literal
-from cluster.sources.picture import PICTURE
 from cluster.sources.sorting import sorted_listing
 from cluster.sources.source import EVERYTHING, Asked, Source
 from cluster.storage.objects import check_prefix, is_store

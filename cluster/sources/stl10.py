@@ -17,7 +17,7 @@ from cam_ops.class_lists import read_class_names
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.pictures.decode import STL10_BYTES, decode_stl10
 from cam_ops.tables import LISTING
-from cluster.sources.folder import check_folder
+from cluster.sources.folders.folder import check_folder
 from cluster.sources.listing import listing_of
 from cluster.sources.source import Decoder, Row, Source
 

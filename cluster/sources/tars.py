@@ -36,10 +36,10 @@ from cam_ops.tables import LISTING
 from cam_ops.words import near
 from cluster.process.console import say, shown
 from cluster.sources.columns import shown_columns, suggestion
-from cluster.sources.folder import check_folder
+from cluster.sources.folders.folder import check_folder
+from cluster.sources.folders.names import expected, is_hidden_file, is_hidden_folder, remark_unread
+from cluster.sources.folders.patterns import addresses_of, distinct, fixed_part
 from cluster.sources.listing import Listing, Remarks, image_id_of, remark, say_remarks
-from cluster.sources.names import expected, is_hidden_file, is_hidden_folder, remark_unread
-from cluster.sources.patterns import addresses_of, distinct, fixed_part
 from cluster.sources.source import Asked, OwnLabels, Source
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.storage.objects import (

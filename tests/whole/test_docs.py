@@ -72,7 +72,7 @@ def test_the_list_of_documents_has_each_once() -> None:
 def test_the_table_of_flags_has_each_flag_of_label_with_its_default() -> None:
     rows = re.findall(r"^\| `--([\w-]+)` \| (\S+) \|", DOCS["label.md"].split("## All flags")[1], re.MULTILINE)
     model = ModelConfig(model="resnet50")
-    config = LabelConfig(images="photos", out="run", model=model)
+    config = LabelConfig(images=("photos",), out="run", model=model)
     nested = ExplainConfig(), RefineConfig(), MapConfig(), BoxConfig()
     defaults = {
         field.name.replace("_", "-"): as_shown(getattr(record, field.name))

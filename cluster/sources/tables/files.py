@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cluster.process.console import say, shown
-from cluster.sources.names import is_named_as_picture
+from cluster.sources.folders.names import is_named_as_picture
 from cluster.storage.objects import is_plain, is_store, list_objects, read_object
 from cluster.storage.options import StorageOptions
 

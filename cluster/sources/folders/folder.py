@@ -16,8 +16,15 @@ from cam_ops.pictures.formats import HEAD_BYTES, format_of, is_read, suffix_of
 from cam_ops.tables import LISTING
 from cluster.process.console import shown
 from cluster.runs.names import RUN, plan_name
+from cluster.sources.folders.names import (
+    HIDDEN_FOLDERS,
+    expected,
+    is_hidden_file,
+    is_hidden_folder,
+    is_picture,
+    remark_unread,
+)
 from cluster.sources.listing import Remarks, image_id_of, remark, say_remarks
-from cluster.sources.names import HIDDEN_FOLDERS, expected, is_hidden_file, is_hidden_folder, is_picture, remark_unread
 from cluster.sources.sorting import ROWS_PER_BATCH, sorted_listing
 from cluster.sources.source import Source
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import LISTING
+from cluster.sources.folders.names import expected, is_named_as_picture
 from cluster.sources.listing import Listing, image_id_of
-from cluster.sources.names import expected, is_named_as_picture
 from cluster.sources.source import Asked, Source
 from cluster.storage.objects import is_store, object_version
 from cluster.storage.options import StorageOptions

@@ -7,9 +7,9 @@ import pyarrow as pa
 from cam_ops.pictures.formats import suffix_of
 from cluster.process.console import shown
 from cluster.runs.names import RUN, plan_name
-from cluster.sources.folder import RUNS, Instead, batched
+from cluster.sources.folders.folder import RUNS, Instead, batched
+from cluster.sources.folders.names import HIDDEN_FOLDERS, expected, is_hidden_file, is_hidden_folder, is_picture
 from cluster.sources.listing import Remarks, image_id_of, remark
-from cluster.sources.names import HIDDEN_FOLDERS, expected, is_hidden_file, is_hidden_folder, is_picture
 from cluster.sources.sorting import sorted_listing
 from cluster.sources.source import Source
 from cluster.storage.objects import check_prefix, is_store, list_objects

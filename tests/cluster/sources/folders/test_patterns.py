@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cam_ops.errors import StorageError, UsageError
-from cluster.sources.patterns import addresses_of, braced, distinct, fixed_part, is_pattern
+from cluster.sources.folders.patterns import addresses_of, braced, distinct, fixed_part, is_pattern
 from cluster.storage.objects import put_object
 from cluster.storage.options import NO_OPTIONS
 from tests.support.stores import Store
