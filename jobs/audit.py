@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> Outcome:
         print("\n".join([*lines, table_of(document)]))
     images = sum(done.statuses.values())
     ok = done.statuses.get("ok", 0)
-    why = why_no_figure(document)
+    why = why_no_figure(document, done.statuses)
     return Outcome(
         status="no_figure" if why else "done",
         exit_code=3 if why else 0,
@@ -94,13 +94,16 @@ def unlabelled_lines(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def why_no_figure(document: dict[str, Any]) -> str | None:
+def why_no_figure(document: dict[str, Any], statuses: dict[str, int]) -> str | None:
     """Return why nothing of the audit has a value, None where something has."""
     metrics, excluded = document["metrics"], document["excluded"]
     if any(figure["value"] is not None for figure in metrics.values()):
         return None
     if document["truth"] is None:
-        return None if document["signals"]["images"] else "the run has no map, so there is nothing to say of its maps"
+        shown = ", ".join(f"{count} {status}" for status, count in statuses.items())
+        return (
+            None if document["signals"]["images"] else f"the run has no map to say anything of: its images are {shown}"
+        )
     if not excluded:
         return f"no figure has a value: {next(iter(metrics.values()))['reason']}"
     counts = sorted(excluded.items(), key=lambda entry: -entry[1])

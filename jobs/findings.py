@@ -51,10 +51,9 @@ def agreement_lines(out: str | None, census: Census) -> Iterator[str]:
         yield f"labels: {agreement.labelled}{some} images have one, none of which the network saw"
         return
     seen = f", the network saw {agreement.judged}" if agreement.judged < agreement.labelled else ""
-    yield (
-        f"labels: {agreement.labelled}{some} images have one{seen}; it is the network's best class in "
-        f"{_percent(agreement.top1, agreement)}, among its five best in {_percent(agreement.top5, agreement)}"
-    )
+    best = f"it is the network's best class in {_percent(agreement.top1, agreement)}"
+    among = "" if agreement.top5 is None else f", among its five best in {_percent(agreement.top5, agreement)}"
+    yield f"labels: {agreement.labelled}{some} images have one{seen}; {best}{among}"
     if agreement.is_near_chance:
         yield (
             f"warning: a network that does not look would find {agreement.chance:.1%} of them, so its classes or the "
@@ -75,6 +74,8 @@ def _doubts(out: str | None, agreement: Agreement) -> Iterator[str]:
             yield f"labels: {pair.images} of {pair.labelled} {named} are {shown(pair.predicted)} to the network"
     rows = agreement.suspects.slice(0, NUM_PICTURES).to_pylist()
     for row in (row for row in rows if row["margin"] >= LEAST_MARGIN):
+        if row["label_name"] == row["predicted_name"]:  # of two classes
+            row = {**row, **{f"{name}_name": f"{row[f'{name}_name']} ({row[name]})" for name in ("label", "predicted")}}
         yield (
             f"labels: {shown(row['image_id'])} is labelled {shown(row['label_name'])}; the network says "
             f"{shown(row['predicted_name'])}, {row['predicted_score']:.2f} to "

@@ -6,6 +6,7 @@ import tyro.conf
 
 from cluster.runs.census import take_census
 from cluster.runs.directory import open_run_dir
+from cluster.runs.names import SUSPECTS
 from cluster.runs.record import existing_run
 from cluster.storage.options import parse_options
 from jobs.command import Outcome, outcome_of
@@ -40,11 +41,11 @@ def run(arguments: list[str]) -> Outcome:
     for status, count in totals.statuses.items():
         print(f"        {count} {status}")
     print(f"maps    {totals.maps}\nboxes   {totals.boxes}")
-    is_done = len(committed) == num_shards
-    for line in (*reason_lines(census.reasons), *agreement_lines(config.out if is_done else None, census)):
+    out = config.out if run_dir.exists(SUSPECTS) else None
+    for line in (*reason_lines(census.reasons), *agreement_lines(out, census)):
         print(line)
     return outcome_of(
         totals,
         config.out,
-        status="done" if is_done else "incomplete",
+        status="done" if len(committed) == num_shards else "incomplete",
     )

@@ -57,8 +57,11 @@ def _imported(model: str, place: str, function: str) -> Callable[[], object]:
     except CamrayError:
         raise
     except (Exception, SystemExit) as error:
-        package = "; a module of a package is given as package.module:function, from the folder that holds the package"
-        cure = package if "relative import" in str(error) else ""
+        cure = ""
+        if "relative import" in str(error):
+            cure = "; a module of a package is given as package.module:function, from the folder that holds the package"
+        elif isinstance(error, SystemExit):
+            cure = "; put what it does as a program, such as reading flags, below `if __name__ == '__main__':`"
         raise UsageError(
             f"--model {model}: cannot import the factory: {type(error).__name__}: {error}{cure}"
         ) from error

@@ -17,6 +17,7 @@ from cam_ops.network.names import TIMM
 from cam_ops.settings import Interpolation
 
 LITE0 = "efficientnet_lite0"
+WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")  # suffixes of files that are no network
 TENSORFLOW_SCALED = {"googlenet": "1378be20", "inception_v3": "0cc3c7bd"}
 """Networks whose weights by torchvision expect TensorFlow's input scaling, and how the sha256 of their file begins."""
 
@@ -56,6 +57,10 @@ def _seeded(build: Callable[..., nn.Module], name: str, **arguments: Any) -> nn.
 
 def _torchvision(name: str) -> Architecture:
     known = torchvision.models.list_models(module=torchvision.models)
+    if name.lower().endswith(WEIGHTS):
+        raise UsageError(
+            f"--model {name} is a file of weights; say which network they are of: --model NAME --weights {name}"
+        )
     if name not in known:
         raise UsageError(
             f"--model {name!r} is no torchvision classifier; expected one of {', '.join([*known, LITE0])}, "

@@ -23,6 +23,7 @@ from cluster.storage.parquet import encode
 
 LOOKED_AT = {"label", "labels", "top_classes", "top_scores"}
 MAX_SUSPECTS = 1000
+NUM_TOP = 5  # classes whose scores the images table has
 MAX_NAMED = 10  # pairs
 MAX_PAIRS = 2**18  # of a label and another class; beyond, those that say least are forgotten
 DOUBTED = 10  # images that a class counts more than it has, so that one picture does not make it suspected
@@ -47,7 +48,7 @@ class Agreement:
     labelled: int
     judged: int
     top1: int  # the best class is the label
-    top5: int  # the label is among the five best, or among all where there are fewer
+    top5: int | None  # the label is among the five best; None where there are no more classes
     chance: float  # share of top1 that a network which does not look would have
     pairs: tuple[Pair, ...]  # the most telling first
     suspects: pa.Table  # schema SUSPECTS, surest first
@@ -209,7 +210,7 @@ class AgreementSum:
             labelled=self.labelled,
             judged=self.judged,
             top1=self.top1,
-            top5=self.top5,
+            top5=self.top5 if len(self.of_label_K) > NUM_TOP else None,
             chance=self._chance(),
             pairs=tuple(self._pairs()),
             suspects=self._named(self.suspects),
@@ -231,8 +232,15 @@ class AgreementSum:
         num_classes = len(self.of_label_K)
         labelled_P = self.of_label_K[self.code_P // num_classes]
         for p in np.argsort(-self.margin_P / (labelled_P + DOUBTED), kind="stable")[:MAX_NAMED].tolist():
-            label, predicted = (self.run.class_names[c] for c in divmod(int(self.code_P[p]), num_classes))
+            label, predicted = self._shown(*divmod(int(self.code_P[p]), num_classes))
             yield Pair(label=label, predicted=predicted, images=int(self.images_P[p]), labelled=int(labelled_P[p]))
+
+    def _shown(self, label: int, predicted: int) -> tuple[str, str]:
+        """Return the names of two classes, with their numbers where the names are one."""
+        names = self.run.class_names[label], self.run.class_names[predicted]
+        if names[0] != names[1]:
+            return names
+        return f"{names[0]} ({label})", f"{names[1]} ({predicted})"
 
     def _named(self, suspects: pa.Table) -> pa.Table:
         names = pa.array(self.run.class_names)

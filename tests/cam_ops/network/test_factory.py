@@ -183,7 +183,7 @@ def test_what_means_nothing_is_refused_in_a_sentence(tmp_path: Path, returned: s
         ("../nets/birds:net", UsageError, "is no package.module; a file is given as FILE.py:net"),
         ("birds.ipynb:net", UsageError, "cannot import the factory"),
         ("broken.py:net", UsageError, "cannot import the factory: SyntaxError"),
-        ("exits.py:net", UsageError, "cannot import the factory: SystemExit: 3"),
+        ("exits.py:net", UsageError, "SystemExit: 3; put what it does as a program, .* below `if __name__"),
         ("of_package.py:net", UsageError, "a module of a package is given as package.module:function"),
         ("birds.py:Settings", UsageError, "to return a plain torch.nn.Module, got Settings"),
     ],

@@ -140,6 +140,7 @@ def test_the_digest_is_what_design_says() -> None:
     ("config", "reason"),
     [
         (ModelConfig(model="resnet19"), "no torchvision classifier"),
+        (ModelConfig(model="nets/birds.PTH"), "is a file of weights; .* --model NAME --weights nets/birds.PTH"),
         (ModelConfig(model="timm:resnet18.foo"), "timm has no such network; similar names are .*resnet18"),
         (ModelConfig(model="tests.support.networks:two_channels"), "needs --mean and --std"),
         (ModelConfig(model="tests.nowhere:net", mean=(0, 0, 0), std=(1, 1, 1)), "cannot import"),

@@ -109,7 +109,11 @@ def test_a_run_without_a_map_ends_with_3_with_truth_or_without(pictures: Path, t
     failed = Command("audit", run, *INLINE, "--truth", truth)
     assert failed.code == 3
     assert "no figure has a value: of 12 images 12 status empty" in failed.result["error"]
-    assert Command("audit", run, *INLINE).code == 3
+    without = Command("audit", run, *INLINE)
+    assert (without.code, without.result["error"]) == (
+        3,
+        "the run has no map to say anything of: its images are 12 empty",
+    )
 
 
 def test_it_is_the_same_on_a_store(s3: Store, pictures: Path, truth: Path) -> None:
