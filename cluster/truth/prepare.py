@@ -37,7 +37,7 @@ DOCUMENT = {"schema_version": SCHEMA_VERSION, "table": "truth"}
 
 PROBLEMS = {
     "unmatched_truth": "images of the truth were not planned",
-    "ambiguous_stem": "images of the truth have a stem that several images have, or one of another split, and are left out",
+    "ambiguous_stem": "images of the truth have a stem that several have, or one of another split, and are left out",
     "images_without_truth": "planned images are not in the truth",
     "entries_without_image": "entries or files of the truth name no image, and are left out",
     "unusable_objects": "objects of the truth cannot be used; their images are in no figure",
