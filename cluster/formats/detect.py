@@ -79,5 +79,5 @@ def _format_of(path: str) -> Format:
         return found
     raise UsageError(
         f"cannot tell the format of the ground truth {path}; give --truth-format, one of "
-        f"{', '.join(known.name for known in FORMATS)}"
+        f"{', '.join(known.name for known in FORMATS)}" + ("; of coco, give the file itself" * (".json" in suffixes))
     )

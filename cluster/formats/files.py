@@ -34,6 +34,8 @@ def reading(path: str | Path, kind: str, cure: str = "mend it, or give another -
         raise UsageError(f"cannot read the ground truth {path}: {error.strerror or error}; check --truth") from None
     except (*UNREADABLE, pa.ArrowException) as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is not in UTF-8"
         raise UsageError(f"cannot read {path} as {kind}: {reason}; {cure}") from None
 
 

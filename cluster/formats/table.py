@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from cam_ops.arrays import F64
 from cam_ops.tables import CORNERS
 from cam_ops.words import column_of, delimiter_of
-from cluster.formats.entries import ENTRIES, MAX_SIDE, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS
+from cluster.formats.entries import ENTRIES, MAX_SIDE, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS, number_of
 from cluster.formats.files import bounded_lines, is_file, open_text, reading
 from cluster.formats.format import Format
 from cluster.process.console import say
@@ -77,7 +77,9 @@ def _files(path: str) -> list[str]:
 
 def _say_left_out(file: str, names: list[str]) -> None:
     if names:
-        shown = ", ".join(names[:NUM_SHOWN])[:200] + (", ..." if len(names) > NUM_SHOWN else "")
+        shown = ", ".join(name.strip() or "''" for name in names[:NUM_SHOWN])[:200] + (
+            ", ..." if len(names) > NUM_SHOWN else ""
+        )
         say(f"truth: columns of {os.path.basename(file)} that are left out: {shown}")
 
 
@@ -109,6 +111,7 @@ def _columns(found: Sequence[str]) -> dict[str, str]:
         raise ValueError(
             f"expected a column {' or '.join(IMAGE[:2])}, filename, ... and the columns {', '.join(CORNERS)} (or "
             f"{', '.join(VOC_CORNERS)}), found {', '.join(found[:NUM_SHOWN])[:200]}"
+            + ("; its first line must name them" if any(number_of(name) is not None for name in found) else "")
         )
     for what, several in (("image", images), ("box", [", ".join(of_set) for of_set in corners])):
         if len(several) > 1:

@@ -50,7 +50,8 @@ def _entries(folder: str) -> Iterator[Entry]:
         in_labels = any(_is_in_labels(name) for name, _ in files_below(folder, ".txt"))
     names = _class_names(Path(folder))
     if not names.words:
-        say(f"truth: no {' or '.join(YOLO_NAMES)} at {folder}, the numbers of classes are taken as the network's")
+        names_files = " or ".join((YAML_NAMES[0], *LIST_NAMES))
+        say(f"truth: no {names_files} at {folder}, the numbers of classes are taken as the network's")
     elif Path(names.where).parent != Path(folder):
         say(f"truth: classes are called as {names.where} says")
     with reading(folder, "a folder of YOLO"):

@@ -2,9 +2,9 @@
 
 A truth's image is the planned one with its very id. Else names are compared in one form (`plain_of`): `/` for `\\`, no
 `./`, no blanks around it, one Unicode form. It is then the only one with its path; with its path but for a suffix; with
-the last four, three or two parts of that, as leading folders differ; or with its stem, the last part. Each time it must
-be the only one of the truth that is left, too, and what comes before must not say another split: `train/1` is not
-`test/1`. Last, all of this whatever the capitals. Others are reported, never guessed.
+the last four, three or two parts of that, as leading folders differ; with these whatever the capitals; or with its
+stem, the last part. Each time it must be the only one of the truth that is left, too, and what comes before must not
+say another split: `train/1` is not `test/1`. Others are reported, never guessed.
 """
 
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def match(database: duckdb.DuckDBPyConnection) -> Matching:
     for key, num_parts in KEYS:
         if not _row(database, "SELECT count(*) FROM truths ANTI JOIN matches USING (id)")[0]:
             break
-        database.execute(REST_BY_KEY.format(key=key, num_parts=num_parts, is_exact=num_parts != 1))
+        database.execute(REST_BY_KEY.format(key=key, num_parts=num_parts, is_exact=num_parts > STEM))
     database.execute(IMAGES + FOUND)
     num_exact, num_all = _row(database, "SELECT count(*) FILTER (is_exact), count(*) FROM matches")
     num_boxes, num_masks = _row(
@@ -130,15 +130,13 @@ EXACT = """
 CREATE TABLE matches AS
 SELECT place, id, true AS is_exact FROM keyed JOIN truths USING (id);
 """
-ENDS = (4, 3, 2, 1)  # parts of a path
+ENDS, STEM = (4, 3, 2), 1  # parts of a path
 WHOLE = 99
+PATHS = ("path", "lower(path)")
 KEYS = (
     ("plain", WHOLE),
-    *(
-        key
-        for path in ("path", "lower(path)")
-        for key in ((path, WHOLE), *((f"end_of({path}, {num_parts})", num_parts) for num_parts in ENDS))
-    ),
+    *(key for path in PATHS for key in ((path, WHOLE), *((f"end_of({path}, {parts})", parts) for parts in ENDS))),
+    *((f"end_of({path}, {STEM})", STEM) for path in PATHS),
 )
 """What two ids have in common that are of one image, the surest first, and how many parts of their paths that is."""
 REST_BY_KEY = """

@@ -17,14 +17,16 @@ FROM entries WHERE has_box_of(x0, y0, x1, y1)
 
 def refuse_strangers(database: DuckDBPyConnection, truth: str, matching: Matching) -> None:
     """Refuse a truth of which nothing can be used, or that names no image, or none of the run's."""
+    ((first,),) = database.execute("SELECT arg_min(unusable, rowid) FROM entries").fetchall()
+    example = shown_example(first or "")
     if matching.num_unusable and not matching.num_boxes + matching.num_masks:
-        ((example,),) = database.execute("SELECT arg_min(unusable, rowid) FROM entries").fetchall()
         raise UsageError(
             f"nothing in the ground truth {truth} can be used, of {matching.num_unusable} objects and files, such as "
-            f"{shown_example(example)}; mend it, or check --truth and --truth-format"
+            f"{example}; mend it, or check --truth and --truth-format"
         )
     if not matching.num_images:
-        raise UsageError(f"the ground truth {truth} names no image; check --truth and --truth-format")
+        why = f" ({example})" if example else ""
+        raise UsageError(f"the ground truth {truth} names no image{why}; check --truth and --truth-format")
     if not matching.matched_exact + matching.matched_stem:
         example = "SELECT (SELECT min(id) FROM truths), (SELECT min(image_id) FROM planned)"
         ((of_truth, of_run),) = database.execute(example).fetchall()

@@ -215,6 +215,7 @@ def laughs() -> str:
         ("1.csv.gz", "no gzip", ""),
         ("1.tar", "no tar", "is cut"),
         ("1.doc", "", "cannot tell the format"),
+        ("1.json", '{"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}', "no file_name"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(
@@ -228,6 +229,12 @@ def test_what_cannot_be_read_is_refused_by_name(
     assert reason in said
     assert name in said
     assert len(said) < 700
+
+
+def test_a_folder_of_json_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "instances.json").write_text("{}")
+    with pytest.raises(UsageError, match="of coco, give the file itself"):
+        open_truth(str(tmp_path), "auto", None)
 
 
 def test_what_several_formats_recognise_is_of_the_first(tmp_path: Path) -> None:
