@@ -19,12 +19,14 @@ from cam_ops.tables import LISTING
 from cluster.process.console import shown
 from cluster.sources.folders.folder import check_folder
 from cluster.sources.listing import Listing, listing_of
+from cluster.sources.patterns import WILDCARDS, addresses_of, fixed_part
 from cluster.sources.source import Asked, Decoder, Row, Source
 from cluster.storage.objects import is_store, object_version, read_object
 from cluster.storage.options import StorageOptions
 
 SIDE = 32
 PICTURE_BYTES = 3 * SIDE * SIDE
+SUFFIX = ".bin"
 MAX_BYTES = 2**30  # of a file on a store
 MAX_NAMES_BYTES = 2**20
 HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -67,13 +69,14 @@ FILES = {name: edition for edition in (TEN, HUNDRED) for name in edition.files}
 
 
 def _is_cifar(address: str) -> bool:
-    """Say whether an address means one of the files, or a local folder that has some.
+    """Say whether an address means one of the files, several by wildcards, or a local folder that has some.
 
-    CIFAR-100's have names that anything may have: the list of classes must lie beside them.
+    CIFAR-100's have names that anything may have: the list of classes must lie beside them. On a store nothing else
+    ends so.
     """
     folder, name = os.path.split(address)
-    if is_store(address):
-        return name in TEN.files
+    if is_store(address) or (WILDCARDS & set(name) and not os.path.exists(address)):
+        return name.endswith(SUFFIX)
     if os.path.isdir(address):
         return bool(_files_in(address))
     return name in TEN.files or (name in HUNDRED.files and os.path.isfile(f"{folder}/{HUNDRED.names_file}"))
@@ -84,16 +87,16 @@ def _files_in(folder: str) -> list[str]:
     return [f"{folder}/{name}" for each in editions for name in each.files if os.path.isfile(f"{folder}/{name}")]
 
 
-def _open(addresses: list[str], asked: Asked) -> AbstractContextManager[Listing]:
+def _open(address: str, asked: Asked) -> AbstractContextManager[Listing]:
     """List the pictures of the files, sorted by id: ``CLASS/FILE-NNNNN`` with the picture's place in its file.
 
     Raises UsageError for files that are not CIFAR's or not whole, StorageError for those that cannot be reached.
     """
-    files = [path for address in addresses for path in (_files_in(address) if _is_folder(address) else [address])]
+    files = _files_in(address) if _is_folder(address) else addresses_of(address, asked.options, files_only=True)
+    if strangers := [file for file in files if os.path.basename(file) not in FILES]:
+        raise UsageError(f"expected CIFAR's files, {', '.join(FILES)}, found {shown(strangers[0])}; check --images")
     if len({FILES[os.path.basename(file)].num_labels for file in files}) > 1:
-        raise UsageError(
-            f"expected files of CIFAR-10 or of CIFAR-100, found both in {addresses[0]}; give one folder each"
-        )
+        raise UsageError(f"expected files of CIFAR-10 or of CIFAR-100, found both in {address}; give one folder each")
     found = sorted(row for file in files for row in _rows(file, asked.options))[: asked.limit]
     ids, uris, offsets = zip(*found, strict=True)
     return nullcontext(listing_of(pa.table([ids, uris, offsets, [PICTURE_BYTES] * len(ids)], schema=LISTING)))
@@ -112,7 +115,7 @@ def _rows(address: str, options: StorageOptions) -> Iterator[tuple[str, str, int
     label_N = _labels(address, size, edition, options)
     uri = address if is_store(address) else Path(address).as_uri()
     for i, label in enumerate(label_N.tolist()):
-        yield f"{names[label]}/{name.removesuffix('.bin')}-{i:05d}", uri, i * size + edition.num_labels
+        yield f"{names[label]}/{name.removesuffix(SUFFIX)}-{i:05d}", uri, i * size + edition.num_labels
 
 
 def _labels(address: str, size: int, edition: _Edition, options: StorageOptions) -> U8:
@@ -202,15 +205,16 @@ def _decode(raw: bytes) -> U8:
 
 def _check(address: str, options: StorageOptions) -> None:
     if not is_store(address):
-        check_folder(address if os.path.isdir(address) else os.path.dirname(address))
+        check_folder(address if os.path.isdir(address) else fixed_part(os.path.dirname(address)) or "/")
 
 
 CIFAR = Source(
     means=_is_cifar,
     check=_check,
-    open=lambda address, asked: _open([address], asked),
+    open=_open,
+    takes_wildcards=lambda address: True,
     called="CIFAR-10's and CIFAR-100's binary files, or a folder with them",
-    inside="CIFAR's files, --images {file}",
+    inside="CIFAR's files, --images '{folder}/*.bin'",
     refusal=_refusal,
     decoder=_decoder,
 )

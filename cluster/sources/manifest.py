@@ -307,7 +307,7 @@ MANIFEST = Source(
     means=is_manifest,
     check=lambda address, options: None,  # the plan stands for it
     open=open_manifest,
-    columns=frozenset(("uri", "image_id", "label")),
+    columns=frozenset(("uri", "image", "image_id", "label")),
     takes_wildcards=is_table_file,
     called="a manifest, which names pictures in its column uri or holds them: FILE.csv, .tsv, .jsonl, .txt, also .gz; "
     "FILE.parquet, .arrow, or a folder of such",

@@ -170,6 +170,13 @@ def test_the_python_version_is_refused_with_the_place_of_the_other(tmp_path: Pat
             source_address(str(folder))
 
 
+def test_files_are_named_by_wildcards_too(tmp_path: Path) -> None:
+    expected = write_ten(tmp_path / "bin")
+    assert list(loaded(f"{tmp_path}/bin/data_batch_*.bin")) == sorted(name for name in expected if "data_" in name)
+    (tmp_path / "bin" / "other.bin").touch()
+    assert "expected CIFAR's files" in refusal(f"{tmp_path}/bin/*.bin")
+
+
 def test_a_cut_picture_is_truncated(tmp_path: Path) -> None:
     write_ten(tmp_path / "bin")
     row = listed(str(tmp_path / "bin")).to_pylist()[-1]
@@ -189,5 +196,9 @@ def test_a_file_on_a_store_is_read_as_here(tmp_path: Path, store: Store) -> None
     address = store.put(tmp_path / "bin", "cifar")
     rows = listed(f"{address}/data_batch_1.bin", options=store.options).to_pylist()
     assert [row["image_id"] for row in rows] == sorted(name for name in expected if "data_batch_1" in name)
+    rows = listed(f"{address}/*.bin", options=store.options).to_pylist()
+    assert [row["image_id"] for row in rows] == sorted(expected)
+    with pytest.raises(StorageError, match=r"or give CIFAR's files, --images '.*/cifar/\*\.bin'"):
+        listed(address, options=store.options)
     for row in rows:
         np.testing.assert_array_equal(load_picture(row, store.options), expected[row["image_id"]])

@@ -289,6 +289,8 @@ def test_what_two_columns_may_mean_is_asked(tmp_path: Path, capsys: pytest.Captu
     assert listed(path, Asked(columns={"uri": "uri"}))[0]["image_id"] == "a.jpg"
     assert "give one" in refusal(path, Asked(columns={"uri": "uri", "image": "jpg"}))
     assert "holds no bytes of pictures" in refusal(path, Asked(columns={"image": "uri"}))
+    done = label(path, tmp_path / "run", "--columns", "image=jpg", "--max-error-rate", 1)
+    assert (done.code, table_rows(tmp_path / "run", "images")[0]["size"]) == (0, -2 - 1)
     assert "in columns 'left', 'right'; say which" in refusal(write(left=cell, right=cell))
     assert bytes_of(listed(write(image=cell, mask=pa.array([b"no"]), file_name=["f"]))[0]) == b"in"
     assert "the pictures are those of column 'image', not 'mask'" in capsys.readouterr().err
