@@ -18,8 +18,8 @@ from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.tables import LISTING
 from cluster.process.console import shown
 from cluster.sources.folders.folder import check_folder
+from cluster.sources.folders.patterns import WILDCARDS, addresses_of, fixed_part
 from cluster.sources.listing import Listing, listing_of
-from cluster.sources.patterns import WILDCARDS, addresses_of, fixed_part
 from cluster.sources.source import Asked, Decoder, Row, Source
 from cluster.storage.objects import is_store, object_version, read_object
 from cluster.storage.options import StorageOptions
