@@ -10,8 +10,10 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from itertools import count
@@ -32,6 +34,10 @@ SAY_AFTER_S = 5.0
 CHUNK_BYTES = 8 * 2**20
 GUARD_BYTES = 16
 SHOWN_CHARACTERS = 300
+NUM_LISTERS = 8
+ENOUGH_FOLDERS = 64  # to keep them busy: the rest is listed with all below it, in fewer requests
+MANY_FOLDERS = 100_000
+ROWS_PER_BATCH = 2**15
 
 SCHEMES = ("s3://", "gs://")
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
@@ -202,6 +208,58 @@ def list_level(
     files = [(name, info.size) for name, info in names if "/" not in name and info.type == fs.FileType.File]
     folders = {name.partition("/")[0] for name, info in names if "/" in name or info.type == fs.FileType.Directory}
     return files, sorted(folders)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some of the objects below an address: those right in a folder of it, or all below that."""
+
+    folder: str  # below the address, with `/` at its end, or empty
+    files: list[pa.RecordBatch]  # `name`, below the address, and `size` in bytes
+    folders: list[str] | None  # names right in it; None where `files` are all below it
+
+
+Enter = Callable[[Part], Sequence[str]]
+"""From the objects right in a folder to those of its `folders` that are of interest."""
+
+
+def walk_objects(address: str, options: StorageOptions, enter: Enter) -> Iterator[Part]:
+    """Yield the objects below an address part by part, in no order; none is no error.
+
+    Several folders are listed at a time. Memory holds what lies below these: there is no way to ask pyarrow 26 for a
+    page of a listing, and of Google's client none to ask for the names of folders, so that there all is one part.
+    """
+    ahead, under_way = deque([""]), set[Future[Part]]()
+    pool = ThreadPoolExecutor(NUM_LISTERS, thread_name_prefix="list")
+    try:
+        while ahead or under_way:
+            while ahead and len(under_way) < NUM_LISTERS:
+                whole = address.startswith("gs://") or len(ahead) + len(under_way) > ENOUGH_FOLDERS
+                under_way.add(pool.submit(_list_part, address, ahead.popleft(), options, whole))
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            for part in (future.result() for future in done):
+                if part.folders is not None and len(part.folders) > MANY_FOLDERS:  # a request for each would take hours
+                    under_way.add(pool.submit(_list_part, address, part.folder, options, True))
+                    continue
+                ahead += [f"{part.folder}{name}/" for name in (enter(part) if part.folders else ())]
+                yield part
+            del done
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _list_part(address: str, folder: str, options: StorageOptions, whole: bool) -> Part:
+    _, path = _split(address)
+    selector = fs.FileSelector(f"{path}/{folder}".rstrip("/"), recursive=whole, allow_not_found=True)
+    found = _retried(address, options, lambda system: system.get_file_info(selector))
+    folders = [info.base_name for info in found if info.type == fs.FileType.Directory]
+    files = []
+    while found:  # freed as it goes: an entry of pyarrow's takes ten times as much
+        piece = [info for info in found[-ROWS_PER_BATCH:] if info.type == fs.FileType.File]
+        del found[-ROWS_PER_BATCH:]
+        names, sizes = [info.path[len(path) + 1 :] for info in piece], [info.size for info in piece]
+        files.append(pa.record_batch([pa.array(names, pa.string()), pa.array(sizes, pa.int64())], ["name", "size"]))
+    return Part(folder=folder, files=files, folders=None if whole else folders)
 
 
 def _split(address: str) -> tuple[str, str]:
