@@ -23,10 +23,12 @@ import pyarrow.parquet as pq
 from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
 from cam_ops.tables import LISTING
 from cluster.process.console import shown
+from cluster.sources.folders.folder import check_folder
+from cluster.sources.folders.patterns import fixed_part
 from cluster.sources.listing import Listing, Remarks, remark, say_remarks
 from cluster.sources.sorting import ROWS_PER_BATCH, first_line, sort_rows
 from cluster.sources.source import EVERYTHING, Asked, OwnLabels, Source
-from cluster.sources.tables.files import SPLITS, STATE, TableFile, files_of, is_table_file, is_table_folder
+from cluster.sources.tables.files import ARROW, SPLITS, STATE, TableFile, files_of, is_table_file, is_table_folder
 from cluster.sources.tables.lists import SUFFIXES, Opened, open_list
 from cluster.sources.tables.pictures import open_pictures, open_table
 from cluster.sources.tables.roles import Roles, check_columns, features_of, holders_of, roles_of
@@ -39,15 +41,12 @@ from cluster.storage.scratch import MEMORY_LIMIT
 SUPPORTED = rf"^(file:///|(s3|gs)://{BUCKET.pattern}/)"
 WINDOWS = r"\\|^[A-Za-z]:/"
 DRIVE = r"[A-Za-z]:[\\/]|\\\\"
-ALMOST = {
+PACKED_OTHERWISE = tuple(f"{suffix}{packed}" for suffix in SUFFIXES for packed in (".bz2", ".xz", ".zst", ".zip"))
+ALMOST: dict[tuple[str, ...], str] = {
     (".parquet.gz", ".arrow.gz"): "a table in Parquet or Arrow is packed inside; unpack it from gzip",
-    tuple(
-        f"{s}{p}" for s in SUFFIXES for p in (".bz2", ".xz", ".zst", ".zip")
-    ): "of packed lists those in gzip's format are read; pack it so, or unpack it",
-    (
-        ".json",
-    ): "a JSON document is no list; write an object a line, FILE.jsonl, or give the pictures, and this to --labels "
-    "or --truth",
+    PACKED_OTHERWISE: "of packed lists those in gzip's format are read; pack it so, or unpack it",
+    (".json",): "a JSON document is no list; write an object a line, FILE.jsonl; labels and boxes go to --labels and "
+    "--truth",
     (".xlsx", ".xls", ".ods"): "a spreadsheet is no list; save it as CSV in UTF-8",
     (".pkl", ".pickle", ".npy", ".npz"): "Python's own formats are not read, as those of others may run code; write "
     "picture files, or a Parquet file with a column of their bytes",
@@ -231,6 +230,8 @@ def _refusal(address: str, scratch: str, error: Exception) -> CamrayError:
     if isinstance(error, OSError) and error.errno is not None:
         where = os.uname().nodename
         return StorageError(f"cannot read the manifest {address} on {where}: {error.strerror}; check --images")
+    if "invalid UTF8" in reason:
+        return UsageError(f"expected {address} in UTF-8, a cell of it is not; save it as UTF-8")
     return UsageError(f"cannot read {address}, which its name says is a manifest: {reason}")
 
 
@@ -292,6 +293,13 @@ def _batches(ordered: Path, folder: str, kept: pa.Schema) -> Iterator[pa.RecordB
             yield pa.record_batch([*own, *further], schema=schema)
 
 
+def _check_reached(address: str, options: StorageOptions) -> None:
+    """Check the folder of files that hold pictures as ranges of bytes; for lists the plan stands."""
+    is_held = address.lower().endswith(ARROW) or os.path.basename(address) in (STATE, SPLITS)
+    if is_held and not is_store(address):
+        check_folder(fixed_part(os.path.dirname(address)) or "/")
+
+
 def _why_not(text: str) -> str:
     """Say why what the user gave is almost a manifest, but none that can be read."""
     name = text.lower().rstrip("/")
@@ -305,7 +313,7 @@ def _why_not(text: str) -> str:
 
 MANIFEST = Source(
     means=is_manifest,
-    check=lambda address, options: None,  # the plan stands for it
+    check=_check_reached,
     open=open_manifest,
     columns=frozenset(("uri", "image", "image_id", "label")),
     takes_wildcards=is_table_file,

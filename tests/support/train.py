@@ -124,8 +124,7 @@ class Stem(nn.Module):
         super().__init__()
         widths = (3, 32, 64, width)
         self.weights = nn.ParameterList(
-            nn.init.kaiming_normal_(torch.empty(after, before, 3, 3))
-            for before, after in pairwise(widths)
+            nn.init.kaiming_normal_(torch.empty(after, before, 3, 3)) for before, after in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(after) for after in widths[1:])
         self.last = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width, 1, 1)))

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from cam_ops.arrays import I64
 from cam_ops.errors import StorageError, UsageError
-from cluster.sources.tables.parquet_files import open_file, reading
+from cluster.sources.tables.parquet_files import POINTER, open_file, reading, refuse_pointer
 from cluster.storage.options import StorageOptions
 
+INLINE_BYTES = 12  # of a view; more are elsewhere
 MAGIC, END = b"ARROW1\0\0", b"\xff\xff\xff\xff\0\0\0\0"  # of a file with a footer; of a stream
 
 
@@ -41,21 +42,35 @@ class ArrowFile:
 
         Raises UsageError where they are not in the file as they are.
         """
-        wide = pa.types.is_large_binary(cells.type)
-        if not wide and not pa.types.is_binary(cells.type):
-            raise UsageError(f"the pictures in {self.address} are {cells.type}; save them as binary")
-        _, offsets, content = cells.buffers()
+        places = self._views if pa.types.is_binary_view(cells.type) else self._offsets
+        start_N, size_N = places(cells)
         is_valid_N = np.asarray(cells.is_valid())
-        if content is None or not content.size:
-            return np.zeros(len(cells), np.int64), np.where(is_valid_N, 0, -1)
-        kind = np.dtype(np.int64 if wide else np.int32)
-        ends_N = np.frombuffer(offsets, kind, len(cells) + 1, cells.offset * kind.itemsize).astype(np.int64)
-        start = content.address - self.content.address
-        if not 0 <= start <= start + content.size <= self.content.size:
+        start_N, size_N = np.where(is_valid_N & (size_N > 0), start_N, 0), np.where(is_valid_N, size_N, -1)
+        if not ((start_N >= 0) & (start_N + size_N <= self.content.size)).all():
             raise UsageError(
                 f"{self.address} is compressed, so that no picture can be read alone; save it uncompressed"
             )
-        return start + ends_N[:-1], np.where(is_valid_N, np.diff(ends_N), -1)
+        return start_N, size_N
+
+    def _offsets(self, cells: pa.Array) -> tuple[I64, I64]:
+        _, offsets, content = cells.buffers()
+        kind = np.dtype(np.int64 if pa.types.is_large_binary(cells.type) else np.int32)
+        ends_N = np.frombuffer(offsets, kind, len(cells) + 1, cells.offset * kind.itemsize).astype(np.int64)
+        return self._place(content) + ends_N[:-1], np.diff(ends_N)
+
+    def _views(self, cells: pa.Array) -> tuple[I64, I64]:
+        """Find cells that say each for itself where they are: after their length, or in a further buffer."""
+        _, views, *contents = cells.buffers()
+        view_N4 = np.frombuffer(views, np.int32, 4 * len(cells), 16 * cells.offset).reshape(-1, 4).astype(np.int64)
+        size_N, is_inline_N = view_N4[:, 0], view_N4[:, 0] <= INLINE_BYTES
+        inline_N = self._place(views) + 16 * (cells.offset + np.arange(len(cells))) + 4
+        place_C = np.array([self._place(content) for content in contents] or [0], np.int64)
+        buffer_N = np.where(is_inline_N, 0, view_N4[:, 2]).clip(0, len(place_C) - 1)
+        return np.where(is_inline_N, inline_N, place_C[buffer_N] + view_N4[:, 3]), size_N
+
+    def _place(self, buffer: pa.Buffer | None) -> int:
+        """Return where in the file a buffer begins; some number that is outside of it where it is a copy."""
+        return 0 if buffer is None else int(buffer.address - self.content.address)
 
 
 @contextmanager
@@ -68,6 +83,8 @@ def open_arrow(address: str, options: StorageOptions) -> Iterator[ArrowFile]:
         num_bytes = file.seek(0, os.SEEK_END)
         if not num_bytes:
             raise StorageError(f"{address} is empty; check --images")
+        file.seek(0)
+        refuse_pointer(address, file.read(len(POINTER)))
         content = pa.py_buffer(mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_READ))
         is_stream = content[: len(MAGIC)].to_pybytes() != MAGIC
         if is_stream and content[-len(END) :].to_pybytes() != END:

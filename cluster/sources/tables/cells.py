@@ -21,6 +21,7 @@ from cluster.process.console import shown
 from cluster.sources.sorting import first_line
 from cluster.sources.tables.parquet_files import DAMAGED, Missing, cell_columns, open_file, parquet_of
 from cluster.sources.tables.values import address_of, is_address
+from cluster.storage.objects import is_store
 from cluster.storage.options import StorageOptions
 
 FIRST_SIZE = -2
@@ -96,6 +97,11 @@ class _Cursor:
             parquet = parquet_of(file)
             self.columns = cell_columns(parquet, self.column)
         except Missing:
+            folder = os.path.dirname(self.address)
+            if not is_store(folder) and not os.path.isdir(folder):  # a disk that is not there
+                raise StorageError(
+                    f"there is no folder {folder} on {os.uname().nodename}; the shard is left for the next run"
+                ) from None
             raise BadImage("missing", "there is no such Parquet file") from None
         except DAMAGED as error:
             raise self._reason(error) from None

@@ -8,11 +8,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from urllib.parse import unquote
 
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cluster.process.console import say, shown
 from cluster.sources.folders.names import is_named_as_picture
+from cluster.sources.folders.patterns import WILDCARDS
 from cluster.storage.objects import is_plain, is_store, list_objects, read_object
 from cluster.storage.options import StorageOptions
 
@@ -20,7 +22,7 @@ PARQUET, ARROW = (".parquet", ".parq", ".pq"), (".arrow", ".feather")
 TABLES = (*PARQUET, *ARROW)
 STATE, SPLITS = "state.json", "dataset_dict.json"
 MAX_DOCUMENT_BYTES = 16 * 2**20
-WILDCARDS = re.compile(r"[*?\[]")
+LOGS = ("_delta_log", ".hoodie")  # of Delta Lake and Hudi: files of rows that were removed lie beside the others
 HIVE = re.compile(r"([^=/]+)=([^/]*)")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_FOLDERS = 2000  # that are looked into to say what a folder is
@@ -83,14 +85,14 @@ def files_of(address: str, options: StorageOptions) -> list[TableFile]:
     if base in (STATE, SPLITS):
         address = os.path.dirname(address)
         found = _saved(address, options)
-    elif not WILDCARDS.search(base) or _exists(address):
+    elif not WILDCARDS & set(address) or _exists(address):
         if is_store(address) or not os.path.isdir(address):
             return [TableFile(name=base, address=address)]
         is_saved = any(os.path.exists(f"{address}/{name}") for name in (STATE, SPLITS))
         found = _saved(address, options) if is_saved else _folder(address)
     else:
         address, pattern = _root(address)
-        found = [name for name in _names(address, options) if pattern.fullmatch(name)]
+        found = [name for name in _names(address, options) if _fits(name.split("/"), pattern)]
     files = [TableFile(name=n, address=f"{address}/{n}", constant=_constant(n, address)) for n in found]
     if not files:
         raise StorageError(f"expected files {', '.join(TABLES)} in {address}, found none; check --images")
@@ -121,7 +123,15 @@ def _names(address: str, options: StorageOptions | None) -> Iterator[str]:
         names: Iterable[str] = (name for name, _ in list_objects(address, options))
     else:
         names = _walk(address)
-    return (name for name in names if not any(part.startswith((".", "_")) for part in name.split("/")))
+    for name in names:
+        parts = name.split("/")
+        if parts[0] in LOGS:
+            raise UsageError(
+                f"{address} is a table of which {parts[0]} says which files count; write the rows that are meant to "
+                "Parquet files of their own"
+            )
+        if not any(part.startswith((".", "_")) for part in parts):
+            yield name
 
 
 def _walk(address: str) -> Iterator[str]:
@@ -139,31 +149,21 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _root(address: str) -> tuple[str, re.Pattern[str]]:
-    """Split an address with wildcards into the folder before them, and the pattern of the names below it."""
+def _root(address: str) -> tuple[str, list[str]]:
+    """Split an address with wildcards into the folder before them, and the parts of the pattern below it."""
     scheme, sign, path = address.rpartition("://")
     parts = path.split("/")
-    first = next(i for i, part in enumerate(parts) if WILDCARDS.search(part))
-    return scheme + sign + "/".join(parts[:first]), re.compile(
-        "/".join(map(_regex, parts[first:])).replace("**/", ".*")
-    )
+    first = next(i for i, part in enumerate(parts) if WILDCARDS & set(part))
+    return scheme + sign + "/".join(parts[:first]), parts[first:]
 
 
-def _regex(part: str) -> str:
-    """Return what a part of a path with `*`, `?` and `[...]` means; `**` stays."""
-    if part == "**":
-        return part
-    pieces = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", part)
-    found = {"*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        found.get(piece) or (_set(piece) if piece.startswith("[") and len(piece) > 2 else re.escape(piece))
-        for piece in pieces
-    )
-
-
-def _set(piece: str) -> str:
-    inside = piece[1:-1].replace("\\", "\\\\").replace("[", "\\[")
-    return f"[{'^' + inside[1:] if inside.startswith('!') else inside}]"
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    """Say whether the parts of a path are those of a pattern, of which `**` stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[i:], pattern[1:]) for i in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _constant(name: str, address: str) -> dict[str, str | None]:

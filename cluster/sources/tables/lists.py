@@ -25,6 +25,7 @@ from cam_ops.words import DELIMITERS, column_of, delimiter_of
 from cluster.process.console import shown
 from cluster.sources.sorting import ROWS_PER_BATCH
 from cluster.sources.source import Asked
+from cluster.sources.tables.parquet_files import POINTER, refuse_pointer
 from cluster.sources.tables.roles import roles_of
 from cluster.sources.tables.values import SEVERAL, Taken, taken_of, used_of
 
@@ -59,10 +60,11 @@ def open_list(address: str, path: str, asked: Asked) -> Opened:
     """
     kind = address.lower().removesuffix(PACKED)
     with _opened(address, path) as file:
-        start = file.read(2)
-    if start in UTF_16:
+        start = file.read(len(POINTER))
+    refuse_pointer(address, start)
+    if start.startswith(UTF_16):
         raise UsageError(f"expected {address} in UTF-8, it is in UTF-16; save it as UTF-8")
-    if start == GZIP:
+    if start.startswith(GZIP):
         raise UsageError(f"{address} was packed twice; unpack it once")
     if kind.endswith(CSV):
         return _open_csv(address, path, asked)
@@ -134,7 +136,7 @@ def _open_lines(address: str, path: str, asked: Asked) -> Opened:
     if asked.columns or asked.keep:
         raise UsageError(f"{address} is a list of a path or URI a line and has no columns; make it a CSV with a header")
     with closing(_lines(address, path)) as lines:
-        _, first = next(lines, (0, ""))
+        first = next(lines, (0, ""))[1].partition("\r")[0]
     for sign in DELIMITERS:
         cells = next(csv.reader([first], delimiter=sign), [])
         if len(cells) > 1 and column_of([*dict.fromkeys(cells)], ["uri", "image_id", "file_name", "label"]):
@@ -145,7 +147,14 @@ def _open_lines(address: str, path: str, asked: Asked) -> Opened:
             "label, make it a CSV with the first line uri,label"
         )
     taken = taken_of(pa.schema([("uri", pa.string())]), roles_of(["uri"], {}, (), address), (), address)
-    return Opened(taken=taken, batches=_batched(([line] for _, line in _lines(address, path)), taken))
+    return Opened(taken=taken, batches=_batched(_plain_rows(address, path), taken))
+
+
+def _plain_rows(address: str, path: str) -> Iterator[list[str]]:
+    for number, line in _lines(address, path):
+        if "\r" in line:
+            raise UsageError(f"line {number} of {address} has CR alone as the end of lines; save it with LF")
+        yield [line]
 
 
 # JSON lines.
@@ -239,7 +248,7 @@ def _open_csv(address: str, path: str, asked: Asked) -> Opened:
     Not by DuckDB: version 2.0 refuses line breaks in quotes where lines end in CR LF, or, told of them, reads no row.
     """
     with closing(_lines(address, path)) as lines:
-        _, header = next(lines, (0, ""))
+        header = next(lines, (0, ""))[1].partition("\r")[0]  # which may end lines alone
     try:
         sign = delimiter_of(header)
     except ValueError as error:

@@ -25,6 +25,7 @@ BUFFER_BYTES = 2**20  # of a column that is read; without it a row group's whole
 LIST_WINDOW_BYTES = 2**16
 
 
+POINTER = b"version https://git-lfs"
 DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)  # what pyarrow raises of such files
 
 
@@ -120,8 +121,15 @@ def open_parquet(address: str, options: StorageOptions) -> Iterator["ParquetTabl
         if not num_bytes:
             raise StorageError(f"{address} is empty; check --images")
         file.seek(0)
+        refuse_pointer(address, file.read(len(POINTER)))
         with parquet_of(file) as parquet:
             yield ParquetTable(address=address, parquet=parquet, num_bytes=num_bytes)
+
+
+def refuse_pointer(address: str, start: bytes) -> None:
+    """Raise UsageError for a file that Git LFS has put in the place of another, by its first bytes."""
+    if start == POINTER:
+        raise UsageError(f"{address} is a pointer of Git LFS to the file itself; fetch that by `git lfs pull`")
 
 
 @contextmanager

@@ -179,7 +179,9 @@ def _rows(file: TableFile, placed: Iterator[_Placed], schema: pa.Schema) -> Iter
         if first + num_rows > MAX_ROWS:
             raise UsageError(f"{file.address} has more than {MAX_ROWS} rows; cut it into several files")
         given = rows.taken["image_id"].to_pylist() if "image_id" in rows.taken.schema.names else [None] * num_rows
-        names = [name or _last_part(path) for name, path in zip(given, rows.paths.to_pylist(), strict=True)]
+        names = [
+            (name or _last_part(path)).lstrip("/") for name, path in zip(given, rows.paths.to_pylist(), strict=True)
+        ]
         ids = [f"{prefix}{first + i:0{DIGITS}d}{'/' * bool(name)}{name}" for i, name in enumerate(names)]
         columns = {
             **{name: rows.taken[name] for name in rows.taken.schema.names},

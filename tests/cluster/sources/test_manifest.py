@@ -334,7 +334,7 @@ def test_a_bad_manifest_is_refused_in_one_sentence(
         ("a.parquet", b"PAR1" * 100, UsageError, "cannot read .*a.parquet"),
         ("a.csv", b"uri,label\na.png\n", UsageError, "Expected 2 columns, got 1"),
         ("a.csv", "\ufeffuri\na.png\n".encode("utf-16-le"), UsageError, "is in UTF-16; save it as UTF-8"),
-        ("a.csv", b"uri\n\xff\xfe.png\n", UsageError, "invalid UTF8"),
+        ("a.csv", b"uri\n\xff\xfe.png\n", UsageError, "a cell of it is not; save it as UTF-8"),
         ("a.csv", b"uri,image_id,uri\na,b,c\n", UsageError, "several columns uri"),
     ],
 )

@@ -44,6 +44,7 @@ CSVS = {
     "capitals": "URI,Label\na.jpg,cat\nb;c.jpg,dog\n",
     "a mark first, CR LF": "\ufeffuri,label\r\na.jpg,cat\r\nb;c.jpg,dog\r\n",
     "other columns": "split,label,uri,note\ntrain,cat,a.jpg,1\ntest,dog,b;c.jpg,2\n",
+    "CR alone": "uri,label\ra.jpg,cat\rb;c.jpg,dog\r",
     "blank lines": "\n\nuri,label\n\na.jpg,cat\nb;c.jpg,dog\n\n",
     "Hugging Face's metadata.csv": "file_name,label\na.jpg,cat\nb;c.jpg,dog\n",
 }
@@ -166,6 +167,9 @@ REFUSED = [
     ("a.jsonl", "[" * 100_000, "expected a JSON object in line 1"),
     ("a.txt", "uri,label\na.jpg,1\n", "has the names of columns, 'uri,label'; call it .csv"),
     ("a.txt", "n01/a b.JPEG 0\nn02/b.JPEG 1\n", "a path and a label, make it a CSV with the first line uri,label"),
+    ("a.txt", "a.jpg\rb.jpg\r", "line 1 of .* has CR alone as the end of lines"),
+    ("a.csv", "uri\ns\u00e9b.jpg\n".encode("cp1252"), "in UTF-8, a cell of it is not; save it as UTF-8"),
+    ("a.csv", "version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS .* `git lfs pull`"),
     ("a.txt", "a.jpg\nb.jpg\na.jpg\n", "'a.jpg' is there twice"),
     ("a.txt", b"a.jpg\n\xff.jpg\n", "line 2 of .* is not in UTF-8"),
     ("a.txt", "\ufeffa.jpg\n".encode("utf-16-le"), "is in UTF-16; save it as UTF-8"),

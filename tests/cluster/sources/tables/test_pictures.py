@@ -80,6 +80,16 @@ def saved_splits(table: pa.Table, folder: Path) -> Path:
     return folder / "splits"
 
 
+def arrow_views(table: pa.Table, folder: Path) -> Path:
+    """As Polars writes bytes: each cell says for itself where it is."""
+    cells = table["image"].combine_chunks()
+    columns = {"photo": cells.field("bytes").cast(pa.binary_view()), "image_id": cells.field("path")}
+    views = pa.table({**columns, "label": pa.array(CLASSES).take(table["label"]).cast(pa.string_view())})
+    with pa.OSFile(str(folder / "views.arrow"), "wb") as file, pa.ipc.new_file(file, views.schema) as stream:
+        stream.write_table(views, 5)
+    return folder / "views.arrow"
+
+
 def arrow_file(table: pa.Table, folder: Path) -> Path:
     with pa.OSFile(str(folder / "a.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as stream:
         stream.write_table(table, 5)
@@ -87,7 +97,7 @@ def arrow_file(table: pa.Table, folder: Path) -> Path:
 
 
 FORMS: dict[str, Callable[[pa.Table, Path], Path]] = {
-    form.__name__: form for form in (one_file, snapshot, plain, hive, saved, saved_splits, arrow_file)
+    form.__name__: form for form in (one_file, snapshot, plain, hive, saved, saved_splits, arrow_file, arrow_views)
 }
 
 
@@ -516,6 +526,8 @@ def test_a_file_that_was_replaced_is_missing_rows_and_not_wrong_ones(tmp_path: P
         bytes_of({**rows[1], "uri": (tmp_path / "z.parquet").as_uri()})
     with pytest.raises(BadImage, match="no such Parquet file"):
         bytes_of({**rows[1], "uri": (tmp_path / "gone.parquet").as_uri()})
+    with pytest.raises(StorageError, match=r"there is no folder .*; the shard is left for the next run"):
+        bytes_of({**rows[1], "uri": (tmp_path / "unmounted" / "x.parquet").as_uri()})
 
 
 def test_saved_datasets_that_cannot_be_read_are_refused(paths: list[Path], tmp_path: Path) -> None:
@@ -546,6 +558,27 @@ def test_saved_datasets_that_cannot_be_read_are_refused(paths: list[Path], tmp_p
     ):
         out.write_table(table)
     assert "is compressed, so that no picture can be read alone" in refusal(tmp_path / "a.feather")
+
+
+def test_views_may_hold_the_bytes_themselves(tmp_path: Path) -> None:
+    cells = [b"", b"short", None, b"twelve bytes", b"thirteen byte", b"x" * 100, b"y" * 50]
+    table = pa.table({"image": pa.array(cells, pa.binary_view())})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        for batch in table.to_batches(4):
+            stream.write_batch(batch)
+    assert [bytes_of(row) for row in listed(tmp_path / "a.arrow")] == [cell or b"" for cell in cells]
+
+
+def test_what_is_in_the_place_of_a_table_is_told(tmp_path: Path) -> None:
+    for name in ("a.parquet", "a.arrow"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n")
+        assert "a pointer of Git LFS to the file itself; fetch that by `git lfs pull`" in refusal(tmp_path / name)
+    (tmp_path / "delta" / "_delta_log").mkdir(parents=True)
+    (tmp_path / "delta" / "_delta_log" / "00000000000000000000.json").write_text("{}")
+    for i in range(2):
+        pq.write_table(pa.table({"uri": [f"{i}.jpg"]}), tmp_path / "delta" / f"part-{i}.parquet")
+    for address in (tmp_path / "delta", tmp_path / "delta" / "*.parquet"):
+        assert "is a table of which _delta_log says which files count" in refusal(address)
 
 
 def test_damaged_arrow_files_are_refused_or_give_bytes_of_the_file(paths: list[Path], tmp_path: Path) -> None:
