@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from cam_ops.arrays import F64, I32, I64
 from cam_ops.pictures.formats import HEAD_BYTES, OPENCV, PictureFormat, format_of, is_read
-from cam_ops.pictures.header import open_picture
+from cam_ops.pictures.header import MAX_PIXELS, open_picture
 
 TAG = 274
 UNKNOWN_TURN, AS_STORED, QUARTER = 0, 1, 5  # from 5 on width and height change places
@@ -29,9 +29,15 @@ def orientation_of(encoded: bytes) -> tuple[int, int, int]:
     form = format_of(encoded[:HEAD_BYTES])
     if form is None or not is_read(form):
         raise OSError("it is no picture")
-    with open_picture(io.BytesIO(encoded), form) as picture:
-        number = _number(picture, form, encoded)
+    try:
+        opened = open_picture(io.BytesIO(encoded), form)
+    except Image.DecompressionBombError as error:
+        raise OSError(str(error)) from None
+    with opened as picture:
         width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise OSError(f"it has {width}x{height} pixels")
+        number = _number(picture, form, encoded)
         if isinstance(picture, TiffImageFile) and number >= QUARTER:  # whose size Pillow turns by itself
             width, height = height, width
         return number, width, height

@@ -157,6 +157,16 @@ class LabelConfig:
         return Choice(include=self.include, exclude=self.exclude, sample=self.sample, seed=self.seed or 0)
 
     @property
+    def is_partial(self) -> bool:
+        """Whether only some of the source's images are asked for."""
+        return self.limit is not None or not self.choice.is_everything
+
+    @property
+    def labels_depend_on_all(self) -> bool:
+        """Whether what labels mean depends on which images a source has: on folders, and on files that name images."""
+        return self.label_source in FOLDERS or self.label_source not in WORDS
+
+    @property
     def label_source(self) -> str:
         """--labels, or its default."""
         return self.labels or own_word(self.addresses)

@@ -92,7 +92,11 @@ class Preparation:
                 open_sources(config.addresses, config.asked(skip=self.run_dir.root), config.choice)
             )
             classes = _classes(config, listing)
-            labels = find_labels(listing, config.label_choice, self.classes)
+            whole = listing
+            if config.is_partial and config.labels_depend_on_all:
+                every = replace(config.asked(skip=self.run_dir.root), limit=None)
+                whole = opened.enter_context(open_sources(config.addresses, every))
+            labels = find_labels(listing, config.label_choice, self.classes, whole)
             precision, why_precision = choose_precision(config.precision, device, self.mapper)
             compiled, why_compiled = choose_compile(
                 config.compile, self.mapper, device, precision, listing.num_images / num_replicas

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.tables import LISTING
 from cluster.process.console import shown
 from cluster.sources.folders.folder import check_folder
+from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.folders.patterns import WILDCARDS, addresses_of, fixed_part
 from cluster.sources.listing import Listing, listing_of
 from cluster.sources.source import Asked, Decoder, Row, Source
@@ -29,6 +31,7 @@ PICTURE_BYTES = 3 * SIDE * SIDE
 SUFFIX = ".bin"
 MAX_BYTES = 2**30  # of a file on a store
 MAX_NAMES_BYTES = 2**20
+NUM_LOOKED_AT = 10_000  # files below a folder
 HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
@@ -93,6 +96,11 @@ def _open(address: str, asked: Asked) -> AbstractContextManager[Listing]:
     Raises UsageError for files that are not CIFAR's or not whole, StorageError for those that cannot be reached.
     """
     files = _files_in(address) if _is_folder(address) else addresses_of(address, asked.options, files_only=True)
+    if _is_folder(address) and (beside := _picture_below(address)):
+        raise UsageError(
+            f"{address} holds CIFAR's binary files and other pictures, such as {shown(beside)}; say which are meant: "
+            f"--images {os.path.join(address, '*' + SUFFIX)!r}, or move the files"
+        )
     if strangers := [file for file in files if os.path.basename(file) not in FILES]:
         raise UsageError(f"expected CIFAR's files, {', '.join(FILES)}, found {shown(strangers[0])}; check --images")
     if len({FILES[os.path.basename(file)].num_labels for file in files}) > 1:
@@ -100,6 +108,12 @@ def _open(address: str, asked: Asked) -> AbstractContextManager[Listing]:
     found = sorted(row for file in files for row in _rows(file, asked.options))[: asked.limit]
     ids, uris, offsets = zip(*found, strict=True)
     return nullcontext(listing_of(pa.table([ids, uris, offsets, [PICTURE_BYTES] * len(ids)], schema=LISTING)))
+
+
+def _picture_below(folder: str) -> str | None:
+    """Return a picture among the first files below a folder."""
+    paths = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    return next((path for path in islice(paths, NUM_LOOKED_AT) if is_named_as_picture(os.path.basename(path))), None)
 
 
 def _is_folder(address: str) -> bool:

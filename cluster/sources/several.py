@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from cam_ops.errors import UsageError
 from cam_ops.tables import LISTING
-from cluster.process.console import shown
+from cluster.process.console import say, shown
 from cluster.sources.choosing import EVERY_IMAGE, Choice, Chooser
 from cluster.sources.folders.folder import check_folder
 from cluster.sources.folders.patterns import braced, distinct, fixed_part, found_by, is_literal
@@ -132,28 +132,39 @@ def _found(addresses: Sequence[str], asked: Asked) -> list[str]:
         raise UsageError(f"--images {' '.join(addresses)} matches no folder and no picture; check it")
     _refuse_twice(found)
     _refuse_nested(found)
+    if own_word(found) != own_word(addresses):
+        say(
+            f"--images {' '.join(addresses)}: what it matches may have labels of its own, which are taken only where "
+            f"each source is named, such as {shown(found[0])}"
+        )
     return found
 
 
 def _refuse_twice(addresses: Sequence[str]) -> None:
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for address in addresses:
-        if address in seen:
-            raise UsageError(f"--images names {shown(address)} twice; its images would be there twice")
-        seen.add(address)
+        other = seen.setdefault(_place(address), address)
+        if other is not address:
+            same = "" if other == address else f", as {shown(other)} and as {shown(address)}"
+            raise UsageError(f"--images names {shown(address)} twice{same}; its images would be there twice")
 
 
 def _refuse_nested(addresses: Sequence[str]) -> None:
-    known = set(addresses)
-    for address in addresses:
-        above = os.path.dirname(address)
+    known = {_place(address): address for address in addresses}
+    for place, address in known.items():
+        above = os.path.dirname(place)
         while above and above != os.path.dirname(above):
             if above in known:
                 raise UsageError(
-                    f"--images names {shown(above)} and {shown(address)} inside it, whose images would be there twice; "
-                    "give one of them"
+                    f"--images names {shown(known[above])} and {shown(address)} inside it, whose images would be there "
+                    "twice; give one of them"
                 )
             above = os.path.dirname(above)
+
+
+def _place(address: str) -> str:
+    """Return where a source lies, whatever links lead there."""
+    return address if is_store(address) else os.path.realpath(address)
 
 
 def _opened(found: Sequence[str], asked: Asked) -> AbstractContextManager[Listing]:
@@ -192,7 +203,21 @@ def _joined(found: Sequence[str], asked: Asked) -> Iterator[Listing]:
             for batch in one.batches()
         )
         with sorted_listing(root_of(found), batches, asked.limit, schema) as joined:
+            _refuse_same_ids(joined, found)
             yield replace(listing, num_images=joined.num_images, batches=joined.batches)
+
+
+def _refuse_same_ids(listing: Listing, found: Sequence[str]) -> None:
+    last: str | None = None
+    for batch in listing.batches():
+        ids = pa.chunked_array([pa.array([last], pa.string()), batch["image_id"].cast(pa.string())]).combine_chunks()
+        at = pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py()
+        if at >= 0:
+            raise UsageError(
+                f"--images {' '.join(found[:5])}: two pictures would be called {shown(ids[at].as_py())}, or one is "
+                "there twice; give each file or folder once, by one pattern, or make a run of each"
+            )
+        last = ids[-1].as_py()
 
 
 def _prefix(name: str, address: str, listing: Listing) -> str:

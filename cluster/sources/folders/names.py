@@ -10,6 +10,7 @@ SYSTEM_FOLDERS = frozenset(
 SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
 
 HIDDEN_FOLDERS = "hidden folders and those of systems and file managers are left out"
+OTHER_FILES = "files of other kinds, by their suffix, are left out"
 HIDDEN_FILES = "hidden files and those of systems and file managers are left out"
 
 
@@ -38,6 +39,8 @@ def is_picture(name: str, where: str, remarks: Remarks) -> bool:
         return True
     if suffix and (form := format_named(suffix)):
         remark_unread(remarks, f".{suffix}", form, where)
+    elif suffix:
+        remark(remarks, OTHER_FILES, shown(where))
     return False
 
 

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 from cam_ops.errors import StorageError, UsageError
 from cluster.process.console import shown
+from cluster.sources.folders.names import is_hidden_file, is_hidden_folder
 from cluster.sources.listing import image_id_of
 from cluster.storage.objects import is_store, list_level, object_version
 from cluster.storage.options import StorageOptions
@@ -154,10 +155,11 @@ def _folders(base: str, part: str, options: StorageOptions) -> list[str]:
 
 
 def _fitting(names: list[str], part: str) -> list[str]:
-    """Return the names that a part of a pattern means, hidden ones only if it begins with a dot."""
+    """Return the names that a part of a pattern means, hidden ones and a system's only if it begins with a dot."""
     if part in names:
         return [part]
-    return [name for name in names if fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")]
+    with_dot = part.startswith(".")
+    return [n for n in names if fnmatchcase(n, part) and (with_dot or not (is_hidden_folder(n) or is_hidden_file(n)))]
 
 
 def _is_file(address: str, options: StorageOptions) -> bool | None:

@@ -185,23 +185,31 @@ def match_rows(path: str, rows: Collection[str], listing: Listing, root: str) ->
 
 def _meant_by_end(rows: list[str], listing: Listing, root: str) -> list[list[str]]:
     """Return the images that each row means, two at most: those with its suffix if there are any, else all."""
-    paths = [_path_of(row.replace("\\", "/")) for row in rows]
+    by_path: dict[str, list[int]] = {}
     by_stem: dict[str, list[int]] = {}
-    for i, path in enumerate(paths):
-        by_stem.setdefault(_without_suffix(posixpath.basename(path)), []).append(i)
+    for i, row in enumerate(rows):
+        path = _path_of(row.replace("\\", "/"))
+        by_path.setdefault(path, []).append(i)
+        by_stem.setdefault(_without_suffix(path), []).append(i)
     same: list[list[str]] = [[] for _ in rows]  # with the row's own suffix
-    alike: list[list[str]] = [[] for _ in rows]  # with another one
+    alike: list[list[str]] = [[] for _ in rows]  # with any
     for batch in listing.batches():
         for image_id in batch["image_id"].to_pylist():
-            places = by_stem.get(_without_suffix(_plain(posixpath.basename(image_id))))
-            if places:
-                whole = "/" + _path_of(f"{root}/{image_id}")
-                for i in places:
-                    found = same if whole.endswith("/" + paths[i]) else alike
-                    is_meant = found is same or _without_suffix(whole).endswith("/" + _without_suffix(paths[i]))
-                    if is_meant and len(found[i]) < 2:
-                        found[i].append(image_id)
+            whole = _path_of(f"{root}/{image_id}")
+            for path, rows_of, found in ((whole, by_path, same), (_without_suffix(whole), by_stem, alike)):
+                for end in _ends(path):
+                    for i in rows_of.get(end, ()):
+                        if len(found[i]) < 2:
+                            found[i].append(image_id)
     return [with_suffix or without for with_suffix, without in zip(same, alike, strict=True)]
+
+
+def _ends(path: str) -> Iterator[str]:
+    """Yield a path, and what is left of it without its first parts."""
+    yield path
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
 
 
 def _path_of(text: str) -> str:

@@ -54,15 +54,18 @@ def label_images(listing: Listing, labels: Labels) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
-def find_labels(listing: Listing, choice: LabelChoice, classes: ClassList) -> Labels:
+def find_labels(listing: Listing, choice: LabelChoice, classes: ClassList, whole: Listing | None = None) -> Labels:
     """Match a label source to the listing and to the class list, and say what was found.
+
+    What folders and rows mean is told by the `whole` source, of which the listing may be a part: it does not change
+    with the images that are asked for.
 
     Raises UsageError where folders or labels cannot be matched, and where there are none that were asked for.
     """
     if choice.spec in FOLDERS:
-        return folder_labels(listing, choice, classes)
+        return folder_labels(listing, choice, classes, whole or listing)
     if choice.spec not in WORDS:
-        return _file_labels(listing, choice, classes)
+        return _file_labels(listing, choice, classes, whole or listing)
     own = OWN_LABELS.get(choice.spec)
     if own and listing.has_labels:
         return _own_labels(listing, own, choice, classes)
@@ -114,7 +117,7 @@ def _said_several(listing: Listing, labels: Labels) -> str:
     return f"; {count} have several classes, such as {shown(example)}" if count else ""
 
 
-def _file_labels(listing: Listing, choice: LabelChoice, classes: ClassList) -> Labels:
+def _file_labels(listing: Listing, choice: LabelChoice, classes: ClassList, whole: Listing) -> Labels:
     file = read_label_file(choice.spec, choice.columns)
     words = Words(
         counts=file.counts,
@@ -123,7 +126,7 @@ def _file_labels(listing: Listing, choice: LabelChoice, classes: ClassList) -> L
     if not file.counts:
         raise UsageError(f"the column {file.label_column} of {choice.spec} is empty; fill it, or give --labels none")
     meaning_of = meanings_of(words, classes, choice.unknown)
-    match = match_rows(choice.spec, file.words_of, listing, choice.images)
+    match = match_rows(choice.spec, file.words_of, whole, choice.images)
     if not match.num_exact and not match.by_end:
         example = next(listing.batches())["image_id"][0].as_py()
         raise UsageError(

@@ -32,19 +32,23 @@ SPLITS = {
 }
 
 
-def folder_labels(listing: Listing, choice: LabelChoice, classes: ClassList) -> Labels:
-    """Take the first directory of each image for its class, by name, number or order; raise UsageError as they do."""
+def folder_labels(listing: Listing, choice: LabelChoice, classes: ClassList, whole: Listing) -> Labels:
+    """Take the first directory of each image for its class, by name, number or order; raise UsageError as they do.
+
+    Which folders there are, the `whole` source says.
+    """
     first_level = partial(_first_level, listing.num_parts)
     counts = count_words(listing, first_level)
-    hidden = [folder for folder in counts if folder.startswith(".") and folder not in classes.ids_of]
-    folders = sorted(counts.keys() - hidden)
+    present = counts if whole is listing else count_words(whole, first_level)
+    hidden = [folder for folder in present if folder.startswith(".") and folder not in classes.ids_of]
+    folders = sorted(present.keys() - hidden)
     if not folders:
         raise UsageError(
             f"--labels {choice.spec} expects pictures in one directory per class, all lie directly in --images"
         )
     if hidden:
         say(f"labels: hidden folders name no class: {listed(hidden)}; {sum(counts[name] for name in hidden)} images")
-    _refuse_other_levels(listing, folders, choice, classes)
+    _refuse_other_levels(whole, folders, choice, classes)
     meaning_of = _folder_meanings(folders, counts, choice, classes)
     labels = by_word(first_level, meaning_of)
     num_labelled = sum(counts[folder] for folder, meaning in meaning_of.items() if meaning)
@@ -62,7 +66,7 @@ def _folder_meanings(
     if choice.spec == BY_ORDER:
         if len(folders) != size:
             raise UsageError(
-                f"--labels {BY_ORDER} expects a folder for each of the {size} classes, those listed have "
+                f"--labels {BY_ORDER} expects a folder for each of the {size} classes, there are "
                 f"{len(folders)}: {listed(folders)}; give --labels {BY_NAME} or FILE.csv"
             )
         return in_order
@@ -102,7 +106,7 @@ def _refuse_other_levels(listing: Listing, folders: list[str], choice: LabelChoi
             f"classes{names}; give --images {choice.images}/{parts[0]}, or --labels FILE.csv"
         )
     found = next(((first, second) for first, second in below if classes.meanings(second)), None)
-    if len(unknown) == len(folders) and found and choice.spec != BY_ORDER:
+    if len(unknown) == len(folders) and found and (choice.spec != BY_ORDER or choice.has_names):
         raise UsageError(
             f"--labels {choice.spec}: no folder in {choice.images} is a class, but {shown('/'.join(found))} is one; "
             f"give --images {choice.images}/{found[0]}"

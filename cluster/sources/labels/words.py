@@ -71,6 +71,7 @@ class Words:
 def meanings_of(words: Words, classes: ClassList, unknown: UnknownLabels) -> dict[str, Meaning]:
     """Return what each word means. Raises UsageError where one means either of several classes, or none."""
     parts_of = {word: _parts(word, classes) if words.may_be_several else [word] for word in words.counts}
+    _refuse_one_hot(parts_of, classes, words)
     classes = _counted(classes, parts_of, words)
     strangers: dict[str, str] = {}  # what is no class, with the first word that it is part of
     meaning_of: dict[str, Meaning] = {}
@@ -129,10 +130,23 @@ def _parts(word: str, classes: ClassList) -> list[str]:
     if classes.meanings(word) or DECIMAL.fullmatch(word):
         return [word]
     for sign in SIGNS:
-        parts = list(dict.fromkeys(part.strip() for part in word.split(sign) if part.strip()))
+        parts = [part.strip() for part in word.split(sign) if part.strip()]
         if sign in word and parts and (sign == "|" or all(map(classes.meanings, parts))):
             return parts
     return [word]
+
+
+def _refuse_one_hot(parts_of: Mapping[str, list[str]], classes: ClassList, words: Words) -> None:
+    """Raise UsageError for a label such as ``0|0|1``: a yes or no for each class as well as classes' numbers."""
+    numbers_of = {word: [whole_number(part) for part in parts] for word, parts in parts_of.items()}
+    hot = [word for word, numbers in numbers_of.items() if len(numbers) > 1 and set(numbers) <= {0, 1}]
+    for word in hot:
+        has_twice = len(numbers_of[word]) > 2 or len(set(numbers_of[word])) == 1
+        if has_twice or (len(classes.names) == 2 and len(hot) == len(parts_of) == 2):
+            raise UsageError(
+                f"{words.given(word)}, which may be a yes or no for each class, or the numbers of classes; write the "
+                "names or numbers of the classes that are meant"
+            )
 
 
 def _counted(classes: ClassList, parts_of: Mapping[str, list[str]], words: Words) -> ClassList:

@@ -180,7 +180,7 @@ def _saved(address: str, options: StorageOptions) -> list[str]:
     names = splits.get("splits")
     if not isinstance(names, list) or not names or not all(_is_name(name) for name in names):
         raise UsageError(f"expected names of folders in splits of {address}/{SPLITS}; save the dataset again")
-    say(f"splits of {address}, of which all are taken: {', '.join(names)}")
+    say(f"splits of {address}, of which all are taken: {', '.join(map(shown, names))}")
     return [name for split in names for name in _data_files(address, f"{split}/", options)]
 
 

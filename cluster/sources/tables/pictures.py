@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from cam_ops.arrays import I64
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.tables import LISTING
-from cluster.process.console import say
+from cluster.process.console import say, shown
 from cluster.sources.listing import Listing, image_id_of
 from cluster.sources.sorting import ROWS_PER_BATCH
 from cluster.sources.source import Asked
@@ -90,7 +90,7 @@ def open_pictures(files: Sequence[TableFile], roles: Roles, asked: Asked) -> Ite
 def _kinds(files: Sequence[TableFile]) -> str:
     """Say what the names of files have in common, such as splits, where there are several."""
     kinds = Counter(PART.sub("", file.name) for file in files)
-    named = [f"{kind} ({number})" for kind, number in kinds.items()]
+    named = [f"{shown(kind)} ({number})" for kind, number in kinds.items()]
     return f": {', '.join(named[:5])}{', ...' * (len(named) > 5)}" if 1 < len(kinds) < len(files) else ""
 
 

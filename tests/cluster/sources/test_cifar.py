@@ -202,3 +202,12 @@ def test_a_file_on_a_store_is_read_as_here(tmp_path: Path, store: Store) -> None
         listed(address, options=store.options)
     for row in rows:
         np.testing.assert_array_equal(load_picture(row, store.options), expected[row["image_id"]])
+
+
+def test_pictures_beside_the_files_are_not_left_out_unsaid(tmp_path: Path) -> None:
+    expected = write_ten(tmp_path / "cifar")
+    assert listed(str(tmp_path / "cifar"))["image_id"].to_pylist() == sorted(expected)
+    (tmp_path / "cifar" / "pics").mkdir()
+    (tmp_path / "cifar" / "pics" / "1.png").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"and other pictures, such as '.*/pics/1.png'"):
+        listed(str(tmp_path / "cifar"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from cam_ops.errors import CamrayError, UsageError
 from cluster.sources.several import check_sources, open_sources, source_addresses
@@ -210,3 +211,40 @@ def test_a_store_s_sources_are_those_of_a_disk(store: Store, pictures: Path, tmp
     assert (single, ids_of(f"{address}/*/0[01].png", asked=asked)) == (["00.png"], ["00.png", "01.png"])
     with pytest.raises(UsageError, match="twice"):
         ids_of(f"{address}/rings", f"{address}/{{rings,discs}}", asked=asked)
+
+
+def test_a_source_is_taken_once_whatever_links_and_patterns_name_it(tmp_path: Path) -> None:
+    put(tmp_path / "sets", "a/1.png", "b/1.png")
+    (tmp_path / "link").symlink_to(tmp_path / "sets" / "a")
+    assert "twice" in refusal_of(tmp_path / "sets" / "a", tmp_path / "link")
+    assert "inside it" in refusal_of(tmp_path / "sets", tmp_path / "link")
+    for place in ("a", "b"):
+        rows = pa.table({"image": pa.array([b"x"], pa.binary())})
+        (tmp_path / "tables" / place).mkdir(parents=True)
+        pq.write_table(rows, tmp_path / "tables" / place / "x1.parquet")
+    tables = tmp_path / "tables"
+    assert "'x1.parquet/00000000'" in refusal_of(tables / "a" / "*.parquet", tables / "b" / "x*.parquet")
+    assert "twice" in refusal_of(tables / "a" / "*.parquet", tables / "a" / "x1.parquet")
+
+
+def test_wildcards_mean_no_folder_of_a_system(tmp_path: Path) -> None:
+    put(tmp_path / "sets", "a/1.png", "@eaDir/SYNO.png", "__MACOSX/q.png", ".Trash-1000/2.png")
+    assert ids_of(tmp_path / "sets" / "*") == ["1.png"]
+
+
+def test_what_a_label_means_does_not_change_with_the_images_that_are_asked_for(tmp_path: Path) -> None:
+    images, labels = tmp_path / "images", tmp_path / "labels.csv"
+    for name in ("a/2.png", "b/1.png", "c/1.png"):
+        (images / name).parent.mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(images / name)
+    (tmp_path / "classes.txt").write_text("x\ny\n")
+    flags = ["--class-names", tmp_path / "classes.txt"]
+    labels.write_text("image_id,label\n1.png,x\n")
+    for number, some in enumerate((["--limit", 2], ["--exclude", "c/*"], ["--include", "b"])):
+        done = label([images], tmp_path / f"file-{number}", "--labels", labels, *flags, *some)
+        assert (done.code, "mean several pictures" in done.result["error"]) == (2, True)
+        done = label([images], tmp_path / f"sorted-{number}", "--labels", "folder-sorted", *flags, *some)
+        assert (done.code, "a folder for each of the 2 classes, there are 3" in done.result["error"]) == (2, True)
+    shutil.rmtree(images / "a")
+    assert label([images], tmp_path / "run", "--labels", "folder-sorted", *flags, "--include", "c").code == 0
+    assert [(row["image_id"], row["label"]) for row in table_rows(tmp_path / "run", "images")] == [("c/1.png", 1)]

@@ -71,9 +71,7 @@ def test_folders_without_a_class_s_name_are_guessed_to_be_in_sorted_order_where_
     refused(ids, "folder", "has the folder 'x', which is no class .*; folder-sorted takes", has_names=True)
     assert labels_of(ids, "folder-sorted", has_names=True) == [2, 0, 1]
     refused(["y/1.jpg", "x/1.jpg"], "folder", "the folder 'x', which is no class of the network, .*, nor is 'y'")
-    refused(
-        ["y/1.jpg", "x/1.jpg"], "folder-sorted", "a folder for each of the 3 classes, those listed have 2: 'x', 'y'"
-    )
+    refused(["y/1.jpg", "x/1.jpg"], "folder-sorted", "a folder for each of the 3 classes, there are 2: 'x', 'y'")
     refused(["cat/1.jpg", "n02/1.jpg", "x/1.jpg"], "folder", "the folder 'x', which is no class")
     refused(["crane/1.jpg"], "folder", "'crane' means classes")
     refused(["a.jpg", "b.jpg"], "folder", "all lie directly in --images")
@@ -438,3 +436,22 @@ def test_a_manifest_s_labels_may_be_several(pictures: Path, tmp_path: Path) -> N
         *[(None, [0, 1]), (None, None), (1, None)]
     ]
     assert "labels: 2 of 3 images, from the manifest; 1 have several classes" in done.err
+
+
+@pytest.mark.parametrize("words", ["0|0|1", "1|0|0", "0|1|0", "1|1", "0;0;1"])
+def test_a_yes_or_no_for_each_class_is_no_list_of_classes(tmp_path: Path, words: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"image_id,label\n1.jpg,{words}\n")
+    refused(["1.jpg"], str(tmp_path / "labels.csv"), "a yes or no for each class", named("cat", "dog", "fox"))
+
+
+def test_two_classes_by_number_are_two(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image_id,label\n1.jpg,0|1\n")
+    assert labels_of(["1.jpg"], str(tmp_path / "labels.csv"), named("cat", "dog", "fox")) == [[0, 1]]
+    assert labels_of(["1.jpg"], str(tmp_path / "labels.csv"), named("cat", "dog")) == [[0, 1]]
+    (tmp_path / "labels.csv").write_text("image_id,label\n1.jpg,0|1\n2.jpg,1|0\n")
+    refused(["1.jpg", "2.jpg"], str(tmp_path / "labels.csv"), "a yes or no for each class", named("cat", "dog"))
+
+
+def test_sorted_folders_whose_own_folders_are_the_classes_are_refused() -> None:
+    ids = ["setA/cat/1.jpg", "setB/dog/1.jpg"]
+    refused(ids, "folder-sorted", "'setA/cat' is one", named("cat", "dog"), has_names=True)
