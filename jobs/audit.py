@@ -79,12 +79,12 @@ def unlabelled_lines(document: dict[str, Any]) -> list[str]:
     found = document["unlabelled"]
     if found is None:
         return []
-    whose = "the run has no labels"
+    whose = "the run has no labels: its"
     if found["images"] < found["in_truth"]:
-        whose = f"{found['images']} of the {found['in_truth']} images of the truth have no label in the run"
-    maps = f"{whose}: their maps are of the classes that the network predicts, right or wrong"
+        whose = f"{found['images']} of the {found['in_truth']} images of the truth have no label in the run: their"
+    maps = f"{whose} maps are of the classes that the network predicts, right or wrong"
     if not found["known"]:
-        return [f"{maps}; the truth names no classes of the network, so they are in no figure of maps and boxes"]
+        return [f"{maps}; the truth names no classes of the network, so such images are in no figure of maps and boxes"]
     flatters = f", and leave out {found['left_out']} that it took for another: they flatter"
     return [
         f"{maps}; the figures have the {found['audited']} whose true class it predicted"

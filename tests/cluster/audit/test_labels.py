@@ -35,7 +35,7 @@ def test_what_it_does_to_the_figures_is_said_first_and_labels_that_mend_it_are_w
     assert 0 < right < 12
     first, second, third = done.out.splitlines()[:3]
     assert first == (
-        "the run has no labels: their maps are of the classes that the network predicts, right or wrong; the figures "
+        "the run has no labels: its maps are of the classes that the network predicts, right or wrong; the figures "
         f"have the {right} whose true class it predicted, and leave out {12 - right} that it took for another: they "
         "flatter"
     )
