@@ -37,10 +37,7 @@ CORNER_SETS = (
     ("x1", "y1", "x2", "y2"),
     ("left", "top", "right", "bottom"),
 )
-CLASS = (
-    *("class", "class_name", "category", "category_name", "class_id", "category_id"),
-    *("label", "label_name", "labelname", "label_id"),
-)
+CLASS = ("class", "class_name", "category", "category_name", "class_id", "label", "label_name", "labelname")
 SIZES = (("image_width", "image_height"), ("img_width", "img_height"), ("width", "height"))
 CROWD = ("iscrowd", "is_crowd", "crowd", "isgroupof", "is_group_of")
 OTHER_BOXES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("bbox",), ("cx", "cy", "w", "h"))

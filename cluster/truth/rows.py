@@ -180,7 +180,7 @@ def _note_frames(problems: Problems, some: _Some, frames: Frames, turns: Turns, 
 def _note_open_frames(problems: Problems, some: _Some, frames: Frames, places: Placed, other: Placed) -> None:
     """Note the images whose frame is open where that makes a difference."""
     is_apart_N = np.abs(places.ours_N4 - other.ours_N4).max(axis=1, initial=0) > DIFFERS_PX
-    differs_I = some.count(some.box_at_N[is_apart_N]) + some.count(some.at("mask")) > 0
+    differs_I = some.count(some.box_at_N[is_apart_N & places.is_box_N]) + some.count(some.at("mask")) > 0
     problems.note(OPEN_FRAME, frames.is_open_I & differs_I, lambda i: some.id(i))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from cam_ops.errors import UsageError
 from cluster.truth.classes import class_finder
+from tests.support.truths import Planned, Planner
 
 NAMES = ("kangaroo", "Crane", "tabby cat")
 
@@ -47,6 +48,17 @@ def test_a_word_with_two_meanings_is_refused(tmp_path: Path, parts: list[str], r
     else:
         with pytest.raises(UsageError, match="'' is no class"):  # a row that is cut
             class_finder(NAMES, tuple(words))
+
+
+def test_a_word_that_no_class_has_is_counted_beside_the_nearest_that_one_has(
+    planner: Planner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "boxes.csv").write_text("image,x0,y0,x1,y1,class\n1,1,1,2,2,kangaro\n1,1,1,2,2,kangaro\n2,1,1,2,2,x\n")
+    planned: Planned = {"1.jpg": (40, 20, None), "2.jpg": (40, 20, None)}
+    report, _ = planner.truth(planned, tmp_path / "boxes.csv")
+    found = report.problems["unknown_classes"]
+    assert (found.count, found.examples) == (3, ("kangaro", "x"))
+    assert "see --class-map, such as kangaro; the network has 'kangaroo'" in capsys.readouterr().err
 
 
 def test_the_same_said_twice_is_said_once(tmp_path: Path) -> None:
