@@ -54,6 +54,7 @@ from cluster.storage.options import StorageOptions
 from cluster.storage.parquet import stream
 
 SUFFIX = ".tar"
+ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar")
 COMPRESSED_SUFFIXES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 LABEL, NOTES = "cls", "json"
 NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
@@ -468,6 +469,10 @@ def _check_folder_of(address: str, options: StorageOptions) -> None:
 
 
 def _refusal(text: str) -> str:
+    if not is_store(text) and os.path.isdir(text):
+        return ""
+    if text.lower().endswith(ARCHIVE_SUFFIXES):
+        return "of such an archive no picture is read; unpack it, and give the folder"
     is_compressed = text.lower().endswith(COMPRESSED_SUFFIXES)
     return "of a compressed tar file no picture can be read alone; unpack it to a .tar" if is_compressed else ""
 

@@ -1,7 +1,7 @@
 """Patterns of addresses: brace ranges such as ``{000000..000009}`` and ``{a,b}``, as bash has them, and wildcards.
 
-A `*` or `?` stands for no `/` and not for the dot that a hidden name begins with. What is there under the very name of
-a pattern is meant by it, and no other.
+A `*` or `?` stands for no `/` and not for the dot that a hidden name begins with; a part `**` for folders at any depth,
+or none. What is there under the very name of a pattern is meant by it, and no other.
 """
 
 import os
@@ -17,6 +17,7 @@ from cluster.storage.objects import is_store, list_level, object_version
 from cluster.storage.options import StorageOptions
 
 WILDCARDS = frozenset("*?[")
+ANY_DEPTH = "**"
 MAX_ADDRESSES = 100_000
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?|([A-Za-z])\.\.([A-Za-z])")
 
@@ -139,8 +140,11 @@ def _matching(pattern: str, options: StorageOptions, files_only: bool) -> Iterat
     bases = [before]
     *folders, last = pattern[len(before) + 1 :].split("/")
     for part in folders:
-        bases = [f"{base}/{name}" for base in bases for name in _folders(base, part, options)]
-    for base in bases:
+        bases = [f"{base}{name}" for base in dict.fromkeys(bases) for name in _folders(base, part, options)]
+    for base in dict.fromkeys(bases):
+        if last == ANY_DEPTH:  # a folder is searched at any depth
+            yield base, False
+            continue
         if not WILDCARDS & set(last):
             is_file = _is_file(f"{base}/{last}", options)
             yield from [] if is_file is None else [(f"{base}/{last}", is_file)]
@@ -150,8 +154,24 @@ def _matching(pattern: str, options: StorageOptions, files_only: bool) -> Iterat
         yield from ((f"{base}/{name}", kinds[name]) for name in _fitting(list(kinds), last))
 
 
-def _folders(base: str, part: str, options: StorageOptions) -> list[str]:
-    return _fitting(_level(base, options, True)[1], part) if WILDCARDS & set(part) else [part]
+def _folders(base: str, part: str, options: StorageOptions) -> Iterator[str]:
+    """Yield the folders in one that a part of a pattern means, each after a `/`; nothing for the folder itself."""
+    if part == ANY_DEPTH:
+        pending = [""]
+        while pending:
+            below = pending.pop()
+            yield below
+            names = [name for name in _level(base + below, options, True)[1] if not is_hidden_folder(name)]
+            pending += [f"{below}/{name}" for name in names if not _is_link(f"{base}{below}/{name}")]
+    elif WILDCARDS & set(part):
+        yield from (f"/{name}" for name in _fitting(_level(base, options, True)[1], part))
+    else:
+        yield f"/{part}"
+
+
+def _is_link(address: str) -> bool:
+    """Say whether a folder is a link, which may lead back to where it lies."""
+    return not is_store(address) and os.path.islink(address)
 
 
 def _fitting(names: list[str], part: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from cam_ops.errors import StorageError
+from cam_ops.pictures.formats import format_named, read_suffixes, suffix_of
 from cam_ops.tables import LISTING
 from cluster.sources.folders.names import expected, is_named_as_picture
 from cluster.sources.listing import Listing, image_id_of
@@ -47,9 +48,19 @@ def _check(address: str, options: StorageOptions) -> None:
     """Nothing to check: what is missing is a row that says so."""
 
 
+def _refusal(text: str) -> str:
+    """Say why a file that other tools take for a picture is none here."""
+    suffix = suffix_of(text)
+    form = format_named(suffix)
+    if form is None or suffix in read_suffixes() or (not is_store(text) and os.path.isdir(text)):
+        return ""
+    return f"{form.name} is not read; {form.cure}"
+
+
 PICTURE = Source(
     means=_is_picture,
     check=_check,
     open=_open_picture,
     called=f"single {expected()}",
+    refusal=_refusal,
 )

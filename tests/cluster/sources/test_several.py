@@ -118,6 +118,11 @@ def test_single_pictures_are_sources(tmp_path: Path) -> None:
     assert ids_of(tmp_path / "*" / "*.png") == ["a/1.png", "b/1.png"]
     assert ids_of(tmp_path / "a" / "1.png", tmp_path / "b") == ["1.png", "b/1.png"]
     assert "cannot read the picture" in refusal_of(tmp_path / "none.png")
+    for name, why in (("x.jxl", "JPEG XL is not read; convert"), ("x.zip", "unpack it, and give the folder")):
+        assert f"--images {tmp_path}/{name}: " in refusal_of(tmp_path / name)
+        assert why in refusal_of(tmp_path / name)
+    put(tmp_path, "x.zip/1.png")
+    assert ids_of(tmp_path / "x.zip") == ["1.png"]
 
 
 def test_what_would_be_there_twice_or_cannot_be_one_run_is_refused(tmp_path: Path) -> None:
