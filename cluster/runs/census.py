@@ -84,10 +84,10 @@ def _read_file(run_dir: RunDir, fingerprint: str, schema: pa.Schema, shard: int)
     table = decode(content, where, schema.names)
     if document_of(table.schema).get("fingerprint") != fingerprint:
         raise StorageError(f"{where} belongs to another request; run `verify` on the run directory")
-    table = table.select(schema.names)
-    if not table.schema.equals(schema):
+    found = [name for name in schema.names if name in table.column_names]
+    if not table.select(found).schema.equals(schema):
         raise StorageError(f"{where} has not the columns of an images table; run `verify` on the run directory")
-    return table
+    return table.select(found)
 
 
 class _Reasons:

@@ -72,7 +72,7 @@ def test_the_entry_point_is_the_readme_s_and_the_flag_parser_takes_it(name: str)
     assert entry_points(name) == [entry_point_of_the_readme()]
     command, *flags = entry_point_of_the_readme()
     config = parse(LabelConfig, flags, command)
-    assert (config.images, config.out, config.label_source) == ("/data/photos", "/data/run", "folder")
+    assert (config.images, config.out, config.label_source) == (("/data/photos",), "/data/run", "folder")
 
 
 @pytest.mark.parametrize("words", commands_of(PAGE), ids=" ".join)

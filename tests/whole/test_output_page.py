@@ -114,7 +114,7 @@ def test_the_fields_of_each_document_are_those_of_the_page(page: str, run: Path)
     document = json.loads((run / "run.json").read_text())
     whole, _, of_request = section(page, "run.json").partition("Of the request:")
     assert fields_of(whole) == set(document)
-    only_where_given = {"refinement", "columns", "unknown_labels"}
+    only_where_given = {"refinement", "columns", "keep_columns", "unknown_labels"}
     assert fields_of(of_request) - only_where_given == set(document["request"])
     assert fields_of(section(page, "summary.json")) == set(json.loads((run / "summary.json").read_text()))
     for group in ("plan", "preprocessing", "explain", "maps", "boxes"):

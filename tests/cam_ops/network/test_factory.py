@@ -1,5 +1,7 @@
 """A user's own network: by package, by file; alone, or with what it says of its input."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,14 @@ number = 3
 
 
 @pytest.fixture
-def nets(tmp_path: Path) -> Path:
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a process has one model; this one has many
+    sys.modules.pop("layers", None)
     (tmp_path / "nets").mkdir()
     (tmp_path / "nets" / "birds.py").write_text(BIRDS)
     (tmp_path / "nets" / "layers.py").write_text("scale = 3\n")
-    return tmp_path / "nets"
+    yield tmp_path / "nets"
+    sys.modules.pop("layers", None)
 
 
 def load(model: object, **flags: Any) -> Classifier:
