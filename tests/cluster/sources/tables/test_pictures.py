@@ -172,7 +172,7 @@ def test_files_and_splits_come_in_the_order_of_their_names(
         f"data/train-00001-of-00002.parquet/00000000/{paths[4].name}",
     ]
     assert [bytes_of(row) for row in rows] == [path.read_bytes() for path in paths[8:] + paths[:8]]
-    assert "listed 12 pictures in 3 of 3 files: data/test (1), data/train (2)" in capsys.readouterr().err
+    assert "listed 12 pictures in 3 of 3 files: 'data/test' (1), 'data/train' (2)" in capsys.readouterr().err
     train = listed(tmp_path / "snapshot" / "data" / "train-*.parquet")
     assert [row["image_id"].split("/")[0] for row in train[::4]] == [
         *("train-00000-of-00002.parquet", "train-00001-of-00002.parquet")
