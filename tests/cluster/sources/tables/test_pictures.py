@@ -184,7 +184,7 @@ def test_files_and_splits_come_in_the_order_of_their_names(
         "train/data-00000-of-00002.arrow/00000000",
         "train/data-00001-of-00002.arrow/00000000",
     ]
-    assert "of which all are taken: train, test" in capsys.readouterr().err
+    assert "of which all are taken: 'train', 'test'" in capsys.readouterr().err
 
 
 def test_a_cell_that_is_empty_may_name_a_file(paths: list[Path], tmp_path: Path) -> None:
