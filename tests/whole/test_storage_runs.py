@@ -150,7 +150,10 @@ def test_a_manifest_on_s3_names_what_is_there_and_what_is_not(s3: Store, picture
     assert images[1]["top_scores"] == images[4]["top_scores"]
     assert SECRET not in (tmp_path / "run" / "run.json").read_text()
     gone = label(s3.address("set/none.parquet"), tmp_path / "other", *options)
-    assert (gone.code, "there is no manifest at" in gone.result["error"]) == (5, True)
+    assert (gone.code, f"there is no {s3.address('set/none.parquet')}; check --images" in gone.result["error"]) == (
+        5,
+        True,
+    )
 
 
 def test_faults_on_the_way_change_nothing_but_404_is_a_row_and_403_ends_the_run(
