@@ -4,6 +4,7 @@
     ├── UsageError        2   a flag, a file or a network that the command cannot work with
     ├── RefusedError      4   the run directory belongs to a different request
     ├── StorageError      5   input or output unreachable, full or empty
+    │   ├── NoPictures          a source that holds none
     │   └── OtherWeightsError   weights that are not those of the run
     └── MachineError      6   no GPU, no weights, no Ray
 
@@ -38,6 +39,10 @@ class StorageError(CamrayError):
 
     exit_code = 5
     status = "storage"
+
+
+class NoPictures(StorageError):
+    """A folder that can be searched, and holds no picture."""
 
 
 class OtherWeightsError(StorageError):

@@ -5,19 +5,19 @@ their addresses as it takes. Where ids begin with the name of the source's own f
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cam_ops.errors import UsageError
+from cam_ops.errors import NoPictures, UsageError
 from cam_ops.tables import LISTING
 from cluster.process.console import say, shown
 from cluster.sources.choosing import EVERY_IMAGE, Choice, Chooser
 from cluster.sources.folders.folder import check_folder
-from cluster.sources.folders.patterns import braced, distinct, fixed_part, found_by, is_literal
+from cluster.sources.folders.patterns import WILDCARDS, braced, distinct, fixed_part, found_by, is_literal
 from cluster.sources.folders.picture import PICTURE
 from cluster.sources.kinds import is_any_folder, kind_of, open_listing, source_address
 from cluster.sources.listing import Listing, Remarks, remark, say_remarks
@@ -26,6 +26,7 @@ from cluster.sources.source import EVERYTHING, Asked, Source
 from cluster.storage.objects import check_prefix, is_store
 from cluster.storage.options import StorageOptions
 
+EMPTY = "folders that --images matches hold no picture, and are left out"
 MAX_WORDS = 10_000  # of --images; they stand in run.json
 BESIDE = "files that are no pictures lie beside what --images matches, and are left out"
 
@@ -46,7 +47,7 @@ def own_word(addresses: Sequence[str]) -> str:
 
     Raises UsageError where some have labels of one kind, others of another, or none.
     """
-    words = {_own_word(kind_of(address)): address for address in addresses}
+    words = {_own_word(kind_of(one)): one for address in addresses for one in _alternatives(address)}
     if len(words) > 1:
         (_, one), (_, other), *_ = words.items()
         raise UsageError(
@@ -54,6 +55,10 @@ def own_word(addresses: Sequence[str]) -> str:
             "different places; make a run of each kind"
         )
     return next(iter(words))
+
+
+def _alternatives(address: str) -> list[str]:
+    return braced(address) if is_any_folder(address) and not is_literal(address) else [address]
 
 
 def _own_word(kind: Source) -> str:
@@ -112,32 +117,33 @@ def open_sources(
             yield replace(listing, num_images=chosen.num_images, batches=chosen.batches)
 
 
-def _found(addresses: Sequence[str], asked: Asked) -> list[str]:
-    """Return the sources that the words of --images mean, in no order."""
-    found: list[str] = []
+def _found(addresses: Sequence[str], asked: Asked) -> dict[str, bool]:
+    """Return the sources that the words of --images mean, in no order, and whether a wildcard found them."""
+    found: list[tuple[str, bool]] = []
     remarks: Remarks = {}
     for address in addresses:
         if is_literal(address):
-            found.append(address)
+            found.append((address, False))
         elif kind_of(address).takes_wildcards(address):
-            found += braced(address)
+            found += [(one, False) for one in braced(address)]
         else:
             for match, is_file in found_by(address, asked.options).items():
                 if is_file and is_any_folder(address) and kind_of(match) is not PICTURE:
                     remark(remarks, BESIDE, shown(match))
                 elif match != asked.skip:
-                    found.append(match)
+                    found.append((match, bool(WILDCARDS & set(address))))
     say_remarks("--images", remarks)
     if not found:
         raise UsageError(f"--images {' '.join(addresses)} matches no folder and no picture; check it")
-    _refuse_twice(found)
-    _refuse_nested(found)
-    if own_word(found) != own_word(addresses):
+    places = [address for address, _ in found]
+    _refuse_twice(places)
+    _refuse_nested(places)
+    if own_word(places) != own_word(addresses):
         say(
             f"--images {' '.join(addresses)}: what it matches may have labels of its own, which are taken only where "
-            f"each source is named, such as {shown(found[0])}"
+            f"each source is named, such as {shown(places[0])}"
         )
-    return found
+    return dict(found)
 
 
 def _refuse_twice(addresses: Sequence[str]) -> None:
@@ -167,28 +173,39 @@ def _place(address: str) -> str:
     return address if is_store(address) else os.path.realpath(address)
 
 
-def _opened(found: Sequence[str], asked: Asked) -> AbstractContextManager[Listing]:
-    kinds = [kind_of(address) for address in found]
+def _opened(found: Mapping[str, bool], asked: Asked) -> AbstractContextManager[Listing]:
+    addresses = list(found)
+    kinds = [kind_of(address) for address in addresses]
     if len(found) == 1:
-        return open_listing(found[0], asked)
+        return open_listing(addresses[0], asked)
     together = kinds[0].together
     if together and all(kind.together is together for kind in kinds):
-        return together(found, asked)
+        return together(addresses, asked)
     return _joined(found, asked)
 
 
 @contextmanager
-def _joined(found: Sequence[str], asked: Asked) -> Iterator[Listing]:
-    """List several sources as one."""
+def _joined(found: Mapping[str, bool], asked: Asked) -> Iterator[Listing]:
+    """List several sources as one; what a wildcard found and holds no picture is left out."""
     with ExitStack() as opened:
-        listings = [opened.enter_context(open_listing(address, asked)) for address in found]
+        by_address: dict[str, Listing] = {}
+        remarks: Remarks = {}
+        for number, (address, is_match) in enumerate(found.items(), 1):
+            try:
+                by_address[address] = opened.enter_context(open_listing(address, asked))
+            except NoPictures:
+                if not is_match or (number == len(found) and not by_address):
+                    raise
+                remark(remarks, EMPTY, shown(address))
+        say_remarks("--images", remarks)
+        sources, listings = list(by_address), list(by_address.values())
         first = listings[0]
-        for address, listing in zip(found, listings, strict=True):
+        for address, listing in by_address.items():
             if not listing.kept.equals(first.kept) or listing.class_names != first.class_names:
                 raise UsageError(
-                    f"{address} has other columns or another list of classes than {found[0]}; make a run of each"
+                    f"{address} has other columns or another list of classes than {sources[0]}; make a run of each"
                 )
-        names = distinct(found)
+        names = distinct(sources)
         listing = replace(
             first,
             has_labels=any(listing.has_labels for listing in listings),
@@ -196,14 +213,14 @@ def _joined(found: Sequence[str], asked: Asked) -> Iterator[Listing]:
             num_parts=names[0].count("/"),
         )
         schema = schema_of(listing)
-        prefixes = [_prefix(name, address, one) for name, address, one in zip(names, found, listings, strict=True)]
+        prefixes = [_prefix(name, address, one) for name, address, one in zip(names, sources, listings, strict=True)]
         batches = (
             _prefixed(batch, prefix, schema)
             for prefix, one in zip(prefixes, listings, strict=True)
             for batch in one.batches()
         )
-        with sorted_listing(root_of(found), batches, asked.limit, schema) as joined:
-            _refuse_same_ids(joined, found)
+        with sorted_listing(root_of(sources), batches, asked.limit, schema) as joined:
+            _refuse_same_ids(joined, sources)
             yield replace(listing, num_images=joined.num_images, batches=joined.batches)
 
 

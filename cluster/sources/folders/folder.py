@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cam_ops.errors import StorageError
+from cam_ops.errors import NoPictures, StorageError, UsageError
 from cam_ops.pictures.formats import HEAD_BYTES, format_of, is_read, suffix_of
 from cam_ops.tables import LISTING
 from cluster.process.console import shown
@@ -48,9 +48,13 @@ def folder_source(instead: Instead) -> Source:
 
 
 def check_folder(address: str) -> None:
-    """Raise StorageError unless the folder at `address` can be listed from here."""
+    """Raise StorageError unless the folder at `address` can be listed from here, UsageError where it is a file."""
     try:
         os.scandir(address).close()
+    except NotADirectoryError:
+        raise UsageError(
+            f"--images {address} is a file of no kind that is read: no picture, tar file, list or table by its name"
+        ) from None
     except OSError as error:
         raise StorageError(
             f"cannot list the image folder {address} on {os.uname().nodename}: {error.strerror}; "
@@ -77,7 +81,7 @@ def batched(
 ) -> Iterator[pa.RecordBatch]:
     """Yield rows of id, uri and size in batches of schema LISTING, then say what was not entered.
 
-    Raises StorageError where there are no rows.
+    Raises NoPictures where there are no rows.
     """
     first = True
     while held := list(islice(rows, ROWS_PER_BATCH)):
@@ -86,7 +90,7 @@ def batched(
         yield pa.record_batch([ids, uris, [0] * len(ids), sizes], schema=LISTING)
     say_remarks("--images", remarks)
     if first:
-        raise StorageError(f"expected {kinds}, found none; check --images{hint()}")
+        raise NoPictures(f"expected {kinds}, found none; check --images{hint()}")
 
 
 def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, int]]:
@@ -98,7 +102,7 @@ def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, 
         folder, prefix, way = pending.pop()
         if way[-1] == skip:
             continue
-        if _is_run(folder):
+        if is_run(folder):
             remark(remarks, RUNS, shown(folder))
             continue
         try:
@@ -122,7 +126,8 @@ def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, 
             raise StorageError(f"cannot list {folder}: {error.strerror}; nothing was planned") from None
 
 
-def _is_run(folder: str) -> bool:
+def is_run(folder: str) -> bool:
+    """Say whether a local folder is a run directory of this program, whose files are no pictures and no tables."""
     return os.path.exists(os.path.join(folder, RUN)) and os.path.exists(os.path.join(folder, plan_name(0)))
 
 

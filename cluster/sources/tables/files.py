@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cluster.process.console import say, shown
+from cluster.sources.folders.folder import is_run
 from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.folders.patterns import WILDCARDS
 from cluster.storage.objects import is_plain, is_store, list_objects, read_object
@@ -66,6 +67,8 @@ def is_table_folder(address: str) -> bool:
 def _look_into(folder: str) -> tuple[bool | None, list[str]]:
     """Say whether a folder itself has Parquet files and no pictures, None where it has neither; and its folders."""
     has_tables, folders = False, []
+    if is_run(folder):
+        return None, []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -137,7 +140,7 @@ def _names(address: str, options: StorageOptions | None) -> Iterator[str]:
 def _walk(address: str) -> Iterator[str]:
     try:
         for folder, folders, names in os.walk(address, onerror=_raise):
-            folders.sort()
+            folders[:] = sorted(name for name in folders if not is_run(os.path.join(folder, name)))
             yield from (os.path.relpath(os.path.join(folder, name), address) for name in names)
     except OSError as error:
         raise StorageError(

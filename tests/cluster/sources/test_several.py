@@ -110,6 +110,40 @@ def test_as_many_last_parts_of_addresses_stand_in_ids_as_tell_them_apart(
     assert ids_of(tmp_path / "*" / "t*", asked=Asked(limit=2)) == ["a/train/1.png", "b/test/3.png"]
 
 
+def test_what_a_wildcard_finds_without_pictures_is_left_out_but_not_what_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, "a/1.png", "docs/page.html", "none/.x/2.png")
+    assert ids_of(tmp_path / "*") == ["a/1.png"]
+    assert "2 folders that --images matches hold no picture, and are left out, such as '" in capsys.readouterr().err
+    assert "found none" in refusal_of(tmp_path / "[dn]o*")
+    assert "found none" in refusal_of(tmp_path / "a", tmp_path / "docs")
+    assert "is a file of no kind that is read" in refusal_of(tmp_path / "docs" / "page.html")
+
+
+def test_sources_that_wildcards_find_with_labels_of_their_own_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+        table = pa.table({"image": [b"x"], "label": [0]})
+        pq.write_table(table, tmp_path / "sets" / name / "x.parquet")
+    ids = ["a/x.parquet/00000000", "b/x.parquet/00000000"]
+    assert ids_of(tmp_path / "sets" / "{a,b}") == ids
+    assert "labels of its own" not in capsys.readouterr().err
+    assert ids_of(tmp_path / "sets" / "*") == ids
+    assert "may have labels of its own, which are taken only where each source is named" in capsys.readouterr().err
+
+
+def test_a_run_among_the_pictures_makes_no_tables_of_their_folder(pictures: Path) -> None:
+    (pictures / "train").mkdir()
+    for name in ("rings", "discs"):
+        (pictures / name).rename(pictures / "train" / name)
+    assert label([pictures], pictures / "a-run").code == 0
+    assert ids_of(pictures) == sorted(f"train/{path.parent.name}/{path.name}" for path in pictures.glob("train/*/*"))
+    assert label([pictures], pictures / "another-run").code == 0
+
+
 def test_single_pictures_are_sources(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "a/2.JPG", "a/n.txt", "b/1.png")
     assert ids_of(tmp_path / "a" / "1.png") == ["1.png"]
