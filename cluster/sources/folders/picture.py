@@ -10,7 +10,7 @@ import pyarrow as pa
 from cam_ops.errors import StorageError
 from cam_ops.pictures.formats import format_named, read_suffixes, suffix_of
 from cam_ops.tables import LISTING
-from cluster.sources.folders.names import expected, is_named_as_picture
+from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.listing import Listing, image_id_of
 from cluster.sources.source import Asked, Source
 from cluster.storage.objects import is_store, object_version
@@ -61,6 +61,6 @@ PICTURE = Source(
     means=_is_picture,
     check=_check,
     open=_open_picture,
-    called=f"single {expected()}",
+    called="a single picture of these kinds",
     refusal=_refusal,
 )

@@ -525,6 +525,9 @@ def test_tar_files_on_a_store_are_listed_and_read_as_on_a_disk(store: Store, sam
         assert content == read_image(here["uri"], here["offset"], here["size"])
     if store.scheme == "s3":
         assert num_requests < 12  # windows: two for what lies around the large member, one for twelve small ones
+    assert listed(store.address("tars/{0..1}.tar"), options=store.options) == rows
+    with pytest.raises(StorageError, match=f"there is no tar file {store.address('tars/2.tar')}"):
+        listed(store.address("tars/{0..2}.tar"), options=store.options)
     with pytest.raises(StorageError, match="there is no tar file"):
         listed(store.address("tars/none.tar"), options=store.options)
     with pytest.raises(StorageError, match="there is nothing like"):
