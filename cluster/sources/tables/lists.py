@@ -191,9 +191,10 @@ def _survey(address: str, path: str) -> dict[str, set[type]]:
 
 
 def _objects(address: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    decoder = json.JSONDecoder(object_pairs_hook=_once)  # `loads` would make one a line
     for number, line in _lines(address, path):
         try:
-            values = json.loads(line, object_pairs_hook=_once)
+            values = decoder.decode(line)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"expected a JSON object in line {number} of {address}: {error}") from None
         if not isinstance(values, dict):
