@@ -15,7 +15,8 @@ from cluster.process.console import shortened
 from cluster.sources.folders.patterns import addresses_of
 from cluster.sources.listing import image_id_of
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
-from cluster.sources.tars import MAX_LABEL_BYTES, MAX_NOTES_BYTES, SUFFIX, WINDOW_BYTES, samples
+from cluster.sources.tar_samples import samples
+from cluster.sources.tars import MAX_LABEL_BYTES, MAX_NOTES_BYTES, SUFFIX, WINDOW_BYTES
 from cluster.storage.options import NO_OPTIONS
 
 SHOWN_CHARACTERS = 60

@@ -10,6 +10,7 @@
 * `manifest`: what a table names, or holds
 * `tables`: such tables: lists in text, Parquet and Arrow files
 * `tars`: pictures in WebDataset's tar files
+* `tar_samples`: what in a tar file belongs together
 * `tar_members`: a tar file's headers, one after the other
 * `stl10`: STL10's binary files
 * `cifar`: those of CIFAR-10 and CIFAR-100

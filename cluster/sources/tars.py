@@ -1,10 +1,7 @@
 """WebDataset's tar files: the pictures in them, each as a byte range of its file, without unpacking anything.
 
-A member is called ``KEY.KIND``, the kind being all that follows the first dot of its last part; members of one key that
-follow each other are a sample. Pictures are the kinds that are suffixes of pictures in folders, too; where a sample has
-none of these, the kinds that end in one: ``a.b.jpg``. The member `cls` beside a picture is its label, that of a picture
-``a.b.jpg`` also ``a.b.cls``; or a key of the member `json`. An image's id is the file's name and the member's:
-``00000.tar/val_0.jpg``.
+`tar_samples` says what in a file belongs together. A picture's label is in the member `cls` beside it, or under a key
+of the member `json`. An image's id is the file's name and the member's: ``00000.tar/val_0.jpg``.
 
 Files are indexed in parallel and pass through one at a time: memory holds the rows of those under way. Local files are
 read at their headers; an object is read in windows, which skip only what is larger than a window.
@@ -12,7 +9,6 @@ read at their headers; an object is read in windows, which skip only what is lar
 
 import json
 import os
-import re
 import stat
 import time
 from collections import deque
@@ -21,8 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any, TypeVar
@@ -31,21 +26,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.errors import BadImage, StorageError, UsageError
-from cam_ops.pictures.formats import format_named, read_suffixes, suffix_of
 from cam_ops.tables import LISTING
 from cam_ops.words import near
 from cluster.process.console import say, shown
 from cluster.sources.columns import shown_columns, suggestion
 from cluster.sources.folders.folder import check_folder
-from cluster.sources.folders.names import expected, is_hidden_file, is_hidden_folder, remark_unread
+from cluster.sources.folders.names import expected
 from cluster.sources.folders.patterns import addresses_of, distinct, fixed_part
-from cluster.sources.listing import Listing, Remarks, image_id_of, remark, say_remarks
+from cluster.sources.listing import Listing, Remarks, remark, say_remarks
 from cluster.sources.source import Asked, OwnLabels, Source
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
+from cluster.sources.tar_samples import NOTES, Sample, samples
 from cluster.storage.objects import (
     check_prefix,
     download,
-    is_plain,
     is_store,
     object_version,
     read_object,
@@ -56,8 +50,6 @@ from cluster.storage.parquet import stream
 SUFFIX = ".tar"
 ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar")
 COMPRESSED_SUFFIXES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-LABEL, NOTES = "cls", "json"
-NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
 
 NUM_THREADS = 8
 AHEAD = 8  # files that may be indexed before the one whose turn it is
@@ -71,12 +63,6 @@ NUM_SHOWN = 3
 
 LABELLED_LISTING = LISTING.append(pa.field("label", pa.string()))
 
-HIDDEN = "members that are hidden, or of systems and file managers, are left out"
-OTHER = "members of other kinds are left out"
-NO_FILE = "members named as pictures, cls or json are links, folders, devices or sparse, and are left out"
-APART = "keys come again after others: what lies apart is not put together; `tar --sort=name` packs it in order"
-SEVERAL = "keys have several pictures, each of them an image"
-BARE = "keys have no picture"
 
 Value = TypeVar("Value")
 Row = tuple[str, int, int, str | None]  # id, offset, size, label
@@ -87,12 +73,6 @@ def _is_tars(address: str) -> bool:
     if is_store(address):
         return address.lower().endswith(SUFFIX) and "/" in address.partition("://")[2]
     return address.lower().endswith(SUFFIX) and not os.path.isdir(address)
-
-
-def key_and_kind(name: str) -> tuple[str, str] | None:
-    """Return a member's key and its kind, in small letters; None where it has none, as `.hidden` and `README`."""
-    found = NAME.fullmatch(name)
-    return (found[1], found[2].lower()) if found else None
 
 
 @contextmanager
@@ -238,22 +218,11 @@ def _index(prefix: str, address: str, *, asked: Asked, scratch: str) -> _Indexed
     return _Indexed(rows=pa.record_batch(columns, schema=LABELLED_LISTING), bad=bad, remarks=remarks, keys=keys)
 
 
-def _rows(prefix: str, found: Iterator["Sample"], labels: "_Labels") -> Iterator[Row]:
+def _rows(prefix: str, found: Iterator[Sample], labels: "_Labels") -> Iterator[Row]:
     """Yield each picture with its label."""
     for sample in found:
         if sample.picture:
             yield prefix + sample.name, sample.picture.offset, sample.picture.size, labels.of(sample)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A picture and what lies beside it, or what lies beside none."""
-
-    key: str  # the picture's name without its suffix, in ids
-    name: str
-    picture: Member | None
-    label: Member | None  # `cls`
-    notes: Member | None  # `json`
 
 
 class _Labels:
@@ -299,102 +268,6 @@ def _word(value: object, key: str, column: str) -> str | None:
     if isinstance(value, list) and value and all(isinstance(part, str | int) for part in value):
         return "|".join(map(str, value))[:MAX_LABEL_BYTES]
     raise BadTar(f"has a label that is no text or number in {shown(f'{key}.{NOTES}')}: {shown(f'{column}: {value}')}")
-
-
-def samples(prefix: str, members: Iterator[Member], remarks: Remarks) -> Iterator[Sample]:
-    """Yield each picture with what lies beside it: members of one key, as long as no other key comes between."""
-    seen: set[bytes] = set()
-    for key, group in groupby(named_members(prefix, members, remarks), key=lambda named: named[0]):
-        digest = blake2b(key.encode(), digest_size=16).digest()  # keys may be long
-        if digest in seen:
-            remark(remarks, APART, shown(prefix + key))
-        seen.add(digest)
-        yield from _samples(prefix, key, [(kind, name, member) for _, kind, name, member in group], remarks)
-
-
-def _samples(prefix: str, key: str, group: list[tuple[str, str, Member]], remarks: Remarks) -> Iterator[Sample]:
-    """Yield the samples of one key of WebDataset's, which are several where names have dots: ``a.b.jpg``, ``a.c.jpg``.
-
-    Beside a picture ``a.jpg`` such names are pictures of their own only with a label of their own: ``a.seg.png`` is
-    none.
-    """
-    beside: dict[str, Member] = {}
-    for kind, _, member in group:
-        last = kind.rpartition(".")[2]
-        if last == LABEL and kind in beside:
-            raise BadTar(f"has two members {kind} of the key {shown(key)}")
-        if last in (LABEL, NOTES):
-            beside[kind] = member
-    pictures = [entry for entry in group if entry[0].rpartition(".")[2] in read_suffixes()]
-    plain = [entry for entry in pictures if "." not in entry[0]]
-    taken = [entry for entry in pictures if not plain or entry in plain or f"{_stem(entry[0])}{LABEL}" in beside]
-    for _, name, _ in (entry for entry in pictures if entry not in taken):
-        remark(remarks, OTHER, shown(prefix + name))
-    if not taken:
-        remark(remarks, BARE, shown(prefix + key))
-        yield Sample(key=key, name=key, picture=None, label=beside.get(LABEL), notes=beside.get(NOTES))
-    stems = {_stem(kind) for kind, _, _ in taken}
-    if len(taken) > (1 if LABEL in beside and not plain else len(stems)):
-        remark(remarks, SEVERAL, shown(prefix + key))
-    for kind, name, member in taken:
-        stem = _stem(kind)
-        if stem and not plain and {LABEL, stem + LABEL} <= beside.keys():
-            raise BadTar(
-                f"has two labels for {shown(name)}: {shown(f'{key}.{LABEL}')} and {shown(f'{key}.{stem}{LABEL}')}"
-            )
-        shared = not (stem and plain)
-        yield Sample(
-            key=name.rpartition(".")[0],
-            name=name,
-            picture=member,
-            label=beside.get(stem + LABEL) or (beside.get(LABEL) if shared else None),
-            notes=beside.get(stem + NOTES) or (beside.get(NOTES) if shared else None),
-        )
-
-
-def _stem(kind: str) -> str:
-    """Return a kind but for its last part: `b.` of `b.jpg`, nothing of `jpg`."""
-    return kind[: kind.rfind(".") + 1]
-
-
-def named_members(prefix: str, members: Iterator[Member], remarks: Remarks) -> Iterator[tuple[str, str, str, Member]]:
-    """Yield key, kind and name, as they stand in ids, of each regular file that has a key."""
-    for member in members:
-        name = image_id_of(_LEADING.sub("", member.name))
-        key, kind = key_and_kind(name) or ("", "")
-        if _is_hidden(name):
-            if member.is_file:
-                remark(remarks, HIDDEN, shown(prefix + name))
-            continue
-        last = kind.rpartition(".")[2]
-        is_wanted = last in read_suffixes() or last in (LABEL, NOTES)
-        if not is_wanted and member.is_file:
-            _remark_other(remarks, prefix + name)
-        elif is_wanted and not member.is_file:
-            remark(remarks, NO_FILE, shown(prefix + name))
-        elif is_wanted and (not is_plain(name) or "\0" in name):
-            raise BadTar(f"has a member {shown(name)}, whose name is absolute, has empty, . or .. parts, or a NUL")
-        if key and member.is_file:
-            yield key, kind, name, member
-
-
-def _is_hidden(name: str) -> bool:
-    """Say whether a member lies in a hidden folder, or is hidden itself; `.` and `..` hide nothing."""
-    *folders, file = (part for part in ["", *name.split("/")] if part not in (".", ".."))
-    return is_hidden_file(file) or any(map(is_hidden_folder, folders))
-
-
-def _remark_other(remarks: Remarks, where: str) -> None:
-    """Note a member that is none of the wanted kinds."""
-    suffix = suffix_of(where)
-    form = format_named(suffix)
-    if form and suffix not in read_suffixes():
-        remark_unread(remarks, f".{suffix}", form, where)
-    else:
-        remark(remarks, OTHER, shown(where))
-
-
-_LEADING = re.compile(r"^(\./+)+")  # as `tar cf x.tar .` writes
 
 
 @contextmanager

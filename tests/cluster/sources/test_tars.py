@@ -20,7 +20,8 @@ from cluster.sources.kinds import open_listing
 from cluster.sources.reading import load_picture, read_image
 from cluster.sources.source import EVERYTHING, Asked
 from cluster.sources.tar_members import MAX_EXTENDED_BYTES, MAX_PADDING_BYTES, BadTar, walk
-from cluster.sources.tars import STORE_WINDOW_BYTES, key_and_kind
+from cluster.sources.tar_samples import key_and_kind
+from cluster.sources.tars import STORE_WINDOW_BYTES
 from cluster.storage.objects import put_object
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from tests.cluster.sources.test_manifest import label, request_of
