@@ -107,8 +107,8 @@ def _quantiles(path: Path) -> dict[str, dict[str, float | None]]:
     }
 
 
-def query(query: str, values: list[object]) -> list[dict[str, Any]]:
+def query(sql: str, values: list[object]) -> list[dict[str, Any]]:
     """Return the rows of a query."""
     with open_database(num_threads=1) as database:  # one thread: means are added up in one order
-        rows: list[dict[str, Any]] = database.sql(query, params=values).to_arrow_table().to_pylist()
+        rows: list[dict[str, Any]] = database.sql(sql, params=values).to_arrow_table().to_pylist()
         return rows

@@ -2,14 +2,14 @@
 
 import codecs
 import csv
-import gzip
+import io
 import os
 import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +19,7 @@ from cluster.sources.folders.names import is_hidden_file, is_hidden_folder
 from cluster.sources.listing import image_id_of
 from cluster.storage.documents import first_reason
 from cluster.storage.objects import is_plain
+from cluster.storage.packed import unpacked
 
 Document = TypeVar("Document")
 MAX_LINE = 2**16  # characters
@@ -66,10 +67,11 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def open_text(path: str) -> IO[str]:
+@contextmanager
+def open_text(path: str) -> Iterator[IO[str]]:
     """Open a text file, perhaps gzipped, as `csv` wants it. Raises OSError."""
-    opener = gzip.open if path.lower().endswith(".gz") else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
+    with unpacked(path) as file, io.TextIOWrapper(cast(IO[bytes], file), encoding="utf-8-sig", newline="") as text:
+        yield text
 
 
 def bounded_lines(file: IO[str]) -> Iterator[str]:

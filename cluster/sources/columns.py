@@ -10,8 +10,6 @@ from cluster.process.console import shown
 Columns = Mapping[str, str]
 """From our name for a column to the file's, as --columns says; names that are not in it are looked for."""
 
-NO_COLUMNS: Columns = {}
-
 NEAR: dict[str, tuple[str, ...]] = {
     "uri": ("path", "file", "filename", "file_name", "image", "url", "filepath", "file_path", "image_path", "img"),
     "image": ("img", "picture", "photo", "bytes", "image_bytes", "content", "jpg", "jpeg", "png", "webp"),
@@ -24,7 +22,7 @@ NEAR: dict[str, tuple[str, ...]] = {
         *("label_name", "class_idx", "category_id", "category_name", "tag", "tags"),
     ),
 }
-"""Our names, each with what other people call such a column: for suggestions, never taken unasked by themselves."""
+"""Our names, each with what other people call such a column: for suggestions, and label files with one alone."""
 
 
 def parse_columns(words: Iterable[str]) -> Columns:

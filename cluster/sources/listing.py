@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from cluster.process.console import say
 
+AND = "|"  # between the words of a label that is several
+
 Remarks = dict[str, tuple[int, str]]  # what is said once of a source: how often it was seen, and an example
 
 
@@ -16,8 +18,8 @@ class Listing:
     """Images in rising order of their ids' UTF-8 bytes, each id once.
 
     Batches have the schema `cam_ops.tables.LISTING`, and a further column `label`, string, where `has_labels`: the
-    source's own word for the class, null or blank where an image has none, several with `|` between them. Then come the
-    columns `kept`.
+    source's own word for the class, null or blank where an image has none, several with `AND` between them. Then come
+    the columns `kept`.
     """
 
     num_images: int

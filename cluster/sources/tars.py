@@ -33,7 +33,7 @@ from cluster.sources.columns import shown_columns, suggestion
 from cluster.sources.folders.folder import check_folder
 from cluster.sources.folders.names import expected
 from cluster.sources.folders.patterns import addresses_of, distinct, fixed_part
-from cluster.sources.listing import Listing, Remarks, remark, say_remarks
+from cluster.sources.listing import AND, Listing, Remarks, remark, say_remarks
 from cluster.sources.source import Asked, OwnLabels, Source
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.sources.tar_samples import NOTES, Sample, samples
@@ -56,6 +56,7 @@ AHEAD = 8  # files that may be indexed before the one whose turn it is
 WINDOW_BYTES = 4096
 STORE_WINDOW_BYTES = 8 * 2**20  # what a store sends while it would answer another request
 MAX_LABEL_BYTES = 256
+MAX_WORD = 4096  # characters of a label in `json`
 MAX_NOTES_BYTES = 2**20  # of a member `json`
 ROWS_PER_BATCH = 2**15
 SAY_EVERY_S = 60.0
@@ -262,12 +263,18 @@ class _Labels:
 
 
 def _word(value: object, key: str, column: str) -> str | None:
-    """Return what a key of `json` says as the word for a class, several of them with `|` between."""
-    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
-        return None if value is None else str(value)[:MAX_LABEL_BYTES]
-    if isinstance(value, list) and value and all(isinstance(part, str | int) for part in value):
-        return "|".join(map(str, value))[:MAX_LABEL_BYTES]
-    raise BadTar(f"has a label that is no text or number in {shown(f'{key}.{NOTES}')}: {shown(f'{column}: {value}')}")
+    """Return what a key of `json` says as the word for a class, several of them with `AND` between."""
+    if value is None:
+        return None
+    parts = value if isinstance(value, list) and value else [value]
+    if not all(isinstance(part, str | int | float) and not isinstance(part, bool) for part in parts):
+        raise BadTar(
+            f"has a label that is no text or number in {shown(f'{key}.{NOTES}')}: {shown(f'{column}: {value}')}"
+        )
+    word = AND.join(map(str, parts))
+    if len(word) > MAX_WORD:  # cut, it would be other classes
+        raise BadTar(f"has a label of {len(word)} characters in {shown(f'{key}.{NOTES}')}, at most {MAX_WORD} are read")
+    return word
 
 
 @contextmanager

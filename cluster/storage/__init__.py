@@ -6,6 +6,7 @@
 * `folder`: files below a local folder: the atomic publish
 * `prefix`: the same below an address on a store
 * `parquet`: tables to bytes and back
+* `packed`: a local file that gzip may have packed
 * `documents`: what is wrong with a document from outside
 * `scratch`: a DuckDB file in a scratch folder
 """

@@ -6,14 +6,11 @@ means several pictures so is refused. What the file says is held in memory, half
 """
 
 import csv
-import gzip
 import hashlib
 import posixpath
 import unicodedata
-import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase
 
@@ -23,8 +20,8 @@ from cam_ops.words import delimiter_of
 from cluster.process.console import shown
 from cluster.sources.columns import NEAR, Columns, column_for, known_columns, shown_columns
 from cluster.sources.listing import Listing
+from cluster.storage.packed import unpacked
 
-GZIP = b"\x1f\x8b"
 MAX_LINE_CHARACTERS = 2**20
 IMAGE = ("uri", *NEAR["image_id"], *NEAR["uri"])
 
@@ -42,14 +39,14 @@ class LabelFile:
 
 def digest_of(path: str) -> str:
     """Return the sha256 of a file's content, unpacked where it is gzip. Raises OSError, also for broken gzip."""
-    with _opened(path) as file:
+    with unpacked(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_label_file(path: str, columns: Columns) -> LabelFile:
     """Read a CSV, or one in gzip; `columns` as --columns has them. Raises UsageError for what is no such file."""
     try:
-        with _opened(path) as file:
+        with unpacked(path) as file:
             return _read(path, _lines(file), columns)
     except UnicodeDecodeError:
         raise UsageError(
@@ -57,21 +54,6 @@ def read_label_file(path: str, columns: Columns) -> LabelFile:
         ) from None
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"cannot read {path} as a CSV file: {error}") from None
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[BufferedIOBase]:
-    with open(path, "rb") as file:
-        is_gzip = file.read(2) == GZIP
-        file.seek(0)
-        if not is_gzip:
-            yield file
-            return
-        try:
-            with gzip.open(file) as unpacked:
-                yield unpacked
-        except (EOFError, zlib.error) as error:  # what is cut or damaged
-            raise OSError(str(error)) from None
 
 
 def _lines(file: BufferedIOBase) -> Iterator[str]:

@@ -17,9 +17,9 @@ from cam_ops.errors import UsageError
 from cam_ops.words import near
 from cluster.process.console import say, shown
 from cluster.sources.columns import Columns
-from cluster.sources.listing import Listing
+from cluster.sources.listing import AND, Listing
 
-SIGNS = ("|", ";", ",")  # between the words of a label that is several
+SIGNS = (AND, ";", ",")  # between the words of a label that is several
 DECIMAL = re.compile(r"\s*\d+,\d+\s*")
 NUM_SHOWN = 5
 
@@ -131,7 +131,7 @@ def _parts(word: str, classes: ClassList) -> list[str]:
         return [word]
     for sign in SIGNS:
         parts = [part.strip() for part in word.split(sign) if part.strip()]
-        if sign in word and parts and (sign == "|" or all(map(classes.meanings, parts))):
+        if sign in word and parts and (sign == AND or all(map(classes.meanings, parts))):
             return parts
     return [word]
 

@@ -9,12 +9,12 @@ import csv
 import gzip
 import json
 import re
-import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from itertools import islice
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,11 +23,13 @@ import pyarrow.csv as pc_csv
 from cam_ops.errors import UsageError
 from cam_ops.words import DELIMITERS, column_of, delimiter_of
 from cluster.process.console import shown
+from cluster.sources.listing import AND
 from cluster.sources.sorting import ROWS_PER_BATCH
 from cluster.sources.source import Asked
 from cluster.sources.tables.parquet_files import POINTER, refuse_pointer
 from cluster.sources.tables.roles import roles_of
-from cluster.sources.tables.values import SEVERAL, Taken, taken_of, used_of
+from cluster.sources.tables.values import Taken, taken_of, used_of
+from cluster.storage.packed import GZIP, unpacked
 
 CSV, JSON_LINES, LINES = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".txt",)
 PACKED = ".gz"
@@ -37,7 +39,6 @@ MAX_LINE_BYTES = 4 * 2**20
 PIECE_BYTES = 2**20
 MAX_NAMES = 10_000  # in all objects of a file
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-GZIP = b"\x1f\x8b"
 PATH_AND_LABEL = re.compile(r"\S.*\.(?:jpe?g|png|webp|bmp|tiff?|gif)[\s,;]+[\w.-]+", re.IGNORECASE)
 LABELS = pa.list_(pa.string())  # stands for a text, or a list of them
 KINDS: dict[type, pa.DataType] = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -72,22 +73,13 @@ def open_list(address: str, path: str, asked: Asked) -> Opened:
 
 
 @contextmanager
-def _opened(address: str, path: str) -> Iterator[IO[bytes]]:
-    """Open a file for its text, unpacked where its first bytes are gzip's, whatever its name.
-
-    What is done with it raises UsageError where it cannot be unpacked.
-    """
-    with open(path, "rb") as file:
-        is_packed = file.read(2) == GZIP
-        file.seek(0)
-        if not is_packed:
+def _opened(address: str, path: str) -> Iterator[BufferedIOBase]:
+    """Open a file for its text; what is done with it raises UsageError where it cannot be unpacked."""
+    try:
+        with unpacked(path) as file:
             yield file
-            return
-        try:
-            with gzip.open(file) as unpacked:
-                yield unpacked  # type: ignore[misc]
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise UsageError(f"cannot unpack {address}: {error}; copy it, or pack it again") from None
+    except gzip.BadGzipFile as error:
+        raise UsageError(f"cannot unpack {address}: {error}; copy it, or pack it again") from None
 
 
 def _checked(address: str, path: str) -> bool:
@@ -214,7 +206,7 @@ def _as(value: Any, kind: pa.DataType) -> Any:
     if value is None:
         return None
     if kind == LABELS and isinstance(value, list):
-        return SEVERAL.join(_as(word, pa.string()) for word in value if word is not None)
+        return AND.join(_as(word, pa.string()) for word in value if word is not None)
     if kind == LABELS or pa.types.is_string(kind):
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError(f"expected a text or a number, it has {shown(json.dumps(value))}")

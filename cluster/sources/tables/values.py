@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 
 from cam_ops.errors import UsageError
 from cluster.process.console import shown
+from cluster.sources.listing import AND
 from cluster.sources.tables.roles import Roles
 
 NOTHING: Mapping[str, str | None] = {}
-SEVERAL = "|"  # between the labels of one picture
 UNKNOWN = -1  # the number of the class of a picture that has none, in Hugging Face's datasets
 IS_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 IS_KEPT: tuple[Callable[[pa.DataType], bool], ...] = (
@@ -63,10 +63,7 @@ class Taken:
             rows = zip(column.is_valid().to_pylist(), _lengths(column), strict=True)
             each = iter(words)
             return pa.array(
-                [
-                    SEVERAL.join(word for word in islice(each, length) if word) if valid else None
-                    for valid, length in rows
-                ],
+                [AND.join(word for word in islice(each, length) if word) if valid else None for valid, length in rows],
                 pa.string(),
             )
         if ours == "label" and self.class_names and pa.types.is_integer(column.type):

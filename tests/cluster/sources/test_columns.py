@@ -3,15 +3,15 @@
 import pytest
 
 from cam_ops.errors import UsageError
-from cluster.sources.columns import NO_COLUMNS, column_for, near_columns, parse_columns, suggestion
+from cluster.sources.columns import column_for, near_columns, parse_columns, suggestion
 
 
 def test_a_choice_wins_then_our_name_whatever_its_capitals_then_a_synonym() -> None:
     found = ["Path", " Label", "breed", "uri"]
     assert column_for(found, "label", parse_columns(["label=breed"]), where="a.csv") == "breed"
-    assert column_for(found, "label", NO_COLUMNS, ["breed"], where="a.csv") == " Label"
-    assert column_for(["breed", "id"], "label", NO_COLUMNS, ["class", "breed"], where="a.csv") == "breed"
-    assert column_for(["breed", "id"], "label", NO_COLUMNS, where="a.csv") is None
+    assert column_for(found, "label", {}, ["breed"], where="a.csv") == " Label"
+    assert column_for(["breed", "id"], "label", {}, ["class", "breed"], where="a.csv") == "breed"
+    assert column_for(["breed", "id"], "label", {}, where="a.csv") is None
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_column_that_is_not_there_or_there_twice_is_refused() -> None:
     ):
         column_for(["id", "breed"], "label", parse_columns(["label=bread"]), where="a.csv")
     with pytest.raises(UsageError, match=r"cannot tell the column label of .*: it has several"):
-        column_for(["Label", "LABEL"], "label", NO_COLUMNS, where="a.csv")
+        column_for(["Label", "LABEL"], "label", {}, where="a.csv")
 
 
 def test_near_columns_are_suggested_known_words_first() -> None:

@@ -246,6 +246,7 @@ def test_a_label_may_be_a_key_of_json_as_img2dataset_writes_it(tmp_path: Path) -
     for content, sentence in (
         (b'{"class": {"id": 1}}', "x.tar has a label that is no text or number in '0.json'"),
         (b"[1]", "x.tar has a member '0.json' that is no JSON object"),
+        (b'{"class": [' + b"100, " * 2_000 + b"1]}", "x.tar has a label of 8001 characters in '0.json', at most 4096"),
         (b"[" * 100_000, "x.tar has a member '0.json' that is no JSON object"),
         (b'{"class": "' + bytes(2**20) + b'"}', "x.tar has a member '0.json' that is no JSON object"),
     ):
