@@ -28,7 +28,7 @@ from cluster.sources.kinds import OWN_LABELS
 from cluster.sources.labels.find import find_labels, label_images, labels_digest
 from cluster.sources.labels.words import Labels
 from cluster.sources.listing import Listing
-from cluster.sources.several import open_sources
+from cluster.sources.several import chosen_from, open_sources, root_of
 
 LARGEST_BATCH: dict[Device, int] = {"cpu": 16, "cuda": 64}
 
@@ -88,14 +88,14 @@ class Preparation:
         """
         config = self.config
         with ExitStack() as opened:
-            listing = opened.enter_context(
-                open_sources(config.addresses, config.asked(skip=self.run_dir.root), config.choice)
-            )
-            classes = _classes(config, listing)
-            whole = listing
+            asked = config.asked(skip=self.run_dir.root)
             if config.is_partial and config.labels_depend_on_all:
-                every = replace(config.asked(skip=self.run_dir.root), limit=None)
-                whole = opened.enter_context(open_sources(config.addresses, every))
+                whole = opened.enter_context(open_sources(config.addresses, replace(asked, limit=None)))
+                some = chosen_from(whole, root_of(config.addresses), config.choice, config.limit)
+                listing = opened.enter_context(some)
+            else:
+                whole = listing = opened.enter_context(open_sources(config.addresses, asked, config.choice))
+            classes = _classes(config, listing)
             labels = find_labels(listing, config.label_choice, self.classes, whole)
             precision, why_precision = choose_precision(config.precision, device, self.mapper)
             compiled, why_compiled = choose_compile(

@@ -109,12 +109,23 @@ def open_sources(
         with _opened(found, asked) as listing:
             yield listing
         return
-    with _opened(found, replace(asked, limit=None)) as listing:
-        chooser = Chooser(choice=choice)
-        batches = chooser.chosen(listing.batches())
-        with sorted_listing(root_of(addresses), batches, asked.limit, schema_of(listing)) as chosen:
-            chooser.say()
-            yield replace(listing, num_images=chosen.num_images, batches=chosen.batches)
+    with (
+        _opened(found, replace(asked, limit=None)) as whole,
+        chosen_from(whole, root_of(addresses), choice, asked.limit) as listing,
+    ):
+        yield listing
+
+
+@contextmanager
+def chosen_from(whole: Listing, root: str, choice: Choice, limit: int | None) -> Iterator[Listing]:
+    """List the images of another listing that are asked for, the first `limit` of them, until the context ends.
+
+    Raises UsageError where none is left.
+    """
+    chooser = Chooser(choice=choice)
+    with sorted_listing(root, chooser.chosen(whole.batches()), limit, schema_of(whole)) as chosen:
+        chooser.say()
+        yield replace(whole, num_images=chosen.num_images, batches=chosen.batches)
 
 
 def _found(addresses: Sequence[str], asked: Asked) -> dict[str, bool]:

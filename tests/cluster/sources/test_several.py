@@ -285,5 +285,9 @@ def test_what_a_label_means_does_not_change_with_the_images_that_are_asked_for(t
         done = label([images], tmp_path / f"sorted-{number}", "--labels", "folder-sorted", *flags, *some)
         assert (done.code, "a folder for each of the 2 classes, there are 3" in done.result["error"]) == (2, True)
     shutil.rmtree(images / "a")
-    assert label([images], tmp_path / "run", "--labels", "folder-sorted", *flags, "--include", "c").code == 0
+    put(images, "c/notes.xyz")
+    done = label([images], tmp_path / "run", "--labels", "folder-sorted", *flags, "--include", "c")
+    assert (done.code, done.err.count("files of other kinds")) == (0, 1)
+    done = label([images], tmp_path / "first", "--labels", "folder-sorted", *flags, "--limit", 1)
+    assert (done.code, done.err.count("files of other kinds"), done.result["images"]) == (0, 1, 1)
     assert [(row["image_id"], row["label"]) for row in table_rows(tmp_path / "run", "images")] == [("c/1.png", 1)]
