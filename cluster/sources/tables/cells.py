@@ -27,7 +27,7 @@ from cluster.storage.options import StorageOptions
 FIRST_SIZE = -2
 MAX_OPEN = 4  # files; a batch may reach into the next ones
 WINDOW_BYTES = 8 * 2**20
-BATCH_BYTES, BATCH_ROWS = 8 * 2**20, 64  # read at a time, by the average of the row group
+BATCH_BYTES, BATCH_ROWS = 8 * 2**20, 64  # read at a time, by what the footer says
 KEPT_BYTES, KEPT_ROWS = 256 * 2**20, 512  # of the rows before the last one that was read: threads ask in any order
 
 
@@ -118,36 +118,50 @@ class _Cursor:
         return None
 
     def _read_on(self, parquet: pq.ParquetFile, row: int) -> pa.Scalar:
-        """Read batches until one has the row: from where the last one ended, or from the row group's beginning on."""
+        """Read batches until one has the row: from where the last one ended, or from the row group's beginning on.
+
+        Threads that follow each other may ask for rows of two groups in turn: the rest of the first one is read too.
+        """
         group = bisect_right(self.start_of, row) - 1
         if group in self.failed and row >= self.failed[group][0]:
             raise self.failed[group][1]
-        if group != self.group or row < self.next_row:
-            self.group, self.next_row = group, self.start_of[group]
-            self.batches = self._open_group(parquet, group)
-        error: BadImage | StorageError
+        is_near = group == self.group or (group == self.group + 1 and row - self.next_row < BATCH_ROWS)
+        if self.group < 0 or row < self.next_row or not is_near:
+            self._seek(parquet, group)
         while row >= self.next_row:
+            while self.next_row == self.start_of[self.group + 1]:
+                self._seek(parquet, self.group + 1)
             try:
                 cells = next(self.batches).column(0)
             except StopIteration:
-                error = BadImage("undecodable", "its row group ends before its footer says")
+                self._fail(group, BadImage("undecodable", "its row group ends before its footer says"))
             except StorageError as failure:
-                error = failure
+                self._fail(group, failure)
             except DAMAGED as failure:
-                error = self._reason(failure)
+                self._fail(group, self._reason(failure))
             else:
                 self._keep(cells)
                 continue
-            self.group = -1
-            if isinstance(error, BadImage):  # else each row that follows would be looked for again
-                self.failed[group] = (self.next_row, error)
-            raise error
+            self._seek(parquet, group)
         return cells[row - self.next_row + len(cells)]
+
+    def _seek(self, parquet: pq.ParquetFile, group: int) -> None:
+        self.group, self.next_row = group, self.start_of[group]
+        self.batches = self._open_group(parquet, group)
+
+    def _fail(self, group: int, error: BadImage | StorageError) -> None:
+        """Note where reading ended; raise the error where it ended in the group."""
+        failed, self.group = self.group, -1
+        if isinstance(error, BadImage):  # else each row that follows would be looked for again
+            self.failed[failed] = (self.next_row, error)
+        if failed == group:
+            raise error
 
     def _open_group(self, parquet: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
         footer = parquet.metadata.row_group(group)
-        num_bytes = max(1, footer.column(self.column).total_uncompressed_size)
-        num_rows = max(1, min(BATCH_ROWS, BATCH_BYTES * footer.num_rows // num_bytes))
+        column = footer.column(self.column)
+        num_cells = 1 if column.has_dictionary_page else footer.num_rows  # a dictionary has a cell once for many rows
+        num_rows = max(1, min(BATCH_ROWS, BATCH_BYTES * num_cells // max(1, column.total_uncompressed_size)))
         batches: Iterator[pa.RecordBatch] = parquet.iter_batches(
             num_rows, row_groups=[group], columns=self.columns, use_threads=False
         )

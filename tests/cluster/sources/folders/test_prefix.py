@@ -29,16 +29,16 @@ def test_pictures_lie_at_any_depth_beside_runs_and_hidden_folders(
     runs = [f"{place}/{name}" for place in ("run", "class-070/old-run", "a/b/run") for name in RUN]
     hidden = [".git/objects/x.png", "class-001/.ipynb_checkpoints/x.png", "class-069/@eaDir/x/y.png"]
     put(tmp_path / "set", dict.fromkeys([*pictures, *runs, *hidden, "ours/run.json", "ours/x.png"], b"x"))
-    for name in ("many/other.png", "many-more/other.png"):
+    for name in ("wide/other.png", "wide-more/other.png"):
         put_object(store.address(name), b"x", store.options)
-    address = store.put(tmp_path / "set", "many/set")
+    address = store.put(tmp_path / "set", "wide/set")
     store.proxy.heal()
     assert ids_of(address, Asked(options=store.options, skip=f"{address}/ours")) == sorted(pictures)
     said = capsys.readouterr().err
     assert "3 run directories of this program are not searched for pictures, such as" in said
     assert "3 hidden folders and those of systems and file managers are left out, such as" in said
     if store.scheme == "s3":
-        assert not [request for request in store.proxy.requests if "prefix=many%2Fset%2F.git" in request]
+        assert not [request for request in store.proxy.requests if "prefix=wide%2Fset%2F.git" in request]
     assert ids_of(tmp_path / "set", Asked(skip=str(tmp_path / "set" / "ours"))) == sorted(pictures)
 
 

@@ -413,6 +413,24 @@ def test_threads_may_ask_for_rows_in_any_order(tmp_path: Path) -> None:
     assert [bytes_of(rows[i]) for i in order[:50]] == [cells[i] for i in order[:50]]
 
 
+def test_threads_that_are_in_two_row_groups_read_each_once(tmp_path: Path) -> None:
+    path, cells = big(tmp_path)
+    rows = listed(path)
+    before = num_read()
+    for i in range(1, 399, 2):  # one of two threads is a row ahead
+        assert [bytes_of(rows[i + 1]), bytes_of(rows[i])] == [cells[i + 1], cells[i]]
+    assert num_read() - before < 1.2 * path.stat().st_size
+
+
+def test_row_groups_without_rows_are_passed(tmp_path: Path) -> None:
+    table = pa.table({"image": [b"a", b"b", b"c"]})
+    with pq.ParquetWriter(tmp_path / "x.parquet", table.schema) as writer:
+        for start, stop in ((0, 1), (1, 1), (1, 1), (1, 3)):
+            writer.write_table(table.slice(start, stop - start), row_group_size=2)
+    rows = listed(tmp_path / "x.parquet")
+    assert [bytes_of(row) for row in rows] == [b"a", b"b", b"c"]
+
+
 def test_more_files_than_are_kept_open_are_read(tmp_path: Path) -> None:
     for i in range(20):
         pq.write_table(pa.table({"image": [b"%d %d" % (i, row) for row in range(3)]}), tmp_path / f"{i:02d}.parquet")
@@ -510,6 +528,17 @@ def test_a_large_row_group_is_not_held_in_memory(tmp_path: Path) -> None:
     for i in range(0, 4000, 100):
         assert bytes_of(rows[i]) == cell
         assert pa.total_allocated_bytes() - before < 300 * 2**20
+
+
+def test_a_cell_that_a_dictionary_repeats_is_not_in_memory_for_each_row(tmp_path: Path) -> None:
+    cell = np.random.default_rng(0).bytes(4_000_000)
+    pq.write_table(pa.table({"image": pa.array([cell] * 200)}), tmp_path / "x.parquet", use_dictionary=True)
+    assert (tmp_path / "x.parquet").stat().st_size < 5_000_000
+    rows = listed(tmp_path / "x.parquet")
+    before = pa.total_allocated_bytes()
+    for i in (0, 1, 30):
+        assert bytes_of(rows[i]) == cell
+        assert pa.total_allocated_bytes() - before < 200 * 2**20  # of 800
 
 
 def test_a_file_that_was_replaced_is_missing_rows_and_not_wrong_ones(tmp_path: Path) -> None:
