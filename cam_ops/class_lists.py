@@ -66,7 +66,7 @@ def read_class_names(path: Path, num_classes: int | None = None) -> ClassList:
 
 def _parse(text: str, suffix: str, num_classes: int | None) -> _Rows:
     if suffix == ".json":
-        return _from_json(json.loads(text))
+        return _from_json(json.loads(text, object_pairs_hook=_once_each))
     if suffix in (".csv", ".tsv"):
         return _from_csv(text, num_classes)
     lines = [line.strip() for line in text.split("\n") if line.strip()]
@@ -110,6 +110,15 @@ def _ordered(numbers: Sequence[int | None], rows: list[tuple[str, ...]], place: 
 def _order(numbers: Sequence[int | None]) -> list[int]:
     """Return the places of numbers, the lowest first."""
     return sorted(range(len(numbers)), key=lambda i: numbers[i] or 0)
+
+
+def _once_each(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raises ValueError where a key is there twice, of which Python would keep the last."""
+    document = dict(entries)
+    if len(document) < len(entries):
+        keys = [key for key, _ in entries]
+        raise ValueError(f"it has the entry {max(keys, key=keys.count)[:200]!r} twice")
+    return document
 
 
 def _from_json(document: Any) -> _Rows:

@@ -67,6 +67,7 @@ def test_class_names_from_each_kind_of_file(tmp_path: Path, name: str, text: str
             json.dumps({str(i): f"flower {i}" for i in range(1, 11)}),
             "count from 1, so they are not the network",
         ),
+        ("a.json", '{"cat": 0, "dog": 1, "cat": 2}', "it has the entry 'cat' twice"),
         ("a.json", '{"cat": "Katze"}', "no numbers and names, such as"),
         ("a.csv", "id,name\n7,cat\n", "column id must hold 0..0"),
         ("a.csv", "id,name\n0\n", "more or fewer cells"),

@@ -68,6 +68,8 @@ def _lines(file: BufferedIOBase) -> Iterator[str]:
 
 def _read(path: str, text: Iterator[str], columns: Columns) -> LabelFile:
     header = next((line for line in text if line.strip()), "")
+    if not header:
+        raise UsageError(f"the label file {path} is empty; write image_id,label and a row for each image")
     sign = delimiter_of(header.rstrip("\r\n"))
     found = next(csv.reader([header], delimiter=sign), [])
     image_column, label_column = _columns_of(path, found, columns)

@@ -75,6 +75,8 @@ def find_labels(listing: Listing, choice: LabelChoice, classes: ClassList, whole
         if choice.is_asked:
             raise UsageError(f"--labels {own.word}: {without}{hint or '; add them, or give --labels FILE.csv'}")
         say(f"labels: none, {without}{hint}")
+    if choice.unknown == "skip":
+        say("labels: there are none, so that --unknown-labels skip leaves out nothing")
     return Labels(meanings=[], place_of=lambda batch: pa.nulls(len(batch), pa.int32()))
 
 

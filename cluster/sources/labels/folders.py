@@ -101,9 +101,10 @@ def _refuse_other_levels(listing: Listing, folders: list[str], choice: LabelChoi
         names = (
             f", which may be {listed(dict.fromkeys(second for _, second in in_parts))} below them" if in_parts else ""
         )
+        inside = " ".join(f"{choice.images}/{part}" for part in parts)
         raise UsageError(
             f"--labels {choice.spec}: the folders {listed(parts)} in {choice.images} are parts of a dataset, not "
-            f"classes{names}; give --images {choice.images}/{parts[0]}, or --labels FILE.csv"
+            f"classes{names}; give --images {inside}, or --labels FILE.csv"
         )
     found = next(((first, second) for first, second in below if classes.meanings(second)), None)
     if len(unknown) == len(folders) and found and (choice.spec != BY_ORDER or choice.has_names):

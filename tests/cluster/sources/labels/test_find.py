@@ -89,10 +89,18 @@ def test_an_unknown_folder_of_a_hundred_is_named_or_skipped(capsys: pytest.Captu
     refused(["x/1.jpg"], "folder", "no label is a class of the network: 'x'", unknown="skip")
 
 
+def test_unknown_labels_where_there_are_no_labels_are_said_to_be_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert labels_of(["cat/1.jpg"], "none", unknown="skip") == [None]
+    assert "--unknown-labels skip leaves out nothing" in capsys.readouterr().err
+    assert labels_of(["cat/1.jpg"], "none") == [None]
+    assert not capsys.readouterr().err
+
+
 def test_parts_of_a_dataset_are_no_classes() -> None:
     split = ["test/cat/1.jpg", "test/dog/1.jpg", "train/cat/1.jpg", "train/dog/1.jpg"]
     reason = (
-        r"'test', 'train' in /data/photos are parts of a dataset, .* 'cat', 'dog' below them; give --images /data/pho"
+        r"'test', 'train' in /data/photos are parts of a dataset, .* 'cat', 'dog' below them; "
+        "give --images /data/photos/test /data/photos/train, or"
     )
     for classes in (named("cat", "dog"), numbered_classes(2), named("train", "test")):
         refused(split, "folder", reason, classes)
@@ -174,6 +182,8 @@ def test_labels_from_a_file(tmp_path: Path, text: str, suffix: str, capsys: pyte
             "no image_id in .* is the path of a picture below --images; the CSV says.*'x.jpg'",
         ),
         ("image_id,label\na.jpg,\n", "the column label of .* is empty"),
+        ("", "the label file .* is empty; write image_id,label"),
+        ("\n", "the label file .* is empty"),
         ("image_id,label\na.jpg,tench, Tinca\n", "line 2: expected 2 cells, as in the header, found 3"),
         ("image_id,label\na.jpg\n", "line 2: expected 2 cells"),
         ("image_id,label\n,cat\n", "line 2: the column image_id is empty"),
@@ -186,7 +196,6 @@ def test_labels_from_a_file(tmp_path: Path, text: str, suffix: str, capsys: pyte
         ("id,category,breed\na,0,1\n", "several columns of .* may be its label"),
         ("id,cat,dog\na,0,1\n", "expected the columns image_id and label in .*, found 'id', 'cat', 'dog'; say which"),
         ("a.jpg,cat\nb.jpg,dog\n", "its first line seems to be no header, put image_id,label before it"),
-        ("", "expected the columns image_id and label"),
         ('image_id,label\n"a.jpg,cat\n', "as a CSV file: unexpected end of data"),
         ("image_id;label,x\na;b,c\n", "is cut by ',' and ';' alike"),
     ],
