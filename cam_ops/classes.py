@@ -10,6 +10,7 @@ from cam_ops.words import folded
 
 WHOLE_NUMBER = re.compile(r"0*(\d{1,9})(?:\.0*)?")  # as spreadsheets and pandas write numbers beside empty cells
 ScoreKind = Literal["softmax", "sigmoid"]
+ScoreChoice = Literal["auto", "softmax", "sigmoid"]
 UnknownLabels = Literal["refuse", "skip"]
 
 

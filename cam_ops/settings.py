@@ -23,10 +23,10 @@ Precision = Literal["fp32", "bf16", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 CompileChoice = Literal["auto", "always", "never"]
 Triple = tuple[float, float, float]
-Kind = Literal["affine", "score-map", "norm-affine", "pooled", "layer"]
+Kind = Literal["affine", "score-map", "norm-affine", "cosine", "pooled", "layer"]
 """What lies between the features and the logits: see `cam_ops.network.heads`."""
 MAX_IMAGE_SIZE = 4096
-DECOMPOSABLE: tuple[Kind, ...] = ("affine", "score-map", "norm-affine")
+DECOMPOSABLE: tuple[Kind, ...] = ("affine", "score-map", "norm-affine", "cosine")
 Method = Literal[
     "cam",
     "gradcam",
@@ -79,6 +79,9 @@ class ModelConfig:
     for benchmarks); DEFAULT if not given."""
     class_names: str | None = None
     """FILE with the class names in the order of the logits: .txt, .json or .csv."""
+    output: str | None = None
+    """Which of several things that the network returns are the logits: a name or a number, such as `logits`, `0` or
+    `heads.species`."""
     mean: Triple | None = None
     """Channel means for RGB scaled to 0..1; a name takes them from its default weights, a factory may return them."""
     std: Triple | None = None

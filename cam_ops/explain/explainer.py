@@ -28,6 +28,7 @@ from cam_ops.settings import ATTENTION, DECOMPOSABLE, Method
 FINER_CLASSES, FINER_STRENGTH = 3, 0.6  # the paper's defaults
 NOISY_PASSES, NOISE = 4, 0.3  # torch-cam's defaults; the noise's standard deviation in units of the network's input
 MAX_FEATURE_VALUES = 2**27  # gathered for pairs at once: 512 MiB
+TINY = 1e-12  # as torch.nn.functional.normalize has it
 TOGETHER = 64  # masked pictures in one forward pass
 
 NEEDS_GRADIENTS = frozenset((*FROM_GRADIENTS, "smoothgradcam++", "ablationcam"))
@@ -238,6 +239,9 @@ def _enlarged(map_Phw: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _decomposed(features_BCN: Tensor, head: Head) -> Tensor:
     """Return the features that the head is affine in."""
+    if head.kind == "cosine":
+        length_B: Tensor = features_BCN.mean(2).norm(dim=1)
+        return features_BCN / length_B[:, None, None].clamp(min=TINY)
     if head.norm_eps is None:
         return features_BCN
     variance_B = features_BCN.mean(2).var(1, correction=0)

@@ -28,6 +28,7 @@ from cam_ops.explain.passes import Pass
 from cam_ops.explain.refine import rounded
 from cam_ops.network.heads import Head, find_head
 from cam_ops.network.stages import find_stages
+from cam_ops.network.trial import Normalisation
 from cam_ops.settings import ATTENTION, DECOMPOSABLE, ExplainConfig, Method, RefineConfig, Refinement, Triple
 
 MAX_SIDE = 4096
@@ -123,6 +124,7 @@ class Mapper:
         """
         self.network = network
         self.mean_3, self.std_3 = torch.tensor(mean), torch.tensor(std)
+        self.normalisation = Normalisation(mean=mean, std=std)
         self.refine, self.why_not = refine, "as asked"
         self.views: list[_View] = []
         for scale in config.scales:
@@ -157,11 +159,11 @@ class Mapper:
         return side
 
     def _explainer(self, config: ExplainConfig, side: int) -> Explainer:
-        head = find_head(self.network, side, config.layer)
+        head = find_head(self.network, side, config.layer, self.normalisation)
         if config.method == "auto":
             return self._suitable(head, config.layer, side)
         check_method(config.method, head, config.layer)
-        blocks = find_blocks(self.network, side) if config.method in ATTENTION else None
+        blocks = find_blocks(self.network, side, self.normalisation) if config.method in ATTENTION else None
         return Explainer(network=self.network, head=head, method=config.method, blocks=blocks)
 
     def _suitable(self, head: Head, layer: tuple[str, ...], side: int) -> Explainer:
@@ -169,7 +171,7 @@ class Mapper:
         method: Method = "cam" if head.kind in DECOMPOSABLE else "gradcam" if head.kind == "pooled" else "layercam"
         if head.kind == "layer" and not layer:
             with suppress(UsageError):
-                blocks = find_blocks(self.network, side)
+                blocks = find_blocks(self.network, side, self.normalisation)
                 return Explainer(network=self.network, head=head, method="legrad", blocks=blocks)
         return Explainer(network=self.network, head=head, method=method)
 
@@ -184,7 +186,7 @@ class Mapper:
         elif self.refine.refine == "none":
             return explainer
         try:
-            return replace(explainer, stages=find_stages(self.network, side, layers))
+            return replace(explainer, stages=find_stages(self.network, side, layers, self.normalisation))
         except UsageError as error:
             if self.refine.refine == "affinity" or self.refine.refine_layers:
                 raise UsageError(f"--refine affinity: {error}; or use --refine none") from None

@@ -4,10 +4,13 @@
 * `names`: what a --model names
 * `factory`: a user's own network, from a package or a file
 * `inputs`: what a factory says of its network's input
+* `trial`: pictures to try a network with
+* `outputs`: what a network returns, to logits
 * `zoo`: architectures by name: torchvision, timm, the demo's
 * `dilation`: the last stage at twice the resolution
 * `watch`: watch or change one forward pass
 * `layers`: modules that return grids which the logits see
-* `heads`: where a network is cut, and what lies behind
+* `heads`: where a network is cut
+* `readout`: what lies behind a global average
 * `stages`: what maps are refined from
 """

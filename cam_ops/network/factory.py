@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,12 +44,43 @@ def call_factory(model: str) -> tuple[nn.Module, Inputs]:
         if len(found) != 2:
             raise UsageError(f"{model} returns {len(found)} things; expected the network, or it and {EXPECTED}")
         network, said = found
-    network = getattr(network, "_orig_mod", network)  # torch.compile's wrapper, whose graph cannot be watched
+    network = _unwrapped(network)
     if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
         raise UsageError(f"expected {model} to return a plain torch.nn.Module, got {type(network).__name__}")
+    try:
+        network.eval()
+    except NotImplementedError as error:  # of torch.export
+        raise UsageError(
+            f"expected {model} to return a network in Python, got an exported program ({error}); return the network "
+            "that was exported"
+        ) from error
     if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
         raise UsageError(f"the network of {model} has lazy parameters without a shape; run it once in the factory")
     return network.float().cpu(), read_inputs(said, model)
+
+
+def _unwrapped(network: Any) -> Any:
+    """Return a network without the wrappers that replicas have no use for, wherever they are in it.
+
+    What torch.compile runs cannot be watched; DataParallel copies the network to all GPUs of the machine.
+    """
+    while (inner := _inside(network)) is not None:
+        network = inner
+    if isinstance(network, nn.Module):
+        for module in network.modules():
+            module._compiled_call_impl = None  # of its method compile()
+            for name, child in module._modules.items():
+                module._modules[name] = _unwrapped(child)
+    if "torch._dynamo" in sys.modules:  # functions that torch.compile made
+        torch.compiler.set_stance("force_eager")
+    return network
+
+
+def _inside(network: Any) -> Any:
+    """Return the network in a wrapper, None where it is none."""
+    if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return network.module
+    return getattr(network, "_orig_mod", None)
 
 
 def _imported(model: str, place: str, function: str) -> Callable[[], object]:

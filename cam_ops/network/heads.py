@@ -10,6 +10,8 @@ affine, and reads W and b off it. Kinds of heads:
 * `norm-affine`: a layer norm lies between the average F and the affine rest (ConvNeXt): y_c = const +
   sum_k W_ck g_k (F_k - mean F) / s(F) with s(F) = sqrt(var F + eps). Folding the gain g and the mean into W leaves an
   affine head on the features A / s(F), one number an image: that decomposition is as exact;
+* `cosine`: the affine rest sees the direction of F alone (cosine classifiers, ArcFace, prototypes): y_c = b_c +
+  sum_k W_ck F_k / |F| is as exact on the features A / |F|;
 * `pooled`: h is anything else (MobileNetV3): gradient methods, for which h alone is differentiated;
 * `layer`: nothing is averaged (VGG, ViT with a class token), or the user names layers: gradient methods, for which the
   network is differentiated from that layer on.
@@ -17,11 +19,9 @@ affine, and reads W and b off it. Kinds of heads:
 Letters: B batch, C channels, H, W grid, K classes.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -29,13 +29,14 @@ from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
 from cam_ops.network.layers import Spatial, behind_norm, named_modules, spatial_calls
-from cam_ops.network.watch import Place, Seen, Watch, first_run, run_from
+from cam_ops.network.readout import read_out
+from cam_ops.network.trial import IDENTITY, Normalisation, check_alone, first_run, trial_pictures
+from cam_ops.network.watch import Place, Seen, Watch, run_from
 from cam_ops.settings import DECOMPOSABLE, Kind
 
 SWAP_TOLERANCE = 1e-4  # of the difference between pictures, float32
 ROUNDING = 1e-6  # of the logits: CaiT with random weights tells pictures apart by 5e-6 of them
-AFFINE_TOLERANCE = 1e-4  # affine heads measure 1e-7 in float32, MobileNetV3 and ConvNeXt 0.1 and more
-PROBE_SCALES = (1.0, 10.0)  # root mean square of the probes: near 0 a curved head looks straight
+MAX_TRIES = 32  # swap tests, from the last activation back
 CONTRASTS = (1.0, 1e3, 1e6)  # of the noise: in networks with random weights weak signals drown in biases
 
 
@@ -75,16 +76,19 @@ class Head:
         return self.weight_KC, self.bias_K
 
 
-def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ()) -> Head:
+def find_head(
+    network: nn.Module, image_size: int, layers: tuple[str, ...] = (), normalisation: Normalisation = IDENTITY
+) -> Head:
     """Find and prove the head of `network`, which is in eval mode, float32, on any device; `layers` name the cut.
 
     Costs a few forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason
     where the network cannot be cut.
     """
-    images_BCHW, logits_BK, calls = dry_run(network, image_size)
+    images_BCHW, logits_BK, calls = dry_run(network, image_size, normalisation)
     if layers:
         return _cut_at_layers(network, images_BCHW, logits_BK, layers)
-    pools = [seen for seen in calls if seen.place.cut == "pool" and _averages_all(seen)]
+    whole = [seen for seen in calls if len(seen.given) == len(images_BCHW)]  # not of pictures and their mirror images
+    pools = [seen for seen in whole if seen.place.cut == "pool" and _averages_all(seen)]
     for pool in reversed(pools):
         if _logits_depend_only_on(network, images_BCHW, logits_BK, pool):
             norms = [seen for seen in calls[calls.index(pool) :] if _is_norm_of(seen, pool)]
@@ -92,10 +96,11 @@ def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ())
     return _cut_at_last_layer(network, images_BCHW, logits_BK)
 
 
-def dry_run(network: nn.Module, image_size: int) -> tuple[Tensor, Tensor, list[Seen]]:
+def dry_run(
+    network: nn.Module, image_size: int, normalisation: Normalisation = IDENTITY
+) -> tuple[Tensor, Tensor, list[Seen]]:
     """Run the network on noise; return pictures that its logits tell apart, these logits, and the calls watched."""
-    device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
-    noise_BCHW = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
+    noise_BCHW = trial_pictures(network, image_size, normalisation=normalisation)
     for contrast in CONTRASTS:
         calls: list[Seen] = []
         images_BCHW = contrast * noise_BCHW
@@ -108,6 +113,7 @@ def dry_run(network: nn.Module, image_size: int) -> tuple[Tensor, Tensor, list[S
                 "the network gives other logits each time for the same pictures; does it drop out in eval mode?"
             )
         if not logits_BK.equal(logits_BK.roll(1, 0)):
+            check_alone(network, images_BCHW, logits_BK)
             return images_BCHW, logits_BK, calls
     raise UsageError("the network gives the same logits for different pictures; are its weights whole?")
 
@@ -170,77 +176,18 @@ def _logits_depend_only_on(network: nn.Module, images_BCHW: Tensor, logits_BK: T
 
 
 def _read_head(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, pool: Seen, norm: Seen | None) -> Head:
-    """Try whether the head is affine in the average, or in the layer norm of the average, and read it off."""
     channels, height, width = pool.given.shape[1:]
-    head = Head(
-        kind="pooled",
+    behind = read_out(network, images_BCHW[:1], pool, norm)
+    return Head(
+        kind=behind.kind,
         places=(pool.place,),
         grid=(height, width),
         num_channels=channels,
         num_classes=logits_BK.shape[1],
+        weight_KC=behind.weight_KC,
+        bias_K=behind.bias_K,
+        norm_eps=behind.norm_eps,
     )
-    if _curvature(network, images_BCHW, pool) < AFFINE_TOLERANCE:
-        weight_KC, bias_K = _read_affine(network, images_BCHW[:1], pool)
-        is_identity = weight_KC.shape[0] == channels and not bias_K.any() and weight_KC.equal(_eye_like(weight_KC))
-        return replace(head, kind="score-map" if is_identity else "affine", weight_KC=weight_KC, bias_K=bias_K)
-    if norm is not None and norm.norm is not None and _curvature(network, images_BCHW, norm) < AFFINE_TOLERANCE:
-        weight_KC, bias_K = _read_affine(network, images_BCHW[:1], norm)
-        gained_KC = weight_KC * norm.norm.gain_C
-        return replace(
-            head,
-            kind="norm-affine",
-            weight_KC=gained_KC - gained_KC.mean(1, keepdim=True),
-            bias_K=bias_K + (weight_KC * norm.norm.offset_C).sum(1),
-            norm_eps=norm.norm.eps,
-        )
-    return head
-
-
-def _eye_like(weight_KC: Tensor) -> Tensor:
-    return torch.eye(weight_KC.shape[0], device=weight_KC.device)
-
-
-def _curvature(network: nn.Module, images_BCHW: Tensor, at: Seen) -> float:
-    """Return the largest |h(a + b) - h(a) - h(b) + h(0)| / |h(a) - h(0)| for random a, b in place of a call."""
-    generator = torch.Generator().manual_seed(1)
-    shape = (len(PROBE_SCALES), *at.returned.shape[1:])
-    scale_S = torch.tensor(PROBE_SCALES).reshape(-1, *[1] * (len(shape) - 1))
-    first, second = (scale_S * torch.randn(shape, generator=generator) for _ in range(2))
-    probes = torch.cat([first, second, first + second, torch.zeros_like(first[:1])]).to(at.returned)
-    logits_NK = _run_behind(network, images_BCHW[:1], at.place, probes)
-    first_SK, second_SK, sum_SK, zero_1K = torch.split(logits_NK, len(PROBE_SCALES))
-    curvature_S = (sum_SK - first_SK - second_SK + zero_1K).norm(dim=1) / (first_SK - zero_1K).norm(dim=1)
-    return float(curvature_S.nan_to_num(nan=float("inf")).max())
-
-
-def _run_behind(network: nn.Module, image_1CHW: Tensor, place: Place, substitutes: Tensor) -> Tensor:
-    """Return the logits (N, K) of what lies behind a call for N other results of it, if possible by way of one picture.
-
-    Some networks remember how many pictures they were given.
-    """
-    with torch.no_grad():
-        with suppress(RuntimeError, ValueError, LookupError, AssertionError):
-            logits_NK = run_from(network, image_1CHW, place, substitutes)
-            if logits_NK.ndim == 2 and len(logits_NK) == len(substitutes):
-                return logits_NK
-        return run_from(network, image_1CHW.expand(len(substitutes), -1, -1, -1), place, substitutes)
-
-
-def _read_affine(network: nn.Module, image_1CHW: Tensor, at: Seen) -> tuple[Tensor, Tensor]:
-    """Return W (K, C) and b (K,) of an affine head: its jacobian, exactly a linear layer's rows, and its value at 0."""
-    leaf = torch.zeros_like(at.returned[:1]).requires_grad_()
-    with torch.enable_grad():
-        logits_1K = run_from(network, image_1CHW, at.place, leaf.clone())
-    if not logits_1K.requires_grad:  # the network runs its head without gradients
-        unit_CC = torch.eye(leaf.numel(), device=leaf.device).reshape(-1, *leaf.shape[1:])
-        weight_CK = _run_behind(network, image_1CHW, at.place, unit_CC) - logits_1K
-        return weight_CK.mT.float(), logits_1K[0].float()
-    identity_KK = torch.eye(logits_1K.shape[1], device=logits_1K.device)
-    rows = [
-        torch.autograd.grad(logits_1K, leaf, chunk[:, None], retain_graph=True, is_grads_batched=True)[0].flatten(1)
-        for chunk in torch.split(identity_KK, 1024)
-    ]
-    return torch.cat(rows).float(), logits_1K[0].detach().float()
 
 
 def _cut_at_layers(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, layers: tuple[str, ...]) -> Head:
@@ -263,6 +210,11 @@ def _cut_at_layers(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, l
                 f"--layer {layer}: the logits do not depend on its cells, so every map there is 0; "
                 "name a layer before the last one that mixes cells"
             )
+        if (num_calls := found[layer].seen.place.index + 1) > 1:
+            raise UsageError(
+                f"--layer {layer} runs {num_calls} times in one forward pass, and its maps would be those of one of "
+                "them; name a module that runs once"
+            )
     spatial = [found[layer] for layer in layers]
     return _layer_head(spatial, logits_BK)
 
@@ -271,7 +223,7 @@ def _cut_at_last_layer(network: nn.Module, images_BCHW: Tensor, logits_BK: Tenso
     """Cut at the last spatial activation that all of the logits pass through, before mere pooling."""
     found = spatial_calls(network, images_BCHW, named_modules(network))
     candidates = [spatial for spatial in found.values() if spatial.reached]
-    for i, spatial in reversed(list(enumerate(candidates))):
+    for i, spatial in reversed(list(enumerate(candidates))[-MAX_TRIES:]):
         if not spatial.is_pooling and _logits_depend_only_on(network, images_BCHW, logits_BK, spatial.seen):
             return _layer_head([behind_norm(candidates[i:])], logits_BK)
     if not candidates:

@@ -19,6 +19,8 @@ from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.dilation import dilate_last_stage
 from cam_ops.network.factory import call_factory
 from cam_ops.network.names import factory_name, is_factory
+from cam_ops.network.outputs import SINGLE, Reading, return_logits
+from cam_ops.network.trial import Normalisation
 from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture, find_architecture
 from cam_ops.settings import Interpolation, ModelConfig, Preprocessing
 
@@ -40,14 +42,17 @@ class Classifier:
     preprocessing: Preprocessing
     class_names: str | None  # the user's list, which `classes_for` reads
     categories: list[str] | None  # as the weights name them
+    reading: Reading  # what of its results are the logits
 
 
 def load_classifier(config: ModelConfig) -> Classifier:
     """Build the network that `config` names, load its weights, and dilate it if asked to.
 
+    Its calls return logits (B, K) from then on, whatever its forward does: see `cam_ops.network.outputs`.
+
     Raises UsageError for an unknown name, a weights file that does not fit or needs code to load, a factory where
-    neither it nor flags say mean and std, and a network that cannot be dilated; MachineError for weights, or a
-    factory's file, that cannot be found or downloaded.
+    neither it nor flags say mean and std, a network that returns nothing that may be logits, or cannot be dilated;
+    MachineError for weights, or a factory's file, that cannot be found or downloaded.
     """
     if is_factory(config.model):
         name = path = factory_name(config.model)
@@ -58,16 +63,20 @@ def load_classifier(config: ModelConfig) -> Classifier:
         preprocessing = _preprocessing(
             config, known.mean, known.std, known.side, known.interpolation, known.crop_fraction
         )
-    network.eval().requires_grad_(False)
+    network.eval()  # which may return nothing: some write a train() of their own
+    network.requires_grad_(False)
+    normalisation = Normalisation(mean=preprocessing.mean, std=preprocessing.std)
+    reading = return_logits(network, preprocessing.image_size, config.output, normalisation)
     if config.dilate:
-        dilate_last_stage(network, preprocessing.image_size)
+        dilate_last_stage(network, preprocessing.image_size, normalisation)
     return Classifier(
         network=network,
         name=name,
-        digest=model_digest(path, network.state_dict()),
+        digest=model_digest(path, network.state_dict(), reading.said()),
         preprocessing=preprocessing,
         class_names=config.class_names,
-        categories=categories,
+        categories=categories or (list(SINGLE) if reading.is_single else None),
+        reading=reading,
     )
 
 
@@ -89,9 +98,12 @@ def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
     return class_list([()] * num_classes, names)
 
 
-def model_digest(path: str, state: dict[str, Tensor]) -> str:
-    """Return the sha256 of the factory's import path and of the state_dict's sorted names, dtypes, shapes and bytes."""
-    digest = hashlib.sha256(path.encode())
+def model_digest(path: str, state: dict[str, Tensor], taken: tuple[str, ...] = ()) -> str:
+    """Return the sha256 of the factory's import path and of the state_dict's sorted names, dtypes, shapes and bytes.
+
+    And of what is `taken` for logits where the network returns others.
+    """
+    digest = hashlib.sha256("\0".join((path, *taken)).encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from cam_ops.errors import UsageError
 from cam_ops.network.heads import dry_run, swap_test
 from cam_ops.network.layers import named_modules, spatial_calls
+from cam_ops.network.trial import IDENTITY, Normalisation
 from cam_ops.network.watch import Place, spatial_view
 
 MAX_PAIRS = 2**22  # of cells of the two grids: 16 MiB of float32 a picture
@@ -71,13 +72,15 @@ class _Call:
         return self.given > self.returned > 0 and not any(self.returned < side < self.given for side in self.sides)
 
 
-def find_stages(network: nn.Module, image_size: int, layers: tuple[str, ...] = ()) -> Stages:
+def find_stages(
+    network: nn.Module, image_size: int, layers: tuple[str, ...] = (), normalisation: Normalisation = IDENTITY
+) -> Stages:
     """Find the features that maps of `network`, in eval mode, float32, are refined from; `layers` names two instead.
 
     Costs some forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason where
     there are none.
     """
-    images_BCHW, logits_BK, _ = dry_run(network, image_size)
+    images_BCHW, logits_BK, _ = dry_run(network, image_size, normalisation)
     calls = [call for call in _calls(network, images_BCHW) if call.returned > 1]
 
     @cache

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from cam_ops.errors import UsageError
-
 MAX_PREFIX = 8  # class, distillation and register tokens before the grid's
 
 Cut = Literal["pool", "norm", "module"]
@@ -165,18 +163,6 @@ def _layer_norm_of(
     """Name the arguments of functional.layer_norm."""
     gain, offset = 1.0 if weight is None else weight, 0.0 if bias is None else bias
     return given, Norm(gain_C=gain, offset_C=offset, eps=eps)
-
-
-def first_run(network: nn.Module, images_BCHW: Tensor) -> Any:
-    """Run a network for the first time, without gradients; raise UsageError if it fails, in whatever way."""
-    try:
-        with torch.no_grad():
-            return network(images_BCHW)
-    except Exception as error:
-        raise UsageError(
-            f"the network cannot take RGB pictures of {images_BCHW.shape[3]}x{images_BCHW.shape[2]} pixels "
-            f"({type(error).__name__}: {error}); check --image-size, --scales and --model"
-        ) from error
 
 
 def run_from(network: nn.Module, images_BCHW: Tensor, place: Place, substitute: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro.conf
 
-from cam_ops.classes import ScoreKind, UnknownLabels, parse_class_choice
+from cam_ops.classes import ScoreChoice, UnknownLabels, parse_class_choice
 from cam_ops.errors import UsageError
 from cam_ops.settings import (
     BoxConfig,
@@ -67,8 +67,9 @@ class LabelConfig:
     there are labels, else top1."""
     explain: tyro.conf.OmitArgPrefixes[ExplainConfig] = ExplainConfig()
     refine: tyro.conf.OmitArgPrefixes[RefineConfig] = RefineConfig()
-    scores: ScoreKind = "softmax"
-    """How logits become scores: over all classes together, or each by itself for multi-label heads."""
+    scores: ScoreChoice = "auto"
+    """How logits become scores: over all classes together, or each by itself for multi-label heads. `auto` is what the
+    network ends in, softmax where it returns logits."""
     maps: tyro.conf.OmitArgPrefixes[MapConfig] = MapConfig()
     boxes: tyro.conf.OmitArgPrefixes[BoxConfig] = BoxConfig()
     calibration: str | None = None

@@ -6,10 +6,10 @@ The only part of the driver that needs torch and much memory; `cluster.label.pre
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from cam_ops.classes import ClassList, parse_class_choice
+from cam_ops.classes import ClassList, ScoreChoice, ScoreKind, parse_class_choice
 from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
-from cam_ops.network.load import classes_for, load_classifier
+from cam_ops.network.load import Classifier, classes_for, load_classifier
 from cam_ops.settings import ATTENTION, Device
 from cluster.executors.choose import UNIT
 from cluster.label.config import LabelConfig
@@ -58,8 +58,10 @@ class Preparation:
         if config.calibration is not None:
             read_calibration(config.calibration)
         classifier = load_classifier(config.model)
-        side = classifier.preprocessing.image_size
-        self.mapper = Mapper(classifier.network, config.explain, side, refine=config.refine)
+        shape = classifier.preprocessing
+        self.mapper = Mapper(
+            classifier.network, config.explain, shape.image_size, shape.mean, shape.std, refine=config.refine
+        )
         self.classes: ClassList = classes_for(classifier, self.mapper.head.num_classes)
         explain = replace(config.explain, method=self.mapper.method)
         self.network = Network(
@@ -72,7 +74,9 @@ class Preparation:
             head=self.mapper.head.kind,
             cut=() if explain.method in ATTENTION else self.mapper.head.layers,
             grid=self.mapper.grid,
+            scores=_scores(config.scores, classifier),
         )
+        self.taken = classifier.reading.said()
         self.opened = ExitStack()  # the listing, from `settle` to `begin`
         self.prepared: _Prepared | None = None
 
@@ -142,6 +146,8 @@ class Preparation:
             )
             run = begin(self.run_dir, asked, put_plan)
         if run is asked:
+            if self.taken:
+                say(f"logits: {', '.join(self.taken)}; scores by {self.network.scores}")
             say(self._said())
             say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
             say(prepared.said)
@@ -189,6 +195,15 @@ def _classes(config: LabelConfig, listing: Listing) -> str:
             "--labels FILE.csv"
         )
     return config.classes or "top1"
+
+
+def _scores(asked: ScoreChoice, classifier: Classifier) -> ScoreKind:
+    """Settle --scores. Raises UsageError for a softmax over the two classes of one logit, which counts it twice."""
+    if asked == "softmax" and classifier.reading.is_single:
+        raise UsageError(
+            "--scores softmax: the network has a single logit, whose score is its sigmoid; leave --scores out"
+        )
+    return classifier.reading.scores or "softmax" if asked == "auto" else asked
 
 
 def _why(asked: object, reason: str) -> str:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from cam_ops.class_lists import read_class_names
+from cam_ops.classes import ScoreKind
 from cam_ops.settings import Device, ExplainConfig, Kind, Precision, Preprocessing, RefineConfig, Refinement
 from cam_ops.tables import SCHEMA_VERSION
 from cluster.label.config import LabelConfig
@@ -33,6 +34,7 @@ class Network:
     head: Kind
     cut: tuple[str, ...]
     grid: tuple[int, int]
+    scores: ScoreKind  # as `auto` settled it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,7 @@ def settled_again(config: LabelConfig, run: Run) -> Settled:
             head=before.head,
             cut=before.cut,
             grid=run.grid,
+            scores=before.scores if config.scores == "auto" else config.scores,
         ),
         classes=before.classes if follows_labels else config.wanted_classes,
         device=before.device if config.device == "auto" else config.device,
@@ -126,7 +129,7 @@ def request_of(config: LabelConfig, settled: Settled) -> Request:
         dilate=config.model.dilate,
         class_names_digest=sha256(json.dumps(network.class_names).encode()).hexdigest(),
         classes=settled.classes,
-        scores=config.scores,
+        scores=network.scores,
         explain=network.explain,
         refinement=network.refinement,
         head=network.head,

@@ -10,9 +10,11 @@ import torch
 import torchvision
 
 from cam_ops.errors import CamrayError, MachineError, UsageError
+from cam_ops.explain.mapper import Mapper
 from cam_ops.network.load import Classifier, classes_for, load_classifier
 from cam_ops.network.names import absolute_factory
-from cam_ops.settings import ModelConfig, Preprocessing
+from cam_ops.settings import ExplainConfig, ModelConfig, Preprocessing, RefineConfig
+from tests.support.networks import chain
 
 BIRDS = """
 from dataclasses import dataclass
@@ -81,6 +83,85 @@ def test_a_network_that_stands_in_the_file_is_copied(nets: Path) -> None:
     first = load(nets / "birds.py:there").network
     first.fc.weight.data.zero_()
     assert load(nets / "birds.py:there").network.fc.weight[0, 0] == 3
+
+
+WRAPPED = """
+import torch
+from torch import nn
+from tests.support.networks import Chain, chain
+
+def parallel():
+    return nn.DataParallel(chain())
+
+def compiled():
+    return torch.compile(nn.DataParallel(torch.compile(chain())))
+
+def parts():
+    network = chain()
+    network.a, network.fc = torch.compile(network.a), torch.compile(network.fc)
+    return network
+
+def in_place():
+    network = chain()
+    network.compile()
+    network.b.compile()
+    return network
+
+class Calls(Chain):
+    def __init__(self):
+        super().__init__()
+        self.squeezed = torch.compile(lambda features: features.relu())
+
+    def stage(self, images):
+        return super().stage(images) if images.requires_grad else self.squeezed(super().stage(images))
+
+def function():
+    return Calls()
+
+class Silent(Chain):
+    def train(self, mode=True):
+        super().train(mode)
+
+def silent():
+    network = chain()
+    network.__class__ = Silent
+    return network
+
+def half():
+    return chain().half()
+
+def exported():
+    shapes = ({0: torch.export.Dim("batch")},)
+    return torch.export.export(chain(), (torch.rand(2, 3, 32, 32),), dynamic_shapes=shapes).module()
+
+def traced():
+    return torch.jit.trace(chain(), torch.rand(2, 3, 32, 32))
+"""
+
+
+@pytest.mark.parametrize("name", ["parallel", "compiled", "parts", "in_place", "function", "silent"])
+def test_wrappers_are_taken_off_wherever_they_are(tmp_path: Path, name: str) -> None:
+    (tmp_path / "wrapped.py").write_text(WRAPPED)
+    network = load(tmp_path / f"wrapped.py:{name}", image_size=64).network
+    assert [child for child, _ in network.named_children()][:5] == ["a", "b", "c", "d", "fc"]
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network(images), chain()(images))
+    mapper = Mapper(network, ExplainConfig(), 64, refine=RefineConfig(refine="affinity"))
+    assert (mapper.head.kind, mapper.refinement.layers) == ("affine", ("c", "b"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("exported", "expected .* to return a network in Python, got an exported program"),
+        ("traced", "to return a plain torch.nn.Module, got TopLevelTracedModule"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_graphs_without_modules_are_refused(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "wrapped.py").write_text(WRAPPED)
+    with pytest.raises(UsageError, match=reason):
+        load(tmp_path / f"wrapped.py:{name}")
 
 
 SAYS = """

@@ -1,6 +1,7 @@
 """The head finder against what is known of real networks, and the maps against the definition and other libraries."""
 
 import gc
+import resource
 
 import numpy as np
 import pytest
@@ -477,6 +478,95 @@ def test_a_curved_head_is_not_taken_for_a_straight_one(untrained: bool) -> None:
 def test_a_network_without_an_exact_map_is_refused_with_the_reason(network: object, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         find_head(network().eval().requires_grad_(False), 224)
+
+
+class Cosine(nn.Module):
+    """Classes are directions: scores see that of the averaged features alone."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.conv, self.fc = how, nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 5)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv(images).relu()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pooled = functional.adaptive_avg_pool2d(self.features(images), 1).flatten(1)
+        if self.how == "by hand, with bias":
+            return self.fc(pooled / pooled.norm(dim=1, keepdim=True))
+        if self.how == "prototypes":
+            return -torch.cdist(functional.normalize(pooled), functional.normalize(self.fc.weight)).square()
+        if self.how == "of something else":
+            return self.fc(functional.normalize(pooled.square()))
+        return 16 * functional.linear(functional.normalize(pooled), functional.normalize(self.fc.weight))
+
+
+@pytest.mark.parametrize("how", ["cosine", "by hand, with bias", "prototypes"])
+def test_maps_of_cosine_heads_add_up_to_the_score(how: str) -> None:
+    network = Cosine(how).eval().requires_grad_(False)
+    head = find_head(network, 16)
+    assert head.kind == "cosine"
+    images = torch.rand(2, 3, 16, 16)
+    maps_PHW, passed = maps_of(network, head, images, [0, 1, 1], [4, 0, 3])
+    image_P, class_P = torch.tensor([0, 1, 1]), torch.tensor([4, 0, 3])
+    assert completeness_residuals(passed, head, image_P, class_P, maps_PHW).max() < 1e-5
+    torch.testing.assert_close(
+        maps_PHW.mean((1, 2)) + head.bias_K[class_P], network(images)[image_P, class_P], rtol=1e-4, atol=1e-5
+    )
+    features = network.features(images)
+    with torch.enable_grad():  # of u -> y where u = F / |F| may be any vector
+        unit = functional.normalize(features.mean((2, 3))).requires_grad_()
+        weight = {"cosine": 16 * functional.normalize(network.fc.weight), "by hand, with bias": network.fc.weight}
+        plain = functional.linear(unit, weight.get(how, 2 * functional.normalize(network.fc.weight)))
+        (gradient,) = torch.autograd.grad(plain[1, 3], unit)
+    expected_HW = torch.einsum("k,khw->hw", gradient[1], features[1]) / features[1].mean((1, 2)).norm()
+    torch.testing.assert_close(maps_PHW[2], expected_HW, rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_that_only_resembles_a_cosine_is_differentiated() -> None:
+    assert find_head(Cosine("of something else").eval().requires_grad_(False), 16).kind == "pooled"
+
+
+class Mirrored(nn.Module):
+    """Averages with the mirrored picture: in two calls, or in one of twice as many pictures."""
+
+    def __init__(self, together: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.together, self.conv, self.fc = together, nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 5)
+
+    def once(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(images).relu().mean((2, 3)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.together:
+            return sum(self.once(torch.cat([images, images.flip(3)])).chunk(2)) / 2
+        return (self.once(images) + self.once(images.flip(3))) / 2
+
+
+def test_modules_that_see_the_mirrored_picture_as_well_are_not_mapped() -> None:
+    twice, together = (Mirrored(together).eval().requires_grad_(False) for together in (False, True))
+    with pytest.raises(UsageError, match="--layer conv runs 2 times in one forward pass"):
+        find_head(twice, 16, ("conv",))
+    with pytest.raises(UsageError, match="through several paths; name one with --layer: conv"):
+        find_head(twice, 16)
+    for layers in ((), ("conv",)):
+        with pytest.raises(UsageError, match="spatial features"):
+            find_head(together, 16, layers)
+
+
+def test_a_head_of_many_classes_is_read_without_a_square_of_them() -> None:
+    """Of 21,841 classes the jacobian took 3.2 GB and trillions of operations."""
+    num_classes = 21_841
+    plain = nn.Sequential(nn.Conv2d(3, 64, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
+    scaled = nn.Sequential(*plain, nn.BatchNorm1d(num_classes))  # is no linear layer's own weight
+    scaled[-1].running_var.fill_(0.25)
+    for network, scale in ((plain, 1), (scaled, 1 / (0.25 + 1e-5) ** 0.5)):
+        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        head = find_head(network.eval().requires_grad_(False), 16)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 700_000
+        torch.testing.assert_close(head.weight_KC, plain[3].weight * scale)
 
 
 class OneIdentityInManyBlocks(nn.Module):

@@ -1,0 +1,108 @@
+"""Pictures to try a network with, and its first run: whether it takes them, alone as in company.
+
+Letters: B batch, C channels, H, W the picture, K classes.
+"""
+
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cam_ops.errors import UsageError
+from cam_ops.settings import Triple
+
+ALONE_TOLERANCE = 1e-3  # of the largest logit: other kernels run for other batches
+OWN = Path(__file__).parents[1], Path(torch.__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """What is subtracted from RGB in 0..1 before the network gets it, and what that is divided by."""
+
+    mean: Triple = (0.0, 0.0, 0.0)
+    std: Triple = (1.0, 1.0, 1.0)
+
+
+IDENTITY = Normalisation()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network's weights are."""
+    return next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
+
+
+def trial_pictures(
+    network: nn.Module, image_size: int, number: int = 2, normalisation: Normalisation = IDENTITY
+) -> Tensor:
+    """Return seeded noise (B, 3, H, W) that the network takes: normal, or else as normalised pixels have it.
+
+    Some networks look whether their input lies where pixels do. Raises UsageError where it takes neither.
+    """
+    normal_BCHW, pixels_BCHW = _kinds(image_size, number, normalisation, device_of(network))
+    with suppress(UsageError):
+        first_run(network, normal_BCHW)
+        return normal_BCHW
+    first_run(network, pixels_BCHW)
+    return pixels_BCHW
+
+
+def first_run(network: nn.Module, images_BCHW: Tensor) -> Any:
+    """Run a network for the first time, without gradients; raise UsageError if it fails, in whatever way."""
+    try:
+        with torch.no_grad():
+            return network(images_BCHW)
+    except Exception as error:
+        raise UsageError(
+            f"the network cannot take RGB pictures of {images_BCHW.shape[3]}x{images_BCHW.shape[2]} pixels "
+            f"({type(error).__name__}: {error}{_place(error)}); check --image-size, --scales and --model"
+        ) from error
+
+
+def _kinds(image_size: int, number: int, normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    shape = (number, 3, image_size, image_size)
+    normal_BCHW = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    pixels_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    mean_311, std_311 = (
+        pixels_BCHW.new_tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std)
+    )
+    return normal_BCHW, (pixels_BCHW - mean_311) / std_311
+
+
+def _place(error: Exception) -> str:
+    """Return the last line of the user's own code that an error passed through, empty where there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(folder) for folder in OWN)]
+    return f", in {own[-1].filename} line {own[-1].lineno}" if own else ""
+
+
+def check_alone(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor) -> None:
+    """Raise UsageError unless a picture alone has the logits that it has among others."""
+    try:
+        with torch.no_grad():
+            alone_1K: Any = network(images_BCHW[:1])
+    except Exception as error:
+        raise UsageError(
+            f"the network fails on a single picture ({type(error).__name__}: {error}{_place(error)}), as the last "
+            f"batch may have; {_cause(network)}"
+        ) from error
+    if alone_1K.shape != logits_BK[:1].shape:
+        raise UsageError(
+            f"the network returns {tuple(alone_1K.shape)} for one picture, {tuple(logits_BK.shape)} for "
+            f"{len(logits_BK)}; a squeeze() without its dimension does that"
+        )
+    if not torch.allclose(alone_1K[0], logits_BK[0], rtol=0, atol=ALONE_TOLERANCE * float(logits_BK.abs().max())):
+        raise UsageError(f"the network gives a picture other logits in other company; {_cause(network)}")
+
+
+def _cause(network: nn.Module) -> str:
+    """Name what lets pictures influence each other, as far as modules tell."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+            why = "has no running statistics" if module.running_mean is None else "is in training mode after eval()"
+            return f"the batch norm {name} {why}"
+    return "see what its forward does across the batch"
