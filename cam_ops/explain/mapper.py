@@ -32,6 +32,8 @@ from cam_ops.network.trial import Normalisation
 from cam_ops.settings import ATTENTION, DECOMPOSABLE, ExplainConfig, Method, RefineConfig, Refinement, Triple
 
 MAX_SIDE = 4096
+LOGITS_TOLERANCE = 0.25  # of the largest, between number formats; trained networks in bfloat16 measure 0.01
+WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 NOT_REFINED = RefineConfig(refine="none")
 
 
@@ -226,35 +228,53 @@ class Mapper:
         self.views = [replace(view, compiled=None) for view in self.views]
 
     def check(self, dtype: torch.dtype) -> None:
-        """Map two classes of one picture of noise in `dtype`, on a copy of the network; UsageError where that fails."""
+        """Map two classes of one picture of noise in `dtype`, on a copy of the network.
+
+        Raises UsageError where that fails, or gives logits far from those of float32.
+        """
         if self.method == "scorecam":
             return  # a pass for each channel, and nothing that the search for the head has not tried
         try:
-            self._try(dtype)
+            _, found_1K = self._try(dtype)
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # of another dtype, or of no gradient
             raise UsageError(
                 f"--method {self.method} fails on this network in {str(dtype).removeprefix('torch.')} "
                 f"({type(error).__name__}: {error}); try --precision fp32, or another --method"
             ) from error
+        if dtype != torch.float32:
+            with torch.no_grad():
+                exact_1K = self.views[0].forward.run(self._noise(), WHOLE).logits_BK
+            far = float((found_1K - exact_1K).abs().max() / exact_1K.abs().max())
+            if not far <= LOGITS_TOLERANCE:  # nor NaN
+                shown = str(dtype).removeprefix("torch.")
+                raise UsageError(
+                    f"the network gives other logits in {shown}, by {far:.2g} of the largest; try --precision fp32"
+                )
 
     def seconds_per_picture(self, dtype: torch.dtype) -> float:
         """Return how long one thread takes to map one picture in `dtype`, not compiled."""
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        seconds = self._try(dtype)
+        seconds, _ = self._try(dtype)
         torch.set_num_threads(num_threads)
         return seconds
 
-    def _try(self, dtype: torch.dtype) -> float:
-        """Map two classes of one picture of noise twice, on a copy of the network; return the second time's seconds."""
+    def _try(self, dtype: torch.dtype) -> tuple[float, Tensor]:
+        """Map two classes of one picture of noise twice, on a copy of the network.
+
+        Return the seconds that the second time took, and the logits (1, K).
+        """
         trial = deepcopy(self)
-        noise_1CSS = 255 * torch.rand(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
+        noise_1CSS = self._noise()
         pairs = torch.tensor([0, 0]), torch.tensor([0, self.head.num_classes - 1])
         trial.to(torch.device("cpu"), dtype)
         trial.explain(noise_1CSS, lambda logits_BK: pairs)
         start_s = time.perf_counter()
-        trial.explain(noise_1CSS, lambda logits_BK: pairs)
-        return time.perf_counter() - start_s
+        explained = trial.explain(noise_1CSS, lambda logits_BK: pairs)
+        return time.perf_counter() - start_s, explained.logits_BK
+
+    def _noise(self) -> Tensor:
+        return 255 * torch.rand(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
 
     def explain(
         self,

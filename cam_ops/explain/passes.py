@@ -2,8 +2,8 @@
 
 The part before the cut runs without a graph. Where the head is affine nothing is differentiated at all: the gradient of
 a score with respect to A_k is the constant W_ck / N on a grid of N cells. Elsewhere the graph begins at the cut: at the
-pooled vector (`pooled`, `norm-affine`, `cosine`), or at the named layers. All classes of all images take one backward pass. Where
-maps are refined the graph begins earlier, at the coarser of the two features that they are refined from.
+pooled vector (`pooled`, `norm-affine`, `cosine`), or at the named layers. All classes of all images take one backward
+pass. Where maps are refined the graph begins earlier, at the coarser of the two features that they are refined from.
 
 Letters: B batch, C channels, H, W grid, N = H * W cells, K classes, P explained (image, class) pairs, R pairs of the
 image that has most, J classes that a pair combines; of `Refinable` alone: C, D channels, K, Q sides of the grids.

@@ -5,6 +5,7 @@
 * `factory`: a user's own network, from a package or a file
 * `inputs`: what a factory says of its network's input
 * `trial`: pictures to try a network with
+* `statistics`: how far pictures lie from its training
 * `outputs`: what a network returns, to logits
 * `zoo`: architectures by name: torchvision, timm, the demo's
 * `dilation`: the last stage at twice the resolution

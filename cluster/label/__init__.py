@@ -3,6 +3,7 @@
 * `config`: its flags
 * `settled`: what flags leave open, and the request that follows
 * `preparation`: look at the network, settle what is open, write the plan
+* `first_pictures`: what the network will see first
 * `preparing`: the same, in whichever process
 * `driver`: plan once, do what is missing
 * `replica`: one replica: a shard in, three tables out

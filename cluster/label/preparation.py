@@ -10,9 +10,11 @@ from cam_ops.classes import ClassList, ScoreChoice, ScoreKind, parse_class_choic
 from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
 from cam_ops.network.load import Classifier, classes_for, load_classifier
+from cam_ops.network.statistics import distance_from_training, has_statistics
 from cam_ops.settings import ATTENTION, Device
 from cluster.executors.choose import UNIT
 from cluster.label.config import LabelConfig
+from cluster.label.first_pictures import first_pictures
 from cluster.label.settled import Network, Settled, request_of, settled_again
 from cluster.machine.compilation import choose_compile
 from cluster.machine.precision import choose_precision
@@ -113,6 +115,7 @@ class Preparation:
                 compiled=compiled,
                 batch_size=config.batch_size or auto_batch_size(listing.num_images, LARGEST_BATCH[device]),
             )
+            self._look_at_pictures(listing)
             auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
             self.prepared = _Prepared(
                 listing=listing,
@@ -126,6 +129,24 @@ class Preparation:
                 ),
             )
             self.opened = opened.pop_all()
+
+    def _look_at_pictures(self, listing: Listing) -> None:
+        """Say so where the first batch norm gets other numbers of them than in training."""
+        view = self.mapper.views[0]
+        if not has_statistics(view.explainer.network):
+            return
+        shape = replace(self.network.preprocessing, image_size=self.mapper.side)
+        pixels_BCSS = first_pictures(listing, shape, self.config.options)
+        if pixels_BCSS is None:
+            return
+        images_BCSS = view.forward.normalised(view.of(pixels_BCSS))
+        distance = distance_from_training(view.explainer.network, images_BCSS)
+        if distance is not None and distance.is_far:
+            say(
+                f"warning: of the first {len(images_BCSS)} pictures the batch norm {distance.layer} gets numbers that "
+                f"vary {distance.spread:.3g} times as much as in training, {distance.shift:.3g} standard deviations "
+                "away; are --mean and --std, and the scaling that the network itself does, those of its training?"
+            )
 
     def begin(self) -> Run:
         """Publish plan and run.json of what was settled, the latter last; returns the run."""

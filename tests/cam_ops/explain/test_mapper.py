@@ -123,3 +123,28 @@ def test_where_one_side_has_no_features_to_refine_from_auto_refines_none() -> No
 def test_what_does_not_go_together_is_refused(config: dict, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         Mapper(network_of("resnet18"), ExplainConfig(**config), 512 if config.get("scales") else 64)
+
+
+class Harmed(TwoChannels):
+    """Its scores rest on numbers that a shorter format cannot hold: in bfloat16 257 is 256, in float16 1e5 infinite."""
+
+    def __init__(self, number: float, less: float) -> None:
+        super().__init__()
+        self.register_buffer("numbers", torch.tensor([number, less]))
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        number, less = self.numbers
+        return super().forward(images_BCHW) * (number - less)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "dtype", "far"),
+    [((257.0, 256.0), torch.bfloat16, "by 1 of"), ((1e5, 1e5 - 1), torch.float16, "by nan of")],
+)
+def test_logits_that_another_number_format_changes_are_refused(
+    numbers: tuple[float, float], dtype: torch.dtype, far: str
+) -> None:
+    mapper = Mapper(Harmed(*numbers).eval().requires_grad_(False), ExplainConfig(), 32)
+    mapper.check(torch.float32)
+    with pytest.raises(UsageError, match=f"other logits in .*float16, {far} the largest; try --precision fp32"):
+        mapper.check(dtype)
