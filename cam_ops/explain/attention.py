@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 from cam_ops.errors import UsageError
 from cam_ops.explain.passes import batches_of_gradients, one_class
 from cam_ops.network.heads import swap_test
-from cam_ops.network.trial import IDENTITY, Normalisation, trial_pictures
+from cam_ops.network.trial import IDENTITY, Normalisation, in_a_sentence, trial_pictures
 from cam_ops.network.watch import MAX_PREFIX, Place
 
 SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
@@ -111,6 +111,7 @@ class _WatchAttention(TorchFunctionMode):
         return functional.linear(joined_TBE, out_proj_weight, out_proj_bias), None
 
 
+@in_a_sentence
 def find_blocks(network: nn.Module, image_size: int, normalisation: Normalisation = IDENTITY) -> Blocks:
     """Find the transformer blocks of `network`, in eval mode, float32; raise UsageError where LeGrad does not apply."""
     images_BCHW = trial_pictures(network, image_size, normalisation=normalisation)

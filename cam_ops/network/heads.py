@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from cam_ops.errors import UsageError
 from cam_ops.network.layers import Spatial, behind_norm, named_modules, spatial_calls
 from cam_ops.network.readout import read_out
-from cam_ops.network.trial import IDENTITY, Normalisation, check_alone, first_run, trial_pictures
+from cam_ops.network.trial import IDENTITY, Normalisation, check_alone, first_run, in_a_sentence, trial_pictures
 from cam_ops.network.watch import Place, Seen, Watch, run_from
 from cam_ops.settings import DECOMPOSABLE, Kind
 
@@ -76,6 +76,7 @@ class Head:
         return self.weight_KC, self.bias_K
 
 
+@in_a_sentence
 def find_head(
     network: nn.Module, image_size: int, layers: tuple[str, ...] = (), normalisation: Normalisation = IDENTITY
 ) -> Head:

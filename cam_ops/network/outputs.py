@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import UsageError
-from cam_ops.network.trial import IDENTITY, Normalisation, trial_pictures
+from cam_ops.network.trial import IDENTITY, Normalisation, in_a_sentence, trial_pictures
 
 Squashing = Literal["softmax", "log-softmax", "sigmoid", "log-sigmoid"]
 Path = tuple[str | int, ...]
@@ -130,6 +130,7 @@ class _Read:
         return self.reading.taken(returned, len(images_BCHW))
 
 
+@in_a_sentence
 def return_logits(
     network: nn.Module, image_size: int, output: str | None = None, normalisation: Normalisation = IDENTITY
 ) -> Reading:

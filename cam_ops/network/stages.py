@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from cam_ops.errors import UsageError
 from cam_ops.network.heads import dry_run, swap_test
 from cam_ops.network.layers import named_modules, spatial_calls
-from cam_ops.network.trial import IDENTITY, Normalisation
+from cam_ops.network.trial import IDENTITY, Normalisation, in_a_sentence
 from cam_ops.network.watch import Place, spatial_view
 
 MAX_PAIRS = 2**22  # of cells of the two grids: 16 MiB of float32 a picture
@@ -72,6 +72,7 @@ class _Call:
         return self.given > self.returned > 0 and not any(self.returned < side < self.given for side in self.sides)
 
 
+@in_a_sentence
 def find_stages(
     network: nn.Module, image_size: int, layers: tuple[str, ...] = (), normalisation: Normalisation = IDENTITY
 ) -> Stages:

@@ -4,20 +4,27 @@ Letters: B batch, C channels, H, W the picture, K classes.
 """
 
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import wraps
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from cam_ops.errors import UsageError
+from cam_ops.errors import CamrayError, UsageError
 from cam_ops.settings import Triple
 
 ALONE_TOLERANCE = 1e-3  # of the largest logit: other kernels run for other batches
+MAX_CHARACTERS = 300
 OWN = Path(__file__).parents[1], Path(torch.__file__).parent
+
+
+Given = ParamSpec("Given")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +66,7 @@ def first_run(network: nn.Module, images_BCHW: Tensor) -> Any:
     except Exception as error:
         raise UsageError(
             f"the network cannot take RGB pictures of {images_BCHW.shape[3]}x{images_BCHW.shape[2]} pixels "
-            f"({type(error).__name__}: {error}{_place(error)}); check --image-size, --scales and --model"
+            f"({_shown(error)}); check --image-size, --scales and --model"
         ) from error
 
 
@@ -73,11 +80,30 @@ def _kinds(image_size: int, number: int, normalisation: Normalisation, device: t
     return normal_BCHW, (pixels_BCHW - mean_311) / std_311
 
 
-def _place(error: Exception) -> str:
-    """Return the last line of the user's own code that an error passed through, empty where there is none."""
+def _shown(error: Exception) -> str:
+    """Return what an error says in its first line, and the last line of the user's own code that it passed through."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(folder) for folder in OWN)]
-    return f", in {own[-1].filename} line {own[-1].lineno}" if own else ""
+    where = f", in {own[-1].filename} line {own[-1].lineno}" if own else ""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:MAX_CHARACTERS]}{where}"
+
+
+def in_a_sentence(look: Callable[Given, Value]) -> Callable[Given, Value]:
+    """Let a look at a network raise UsageError where the network fails, in whatever way."""
+
+    @wraps(look)
+    def looked(*args: Given.args, **kwargs: Given.kwargs) -> Value:
+        try:
+            return look(*args, **kwargs)
+        except CamrayError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                "the network fails where its gradients are asked for, or something else stands in a result's place "
+                f"({_shown(error)})"
+            ) from error
+
+    return looked
 
 
 def check_alone(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor) -> None:
@@ -87,8 +113,7 @@ def check_alone(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor) -> N
             alone_1K: Any = network(images_BCHW[:1])
     except Exception as error:
         raise UsageError(
-            f"the network fails on a single picture ({type(error).__name__}: {error}{_place(error)}), as the last "
-            f"batch may have; {_cause(network)}"
+            f"the network fails on a single picture ({_shown(error)}), as the last batch may have; {_cause(network)}"
         ) from error
     if alone_1K.shape != logits_BK[:1].shape:
         raise UsageError(
