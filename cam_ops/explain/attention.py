@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from cam_ops.errors import UsageError
 from cam_ops.explain.passes import batches_of_gradients, one_class
 from cam_ops.network.heads import swap_test
+from cam_ops.network.takes import noise
 from cam_ops.network.watch import MAX_PREFIX, Place
 
 SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
@@ -110,10 +111,10 @@ class _WatchAttention(TorchFunctionMode):
         return functional.linear(joined_TBE, out_proj_weight, out_proj_bias), None
 
 
-def find_blocks(network: nn.Module, image_size: int) -> Blocks:
+def find_blocks(network: nn.Module, image_size: int, num_channels: int = 3) -> Blocks:
     """Find the transformer blocks of `network`, in eval mode, float32; raise UsageError where LeGrad does not apply."""
     device = next(network.parameters(), torch.empty(0)).device
-    images_BCHW = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
+    images_BCHW = noise(2, num_channels, image_size).to(device)
     inside: list[str] = []
     shapes: dict[str, tuple[int, ...]] = {}  # of the modules' results
     stacks: list[tuple[list[str], int]] = []  # of each attention: the modules around it, and its tokens

@@ -31,30 +31,35 @@ Library = Callable[[list[Tensor]], list[Tensor]]
 class Forward(nn.Module):
     """A network with its normalisation in front: pixels, (B, 3, S, S), to logits (B, K) and features (B, C, H, W).
 
-    Pixels are 0..255, uint8, or float32 where they were resampled. Logits and features are float32, in whatever number
-    format the network runs.
+    Pixels are RGB, 0..255, uint8, or float32 where they were resampled. With one mean the network takes their
+    luminance: ITU-R 601, which OpenCV and Pillow's `L` round. It is linear: resampled before or after is the same.
+    Logits and features are float32, in whatever number format the network runs.
     """
 
-    mean_311: Tensor
-    std_311: Tensor
+    mean_C11: Tensor
+    std_C11: Tensor
 
-    def __init__(self, explainer: Explainer, mean_3: Tensor, std_3: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, explainer: Explainer, mean_C: Tensor, std_C: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = explainer.network  # so that its weights are found
         self.explainer = explainer
         self.dtype = dtype
-        self.register_buffer("mean_311", mean_3[:, None, None])
-        self.register_buffer("std_311", std_3[:, None, None])
+        self.register_buffer("mean_C11", mean_C[:, None, None])
+        self.register_buffer("std_C11", std_C[:, None, None])
 
     def on(self, device: torch.device, dtype: torch.dtype) -> "Forward":
         """Return a copy that runs there and in `dtype`, channels last."""
         explainer = deepcopy(self.explainer)
         explainer.network.to(device, dtype).to(memory_format=torch.channels_last)
-        return Forward(explainer.on(device), self.mean_311[:, 0, 0].to(device), self.std_311[:, 0, 0].to(device), dtype)
+        return Forward(explainer.on(device), self.mean_C11[:, 0, 0].to(device), self.std_C11[:, 0, 0].to(device), dtype)
 
     def normalised(self, pixels_BCSS: Tensor) -> Tensor:
         """Return the network's input."""
-        images_BCSS = (pixels_BCSS.float() / 255 - self.mean_311) / self.std_311
+        pixels_BCSS = pixels_BCSS.float()
+        if len(self.mean_C11) == 1:
+            red_BSS, green_BSS, blue_BSS = pixels_BCSS.unbind(1)
+            pixels_BCSS = (0.299 * red_BSS + 0.587 * green_BSS + 0.114 * blue_BSS)[:, None]
+        images_BCSS = (pixels_BCSS / 255 - self.mean_C11) / self.std_C11
         return images_BCSS.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def forward(self, pixels_BCSS: Tensor) -> tuple[Tensor, ...]:

@@ -28,7 +28,7 @@ from cam_ops.explain.passes import Pass
 from cam_ops.explain.refine import rounded
 from cam_ops.network.heads import Head, find_head
 from cam_ops.network.stages import find_stages
-from cam_ops.settings import ATTENTION, DECOMPOSABLE, ExplainConfig, Method, RefineConfig, Refinement, Triple
+from cam_ops.settings import ATTENTION, DECOMPOSABLE, ExplainConfig, Method, PerChannel, RefineConfig, Refinement
 
 MAX_SIDE = 4096
 NOT_REFINED = RefineConfig(refine="none")
@@ -72,7 +72,7 @@ class _View:
         forward = self.forward
         explainer = replace(forward.explainer, stages=None)
         return replace(
-            self, forward=Forward(explainer, forward.mean_311[:, 0, 0], forward.std_311[:, 0, 0], forward.dtype)
+            self, forward=Forward(explainer, forward.mean_C11[:, 0, 0], forward.std_C11[:, 0, 0], forward.dtype)
         )
 
     @property
@@ -110,19 +110,19 @@ class Mapper:
         network: nn.Module,
         config: ExplainConfig,
         image_size: int,
-        mean: Triple = (0.0, 0.0, 0.0),
-        std: Triple = (1.0, 1.0, 1.0),
+        mean: PerChannel = (0.0, 0.0, 0.0),
+        std: PerChannel = (1.0, 1.0, 1.0),
         refine: RefineConfig = NOT_REFINED,
     ) -> None:
         """Find the network's head on the side of each scale; it is in eval mode, float32, frozen, and on the CPU.
 
         There, and not on the device that it will run on: so all machines find the same. `mean` and `std` are for RGB
-        scaled to 0..1.
+        scaled to 0..1, or of one number each: then the network takes one channel, gray.
 
         Raises UsageError where the network, its method or its layers do not go together.
         """
         self.network = network
-        self.mean_3, self.std_3 = torch.tensor(mean), torch.tensor(std)
+        self.mean_C, self.std_C = torch.tensor(mean), torch.tensor(std)
         self.refine, self.why_not = refine, "as asked"
         self.views: list[_View] = []
         for scale in config.scales:
@@ -130,7 +130,7 @@ class Mapper:
             if side in [view.side for view in self.views]:
                 raise UsageError(f"--scales {scale} makes inputs of {side} pixels like another scale; leave it out")
             forward = Forward(
-                self._refining(self._explainer(config, side), side), self.mean_3, self.std_3, torch.float32
+                self._refining(self._explainer(config, side), side), self.mean_C, self.std_C, torch.float32
             )
             self.views += [
                 _View(side=side, flipped=flipped, forward=forward) for flipped in (False, True)[: 1 + config.flip]
@@ -157,11 +157,11 @@ class Mapper:
         return side
 
     def _explainer(self, config: ExplainConfig, side: int) -> Explainer:
-        head = find_head(self.network, side, config.layer)
+        head = find_head(self.network, side, config.layer, len(self.mean_C))
         if config.method == "auto":
             return self._suitable(head, config.layer, side)
         check_method(config.method, head, config.layer)
-        blocks = find_blocks(self.network, side) if config.method in ATTENTION else None
+        blocks = find_blocks(self.network, side, len(self.mean_C)) if config.method in ATTENTION else None
         return Explainer(network=self.network, head=head, method=config.method, blocks=blocks)
 
     def _suitable(self, head: Head, layer: tuple[str, ...], side: int) -> Explainer:
@@ -169,7 +169,7 @@ class Mapper:
         method: Method = "cam" if head.kind in DECOMPOSABLE else "gradcam" if head.kind == "pooled" else "layercam"
         if head.kind == "layer" and not layer:
             with suppress(UsageError):
-                blocks = find_blocks(self.network, side)
+                blocks = find_blocks(self.network, side, len(self.mean_C))
                 return Explainer(network=self.network, head=head, method="legrad", blocks=blocks)
         return Explainer(network=self.network, head=head, method=method)
 
@@ -184,7 +184,7 @@ class Mapper:
         elif self.refine.refine == "none":
             return explainer
         try:
-            return replace(explainer, stages=find_stages(self.network, side, layers))
+            return replace(explainer, stages=find_stages(self.network, side, layers, len(self.mean_C)))
         except UsageError as error:
             if self.refine.refine == "affinity" or self.refine.refine_layers:
                 raise UsageError(f"--refine affinity: {error}; or use --refine none") from None
@@ -195,9 +195,9 @@ class Mapper:
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Run the network there and in `dtype`, channels last, from now on; maps are float32 all the same."""
         self.network.to(device, dtype).to(memory_format=torch.channels_last)
-        mean_3, std_3 = self.mean_3.to(device), self.std_3.to(device)
+        mean_C, std_C = self.mean_C.to(device), self.std_C.to(device)
         self.views = [
-            replace(view, forward=Forward(view.explainer.on(device), mean_3, std_3, dtype)) for view in self.views
+            replace(view, forward=Forward(view.explainer.on(device), mean_C, std_C, dtype)) for view in self.views
         ]
 
     @property

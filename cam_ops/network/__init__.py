@@ -4,6 +4,7 @@
 * `names`: what a --model names
 * `factory`: a user's own network, from a package or a file
 * `inputs`: what a factory says of its network's input
+* `takes`: which pictures a network takes, tried
 * `zoo`: architectures by name: torchvision, timm, the demo's
 * `dilation`: the last stage at twice the resolution
 * `watch`: watch or change one forward pass

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
+from cam_ops.network.takes import noise
 from cam_ops.network.watch import first_run
 
 TOLERANCE = 1e-4  # relative, float32; ResNets measure 1e-6
@@ -44,7 +45,7 @@ class _DryRun:
         return _grid(self.features_BCHW)
 
 
-def dilate_last_stage(network: nn.Module, image_size: int) -> None:
+def dilate_last_stage(network: nn.Module, image_size: int, num_channels: int = 3) -> None:
     """Double, in place, the grid that `network` ends on; it is in eval mode, float32, on the CPU.
 
     The convolutions of stride 2 that make the last grid get stride 1. Those that work on that grid after them get twice
@@ -55,7 +56,7 @@ def dilate_last_stage(network: nn.Module, image_size: int) -> None:
     stride 2 makes the last grid, or if the features change at the positions that the original has; the network is then
     not to be used.
     """
-    noise_1CHW = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    noise_1CHW = noise(1, num_channels, image_size)
     images_BCHW = torch.cat([scale * noise_1CHW for scale in PROBE_SCALES])
     before = _dry_run(network, images_BCHW, first_run)
     if any(tuple(call.conv.stride) != (1, 1) and call.returned == (1, 1) for call in before.calls):

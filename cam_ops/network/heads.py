@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
 from cam_ops.network.layers import Spatial, behind_norm, named_modules, spatial_calls
+from cam_ops.network.takes import noise
 from cam_ops.network.watch import Place, Seen, Watch, first_run, run_from
 from cam_ops.settings import DECOMPOSABLE, Kind
 
@@ -75,13 +76,13 @@ class Head:
         return self.weight_KC, self.bias_K
 
 
-def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ()) -> Head:
+def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = (), num_channels: int = 3) -> Head:
     """Find and prove the head of `network`, which is in eval mode, float32, on any device; `layers` name the cut.
 
     Costs a few forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason
     where the network cannot be cut.
     """
-    images_BCHW, logits_BK, calls = dry_run(network, image_size)
+    images_BCHW, logits_BK, calls = dry_run(network, image_size, num_channels)
     if layers:
         return _cut_at_layers(network, images_BCHW, logits_BK, layers)
     pools = [seen for seen in calls if seen.place.cut == "pool" and _averages_all(seen)]
@@ -92,10 +93,10 @@ def find_head(network: nn.Module, image_size: int, layers: tuple[str, ...] = ())
     return _cut_at_last_layer(network, images_BCHW, logits_BK)
 
 
-def dry_run(network: nn.Module, image_size: int) -> tuple[Tensor, Tensor, list[Seen]]:
+def dry_run(network: nn.Module, image_size: int, num_channels: int = 3) -> tuple[Tensor, Tensor, list[Seen]]:
     """Run the network on noise; return pictures that its logits tell apart, these logits, and the calls watched."""
     device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
-    noise_BCHW = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
+    noise_BCHW = noise(2, num_channels, image_size).to(device)
     for contrast in CONTRASTS:
         calls: list[Seen] = []
         images_BCHW = contrast * noise_BCHW

@@ -71,13 +71,13 @@ class _Call:
         return self.given > self.returned > 0 and not any(self.returned < side < self.given for side in self.sides)
 
 
-def find_stages(network: nn.Module, image_size: int, layers: tuple[str, ...] = ()) -> Stages:
+def find_stages(network: nn.Module, image_size: int, layers: tuple[str, ...] = (), num_channels: int = 3) -> Stages:
     """Find the features that maps of `network`, in eval mode, float32, are refined from; `layers` names two instead.
 
     Costs some forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason where
     there are none.
     """
-    images_BCHW, logits_BK, _ = dry_run(network, image_size)
+    images_BCHW, logits_BK, _ = dry_run(network, image_size, num_channels)
     calls = [call for call in _calls(network, images_BCHW) if call.returned > 1]
 
     @cache

@@ -20,7 +20,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from cam_ops.errors import UsageError
+from cam_ops.network.takes import what_it_takes
 
+KINDS = {3: "RGB", 1: "gray"}  # of pictures, by their channels
 MAX_PREFIX = 8  # class, distillation and register tokens before the grid's
 
 Cut = Literal["pool", "norm", "module"]
@@ -174,8 +176,9 @@ def first_run(network: nn.Module, images_BCHW: Tensor) -> Any:
             return network(images_BCHW)
     except Exception as error:
         raise UsageError(
-            f"the network cannot take RGB pictures of {images_BCHW.shape[3]}x{images_BCHW.shape[2]} pixels "
-            f"({type(error).__name__}: {error}); check --image-size, --scales and --model"
+            f"the network cannot take {KINDS[images_BCHW.shape[1]]} pictures of "
+            f"{images_BCHW.shape[3]}x{images_BCHW.shape[2]} pixels ({type(error).__name__}: {error}); "
+            f"{what_it_takes(network, images_BCHW) or 'check --image-size, --scales and --model'}"
         ) from error
 
 

@@ -58,8 +58,9 @@ class Preparation:
         if config.calibration is not None:
             read_calibration(config.calibration)
         classifier = load_classifier(config.model)
-        side = classifier.preprocessing.image_size
-        self.mapper = Mapper(classifier.network, config.explain, side, refine=config.refine)
+        self.said = classifier.said
+        shape = classifier.preprocessing
+        self.mapper = Mapper(classifier.network, config.explain, shape.image_size, shape.mean, shape.std, config.refine)
         self.classes: ClassList = classes_for(classifier, self.mapper.head.num_classes)
         explain = replace(config.explain, method=self.mapper.method)
         self.network = Network(
@@ -142,6 +143,8 @@ class Preparation:
             )
             run = begin(self.run_dir, asked, put_plan)
         if run is asked:
+            if self.said:
+                say(self.said)
             say(self._said())
             say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
             say(prepared.said)

@@ -133,6 +133,8 @@ def _contradiction(file: _RunFile) -> str | None:
         return f"{short(plan.num_images)} images are not {plan.num_shards} shards of {short(plan.shard_size)}"
     if not 8 <= shape.image_size <= MAX_IMAGE_SIZE or not all(1 <= side <= MAX_GRID for side in file.grid):
         return f"an input of {short(shape.image_size)} pixels with maps of {short(file.grid)}"
+    if len(shape.mean) != len(shape.std):
+        return f"means of {len(shape.mean)} channels, deviations of {len(shape.std)}"
     if request.batch_size < 1 or not 0 < shape.crop_fraction <= 1:
         return f"batches of {short(request.batch_size)}, crops of {shape.crop_fraction}"
     if request.calibration and len(request.boxes.threshold) != 1:
