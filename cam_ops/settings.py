@@ -67,7 +67,7 @@ def height_and_width(size: Size) -> tuple[int, int]:
 class Preprocessing:
     """How a picture becomes the network's input; mean and std are for pixels scaled to 0..1, of one number for gray."""
 
-    image_size: int
+    image_size: Size
     mean: PerChannel
     std: PerChannel
     interpolation: Interpolation

@@ -7,6 +7,7 @@
 * `takes`: which pictures a network takes, tried
 * `zoo`: architectures by name: torchvision, timm, the demo's
 * `dilation`: the last stage at twice the resolution
+* `grids`: which axes of a result lie over the picture
 * `watch`: watch or change one forward pass
 * `layers`: modules that return grids which the logits see
 * `heads`: where a network is cut, and what lies behind

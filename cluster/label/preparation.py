@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from cam_ops.classes import ClassList, parse_class_choice
 from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
+from cam_ops.network.grids import shown
 from cam_ops.network.load import classes_for, load_classifier
 from cam_ops.settings import ATTENTION, Device
 from cluster.executors.choose import UNIT
@@ -162,9 +163,8 @@ class Preparation:
         where = f"at {', '.join(network.cut)}" if network.cut else "of what the network averages"
         where = "of all attention" if explain.method in ATTENTION else where
         views = len(explain.scales) * (1 + explain.flip)
-        height, width = self.mapper.cam_grid
         return (
-            f"maps: {explain.method} ({why}) {where}, head {network.head}, grid {height}x{width}, "
+            f"maps: {explain.method} ({why}) {where}, head {network.head}, grid {shown(self.mapper.cam_grid)}, "
             f"{self._said_refined()}{f', mean of {views} views' if views > 1 else ''}"
         )
 
@@ -175,8 +175,8 @@ class Preparation:
             return f"not refined ({self.mapper.why_not}{kept})"
         why = _why(self.config.refine.refine == "affinity" or self.config.refine.refine_layers, "auto")
         return (
-            f"refined to {stages.fine_side}x{stages.fine_side} ({why}) from {stages.coarse.name} "
-            f"({stages.coarse_side}x{stages.coarse_side}) and {stages.fine.name}"
+            f"refined to {shown(stages.fine_grid)} ({why}) from {stages.coarse.name} "
+            f"({shown(stages.coarse_grid)}) and {stages.fine.name}"
         )
 
 

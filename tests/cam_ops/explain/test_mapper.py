@@ -20,7 +20,7 @@ def choose(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def red_map(images: torch.Tensor, **config: object) -> torch.Tensor:
     """Map class 0 of TwoChannels, which is the picture's red itself."""
     mapper = Mapper(TwoChannels().eval().requires_grad_(False), ExplainConfig(**config), 8)
-    assert mapper.side == images.shape[2]
+    assert mapper.size == images.shape[2:]
     maps = mapper.explain(255 * images, choose).maps_PHW
     assert maps.shape[1:] == mapper.grid
     return maps
@@ -73,15 +73,15 @@ class Strided(nn.Module):
 
 def test_a_side_is_made_of_whole_cells() -> None:
     mapper = Mapper(Strided().eval(), ExplainConfig(scales=(1.0, 1.3, 0.6)), 16)
-    assert [view.side for view in mapper.views] == [16, 20, 8]  # 20.8 and 9.6 pixels, in cells of 4
-    assert (mapper.grid, mapper.side) == ((5, 5), 20)
+    assert [view.size for view in mapper.views] == [(16, 16), (20, 20), (8, 8)]  # 20.8 and 9.6 pixels, in cells of 4
+    assert (mapper.grid, mapper.size) == ((5, 5), (20, 20))
 
 
 def test_the_first_view_decides_scores_and_classes_and_all_count_for_the_residual() -> None:
     network = network_of("resnet18")
     images = torch.randn(2, 3, 96, 96)
     both = Mapper(network, ExplainConfig(scales=(0.6667, 1.0), flip=True), 96)
-    assert [(view.side, view.flipped) for view in both.views] == [(64, False), (64, True), (96, False), (96, True)]
+    assert [(view.size[0], view.flipped) for view in both.views] == [(64, False), (64, True), (96, False), (96, True)]
     explained = both.explain(255 * images, choose)
     small = nn.functional.interpolate(images, (64, 64), mode="bilinear", antialias=True)
     torch.testing.assert_close(explained.logits_BK, network(small), rtol=1e-4, atol=1e-4)
