@@ -22,7 +22,12 @@ DeviceChoice = Literal["auto", "cuda", "cpu"]
 Precision = Literal["fp32", "bf16", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 CompileChoice = Literal["auto", "always", "never"]
+Channels = Literal["rgb", "gray"]
 Triple = tuple[float, float, float]
+PerChannel = Triple | tuple[float]
+"""A number for each channel of the network's input, of RGB or of gray."""
+Size = int | tuple[int, int]
+"""Of the network's input in pixels: a square's side, or height and width that differ."""
 Kind = Literal["affine", "score-map", "norm-affine", "cosine", "pooled", "layer"]
 """What lies between the features and the logits: see `cam_ops.network.heads`."""
 MAX_IMAGE_SIZE = 4096
@@ -53,13 +58,18 @@ MIN_AREA: dict[Components, float] = {"largest": 0, "all": 0, "peaks": 0.01}
 """What --min-area is where it is not given."""
 
 
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Return the two sides, in torch's order."""
+    return (size, size) if isinstance(size, int) else size
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """How a picture becomes the network's input; mean and std are for RGB scaled to 0..1."""
+    """How a picture becomes the network's input; mean and std are for pixels scaled to 0..1, of one number for gray."""
 
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    image_size: Size
+    mean: PerChannel
+    std: PerChannel
     interpolation: Interpolation
     resize: Resize
     crop_fraction: float  # side of the centre crop as a fraction of the picture's shorter side
@@ -82,9 +92,13 @@ class ModelConfig:
     output: str | None = None
     """Which of several things that the network returns are the logits: a name or a number, such as `logits`, `0` or
     `heads.species`."""
-    mean: Triple | None = None
-    """Channel means for RGB scaled to 0..1; a name takes them from its default weights, a factory may return them."""
-    std: Triple | None = None
+    channels: Channels | None = None
+    """What the network's input has: rgb, or gray, one channel with the pictures' luminance; a factory may say it, else
+    rgb."""
+    mean: PerChannel | None = None
+    """Channel means for RGB scaled to 0..1, one for gray; a name takes them from its default weights, a factory may
+    return them."""
+    std: PerChannel | None = None
     """Channel standard deviations, like --mean."""
     image_size: int | None = None
     """Side of the network's square input in pixels; a name takes it from its default weights, a factory may return it,
@@ -103,11 +117,11 @@ class ModelConfig:
             raise UsageError(f"--mean and --std expect finite numbers, got {self.mean} and {self.std}")
         if self.mean is not None and max(self.mean) > 1:
             shown = " ".join(map(str, self.mean))
-            raise UsageError(f"--mean and --std are for RGB scaled to 0..1, got --mean {shown}; divide both by 255")
+            raise UsageError(f"--mean and --std are for pixels scaled to 0..1, got --mean {shown}; divide both by 255")
         if self.image_size is not None and not 8 <= self.image_size <= MAX_IMAGE_SIZE:
             raise UsageError(f"--image-size expects 8 to {MAX_IMAGE_SIZE} pixels, got {self.image_size}")
         if self.std is not None and not all(s > 0 for s in self.std):
-            raise UsageError(f"--std expects three numbers above 0, got {self.std}")
+            raise UsageError(f"--std expects numbers above 0, got {self.std}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

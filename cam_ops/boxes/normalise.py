@@ -1,6 +1,6 @@
 """Enlarge a raw class activation map to the network's input and normalise it to 0..1.
 
-Letters: h, w the network's own grid, S the side of the enlarged map.
+Letters: h, w the network's own grid, Y, X height and width of the enlarged map.
 """
 
 from typing import TypeVar
@@ -9,47 +9,47 @@ import cv2
 import numpy as np
 
 from cam_ops.arrays import F32, F64
-from cam_ops.settings import MapConfig
+from cam_ops.settings import MapConfig, Size, height_and_width
 
 Floats = TypeVar("Floats", F32, F64)
 
 
-def enlarge_and_normalise(raw_hw: F32, side: int, config: MapConfig) -> tuple[F64, F64]:
-    """Return the enlarged raw map and the enlarged normalised map, both float64 (S, S).
+def enlarge_and_normalise(raw_hw: F32, size: Size, config: MapConfig) -> tuple[F64, F64]:
+    """Return the enlarged raw map and the enlarged normalised map, both float64 (Y, X).
 
     The normalised map lies in 0..1 (the `blog` recipe's in [0, 1]); it is all 0 where the raw map is constant, holds a
     NaN, or has nothing positive for `max`. Bicubic enlargement before normalisation is wsolevaluation's order (Choe et
     al. 2020); the `blog` recipe scales first and enlarges bilinearly, in float32, as the post does.
     """
-    return Enlarger(side, config).enlarge(raw_hw)
+    return Enlarger(size, config).enlarge(raw_hw)
 
 
 class Enlarger:
     """Enlarges and normalises maps in memory that it keeps: fresh pages cost twice the arithmetic."""
 
-    def __init__(self, side: int, config: MapConfig) -> None:
+    def __init__(self, size: Size, config: MapConfig) -> None:
         self.config = config
-        self.enlarged_SS, self.scaled_SS = np.empty((side, side)), np.empty((side, side))
+        self.enlarged_YX, self.scaled_YX = (np.empty(height_and_width(size)) for _ in range(2))
 
     def enlarge(self, raw_hw: F32) -> tuple[F64, F64]:
         """Return what `enlarge_and_normalise` does, until the next call."""
         if not np.isfinite(raw_hw).all() or raw_hw.min() == raw_hw.max():
             raw_hw = np.zeros_like(raw_hw)
         if self.config.recipe == "blog":
-            _enlarge(raw_hw, self.enlarged_SS, cv2.INTER_LINEAR)
-            _enlarge(normalise(raw_hw, self.config.normalise), self.scaled_SS, cv2.INTER_LINEAR)
+            _enlarge(raw_hw, self.enlarged_YX, cv2.INTER_LINEAR)
+            _enlarge(normalise(raw_hw, self.config.normalise), self.scaled_YX, cv2.INTER_LINEAR)
         else:
-            _enlarge(raw_hw.astype(np.float64), self.enlarged_SS, cv2.INTER_CUBIC)
-            normalise(self.enlarged_SS, self.config.normalise, self.scaled_SS)
-        return self.enlarged_SS, self.scaled_SS
+            _enlarge(raw_hw.astype(np.float64), self.enlarged_YX, cv2.INTER_CUBIC)
+            normalise(self.enlarged_YX, self.config.normalise, self.scaled_YX)
+        return self.enlarged_YX, self.scaled_YX
 
 
-def _enlarge(map_hw: F32 | F64, enlarged_SS: F64, interpolation: int) -> None:
+def _enlarge(map_hw: F32 | F64, enlarged_YX: F64, interpolation: int) -> None:
     """Resize in the map's own precision."""
-    if map_hw.dtype == enlarged_SS.dtype:
-        cv2.resize(map_hw, enlarged_SS.shape, dst=enlarged_SS, interpolation=interpolation)
+    if map_hw.dtype == enlarged_YX.dtype:
+        cv2.resize(map_hw, enlarged_YX.shape[::-1], dst=enlarged_YX, interpolation=interpolation)
     else:
-        enlarged_SS[:] = cv2.resize(map_hw, enlarged_SS.shape, interpolation=interpolation)
+        enlarged_YX[:] = cv2.resize(map_hw, enlarged_YX.shape[::-1], interpolation=interpolation)
 
 
 def normalise(cam_HW: Floats, how: str, scaled_HW: Floats | None = None) -> Floats:

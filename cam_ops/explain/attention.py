@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
 from typing import Any
 
 import torch
@@ -24,9 +23,11 @@ from torch.overrides import TorchFunctionMode
 
 from cam_ops.errors import UsageError
 from cam_ops.explain.passes import batches_of_gradients, one_class
+from cam_ops.network.grids import Grid, token_grid
 from cam_ops.network.heads import swap_test
 from cam_ops.network.trial import IDENTITY, Normalisation, in_a_sentence, trial_pictures
-from cam_ops.network.watch import MAX_PREFIX, Place
+from cam_ops.network.watch import Place
+from cam_ops.settings import Size
 
 SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
 
@@ -37,11 +38,7 @@ class Blocks:
 
     names: tuple[str, ...]
     num_tokens: int
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """The square grid of the patch tokens; class and register tokens come before it."""
-        return isqrt(self.num_tokens), isqrt(self.num_tokens)
+    grid: Grid  # of the patch tokens; class and register tokens come before it
 
 
 class _WatchAttention(TorchFunctionMode):
@@ -112,7 +109,7 @@ class _WatchAttention(TorchFunctionMode):
 
 
 @in_a_sentence
-def find_blocks(network: nn.Module, image_size: int, normalisation: Normalisation = IDENTITY) -> Blocks:
+def find_blocks(network: nn.Module, image_size: Size, normalisation: Normalisation = IDENTITY) -> Blocks:
     """Find the transformer blocks of `network`, in eval mode, float32; raise UsageError where LeGrad does not apply."""
     images_BCHW = trial_pictures(network, image_size, normalisation=normalisation)
     inside: list[str] = []
@@ -144,12 +141,16 @@ def find_blocks(network: nn.Module, image_size: int, normalisation: Normalisatio
             "--method legrad needs a vision transformer whose blocks each attend over all tokens once and return "
             f"(batch, tokens, channels); this network has {len(names)} attentions over {sorted(tokens)} tokens"
         )
-    blocks = Blocks(names=tuple(names), num_tokens=tokens.pop())
-    if blocks.num_tokens - blocks.grid[0] ** 2 > MAX_PREFIX:
-        raise UsageError(f"--method legrad needs a square grid of tokens, this network has {blocks.num_tokens} tokens")
-    if not swap_test(network, images_BCHW, logits_BK, Place("module", 0, blocks.names[-1])):
-        raise UsageError(f"--method legrad: the logits do not depend on the last block, {blocks.names[-1]}, alone")
-    return blocks
+    (num_tokens,) = tokens
+    grid = token_grid(num_tokens, images_BCHW.shape[2:])
+    if grid is None:
+        raise UsageError(
+            f"--method legrad needs a grid of tokens over pictures of {images_BCHW.shape[3]}x{images_BCHW.shape[2]} "
+            f"pixels, this network has {num_tokens} tokens"
+        )
+    if not swap_test(network, images_BCHW, logits_BK, Place("module", 0, names[-1])):
+        raise UsageError(f"--method legrad: the logits do not depend on the last block, {names[-1]}, alone")
+    return Blocks(names=tuple(names), num_tokens=num_tokens, grid=grid)
 
 
 def legrad(network: nn.Module, images_BCHW: Tensor, blocks: Blocks, image_P: Tensor, class_P: Tensor) -> Tensor:

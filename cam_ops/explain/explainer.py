@@ -59,7 +59,7 @@ class Explainer:
     @property
     def refined_grid(self) -> tuple[int, int]:
         """Grid of the refined maps; that of the maps themselves where they are not refined."""
-        return self.grid if self.stages is None else (self.stages.fine_side, self.stages.fine_side)
+        return self.grid if self.stages is None else self.stages.fine_grid
 
     def on(self, device: torch.device) -> "Explainer":
         """Return the explainer with the head's weights on a device; the network must be there."""
@@ -83,16 +83,16 @@ class Explainer:
         return torch.cat([self._maps_of_some(passed, some_P, classes_P) for some_P, classes_P in parts])
 
     def refined(self, passed: Pass, maps_PHW: Tensor, image_P: Tensor, class_P: Tensor, inside_B4: Tensor) -> Tensor:
-        """Return the maps refined, float32 (P, Q, Q); `inside_B4` is where the picture lies, in units of the input."""
+        """Return the maps refined, float32 (P, Q, V); `inside_B4` is where the picture lies, in units of the input."""
         assert passed.refinable is not None
-        coarse_BCKK = passed.refinable.coarse_BCKK
-        evidence_PKK = maps_PHW.new_empty(len(image_P), *coarse_BCKK.shape[2:])
+        coarse_BCKL = passed.refinable.coarse_BCKL
+        evidence_PKL = maps_PHW.new_empty(len(image_P), *coarse_BCKL.shape[2:])
         target = one_class(image_P, class_P)
-        for pairs, gradient_PCKK in gradients_at_stage(passed, target, cell_scale(coarse_BCKK)):
-            evidence_PKK[pairs] = evidence(coarse_BCKK[image_P[pairs]], gradient_PCKK)
-        resemblance = affinity(coarse_BCKK, passed.refinable.fine_BDQQ, inside_B4)
+        for pairs, gradient_PCKL in gradients_at_stage(passed, target, cell_scale(coarse_BCKL)):
+            evidence_PKL[pairs] = evidence(coarse_BCKL[image_P[pairs]], gradient_PCKL)
+        resemblance = affinity(coarse_BCKL, passed.refinable.fine_BDQV, inside_B4)
         spread, is_orphan_PI = of_pairs(resemblance.weight_BIJ, image_P), resemblance.is_orphan_BI[image_P]
-        return refine(maps_PHW, evidence_PKK, spread, is_orphan_PI, self.refined_grid[0], inside_B4[image_P])
+        return refine(maps_PHW, evidence_PKL, spread, is_orphan_PI, self.refined_grid, inside_B4[image_P])
 
     def _maps_of_some(self, passed: Pass, image_P: Tensor, class_P: Tensor) -> Tensor:
         """Return the maps of as many pairs as may have their features gathered at once."""

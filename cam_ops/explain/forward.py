@@ -5,8 +5,8 @@ inside: a file that any process loads in a tenth of a second (`torch._inductor.a
 refined maps, which are made when the classes are known. torch.compile would trace and lower the network again in each
 process: 9 s for ResNet-18.
 
-Letters: B batch, S side of the picture, C channels, H, W grid, h, w grid of the refined maps, K classes, P explained
-(image, class) pairs.
+Letters: B batch, Y, X height and width of the picture, C channels, H, W grid, h, w grid of the refined maps, K classes,
+P explained (image, class) pairs.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,43 +29,48 @@ Library = Callable[[list[Tensor]], list[Tensor]]
 
 
 class Forward(nn.Module):
-    """A network with its normalisation in front: pixels, (B, 3, S, S), to logits (B, K) and features (B, C, H, W).
+    """A network with its normalisation in front: pixels, (B, 3, Y, X), to logits (B, K) and features (B, C, H, W).
 
-    Pixels are 0..255, uint8, or float32 where they were resampled. Logits and features are float32, in whatever number
-    format the network runs.
+    Pixels are RGB, 0..255, uint8, or float32 where they were resampled. With one mean the network takes their
+    luminance: ITU-R 601, which OpenCV and Pillow's `L` round. It is linear: resampled before or after is the same.
+    Logits and features are float32, in whatever number format the network runs.
     """
 
-    mean_311: Tensor
-    std_311: Tensor
+    mean_C11: Tensor
+    std_C11: Tensor
 
-    def __init__(self, explainer: Explainer, mean_3: Tensor, std_3: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, explainer: Explainer, mean_C: Tensor, std_C: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = explainer.network  # so that its weights are found
         self.explainer = explainer
         self.dtype = dtype
-        self.register_buffer("mean_311", mean_3[:, None, None])
-        self.register_buffer("std_311", std_3[:, None, None])
+        self.register_buffer("mean_C11", mean_C[:, None, None])
+        self.register_buffer("std_C11", std_C[:, None, None])
 
     def on(self, device: torch.device, dtype: torch.dtype) -> "Forward":
         """Return a copy that runs there and in `dtype`, channels last."""
         explainer = deepcopy(self.explainer)
         explainer.network.to(device, dtype).to(memory_format=torch.channels_last)
-        return Forward(explainer.on(device), self.mean_311[:, 0, 0].to(device), self.std_311[:, 0, 0].to(device), dtype)
+        return Forward(explainer.on(device), self.mean_C11[:, 0, 0].to(device), self.std_C11[:, 0, 0].to(device), dtype)
 
-    def normalised(self, pixels_BCSS: Tensor) -> Tensor:
+    def normalised(self, pixels_BCYX: Tensor) -> Tensor:
         """Return the network's input."""
-        images_BCSS = (pixels_BCSS.float() / 255 - self.mean_311) / self.std_311
-        return images_BCSS.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        pixels_BCYX = pixels_BCYX.float()
+        if len(self.mean_C11) == 1:
+            red_BYX, green_BYX, blue_BYX = pixels_BCYX.unbind(1)
+            pixels_BCYX = (0.299 * red_BYX + 0.587 * green_BYX + 0.114 * blue_BYX)[:, None]
+        images_BCYX = (pixels_BCYX / 255 - self.mean_C11) / self.std_C11
+        return images_BCYX.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
-    def forward(self, pixels_BCSS: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, pixels_BCYX: Tensor) -> tuple[Tensor, ...]:
         """Return logits, the features at each place of the cut, and those that maps are refined from: for a trace."""
-        passed = self.explainer.run(self.normalised(pixels_BCSS), traced=True)
-        stages = () if passed.refinable is None else (passed.refinable.leaf, passed.refinable.fine_BDQQ)
+        passed = self.explainer.run(self.normalised(pixels_BCYX), traced=True)
+        stages = () if passed.refinable is None else (passed.refinable.leaf, passed.refinable.fine_BDQV)
         return passed.logits_BK, *passed.features, *stages
 
-    def run(self, pixels_BCSS: Tensor, inside_B4: Tensor) -> Pass:
+    def run(self, pixels_BCYX: Tensor, inside_B4: Tensor) -> Pass:
         """Run the network; see `Mapper.explain` for `inside_B4`."""
-        return self.explainer.run(self.normalised(pixels_BCSS))
+        return self.explainer.run(self.normalised(pixels_BCYX))
 
     def refined(self, passed: Pass, maps_PHW: Tensor, image_P: Tensor, class_P: Tensor, inside_B4: Tensor) -> Tensor:
         """Return the maps refined, float32 (P, h, w)."""
@@ -84,13 +89,13 @@ class Compiled:
     explainer: Explainer  # on the device; its network is not used
     libraries: Sequence[Library]
 
-    def run(self, pixels_BCSS: Tensor, inside_B4: Tensor) -> Pass:
+    def run(self, pixels_BCYX: Tensor, inside_B4: Tensor) -> Pass:
         """Run the network; see `Mapper.explain` for `inside_B4`."""
-        inputs = [pixels_BCSS] if len(self.libraries) == 1 else [pixels_BCSS, inside_B4]
+        inputs = [pixels_BCYX] if len(self.libraries) == 1 else [pixels_BCYX, inside_B4]
         logits_BK, *others = self.libraries[0](inputs)
         num_places = len(self.explainer.head.places)
         return Pass(
-            images_BCHW=pixels_BCSS,
+            images_BCHW=pixels_BCYX,
             logits_BK=logits_BK,
             features=tuple(others[:num_places]),
             handed=tuple(others[num_places:]),
@@ -112,19 +117,19 @@ class Compiled:
         return refined_Phw
 
 
-def results_of(engine: Forward | Compiled, explainer: Explainer, pixels_BCSS: Tensor, class_P: Tensor) -> list[Tensor]:
+def results_of(engine: Forward | Compiled, explainer: Explainer, pixels_BCYX: Tensor, class_P: Tensor) -> list[Tensor]:
     """Return logits, features and, where maps are refined, these of one class of each of the first images."""
-    inside_B4 = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=pixels_BCSS.device).repeat(len(pixels_BCSS), 1)
-    passed = engine.run(pixels_BCSS, inside_B4)
+    inside_B4 = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=pixels_BCYX.device).repeat(len(pixels_BCYX), 1)
+    passed = engine.run(pixels_BCYX, inside_B4)
     if explainer.stages is None:
         return [passed.logits_BK, *passed.features]
-    image_P, class_P = torch.arange(len(class_P), device=pixels_BCSS.device), class_P.to(pixels_BCSS.device)
+    image_P, class_P = torch.arange(len(class_P), device=pixels_BCYX.device), class_P.to(pixels_BCYX.device)
     maps_PHW = explainer.maps(passed, image_P, class_P)
     return [passed.logits_BK, *passed.features, engine.refined(passed, maps_PHW, image_P, class_P, inside_B4)]
 
 
 def compile_to(
-    paths: Sequence[Path], forward: Forward, pixels_BCSS: Tensor, device: torch.device, dtype: torch.dtype
+    paths: Sequence[Path], forward: Forward, pixels_BCYX: Tensor, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Compile for pixels of this shape, dtype and layout, and for one thread; write `num_libraries` files to `paths`.
 
@@ -132,10 +137,10 @@ def compile_to(
     Raises MachineError where the compiler fails, UsageError where the network cannot be traced, OSError where a
     library cannot be written.
     """
-    pixels_BCSS = pixels_BCSS.to(device)
+    pixels_BCYX = pixels_BCYX.to(device)
     with torch.no_grad():
         try:
-            parts = _traced(forward, pixels_BCSS, device, dtype)
+            parts = _traced(forward, pixels_BCYX, device, dtype)
         except Exception as error:
             raise UsageError(
                 f"the network cannot be compiled: torch.export fails ({type(error).__name__}: {_first_line(error)}); "
@@ -156,15 +161,15 @@ def compile_to(
                 ) from error
 
 
-def _traced(forward: Forward, pixels_BCSS: Tensor, device: torch.device, dtype: torch.dtype) -> tuple[Part, ...]:
+def _traced(forward: Forward, pixels_BCYX: Tensor, device: torch.device, dtype: torch.dtype) -> tuple[Part, ...]:
     """Trace the network, in one part, or where its maps are refined in two."""
-    traced = torch.export.export(forward.on(device, dtype), (pixels_BCSS,)).module()
+    traced = torch.export.export(forward.on(device, dtype), (pixels_BCYX,)).module()
     explainer = forward.explainer
     if dtype != torch.float32 or explainer.stages is not None:
         _fold_norms(traced, forward.state_dict())
     if explainer.stages is None:
-        return (Part(graph=traced, inputs=(pixels_BCSS,)),)
-    parts = split(traced, pixels_BCSS, explainer.grid, explainer.stages.fine_side)
+        return (Part(graph=traced, inputs=(pixels_BCYX,)),)
+    parts = split(traced, pixels_BCYX, explainer.grid, explainer.stages.fine_grid)
     return tuple(
         Part(graph=torch.export.export(part.graph, part.inputs).module(), inputs=part.inputs) for part in parts
     )

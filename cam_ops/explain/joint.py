@@ -4,8 +4,8 @@ The first takes the pixels and where the pictures lie in them to the logits and 
 needs of them, such as the affinity; it is not known yet which classes will be explained. The second takes the class of
 each picture, as a cotangent of its logits, and its map, to the refined map: a backward pass through the last stage.
 
-Letters: B batch, S side of the picture, K classes or side of the coarse grid, D, O channels, Q side of the fine grid,
-h, w the map's grid.
+Letters: B batch, Y, X height and width of the picture, K classes, K, L and Q, V rows and columns of the coarse and the
+fine grid, D, O channels, h, w the map's grid.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 from cam_ops.explain.refine import affinity, cell_scale, evidence, of_images, refine
-from cam_ops.network.watch import spatial_view
+from cam_ops.network.grids import Grid, spatial_view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,32 +29,37 @@ class Part:
     inputs: tuple[Tensor, ...]
 
 
-def split(traced: fx.GraphModule, pixels_BCSS: Tensor, map_grid: tuple[int, int], side: int) -> tuple[Part, Part]:
+def split(traced: fx.GraphModule, pixels_BCYX: Tensor, map_grid: Grid, grid: Grid) -> tuple[Part, Part]:
     """Return both graphs of an exported network, which returns logits, features, the coarse and the fine ones.
 
     The first one's inputs are pixels and `inside_B4`, its outputs logits, features, and then what it hands over. The
     second one's are the cotangent (B, K), the maps (B, h, w), `inside_B4` and what it is handed; it returns the refined
-    maps (B, Q, Q), Q being `side`.
+    maps (B, Q, V), Q and V being `grid`.
     """
-    traced = _functional(traced, pixels_BCSS)
-    inside_B4 = pixels_BCSS.new_tensor([0, 0, 1, 1], dtype=torch.float32).repeat(len(pixels_BCSS), 1)
-    maps_Bhw = torch.rand(len(pixels_BCSS), *map_grid, device=pixels_BCSS.device)
+    traced = _functional(traced, pixels_BCYX)
+    inside_B4 = pixels_BCYX.new_tensor([0, 0, 1, 1], dtype=torch.float32).repeat(len(pixels_BCYX), 1)
+    maps_Bhw = torch.rand(len(pixels_BCYX), *map_grid, device=pixels_BCYX.device)
 
-    def joint(pixels_BCSS: Tensor, cotangent_BK: Tensor, maps_Bhw: Tensor, inside_B4: Tensor) -> tuple[Tensor, ...]:
+    def on_grid(features: Tensor) -> Tensor:
+        view_BCKL = spatial_view(features, len(features), pixels_BCYX.shape[2:])
+        assert view_BCKL is not None
+        return view_BCKL
+
+    def joint(pixels_BCYX: Tensor, cotangent_BK: Tensor, maps_Bhw: Tensor, inside_B4: Tensor) -> tuple[Tensor, ...]:
         network = _FromCoarse(traced)
         with torch.no_grad():
-            logits_BK, *features, _, fine_BDQQ = network.run(pixels_BCSS)
-            scaled_BK = cotangent_BK * cell_scale(_grid(network.leaf))
+            logits_BK, *features, _, fine_BDQV = network.run(pixels_BCYX)
+            scaled_BK = cotangent_BK * cell_scale(on_grid(network.leaf))
             (gradient,) = torch.autograd.grad(logits_BK, network.leaf, scaled_BK)
-        coarse_BCKK = _grid(network.leaf.detach())
-        resemblance = affinity(coarse_BCKK, fine_BDQQ, inside_B4)
-        evidence_BKK = evidence(coarse_BCKK, _grid(gradient))
+        coarse_BCKL = on_grid(network.leaf.detach())
+        resemblance = affinity(coarse_BCKL, fine_BDQV, inside_B4)
+        evidence_BKL = evidence(coarse_BCKL, on_grid(gradient))
         spread, is_orphan_BI = of_images(resemblance.weight_BIJ), resemblance.is_orphan_BI
-        return logits_BK.detach(), *features, refine(maps_Bhw, evidence_BKK, spread, is_orphan_BI, side, inside_B4)
+        return logits_BK.detach(), *features, refine(maps_Bhw, evidence_BKL, spread, is_orphan_BI, grid, inside_B4)
 
     with torch.no_grad():
-        logits_BK = traced(pixels_BCSS)[0]
-    inputs = pixels_BCSS, torch.zeros_like(logits_BK), maps_Bhw, inside_B4
+        logits_BK = traced(pixels_BCYX)[0]
+    inputs = pixels_BCYX, torch.zeros_like(logits_BK), maps_Bhw, inside_B4
     decompositions = {torch.ops.aten.convolution_backward.default: _convolution_backward}
     graph = make_fx(joint, decomposition_table=decompositions)(*inputs)
     functional_joint: Any = torch.func.functionalize(graph, remove="mutations")
@@ -63,14 +68,14 @@ def split(traced: fx.GraphModule, pixels_BCSS: Tensor, map_grid: tuple[int, int]
     return _parts(graph, inputs)
 
 
-def _functional(traced: fx.GraphModule, pixels_BCSS: Tensor) -> fx.GraphModule:
+def _functional(traced: fx.GraphModule, pixels_BCYX: Tensor) -> fx.GraphModule:
     """Return the network without in-place operations, and without what ends gradients."""
     for node in list(traced.graph.nodes):
         if node.target is torch.ops.aten.detach.default:
             node.replace_all_uses_with(node.args[0])
             traced.graph.erase_node(node)
     traced.recompile()
-    again: fx.GraphModule = torch.export.export(traced, (pixels_BCSS,)).run_decompositions({}).module()
+    again: fx.GraphModule = torch.export.export(traced, (pixels_BCYX,)).run_decompositions({}).module()
     return again
 
 
@@ -78,12 +83,6 @@ def _results(graph: fx.GraphModule) -> tuple[Any, ...]:
     """Return the nodes that a graph returns."""
     results: Any = graph.graph.output_node().args[0]
     return tuple(results)
-
-
-def _grid(features: Tensor) -> Tensor:
-    view_BCKK = spatial_view(features, len(features))
-    assert view_BCKK is not None
-    return view_BCKK
 
 
 class _FromCoarse(fx.Interpreter):

@@ -4,8 +4,8 @@ A view is a picture at a scale, mirrored or not. The first view, unmirrored at t
 are explained, and with which logits; the others only add their maps, each refined if maps are, flipped back and laid on
 the finest grid.
 
-Letters: B batch, S side of the largest view, K classes, P explained (image, class) pairs, H, W the maps' grid, h, w
-their grid before they are refined.
+Letters: B batch, Y, X height and width of the largest view, K classes, P explained (image, class) pairs, H, W the maps'
+grid, h, w their grid before they are refined.
 """
 
 import time
@@ -26,10 +26,21 @@ from cam_ops.explain.forward import Compiled, Forward
 from cam_ops.explain.methods import FROM_CELL_SHARES, check_method
 from cam_ops.explain.passes import Pass
 from cam_ops.explain.refine import rounded
+from cam_ops.network.grids import Grid
 from cam_ops.network.heads import Head, find_head
 from cam_ops.network.stages import find_stages
 from cam_ops.network.trial import Normalisation
-from cam_ops.settings import ATTENTION, DECOMPOSABLE, ExplainConfig, Method, RefineConfig, Refinement, Triple
+from cam_ops.settings import (
+    ATTENTION,
+    DECOMPOSABLE,
+    ExplainConfig,
+    Method,
+    PerChannel,
+    RefineConfig,
+    Refinement,
+    Size,
+    height_and_width,
+)
 
 MAX_SIDE = 4096
 LOGITS_TOLERANCE = 0.25  # of the largest, between number formats; trained networks in bfloat16 measure 0.01
@@ -39,7 +50,7 @@ NOT_REFINED = RefineConfig(refine="none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    side: int
+    size: Grid  # height and width of its pictures
     flipped: bool
     forward: Forward
     compiled: Compiled | None = None
@@ -55,15 +66,15 @@ class _View:
         height, width = self.explainer.grid
         return height * width if self.explainer.method in FROM_CELL_SHARES else 1
 
-    def of(self, pixels_BCSS: Tensor) -> Tensor:
+    def of(self, pixels_BCYX: Tensor) -> Tensor:
         """Return this view of the largest pictures; resampled ones are float32."""
-        if pixels_BCSS.shape[2] != self.side:
-            pixels_BCSS = functional.interpolate(
-                pixels_BCSS.float(), (self.side, self.side), mode="bilinear", align_corners=False, antialias=True
+        if pixels_BCYX.shape[2:] != self.size:
+            pixels_BCYX = functional.interpolate(
+                pixels_BCYX.float(), self.size, mode="bilinear", align_corners=False, antialias=True
             )
         if self.flipped:
-            pixels_BCSS = pixels_BCSS.flip(3)
-        return pixels_BCSS.contiguous(memory_format=torch.channels_last)
+            pixels_BCYX = pixels_BCYX.flip(3)
+        return pixels_BCYX.contiguous(memory_format=torch.channels_last)
 
     def mirrored(self, inside_B4: Tensor) -> Tensor:
         """Return where the pictures lie in this view, from where they lie in the input: x0, y0, x1, y1 in its units."""
@@ -75,7 +86,7 @@ class _View:
         forward = self.forward
         explainer = replace(forward.explainer, stages=None)
         return replace(
-            self, forward=Forward(explainer, forward.mean_311[:, 0, 0], forward.std_311[:, 0, 0], forward.dtype)
+            self, forward=Forward(explainer, forward.mean_C11[:, 0, 0], forward.std_C11[:, 0, 0], forward.dtype)
         )
 
     @property
@@ -83,9 +94,9 @@ class _View:
         """What runs the network."""
         return self.compiled or self.forward
 
-    def run(self, pixels_BCSS: Tensor, inside_B4: Tensor) -> Pass:
+    def run(self, pixels_BCYX: Tensor, inside_B4: Tensor) -> Pass:
         """Run the network on this view of the largest pictures."""
-        return self.engine.run(self.of(pixels_BCSS), inside_B4)
+        return self.engine.run(self.of(pixels_BCYX), inside_B4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,40 +115,40 @@ class Mapper:
     """A network with all that is needed to map pictures with it.
 
     Attributes: `head` and `method` of the first view, `grid` (H, W) of the maps, `cam_grid` (h, w) of them before they
-    are refined, `refinement` from which features, None where they are not, and `why_not` then, `side` in pixels of the
-    pictures that it takes.
+    are refined, `refinement` from which features, None where they are not, and `why_not` then, `size` of the pictures
+    that it takes, height and width in pixels.
     """
 
     def __init__(
         self,
         network: nn.Module,
         config: ExplainConfig,
-        image_size: int,
-        mean: Triple = (0.0, 0.0, 0.0),
-        std: Triple = (1.0, 1.0, 1.0),
+        image_size: Size,
+        mean: PerChannel = (0.0, 0.0, 0.0),
+        std: PerChannel = (1.0, 1.0, 1.0),
         refine: RefineConfig = NOT_REFINED,
     ) -> None:
-        """Find the network's head on the side of each scale; it is in eval mode, float32, frozen, and on the CPU.
+        """Find the network's head at each scale; it is in eval mode, float32, frozen, and on the CPU.
 
         There, and not on the device that it will run on: so all machines find the same. `mean` and `std` are for RGB
-        scaled to 0..1.
+        scaled to 0..1, or of one number each: then the network takes one channel, gray.
 
         Raises UsageError where the network, its method or its layers do not go together.
         """
         self.network = network
-        self.mean_3, self.std_3 = torch.tensor(mean), torch.tensor(std)
+        self.mean_C, self.std_C = torch.tensor(mean), torch.tensor(std)
         self.normalisation = Normalisation(mean=mean, std=std)
         self.refine, self.why_not = refine, "as asked"
         self.views: list[_View] = []
         for scale in config.scales:
-            side = self._side(image_size, scale)
-            if side in [view.side for view in self.views]:
-                raise UsageError(f"--scales {scale} makes inputs of {side} pixels like another scale; leave it out")
+            size = self._size(image_size, scale)
+            if size in [view.size for view in self.views]:
+                raise UsageError(f"--scales {scale} makes inputs of {_pixels(size)} like another scale; leave it out")
             forward = Forward(
-                self._refining(self._explainer(config, side), side), self.mean_3, self.std_3, torch.float32
+                self._refining(self._explainer(config, size), size), self.mean_C, self.std_C, torch.float32
             )
             self.views += [
-                _View(side=side, flipped=flipped, forward=forward) for flipped in (False, True)[: 1 + config.flip]
+                _View(size=size, flipped=flipped, forward=forward) for flipped in (False, True)[: 1 + config.flip]
             ]
         self.head: Head = self.views[0].explainer.head
         self.method: Method = self.views[0].explainer.method
@@ -147,38 +158,39 @@ class Mapper:
         self.refinement: Refinement | None = None
         if stages is not None:
             self.refinement = Refinement(layers=stages.layers, cam_grid=self.cam_grid, keep_cam=refine.keep_cam)
-        self.side = max(view.side for view in self.views)
+        self.size: Grid = max(view.size for view in self.views)
 
-    def _side(self, image_size: int, scale: float) -> int:
-        """Return the side of a scale, in whole cells of the first view's grid, so that all grids cover the picture."""
-        side = round(image_size * scale)
+    def _size(self, image_size: Size, scale: float) -> Grid:
+        """Return the sides of a scale, in whole cells of the first view's grid, so that all grids cover the picture."""
+        height, width = (round(side * scale) for side in height_and_width(image_size))
         if self.views:
             first = self.views[0]
-            cell, rest = divmod(first.side, first.explainer.grid[0])
-            side = side if rest else max(1, round(side / cell)) * cell
-        if not 8 <= side <= MAX_SIDE:
-            raise UsageError(f"--scales {scale} makes inputs of {side} pixels, expected 8 to {MAX_SIDE}")
-        return side
+            sides = zip((height, width), first.size, first.explainer.grid, strict=True)
+            height, width = (_in_cells(side, *of_first) for side, *of_first in sides)
+        for side in (height, width):
+            if not 8 <= side <= MAX_SIDE:
+                raise UsageError(f"--scales {scale} makes inputs of {side} pixels, expected 8 to {MAX_SIDE}")
+        return height, width
 
-    def _explainer(self, config: ExplainConfig, side: int) -> Explainer:
-        head = find_head(self.network, side, config.layer, self.normalisation)
+    def _explainer(self, config: ExplainConfig, size: Grid) -> Explainer:
+        head = find_head(self.network, size, config.layer, self.normalisation)
         if config.method == "auto":
-            return self._suitable(head, config.layer, side)
+            return self._suitable(head, config.layer, size)
         check_method(config.method, head, config.layer)
-        blocks = find_blocks(self.network, side, self.normalisation) if config.method in ATTENTION else None
+        blocks = find_blocks(self.network, size, self.normalisation) if config.method in ATTENTION else None
         return Explainer(network=self.network, head=head, method=config.method, blocks=blocks)
 
-    def _suitable(self, head: Head, layer: tuple[str, ...], side: int) -> Explainer:
+    def _suitable(self, head: Head, layer: tuple[str, ...], size: Grid) -> Explainer:
         """Resolve `auto` by what the head is."""
         method: Method = "cam" if head.kind in DECOMPOSABLE else "gradcam" if head.kind == "pooled" else "layercam"
         if head.kind == "layer" and not layer:
             with suppress(UsageError):
-                blocks = find_blocks(self.network, side, self.normalisation)
+                blocks = find_blocks(self.network, size, self.normalisation)
                 return Explainer(network=self.network, head=head, method="legrad", blocks=blocks)
         return Explainer(network=self.network, head=head, method=method)
 
-    def _refining(self, explainer: Explainer, side: int) -> Explainer:
-        """Find what the maps of pictures of that side are refined from: on all sides the same layers, or none."""
+    def _refining(self, explainer: Explainer, size: Grid) -> Explainer:
+        """Find what the maps of pictures of that size are refined from: on all sizes the same layers, or none."""
         layers = self.refine.refine_layers
         if self.views:
             first = self.views[0].explainer.stages
@@ -188,7 +200,7 @@ class Mapper:
         elif self.refine.refine == "none":
             return explainer
         try:
-            return replace(explainer, stages=find_stages(self.network, side, layers, self.normalisation))
+            return replace(explainer, stages=find_stages(self.network, size, layers, self.normalisation))
         except UsageError as error:
             if self.refine.refine == "affinity" or self.refine.refine_layers:
                 raise UsageError(f"--refine affinity: {error}; or use --refine none") from None
@@ -199,9 +211,9 @@ class Mapper:
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Run the network there and in `dtype`, channels last, from now on; maps are float32 all the same."""
         self.network.to(device, dtype).to(memory_format=torch.channels_last)
-        mean_3, std_3 = self.mean_3.to(device), self.std_3.to(device)
+        mean_C, std_C = self.mean_C.to(device), self.std_C.to(device)
         self.views = [
-            replace(view, forward=Forward(view.explainer.on(device), mean_3, std_3, dtype)) for view in self.views
+            replace(view, forward=Forward(view.explainer.on(device), mean_C, std_C, dtype)) for view in self.views
         ]
 
     @property
@@ -210,18 +222,18 @@ class Mapper:
         return self.views[0].explainer.is_forward_only
 
     def compile(self, compiled: Callable[[Forward, Tensor], Compiled], batch_size: int) -> None:
-        """Let `compiled(forward, noise pixels)` run the network from now on, once for all views of one side.
+        """Let `compiled(forward, noise pixels)` run the network from now on, once for all views of one size.
 
         Before `to`: it gets the float32 network on the CPU.
         """
-        of_side: dict[int, Compiled] = {}
+        of_size: dict[Grid, Compiled] = {}
         generator = torch.Generator().manual_seed(0)
-        shape = (batch_size, self.side, self.side, 3)
-        noise_BCSS = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+        shape = (batch_size, *self.size, 3)
+        noise_BCYX = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
         for view in self.views:
-            if view.side not in of_side:
-                of_side[view.side] = compiled(view.forward, view.of(noise_BCSS))
-        self.views = [replace(view, compiled=of_side[view.side]) for view in self.views]
+            if view.size not in of_size:
+                of_size[view.size] = compiled(view.forward, view.of(noise_BCYX))
+        self.views = [replace(view, compiled=of_size[view.size]) for view in self.views]
 
     def forget_compiled(self) -> None:
         """Run the network itself from now on, which takes batches of any size."""
@@ -265,26 +277,26 @@ class Mapper:
         Return the seconds that the second time took, and the logits (1, K).
         """
         trial = deepcopy(self)
-        noise_1CSS = self._noise()
+        noise_1CYX = self._noise()
         pairs = torch.tensor([0, 0]), torch.tensor([0, self.head.num_classes - 1])
         trial.to(torch.device("cpu"), dtype)
-        trial.explain(noise_1CSS, lambda logits_BK: pairs)
+        trial.explain(noise_1CYX, lambda logits_BK: pairs)
         start_s = time.perf_counter()
-        explained = trial.explain(noise_1CSS, lambda logits_BK: pairs)
+        explained = trial.explain(noise_1CYX, lambda logits_BK: pairs)
         return time.perf_counter() - start_s, explained.logits_BK
 
     def _noise(self) -> Tensor:
-        return 255 * torch.rand(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
+        return 255 * torch.rand(1, 3, *self.size, generator=torch.Generator().manual_seed(0))
 
     def explain(
         self,
-        pixels_BCSS: Tensor,
+        pixels_BCYX: Tensor,
         choose: Callable[[Tensor], tuple[Tensor, Tensor]],
         inside_B4: Tensor | None = None,
     ) -> Explained:
         """Map the (image, class) pairs that `choose(logits_BK)` returns; pixels are 0..255, uint8 or float32.
 
-        `inside_B4`, float32, are x0, y0, x1, y1 of each picture in units of the square input, by default all of it:
+        `inside_B4`, float32, are x0, y0, x1, y1 of each picture in units of the input, by default all of it:
         maps are refined from what lies there.
         """
         image_P: Any = None
@@ -294,11 +306,11 @@ class Mapper:
         residuals: list[Tensor] = []
         logits_BK: Any = None
         if inside_B4 is None:
-            inside_B4 = pixels_BCSS.new_tensor([0, 0, 1, 1], dtype=torch.float32).expand(len(pixels_BCSS), 4)
+            inside_B4 = pixels_BCYX.new_tensor([0, 0, 1, 1], dtype=torch.float32).expand(len(pixels_BCYX), 4)
         for view in self.views:
             inside_of_view_B4 = view.mirrored(inside_B4)
             with torch.no_grad():
-                passed = view.run(pixels_BCSS, inside_of_view_B4)
+                passed = view.run(pixels_BCYX, inside_of_view_B4)
                 if not maps:
                     logits_BK = passed.logits_BK
                     image_P, class_P = choose(logits_BK)
@@ -325,3 +337,14 @@ class Mapper:
         """Return a view's maps in the first view's unit, and as the picture lies."""
         maps_PHW = maps_PHW * (view.weight / self.views[0].weight)
         return maps_PHW.flip(2) if view.flipped else maps_PHW
+
+
+def _in_cells(side: int, of_first: int, cells: int) -> int:
+    """Round a side to whole cells of the first view, where its cells are whole pixels."""
+    cell, rest = divmod(of_first, cells)
+    return side if rest else max(1, round(side / cell)) * cell
+
+
+def _pixels(size: Grid) -> str:
+    height, width = size
+    return f"{height} pixels" if height == width else f"{width}x{height} pixels"

@@ -6,19 +6,21 @@ pooled vector (`pooled`, `norm-affine`, `cosine`), or at the named layers. All c
 pass. Where maps are refined the graph begins earlier, at the coarser of the two features that they are refined from.
 
 Letters: B batch, C channels, H, W grid, N = H * W cells, K classes, P explained (image, class) pairs, R pairs of the
-image that has most, J classes that a pair combines; of `Refinable` alone: C, D channels, K, Q sides of the grids.
+image that has most, J classes that a pair combines; of `Refinable` alone: C, D channels, K, L and Q, V rows
+and columns of the grids.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cam_ops.network.grids import channel_axis, spatial_view
 from cam_ops.network.heads import Head
 from cam_ops.network.stages import Stages
-from cam_ops.network.watch import Place, Seen, Watch, run_from, spatial_view
+from cam_ops.network.watch import Place, Seen, Watch, run_from
 
 MAX_GRADIENT_VALUES = 2**27  # in one backward pass: 512 MiB
 MAX_STAGE_VALUES = 2**24  # the same where the last stage is behind, which may be many times as wide
@@ -43,9 +45,9 @@ def one_class(image_P: Tensor, class_P: Tensor) -> Target:
 class Refinable:
     """What one forward pass leaves for `cam_ops.explain.refine`, in the network's number format."""
 
-    coarse_BCKK: Tensor
-    fine_BDQQ: Tensor
-    leaf: Tensor = field(repr=False)  # what `coarse_BCKK` shows, in the network's own layout
+    coarse_BCKL: Tensor
+    fine_BDQV: Tensor
+    leaf: Tensor = field(repr=False)  # what `coarse_BCKL` shows, in the network's own layout
     graph_BK: Tensor = field(repr=False)  # the logits with their graph from there on
 
 
@@ -79,6 +81,7 @@ def run(
     `guided` lets only positive gradients back through each ReLU behind the cut (BagCAMs). With `stages` the pass also
     leaves what maps are refined from; where it is `traced` without a graph, which is made of the trace.
     """
+    size = images_BCHW.shape[2:]
     gradients = gradients and head.kind not in ("affine", "score-map")
     places = () if stages is None else (stages.coarse, stages.fine)
     features: dict[Place, Tensor] = {}
@@ -86,7 +89,7 @@ def run(
     grids: dict[Place, Tensor] = {}
 
     def keep(seen: Seen) -> Tensor:
-        view_BCHW = seen.given if seen.place.cut == "pool" else spatial_view(seen.given, len(images_BCHW))
+        view_BCHW = seen.given if seen.place.cut == "pool" else spatial_view(seen.given, len(images_BCHW), size)
         if seen.place in head.places:
             assert view_BCHW is not None
             features[seen.place] = view_BCHW.detach().to(torch.float32, copy=True)
@@ -105,13 +108,13 @@ def run(
 
     watch = _Guided if guided else Watch
     names = dict.fromkeys((*head.layers, *(place.name for place in places)))
-    with torch.no_grad(), watch(network, keep, names):
+    with torch.no_grad(), watch(network, keep, size, names):
         logits_BK = network(images_BCHW)
     refinable = None
     if stages is not None:
         refinable = Refinable(
-            coarse_BCKK=grids[stages.coarse],
-            fine_BDQQ=grids[stages.fine],
+            coarse_BCKL=grids[stages.coarse],
+            fine_BDQV=grids[stages.fine],
             leaf=leaves[stages.coarse],
             graph_BK=logits_BK,
         )
@@ -175,7 +178,7 @@ def batches_of_gradients(
 
 
 def gradients_at_stage(passed: Pass, target: Target, scale: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield indices of pairs, and `scale` times dy/da of each, (pairs, C, K, K): of all pairs they take much memory.
+    """Yield indices of pairs, and `scale` times dy/da of each, (pairs, C, K, L): of all pairs they take much memory.
 
     a are the coarse features that maps are refined from.
     """
@@ -183,16 +186,16 @@ def gradients_at_stage(passed: Pass, target: Target, scale: float) -> Iterator[t
     leaf = passed.refinable.leaf
     scaled = replace(target, coefficient_PJ=scale * target.coefficient_PJ)
     for pairs, (gradient,) in batches_of_gradients(passed.refinable.graph_BK, (leaf,), scaled, MAX_STAGE_VALUES):
-        view_PCKK = spatial_view(gradient, len(gradient))
-        assert view_PCKK is not None
-        yield pairs, view_PCKK
+        view_PCKL = spatial_view(gradient, len(gradient), passed.images_BCHW.shape[2:])
+        assert view_PCKL is not None
+        yield pairs, view_PCKL
 
 
 def _on_grid(gradient: Tensor, place: Place, passed: Pass) -> Tensor:
     """Return dy/dA as (P, C, N); that of a pooled vector F as (P, C, 1): dy/dA_k = dy/dF_k / N in each cell."""
     if place.cut == "pool":
         return gradient.flatten(1)[:, :, None] / passed.features[0][0, 0].numel()
-    view_PCHW = spatial_view(gradient, len(gradient))
+    view_PCHW = spatial_view(gradient, len(gradient), passed.images_BCHW.shape[2:])
     assert view_PCHW is not None
     return view_PCHW.flatten(2)
 
@@ -222,9 +225,9 @@ def scores_without_channel(
     num_channels = passed.features[place].shape[1]
     logits: list[Tensor] = []
     with torch.no_grad():
-        with Watch(network, keep, head.layers):
+        with Watch(network, keep, image_1CHW.shape[2:], head.layers):
             network(image_1CHW)
-        axis = _channel_axis(kept[0], cut, num_channels)
+        axis = _channel_axis(kept[0], cut, num_channels, image_1CHW.shape[2:])
         for channels in torch.split(torch.arange(num_channels, device=image_1CHW.device), together):
             ablated = kept[0].repeat(len(channels), *[1] * (kept[0].ndim - 1)).movedim(axis, 1)
             ablated[torch.arange(len(channels), device=channels.device), channels] = 0
@@ -232,7 +235,9 @@ def scores_without_channel(
     return torch.cat(logits)
 
 
-def _channel_axis(returned: Tensor, place: Place, num_channels: int) -> int:
+def _channel_axis(returned: Tensor, place: Place, num_channels: int, size: Sequence[int]) -> int:
     if place.cut == "pool":
         return next(axis for axis in range(1, returned.ndim) if returned.shape[axis] == num_channels)
-    return 2 if returned.ndim == 3 else 1 if returned.shape[2] == returned.shape[3] else 3
+    axis = channel_axis(returned, size)
+    assert axis is not None
+    return axis

@@ -1,12 +1,12 @@
 """Refine a map by the affinity of the network's own features: less blur, edges where the features have theirs.
 
-C is the raw map of any method. `coarse` (B, C, K, K) and `fine` (B, D, Q, Q) are what the network makes before the last
+C is the raw map of any method. `coarse` (B, C, K, L) and `fine` (B, D, Q, V) are what the network makes before the last
 two reductions of its grid (`cam_ops.network.stages`), g is the gradient of the class score with respect to `coarse`.
 
     G      = sum_k relu(g_k coarse_k)                           where the score comes from, on the coarse grid
-    seed   = sqrt(relu(C enlarged to K x K) G)
+    seed   = sqrt(relu(C enlarged to K x L) G)
     S[i,j] = (f(fine)_i . f(fine pooled)_j + f(coarse)_i . f(coarse)_j) / 2
-    A      = relu(S)^2                                          i a cell of Q x Q, j of K x K
+    A      = relu(S)^2                                          i a cell of Q x V, j of K x L
     R_i    = (sum_j A[i,j] seed_j / sum_j A[i,j])^2
 
 f subtracts the mean over the picture's cells and makes each cell's vector one of unit length. R is a raw map like C, on
@@ -14,7 +14,8 @@ the fine grid, at least 0; R / max R depends neither on the scale of the score n
 seed is 0 everywhere R is relu(C), enlarged; where a cell resembles none, R is the enlarged seed, squared. Cells whose
 centre lies in padding take no part: they are not in means, not among the j, and R is 0 there.
 
-Letters: B batch, P explained (image, class) pairs, K, Q sides of the grids, J = K * K, I = Q * Q, h, w the map's grid.
+Letters: B batch, P explained (image, class) pairs, K, L and Q, V rows and columns of the two grids, J = K * L,
+I = Q * V, h, w the map's grid.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cam_ops.explain.passes import rank_within_image
+from cam_ops.network.grids import Grid
 
 Spread = Callable[[Tensor], Tensor]
 
@@ -40,35 +42,39 @@ class Affinity:
     is_orphan_BI: Tensor  # bool: resembles none
 
 
-def cells_inside(inside_B4: Tensor, side: int) -> Tensor:
-    """Return whether the centres of a grid's cells are in the picture, bool (B, side, side).
+def cells_inside(inside_B4: Tensor, grid: Grid) -> Tensor:
+    """Return whether the centres of a grid's cells are in the picture, bool (B, h, w).
 
-    `inside_B4` are x0, y0, x1, y1 of the picture in units of the network's square input.
+    `inside_B4` are x0, y0, x1, y1 of the picture in units of the network's input.
     """
-    centre_S = (torch.arange(side, device=inside_B4.device) + 0.5) / side
+    y_h, x_w = ((torch.arange(cells, device=inside_B4.device) + 0.5) / cells for cells in grid)
     x0_B1, y0_B1, x1_B1, y1_B1 = inside_B4.unsqueeze(2).unbind(1)
-    in_x_BS, in_y_BS = (x0_B1 < centre_S) & (centre_S < x1_B1), (y0_B1 < centre_S) & (centre_S < y1_B1)
-    return in_y_BS[:, :, None] & in_x_BS[:, None, :]
+    in_x_Bw, in_y_Bh = (x0_B1 < x_w) & (x_w < x1_B1), (y0_B1 < y_h) & (y_h < y1_B1)
+    return in_y_Bh[:, :, None] & in_x_Bw[:, None, :]
 
 
-def affinity(coarse_BCKK: Tensor, fine_BDQQ: Tensor, inside_B4: Tensor) -> Affinity:
+def affinity(coarse_BCKL: Tensor, fine_BDQV: Tensor, inside_B4: Tensor) -> Affinity:
     """Compare each fine cell with the coarse ones; the products are made in the features' own number format."""
-    dtype, num_coarse, num_fine = coarse_BCKK.dtype, coarse_BCKK.shape[2], fine_BDQQ.shape[2]
-    is_key_B1KK = cells_inside(inside_B4, num_coarse)[:, None]
-    coarse_BCKK, coarse_length_B = _centred(coarse_BCKK, is_key_B1KK)
-    fine_BDQQ, fine_length_B = _centred(fine_BDQQ, cells_inside(inside_B4, num_fine)[:, None])
-    pooled_BDKK = functional.adaptive_avg_pool2d(fine_BDQQ, num_coarse) * is_key_B1KK
-    coarse_BCJ = _unit(coarse_BCKK, coarse_length_B).to(dtype).flatten(2)
-    fine_BDI = _unit(fine_BDQQ, fine_length_B).to(dtype).flatten(2)
-    pooled_BDJ = _unit(pooled_BDKK, fine_length_B).to(dtype).flatten(2)
-    of_coarse_BJKK = (coarse_BCJ.mT @ coarse_BCJ).reshape(*coarse_BCJ.shape[::2], num_coarse, num_coarse)
-    of_coarse_BJI = functional.interpolate(of_coarse_BJKK, (num_fine, num_fine), mode="bilinear").flatten(2)
+    dtype, coarse_grid, fine_grid = coarse_BCKL.dtype, _grid(coarse_BCKL), _grid(fine_BDQV)
+    is_key_B1KL = cells_inside(inside_B4, coarse_grid)[:, None]
+    coarse_BCKL, coarse_length_B = _centred(coarse_BCKL, is_key_B1KL)
+    fine_BDQV, fine_length_B = _centred(fine_BDQV, cells_inside(inside_B4, fine_grid)[:, None])
+    pooled_BDKL = functional.adaptive_avg_pool2d(fine_BDQV, coarse_grid) * is_key_B1KL
+    coarse_BCJ = _unit(coarse_BCKL, coarse_length_B).to(dtype).flatten(2)
+    fine_BDI = _unit(fine_BDQV, fine_length_B).to(dtype).flatten(2)
+    pooled_BDJ = _unit(pooled_BDKL, fine_length_B).to(dtype).flatten(2)
+    of_coarse_BJKL = (coarse_BCJ.mT @ coarse_BCJ).reshape(*coarse_BCJ.shape[::2], *coarse_grid)
+    of_coarse_BJI = functional.interpolate(of_coarse_BJKL, fine_grid, mode="bilinear").flatten(2)
     resemblance_BIJ = (fine_BDI.mT @ pooled_BDJ).float() + of_coarse_BJI.mT.float()
     weight_BIJ = (resemblance_BIJ / 2).relu().square()
     total_BI1 = weight_BIJ.sum(2, keepdim=True)
     is_orphan_BI1 = ~((total_BI1 > 0) & total_BI1.isfinite())
     weight_BIJ = torch.where(is_orphan_BI1, 0.0, weight_BIJ / total_BI1)
     return Affinity(weight_BIJ=weight_BIJ.to(dtype), is_orphan_BI=is_orphan_BI1[:, :, 0])
+
+
+def _grid(maps: Tensor) -> Grid:
+    return maps.shape[-2], maps.shape[-1]
 
 
 def _centred(features_BCHW: Tensor, is_in_B1HW: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,38 +94,38 @@ def _unit(features_BCHW: Tensor, length_B: Tensor) -> Tensor:
     return features_BCHW * inverse_B1HW
 
 
-def evidence(coarse_PCKK: Tensor, gradient_PCKK: Tensor) -> Tensor:
-    """Return G of each pair, float32 (P, K, K), in units of the score where the gradient is `cell_scale` times g."""
-    return (coarse_PCKK * gradient_PCKK).relu().sum(1, dtype=torch.float32)
+def evidence(coarse_PCKL: Tensor, gradient_PCKL: Tensor) -> Tensor:
+    """Return G of each pair, float32 (P, K, L), in units of the score where the gradient is `cell_scale` times g."""
+    return (coarse_PCKL * gradient_PCKL).relu().sum(1, dtype=torch.float32)
 
 
-def cell_scale(coarse_BCKK: Tensor) -> float:
+def cell_scale(coarse_BCKL: Tensor) -> float:
     """Return what a gradient is multiplied by: the number of cells, so that grids of any size have one unit.
 
     It also keeps it within the range of half precision.
     """
-    return float(coarse_BCKK[0, 0].numel())
+    return float(coarse_BCKL[0, 0].numel())
 
 
 def refine(
-    cam_Phw: Tensor, evidence_PKK: Tensor, spread: Spread, is_orphan_PI: Tensor, side: int, inside_P4: Tensor
+    cam_Phw: Tensor, evidence_PKL: Tensor, spread: Spread, is_orphan_PI: Tensor, grid: Grid, inside_P4: Tensor
 ) -> Tensor:
-    """Return the refined map R of each pair, float32 (P, Q, Q), Q being `side`.
+    """Return the refined map R of each pair, float32 (P, Q, V), Q and V being `grid`.
 
     `spread` takes seeds (P, J) to sum_j A[i,j] seed_j / sum_j A[i,j], float32 (P, I): `of_pairs` or `of_images`.
     """
-    num_coarse = evidence_PKK.shape[2]
-    cam_P1hw = (cam_Phw * cells_inside(inside_P4, cam_Phw.shape[2]))[:, None]
-    seed_PKK = (_enlarged(cam_P1hw, num_coarse, "bicubic").relu() * evidence_PKK).sqrt()
-    seed_PKK = seed_PKK * cells_inside(inside_P4, num_coarse)
-    peak_P11 = seed_PKK.amax((1, 2), keepdim=True)
+    coarse_grid = _grid(evidence_PKL)
+    cam_P1hw = (cam_Phw * cells_inside(inside_P4, _grid(cam_Phw)))[:, None]
+    seed_PKL = (_enlarged(cam_P1hw, coarse_grid, "bicubic").relu() * evidence_PKL).sqrt()
+    seed_PKL = seed_PKL * cells_inside(inside_P4, coarse_grid)
+    peak_P11 = seed_PKL.amax((1, 2), keepdim=True)
     has_seed_P11 = (peak_P11 > 0) & peak_P11.isfinite()
-    unit_PKK = torch.where(has_seed_P11, seed_PKK / peak_P11, 0.0)
-    lone_PI = _enlarged(unit_PKK[:, None], side, "bilinear").flatten(1)
-    refined_PI = torch.where(is_orphan_PI, lone_PI, spread(unit_PKK.flatten(1))).square()
-    refined_PQQ = refined_PI.reshape(-1, side, side) * peak_P11.square()
-    plain_PQQ = _enlarged(cam_P1hw.relu(), side, "bicubic").relu()
-    return torch.where(has_seed_P11, refined_PQQ, plain_PQQ) * cells_inside(inside_P4, side)
+    unit_PKL = torch.where(has_seed_P11, seed_PKL / peak_P11, 0.0)
+    lone_PI = _enlarged(unit_PKL[:, None], grid, "bilinear").flatten(1)
+    refined_PI = torch.where(is_orphan_PI, lone_PI, spread(unit_PKL.flatten(1))).square()
+    refined_PQV = refined_PI.reshape(-1, *grid) * peak_P11.square()
+    plain_PQV = _enlarged(cam_P1hw.relu(), grid, "bicubic").relu()
+    return torch.where(has_seed_P11, refined_PQV, plain_PQV) * cells_inside(inside_P4, grid)
 
 
 def of_pairs(weight_BIJ: Tensor, image_P: Tensor) -> Spread:
@@ -140,15 +146,15 @@ def of_images(weight_BIJ: Tensor) -> Spread:
     return lambda seed_BJ: (weight_BIJ @ seed_BJ[:, :, None].to(weight_BIJ.dtype))[:, :, 0].float()
 
 
-def _enlarged(map_P1hw: Tensor, side: int, mode: str) -> Tensor:
-    """Return maps (P, side, side); cells are areas (half-pixel centres)."""
-    return functional.interpolate(map_P1hw, (side, side), mode=mode, align_corners=False)[:, 0]
+def _enlarged(map_P1hw: Tensor, grid: Grid, mode: str) -> Tensor:
+    """Return maps on another grid; cells are areas (half-pixel centres)."""
+    return functional.interpolate(map_P1hw, grid, mode=mode, align_corners=False)[:, 0]
 
 
-def rounded(maps_PQQ: Tensor) -> Tensor:
+def rounded(maps_PQV: Tensor) -> Tensor:
     """Round float32 maps to `MANTISSA_BITS`, half to even: what is stored, and boxed; the other bits cost the disk."""
     dropped = 23 - MANTISSA_BITS
-    bits_PQQ = maps_PQQ.contiguous().view(torch.int32)
-    half_PQQ = (1 << (dropped - 1)) - 1 + ((bits_PQQ >> dropped) & 1)
-    rounded_PQQ = ((bits_PQQ + half_PQQ) >> dropped << dropped).view(torch.float32)
-    return torch.where(maps_PQQ.isfinite(), rounded_PQQ, maps_PQQ)
+    bits_PQV = maps_PQV.contiguous().view(torch.int32)
+    half_PQV = (1 << (dropped - 1)) - 1 + ((bits_PQV >> dropped) & 1)
+    rounded_PQV = ((bits_PQV + half_PQV) >> dropped << dropped).view(torch.float32)
+    return torch.where(maps_PQV.isfinite(), rounded_PQV, maps_PQV)

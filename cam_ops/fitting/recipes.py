@@ -15,7 +15,7 @@ from cam_ops.boxes.extract import MapBoxes, boxes_from_heatmaps
 from cam_ops.errors import UsageError
 from cam_ops.fitting.fit import NUM_FOLDS, best_setting, class_settings, fit_probability
 from cam_ops.metrics.localization import best_overlaps
-from cam_ops.settings import BoxConfig, MapConfig
+from cam_ops.settings import BoxConfig, MapConfig, Size
 
 NORMALISERS = ("max", "minmax", "ivr:20", "ivr:30", "ivr:40", "ivr:50", "ivr:60")
 THRESHOLDS = tuple(step / 40 for step in range(1, 29))
@@ -45,7 +45,7 @@ class LabelledMaps:
 class BoxRecipe:
     """How boxes are made; thresholds of single classes stand beside one of all."""
 
-    side: int  # to which maps are enlarged
+    size: Size  # to which maps are enlarged
     maps: MapConfig
     boxes: BoxConfig
     class_thresholds: ClassThresholds = ()
@@ -60,7 +60,7 @@ class BoxRecipe:
 def boxes_of(maps: LabelledMaps, recipe: BoxRecipe, threshold_P: F64 | None = None) -> MapBoxes:
     """Box the maps, with a threshold for each where `threshold_P` is given."""
     return boxes_from_heatmaps(
-        maps.raw_Phw, maps.rectangle_P4, maps.size_P2, recipe.side, recipe.maps, recipe.boxes, threshold_P
+        maps.raw_Phw, maps.rectangle_P4, maps.size_P2, recipe.size, recipe.maps, recipe.boxes, threshold_P
     )
 
 

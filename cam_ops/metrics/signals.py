@@ -11,7 +11,7 @@ import numpy as np
 
 from cam_ops.arrays import F32, F64, I64
 from cam_ops.boxes.extract import boxes_from_heatmaps
-from cam_ops.settings import BoxConfig, MapConfig
+from cam_ops.settings import BoxConfig, MapConfig, Size
 
 QUANTA = 2**20  # steps of a normalised map in class sums
 DENSITY_SIDE = 16
@@ -76,11 +76,11 @@ def _border(share_Phw: F64) -> F64:
 
 
 def count_components(
-    raw_Phw: F32, rectangle_P4: F32, size_P2: I64, side: int, maps: MapConfig, threshold_P: F64
+    raw_Phw: F32, rectangle_P4: F32, size_P2: I64, size: Size, maps: MapConfig, threshold_P: F64
 ) -> I64:
     """Return the number of 8-connected regions of each map at its threshold, (P,); see `boxes_from_heatmaps`."""
     every = BoxConfig(components="all")
-    found = boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, side, maps, every, threshold_P)
+    found = boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, size, maps, every, threshold_P)
     return np.bincount(found.map_N, minlength=len(raw_Phw))
 
 

@@ -7,8 +7,10 @@
 * `trial`: pictures to try a network with
 * `statistics`: how far pictures lie from its training
 * `outputs`: what a network returns, to logits
+* `takes`: which pictures a network takes, tried
 * `zoo`: architectures by name: torchvision, timm, the demo's
 * `dilation`: the last stage at twice the resolution
+* `grids`: which axes of a result lie over the picture
 * `watch`: watch or change one forward pass
 * `layers`: modules that return grids which the logits see
 * `heads`: where a network is cut

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
 from cam_ops.network.trial import IDENTITY, Normalisation, first_run, trial_pictures
+from cam_ops.settings import Size, height_and_width
 
 TOLERANCE = 1e-4  # relative, float32; ResNets measure 1e-6
 PROBE_SCALES = (1.0, 1e3, 1e6, 1e9)  # random weights make signals vanish, and squeeze-and-excitation a constant
@@ -44,23 +45,24 @@ class _DryRun:
         return _grid(self.features_BCHW)
 
 
-def dilate_last_stage(network: nn.Module, image_size: int, normalisation: Normalisation = IDENTITY) -> None:
+def dilate_last_stage(network: nn.Module, image_size: Size, normalisation: Normalisation = IDENTITY) -> None:
     """Double, in place, the grid that `network` ends on; it is in eval mode, float32, on the CPU.
 
     The convolutions of stride 2 that make the last grid get stride 1. Those that work on that grid after them get twice
     the dilation and padding, so that each weight still meets the neighbour that it was trained on. Of a ResNet-50 this
     makes what torchvision's replace_stride_with_dilation=[False, False, True] builds; it does the same to BasicBlocks.
 
-    Costs two forward passes on seeded noise of `image_size` pixels a side. Raises UsageError if no convolution of
+    Costs two forward passes on seeded noise of that size. Raises UsageError if no convolution of
     stride 2 makes the last grid, or if the features change at the positions that the original has; the network is then
     not to be used.
     """
     noise_1CHW = trial_pictures(network, image_size, 1, normalisation)
     images_BCHW = torch.cat([scale * noise_1CHW for scale in PROBE_SCALES])
+    height, width = height_and_width(image_size)
     before = _dry_run(network, images_BCHW, first_run)
     if any(tuple(call.conv.stride) != (1, 1) and call.returned == (1, 1) for call in before.calls):
         raise UsageError(
-            f"--dilate expects a last stage of at least 2x2 positions, of pictures of {image_size}x{image_size} pixels "
+            f"--dilate expects a last stage of at least 2x2 positions, of pictures of {width}x{height} pixels "
             "the network keeps a single one; give a larger --image-size"
         )
     expected = _replace_stride(before)

@@ -28,11 +28,12 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
+from cam_ops.network.grids import fits
 from cam_ops.network.layers import Spatial, behind_norm, named_modules, spatial_calls
 from cam_ops.network.readout import read_out
 from cam_ops.network.trial import IDENTITY, Normalisation, check_alone, first_run, in_a_sentence, trial_pictures
 from cam_ops.network.watch import Place, Seen, Watch, run_from
-from cam_ops.settings import DECOMPOSABLE, Kind
+from cam_ops.settings import DECOMPOSABLE, Kind, Size
 
 SWAP_TOLERANCE = 1e-4  # of the difference between pictures, float32
 ROUNDING = 1e-6  # of the logits: CaiT with random weights tells pictures apart by 5e-6 of them
@@ -78,18 +79,18 @@ class Head:
 
 @in_a_sentence
 def find_head(
-    network: nn.Module, image_size: int, layers: tuple[str, ...] = (), normalisation: Normalisation = IDENTITY
+    network: nn.Module, image_size: Size, layers: tuple[str, ...] = (), normalisation: Normalisation = IDENTITY
 ) -> Head:
     """Find and prove the head of `network`, which is in eval mode, float32, on any device; `layers` name the cut.
 
-    Costs a few forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason
+    Costs a few forward passes on noise of that size, seeded. Raises UsageError with the reason
     where the network cannot be cut.
     """
     images_BCHW, logits_BK, calls = dry_run(network, image_size, normalisation)
     if layers:
         return _cut_at_layers(network, images_BCHW, logits_BK, layers)
     whole = [seen for seen in calls if len(seen.given) == len(images_BCHW)]  # not of pictures and their mirror images
-    pools = [seen for seen in whole if seen.place.cut == "pool" and _averages_all(seen)]
+    pools = [seen for seen in whole if seen.place.cut == "pool" and _averages_all(seen, images_BCHW)]
     for pool in reversed(pools):
         if _logits_depend_only_on(network, images_BCHW, logits_BK, pool):
             norms = [seen for seen in calls[calls.index(pool) :] if _is_norm_of(seen, pool)]
@@ -98,14 +99,14 @@ def find_head(
 
 
 def dry_run(
-    network: nn.Module, image_size: int, normalisation: Normalisation = IDENTITY
+    network: nn.Module, image_size: Size, normalisation: Normalisation = IDENTITY
 ) -> tuple[Tensor, Tensor, list[Seen]]:
     """Run the network on noise; return pictures that its logits tell apart, these logits, and the calls watched."""
     noise_BCHW = trial_pictures(network, image_size, normalisation=normalisation)
     for contrast in CONTRASTS:
         calls: list[Seen] = []
         images_BCHW = contrast * noise_BCHW
-        with Watch(network, partial(_record, calls)):
+        with Watch(network, partial(_record, calls), images_BCHW.shape[2:]):
             logits_BK = first_run(network, images_BCHW)
         _check_logits(logits_BK)
         again_BK = first_run(network, images_BCHW)
@@ -137,12 +138,12 @@ def _check_logits(logits_BK: Any) -> None:
         raise UsageError("the network's logits on noise are not finite; are its weights whole?")
 
 
-def _averages_all(pool: Seen) -> bool:
-    """Is the result the mean of a whole square grid, and not of what lies under a kernel, or of padding?"""
+def _averages_all(pool: Seen, images_BCHW: Tensor) -> bool:
+    """Is the result the mean of a whole grid over the picture, and not of what lies under a kernel, or of padding?"""
     mean_BC = pool.given.mean((2, 3))
-    is_square = pool.given.shape[2] == pool.given.shape[3]
+    rows, columns = pool.given.shape[2:]
     return (
-        is_square
+        fits((rows, columns), images_BCHW.shape[2:])
         and pool.returned.numel() == mean_BC.numel()
         and torch.allclose(pool.returned.flatten(1), mean_BC, rtol=1e-3, atol=1e-5 * float(mean_BC.abs().max()))
     )
@@ -162,7 +163,7 @@ def swap_test(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, place:
             kept.append(replace(seen, returned=seen.returned.clone()))
         return seen.returned
 
-    with torch.no_grad(), Watch(network, keep, [place.name] if place.name else []):
+    with torch.no_grad(), Watch(network, keep, images_BCHW.shape[2:], [place.name] if place.name else []):
         network(images_BCHW)
     return _logits_depend_only_on(network, images_BCHW, logits_BK, kept[0])
 

@@ -1,7 +1,7 @@
 """What a user's factory says of its network's input: a mapping, timm's data config, or torchvision's preset.
 
-Mean and std are for RGB scaled to 0..1. What is not said is None; a name that means nothing here is refused, as it may
-be one that is misspelt.
+Mean and std are for RGB scaled to 0..1, or of one number for gray. What is not said is None; a name that means nothing
+here is refused, as it may be one that is misspelt.
 """
 
 import math
@@ -14,10 +14,12 @@ import numpy as np
 from torchvision.transforms._presets import ImageClassification
 
 from cam_ops.errors import UsageError
-from cam_ops.settings import MAX_IMAGE_SIZE, Interpolation, Triple
+from cam_ops.network.takes import UNREADABLE, WRAP, size_of
+from cam_ops.settings import MAX_IMAGE_SIZE, Channels, Interpolation, PerChannel
 
-OURS = ("mean", "std", "image_size", "interpolation", "crop_fraction")
+OURS = ("mean", "std", "image_size", "interpolation", "crop_fraction", "channels")
 TIMMS = {"input_size": "image_size", "crop_pct": "crop_fraction"}
+CHANNELS: dict[str, Channels] = {"3": "rgb", "rgb": "rgb", "1": "gray", "gray": "gray"}
 SILENT = ("crop_mode",)  # of timm's: --resize says how a picture fits
 INTERPOLATIONS = ("bilinear", "bicubic")
 EXPECTED = f"a mapping with {', '.join(OURS)}, or transforms() of torchvision's weights"
@@ -27,8 +29,9 @@ EXPECTED = f"a mapping with {', '.join(OURS)}, or transforms() of torchvision's 
 class Inputs:
     """What is said of a network's input."""
 
-    mean: Triple | None = None
-    std: Triple | None = None
+    channels: Channels | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
     image_size: int | None = None
     interpolation: Interpolation | None = None
     crop_fraction: float | None = None
@@ -55,9 +58,12 @@ def read_inputs(given: object, model: str) -> Inputs:
     if strange := [name for name in names if name not in (*OURS, *TIMMS)]:
         shown = ", ".join(strange[:5])
         raise UsageError(f"{model} says {shown} of its input, which means nothing here; expected {EXPECTED}")
+    mean = _of(said, "mean", _mean, "three numbers for RGB in 0..1, as torchvision writes them, or one for gray", model)
+    std = _of(said, "std", _std, "three numbers above 0 for RGB in 0..1, or one for gray", model)
     return Inputs(
-        mean=_of(said, "mean", _mean, "three numbers for RGB in 0..1, as torchvision writes them", model),
-        std=_of(said, "std", _std, "three numbers above 0 for RGB in 0..1", model),
+        channels=_channels(given, mean, std, model),
+        mean=mean,
+        std=std,
         image_size=_of(said, "image_size", _side, f"the side of a square of 8 to {MAX_IMAGE_SIZE} pixels", model),
         interpolation=_of(said, "interpolation", _interpolation, " or ".join(INTERPOLATIONS), model),
         crop_fraction=_of(said, "crop_fraction", _fraction, "a number above 0, at most 1", model),
@@ -71,25 +77,44 @@ def _of(said: Mapping[Any, Any], name: str, read: Any, expected: str, model: str
         return None
     try:
         return read(value)
-    except (TypeError, ValueError):
+    except UNREADABLE:
         raise UsageError(f"{model} says {name} {str(value)[:100]} of its input; expected {expected}") from None
 
 
-def _numbers(value: Any) -> Triple:
-    first, second, third = (float(number) for number in value)
-    if not all(map(math.isfinite, (first, second, third))):
+def _channels(given: Mapping[Any, Any], mean: PerChannel | None, std: PerChannel | None, model: str) -> Channels | None:
+    """Return the one meaning of all that is said of channels: by that name, before a size, by the length of others."""
+    said: dict[str, Any] = {name: len(numbers) for name, numbers in (("mean", mean), ("std", std)) if numbers}
+    said |= {"channels": given["channels"]} if given.get("channels") is not None else {}
+    for name in ("image_size", "input_size"):
+        if isinstance(given.get(name), (tuple, list, np.ndarray)) and len(given[name]) == 3:
+            said[name] = given[name][0]
+    found = {name: CHANNELS.get(str(value)) for name, value in said.items()}
+    for name, value in said.items():
+        if found[name] is None:
+            raise UsageError(
+                f"{model} says by {name} that its network takes {str(value)[:100]} channels; expected 3, which is rgb, "
+                f"or 1, which is gray: {WRAP}"
+            )
+    if len({*found.values()}) > 1:
+        raise UsageError(f"{model} says two things of channels: " + ", ".join(f"{n} {c}" for n, c in found.items()))
+    return next(iter(found.values()), None)
+
+
+def _numbers(value: Any) -> PerChannel:
+    numbers = tuple(float(number) for number in value)
+    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
         raise ValueError
-    return first, second, third
+    return cast(PerChannel, numbers)
 
 
-def _mean(value: Any) -> Triple:
+def _mean(value: Any) -> PerChannel:
     mean = _numbers(value)
     if max(mean) > 1:  # of 0..255
         raise ValueError
     return mean
 
 
-def _std(value: Any) -> Triple:
+def _std(value: Any) -> PerChannel:
     std = _numbers(value)
     if min(std) <= 0:
         raise ValueError
@@ -97,11 +122,10 @@ def _std(value: Any) -> Triple:
 
 
 def _side(value: Any) -> int:
-    sides = list(value)[-2:] if isinstance(value, (tuple, list, np.ndarray)) else [value]
-    side = int(sides[0])
-    if isinstance(value, bool) or any(float(other) != side for other in sides) or not 8 <= side <= MAX_IMAGE_SIZE:
+    size = size_of(value)
+    if not isinstance(size, int):
         raise ValueError
-    return side
+    return size
 
 
 def _interpolation(value: Any) -> Interpolation:

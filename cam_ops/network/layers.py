@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cam_ops.network.watch import Seen, Watch, spatial_view
+from cam_ops.network.grids import spatial_view
+from cam_ops.network.watch import Seen, Watch
 
 INVARIANCE_TOLERANCE = 1e-4  # a cell's sum_k g_k A_k, of its terms' length: 1e-6 before a layer norm, about 1 elsewhere
 NO_GRID = (nn.Softmax, nn.Flatten, torch.jit.ScriptModule)  # attention weights; channels by cells; takes no hook
@@ -30,12 +31,13 @@ class Spatial:
 
 def spatial_calls(network: nn.Module, images_BCHW: Tensor, names: list[str]) -> dict[str, Spatial]:
     """Run the network once, with gradients; return the modules with spatial outputs, in order of their last call."""
+    batch_and_size = len(images_BCHW), images_BCHW.shape[2:]
     kept: dict[str, tuple[Seen, Tensor]] = {}
     pooled: dict[int, Tensor] = {}  # by id, what a pooling module returned: its container may return the same
 
     def keep(seen: Seen) -> Tensor:
         name = seen.place.name
-        if not name or not seen.returned.requires_grad or spatial_view(seen.returned, len(images_BCHW)) is None:
+        if not name or not seen.returned.requires_grad or spatial_view(seen.returned, *batch_and_size) is None:
             return seen.returned
         output = seen.returned
         kept.pop(name, None)  # so that the order is that of the last calls
@@ -46,7 +48,7 @@ def spatial_calls(network: nn.Module, images_BCHW: Tensor, names: list[str]) -> 
         return passed_on
 
     leaf_BCHW = images_BCHW.clone().requires_grad_()
-    with torch.enable_grad(), Watch(network, keep, names):
+    with torch.enable_grad(), Watch(network, keep, images_BCHW.shape[2:], names):
         logits_BK = network(leaf_BCHW)
     direction_BK = torch.randn(logits_BK.shape, generator=torch.Generator().manual_seed(2)).to(logits_BK)
     outputs = [output for _, output in kept.values()]
@@ -55,11 +57,11 @@ def spatial_calls(network: nn.Module, images_BCHW: Tensor, names: list[str]) -> 
         gradients = torch.autograd.grad(logits_BK, outputs, direction_BK, allow_unused=True)
     found: dict[str, Spatial] = {}
     for (name, (seen, output)), gradient in zip(kept.items(), gradients, strict=True):
-        view_BCHW = spatial_view(output, len(images_BCHW))
+        view_BCHW = spatial_view(output, *batch_and_size)
         assert view_BCHW is not None
         reached = is_invariant = False
         if gradient is not None:
-            gradient_BCHW = spatial_view(gradient, len(images_BCHW))
+            gradient_BCHW = spatial_view(gradient, *batch_and_size)
             assert gradient_BCHW is not None
             reached = bool((gradient_BCHW != 0).any(1).flatten(1).float().mean(1).min() >= 0.5)
             explained_BCHW = gradient_BCHW * view_BCHW

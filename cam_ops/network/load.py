@@ -20,15 +20,18 @@ from cam_ops.network.dilation import dilate_last_stage
 from cam_ops.network.factory import call_factory
 from cam_ops.network.names import factory_name, is_factory
 from cam_ops.network.outputs import SINGLE, Reading, return_logits
+from cam_ops.network.takes import said_size, size_that_runs
 from cam_ops.network.trial import Normalisation
 from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture, find_architecture
-from cam_ops.settings import Interpolation, ModelConfig, Preprocessing
+from cam_ops.settings import Channels, Interpolation, ModelConfig, Preprocessing
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, safetensors.SafetensorError),
 )
+NUM_CHANNELS: dict[Channels, int] = {"rgb": 3, "gray": 1}
+USUAL_SIZE = 224
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
 
 
@@ -40,6 +43,7 @@ class Classifier:
     name: str
     digest: str  # sha256 over the factory's path and the sorted state_dict: names, dtypes, shapes, bytes
     preprocessing: Preprocessing
+    said: str  # of its input, what was found by trying; empty where nothing was
     class_names: str | None  # the user's list, which `classes_for` reads
     categories: list[str] | None  # as the weights name them
     reading: Reading  # what of its results are the logits
@@ -56,12 +60,17 @@ def load_classifier(config: ModelConfig) -> Classifier:
     """
     if is_factory(config.model):
         name = path = factory_name(config.model)
-        (network, preprocessing), categories = _from_factory(config), None
+        (network, preprocessing, said), categories = _from_factory(config), None
     else:
         known = find_architecture(config.model)
         name, path, (network, categories) = known.name, known.path, _with_weights(known, config.weights or "DEFAULT")
-        preprocessing = _preprocessing(
-            config, known.mean, known.std, known.side, known.interpolation, known.crop_fraction
+        if config.channels == "gray":
+            raise UsageError(
+                f"--channels gray: {config.model} takes RGB; a network of one channel comes from a factory"
+            )
+        preprocessing, said = (
+            _preprocessing(config, known.mean, known.std, known.side, known.interpolation, known.crop_fraction),
+            "",
         )
     network.eval()  # which may return nothing: some write a train() of their own
     network.requires_grad_(False)
@@ -74,6 +83,7 @@ def load_classifier(config: ModelConfig) -> Classifier:
         name=name,
         digest=model_digest(path, network.state_dict(), reading.said()),
         preprocessing=preprocessing,
+        said=said,
         class_names=config.class_names,
         categories=categories or (list(SINGLE) if reading.is_single else None),
         reading=reading,
@@ -149,18 +159,32 @@ def _is_parameter(entry: tuple[Any, Any]) -> bool:
     return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()
 
 
-def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing]:
+def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, str]:
+    """Return the network, its input, and what is to be said of the size of that."""
     if config.weights is not None:
         raise UsageError(f"--weights does not go with the factory {config.model}: it puts its own weights in place")
     network, said = call_factory(config.model)
     mean, std = config.mean or said.mean, config.std or said.std
+    channels = config.channels or said.channels or "rgb"
     if mean is None or std is None:
+        needed = "three numbers each for RGB" if channels == "rgb" else "one number each for gray"
         raise UsageError(
-            f"the factory {config.model} needs --mean and --std, three numbers each for RGB in 0..1; or let it return "
+            f"the factory {config.model} needs --mean and --std, {needed} in 0..1; or let it return "
             "its network and these: return network, {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}"
         )
-    side, crop_fraction = said.image_size or 224, said.crop_fraction or 224 / 256
-    return network, _preprocessing(config, mean, std, side, said.interpolation or "bilinear", crop_fraction)
+    for name, numbers in (("mean", mean), ("std", std)):
+        if len(numbers) != NUM_CHANNELS[channels]:
+            raise UsageError(
+                f"expected {NUM_CHANNELS[channels]} number(s) for --{name}, as the network's input is {channels}, got "
+                f"{len(numbers)}; give --channels gray with one number each, or --channels rgb with three"
+            )
+    size = config.image_size or said.image_size
+    found = size or size_that_runs(network.eval(), len(mean), USUAL_SIZE)
+    crop_fraction = said.crop_fraction or 224 / 256
+    shape = _preprocessing(config, mean, std, found, said.interpolation or "bilinear", crop_fraction)
+    if size or found == USUAL_SIZE:
+        return network, shape, ""
+    return network, shape, f"{config.model} takes no pictures of 224x224 pixels; {said_size(found)} is taken"
 
 
 def _with_weights(known: Architecture, weights: str) -> tuple[nn.Module, list[str] | None]:
@@ -212,10 +236,10 @@ def _some(names: list[str]) -> str:
 
 
 def _preprocessing(
-    config: ModelConfig, mean: Any, std: Any, side: int, interpolation: Interpolation, crop_fraction: float
+    config: ModelConfig, mean: Any, std: Any, size: int, interpolation: Interpolation, crop_fraction: float
 ) -> Preprocessing:
     return Preprocessing(
-        image_size=config.image_size or side,
+        image_size=config.image_size or size,
         mean=config.mean or mean,
         std=config.std or std,
         interpolation=interpolation,

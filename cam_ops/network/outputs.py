@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import UsageError
 from cam_ops.network.trial import IDENTITY, Normalisation, in_a_sentence, trial_pictures
+from cam_ops.settings import Size
 
 Squashing = Literal["softmax", "log-softmax", "sigmoid", "log-sigmoid"]
 Path = tuple[str | int, ...]
@@ -132,7 +133,7 @@ class _Read:
 
 @in_a_sentence
 def return_logits(
-    network: nn.Module, image_size: int, output: str | None = None, normalisation: Normalisation = IDENTITY
+    network: nn.Module, image_size: Size, output: str | None = None, normalisation: Normalisation = IDENTITY
 ) -> Reading:
     """Find where the logits of `network`, in eval mode, are, and let its calls return them from then on.
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, partial
+from math import prod
 from operator import itemgetter
 from typing import Any
 
@@ -22,24 +23,27 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
+from cam_ops.network.grids import Grid, shown, spatial_view
 from cam_ops.network.heads import dry_run, swap_test
 from cam_ops.network.layers import named_modules, spatial_calls
 from cam_ops.network.trial import IDENTITY, Normalisation, in_a_sentence
-from cam_ops.network.watch import Place, spatial_view
+from cam_ops.network.watch import Place
+from cam_ops.settings import Size
 
 MAX_PAIRS = 2**22  # of cells of the two grids: 16 MiB of float32 a picture
+NO_GRID: Grid = (0, 0)
 MAX_TRIES = 8  # swap tests on one grid
 MIN_BLOCKS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """The two results, as calls of named modules; grids are square."""
+    """The two results, as calls of named modules."""
 
     coarse: Place
     fine: Place
-    coarse_side: int
-    fine_side: int
+    coarse_grid: Grid
+    fine_grid: Grid
 
     @property
     def layers(self) -> tuple[str, str]:
@@ -53,15 +57,15 @@ class _Call:
 
     place: Place
     around: tuple["_Call", ...]  # calls that it is part of
-    given: int  # side of the grid of what it got, 0 where that is no grid
+    given: Grid  # of what it got
     num_tokens: int  # that it got, 0 where these are no tokens
-    returned: int = 0
-    sides: set[int] = field(default_factory=set)  # of the grids of its parts
+    returned: Grid = NO_GRID
+    grids: set[Grid] = field(default_factory=set)  # of its parts
 
     @property
     def is_padding(self) -> bool:
         """Is the grid larger than before?"""
-        return self.returned > self.given > 0
+        return self.returned > self.given > NO_GRID
 
     def is_a_step(self) -> bool:
         """Is this a step of a block that goes from this very grid to a smaller one, or does it but pad?"""
@@ -69,20 +73,22 @@ class _Call:
 
     def reduces_once(self) -> bool:
         """Does it go to a smaller grid, with none between? Else it is no block, but holds blocks."""
-        return self.given > self.returned > 0 and not any(self.returned < side < self.given for side in self.sides)
+        return self.given > self.returned > NO_GRID and not any(
+            self.returned < grid < self.given for grid in self.grids
+        )
 
 
 @in_a_sentence
 def find_stages(
-    network: nn.Module, image_size: int, layers: tuple[str, ...] = (), normalisation: Normalisation = IDENTITY
+    network: nn.Module, image_size: Size, layers: tuple[str, ...] = (), normalisation: Normalisation = IDENTITY
 ) -> Stages:
     """Find the features that maps of `network`, in eval mode, float32, are refined from; `layers` names two instead.
 
-    Costs some forward passes on noise of `image_size` pixels a side, seeded. Raises UsageError with the reason where
+    Costs some forward passes on noise of that size, seeded. Raises UsageError with the reason where
     there are none.
     """
     images_BCHW, logits_BK, _ = dry_run(network, image_size, normalisation)
-    calls = [call for call in _calls(network, images_BCHW) if call.returned > 1]
+    calls = [call for call in _calls(network, images_BCHW) if call.returned > NO_GRID]
 
     @cache
     def is_all(place: Place) -> bool:
@@ -93,25 +99,25 @@ def find_stages(
     else:
         last = {call.place.name: call for call in calls}
         counted = [call for call in last.values() if not call.is_a_step()]
-        sides = sorted({call.returned for call in counted})
-        if len(sides) == 1:
+        grids = sorted({call.returned for call in counted})
+        if len(grids) == 1:
             coarse, fine = _at_depths(network, counted)
-        elif len(sides) > 2:
-            coarse, fine = (_last(counted, side, is_all) for side in sides[1:3])
+        elif len(grids) > 2:
+            coarse, fine = (_last(counted, grid, is_all) for grid in grids[1:3])
         else:
-            raise UsageError(f"the network reduces its grid {max(0, len(sides) - 1)} time(s), two are needed")
+            raise UsageError(f"the network reduces its grid {max(0, len(grids) - 1)} time(s), two are needed")
     for call in (coarse,) if layers else (coarse, fine):
         if not is_all(call.place):
             raise UsageError(f"the logits see more of the picture than what {call.place.name} returns")
     with_gradient = spatial_calls(network, images_BCHW, [coarse.place.name]).get(coarse.place.name)
     if with_gradient is None or not with_gradient.reached:
         raise UsageError(f"the gradient of the logits does not reach {coarse.place.name}")
-    if coarse.returned**2 * fine.returned**2 > MAX_PAIRS:
+    if prod(coarse.returned) * prod(fine.returned) > MAX_PAIRS:
         raise UsageError(
-            f"grids of {coarse.returned}x{coarse.returned} and {fine.returned}x{fine.returned} are too fine for it; "
+            f"grids of {shown(coarse.returned)} and {shown(fine.returned)} are too fine for it; "
             "use a smaller --image-size"
         )
-    return Stages(coarse=coarse.place, fine=fine.place, coarse_side=coarse.returned, fine_side=fine.returned)
+    return Stages(coarse=coarse.place, fine=fine.place, coarse_grid=coarse.returned, fine_grid=fine.returned)
 
 
 def _calls(network: nn.Module, images_BCHW: Tensor) -> list[_Call]:
@@ -125,17 +131,17 @@ def _calls(network: nn.Module, images_BCHW: Tensor) -> list[_Call]:
         counts[name] = index + 1
         first = next(iter(given), None)
         num_tokens = first.shape[1] if isinstance(first, Tensor) and first.ndim == 3 else 0
-        inside.append(_Call(Place("module", index, name), tuple(inside), _side(first, images_BCHW), num_tokens))
+        inside.append(_Call(Place("module", index, name), tuple(inside), _grid(first, images_BCHW), num_tokens))
 
     def leave(module: nn.Module, given: Any, returned: Any) -> None:
         call = inside.pop()
-        call.returned = _side(returned, images_BCHW)
-        is_square = call.returned > 0 and returned.ndim == 4
-        if is_square and call.returned in {around.num_tokens for around in call.around}:
-            call.returned = 0  # tokens by tokens: attention, and no grid
+        call.returned = _grid(returned, images_BCHW)
+        is_square = call.returned > NO_GRID and returned.ndim == 4
+        if is_square and call.returned in {(around.num_tokens, around.num_tokens) for around in call.around}:
+            call.returned = NO_GRID  # tokens by tokens: attention, and no grid
         if not call.is_padding:
             for around in call.around:
-                around.sides.add(call.returned)
+                around.grids.add(call.returned)
         ended.append(call)
 
     with ExitStack() as hooks, torch.no_grad():
@@ -147,16 +153,16 @@ def _calls(network: nn.Module, images_BCHW: Tensor) -> list[_Call]:
     return ended
 
 
-def _side(value: Any, images_BCHW: Tensor) -> int:
+def _grid(value: Any, images_BCHW: Tensor) -> Grid:
     if not isinstance(value, Tensor) or not value.ndim:
-        return 0
-    view_BCHW = spatial_view(value, len(images_BCHW))
-    return 0 if view_BCHW is None else view_BCHW.shape[2]
+        return NO_GRID
+    view_BCHW = spatial_view(value, len(images_BCHW), images_BCHW.shape[2:])
+    return NO_GRID if view_BCHW is None else (view_BCHW.shape[2], view_BCHW.shape[3])
 
 
-def _last(calls: list[_Call], side: int, is_all: Callable[[Place], bool]) -> _Call:
+def _last(calls: list[_Call], grid: Grid, is_all: Callable[[Place], bool]) -> _Call:
     """Return the last call with a grid that is all the logits see; the last of all where none of some is."""
-    on_grid = [call for call in calls if call.returned == side][::-1]
+    on_grid = [call for call in calls if call.returned == grid][::-1]
     return next((call for call in on_grid[:MAX_TRIES] if is_all(call.place)), on_grid[0])
 
 
@@ -189,6 +195,6 @@ def _named(network: nn.Module, calls: list[_Call], layers: tuple[str, ...]) -> t
     (_, fine), (_, coarse) = sorted((last[layer] for layer in layers), key=itemgetter(0))
     if coarse.returned > fine.returned:
         raise UsageError(
-            f"--refine-layers {' '.join(layers)}: the deeper one has the finer grid, {coarse.returned} cells a side"
+            f"--refine-layers {' '.join(layers)}: the deeper one has the finer grid, {shown(coarse.returned)}"
         )
     return coarse, fine

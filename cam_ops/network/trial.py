@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import CamrayError, UsageError
-from cam_ops.settings import Triple
+from cam_ops.network.takes import noise, what_it_takes
+from cam_ops.settings import PerChannel, Size
 
 ALONE_TOLERANCE = 1e-3  # of the largest logit: other kernels run for other batches
 MAX_CHARACTERS = 300
@@ -29,10 +30,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalisation:
-    """What is subtracted from RGB in 0..1 before the network gets it, and what that is divided by."""
+    """What is subtracted from pixels in 0..1 before the network gets it, and what that is divided by."""
 
-    mean: Triple = (0.0, 0.0, 0.0)
-    std: Triple = (1.0, 1.0, 1.0)
+    mean: PerChannel = (0.0, 0.0, 0.0)
+    std: PerChannel = (1.0, 1.0, 1.0)
 
 
 IDENTITY = Normalisation()
@@ -44,18 +45,22 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def trial_pictures(
-    network: nn.Module, image_size: int, number: int = 2, normalisation: Normalisation = IDENTITY
+    network: nn.Module, image_size: Size, number: int = 2, normalisation: Normalisation = IDENTITY
 ) -> Tensor:
-    """Return seeded noise (B, 3, H, W) that the network takes: normal, or else as normalised pixels have it.
+    """Return seeded noise (B, C, H, W) that the network takes: normal, or else as normalised pixels have it.
 
     Some networks look whether their input lies where pixels do. Raises UsageError where it takes neither.
     """
-    normal_BCHW, pixels_BCHW = _kinds(image_size, number, normalisation, device_of(network))
+    device, num_channels = device_of(network), len(normalisation.mean)
+    normal_BCHW = noise(number, num_channels, image_size).to(device)
     with suppress(UsageError):
         first_run(network, normal_BCHW)
         return normal_BCHW
-    first_run(network, pixels_BCHW)
-    return pixels_BCHW
+    pixels_BCHW = torch.rand(normal_BCHW.shape, generator=torch.Generator().manual_seed(0))
+    mean_C11, std_C11 = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
+    images_BCHW = ((pixels_BCHW - mean_C11) / std_C11).to(device)
+    first_run(network, images_BCHW)
+    return images_BCHW
 
 
 def first_run(network: nn.Module, images_BCHW: Tensor) -> Any:
@@ -64,20 +69,11 @@ def first_run(network: nn.Module, images_BCHW: Tensor) -> Any:
         with torch.no_grad():
             return network(images_BCHW)
     except Exception as error:
+        kind = {1: "gray", 3: "RGB"}[images_BCHW.shape[1]]
         raise UsageError(
-            f"the network cannot take RGB pictures of {images_BCHW.shape[3]}x{images_BCHW.shape[2]} pixels "
-            f"({_shown(error)}); check --image-size, --scales and --model"
+            f"the network cannot take {kind} pictures of {images_BCHW.shape[3]}x{images_BCHW.shape[2]} pixels "
+            f"({_shown(error)}); {what_it_takes(network, images_BCHW) or 'check --image-size, --scales and --model'}"
         ) from error
-
-
-def _kinds(image_size: int, number: int, normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
-    shape = (number, 3, image_size, image_size)
-    normal_BCHW = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
-    pixels_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
-    mean_311, std_311 = (
-        pixels_BCHW.new_tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std)
-    )
-    return normal_BCHW, (pixels_BCHW - mean_311) / std_311
 
 
 def _shown(error: Exception) -> str:

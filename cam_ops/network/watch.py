@@ -7,11 +7,10 @@ at a call, its features are read, or others put in their place.
 Letters: B batch, C channels, H, W grid, T tokens.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
 from typing import Any, Literal, Self
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-MAX_PREFIX = 8  # class, distillation and register tokens before the grid's
+from cam_ops.network.grids import on_grid
 
 Cut = Literal["pool", "norm", "module"]
 
@@ -53,12 +52,22 @@ class Seen:
 
 
 class Watch(TorchFunctionMode):
-    """While entered, calls `on_call(seen)` at each average and norm, and at each call of `modules` (names)."""
+    """While entered, calls `on_call(seen)` at each average and norm, and at each call of `modules` (names).
 
-    def __init__(self, network: nn.Module, on_call: Callable[[Seen], Tensor], modules: Iterable[str] = ()) -> None:
+    `size` is that of the network's input, height and width.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        on_call: Callable[[Seen], Tensor],
+        size: Sequence[int],
+        modules: Iterable[str] = (),
+    ) -> None:
         super().__init__()
         self.network = network
         self.on_call = on_call
+        self.size = size
         self.modules = tuple(modules)
         self.counts: dict[tuple[Cut, str], int] = {}
         self.partial: tuple[Tensor, Tensor] | None = None
@@ -106,7 +115,7 @@ class Watch(TorchFunctionMode):
         if func in (functional.adaptive_avg_pool2d, functional.avg_pool2d, torch._C._nn.avg_pool2d):
             return features if features.ndim == 4 and returned.shape[2:] == (1, 1) else None
         if func in (functional.adaptive_avg_pool1d, torch.adaptive_avg_pool1d):
-            return _square(features) if returned.shape[-1] == 1 else None
+            return on_grid(features, self.size) if returned.shape[-1] == 1 else None
         if func not in (torch.mean, Tensor.mean):
             return None
         dims = args[1] if len(args) > 1 else kwargs.get("dim")
@@ -123,34 +132,8 @@ class Watch(TorchFunctionMode):
         elif features.ndim == 3 and len(spatial) == 1:
             if self.partial is not None and features is self.partial[0]:
                 return self.partial[1] if spatial == [2] else None
-            return _square(features.movedim(spatial[0], 2))
+            return on_grid(features.movedim(spatial[0], 2), self.size)
         return None
-
-
-def _square(tokens_BCT: Tensor) -> Tensor | None:
-    """Return (B, C, T) as a square grid (B, C, H, W), None if T is no square."""
-    side = isqrt(tokens_BCT.shape[2])
-    return tokens_BCT.reshape(*tokens_BCT.shape[:2], side, side) if side * side == tokens_BCT.shape[2] else None
-
-
-def spatial_view(output: Tensor, batch: int) -> Tensor | None:
-    """Return a module's output as (B, C, H, W), None where it is not spatial.
-
-    Knows (B, C, H, W), (B, H, W, C) and tokens (B, T, C) with T = some prefix tokens and a square grid. Networks here
-    get square pictures, so that a grid is square: that tells the layouts apart.
-    """
-    if not output.is_floating_point() or output.shape[0] != batch:
-        return None
-    grid_BCHW: Tensor | None = None
-    if output.ndim == 4 and output.shape[2] == output.shape[3]:
-        grid_BCHW = output
-    elif output.ndim == 4 and output.shape[1] == output.shape[2]:
-        grid_BCHW = output.permute(0, 3, 1, 2)
-    elif output.ndim == 3:
-        prefix = output.shape[1] - isqrt(output.shape[1]) ** 2
-        if prefix <= MAX_PREFIX:
-            grid_BCHW = _square(output[:, prefix:].transpose(1, 2))
-    return grid_BCHW if grid_BCHW is not None and grid_BCHW.shape[2] > 1 else None
 
 
 def _layer_norm_of(
@@ -171,6 +154,6 @@ def run_from(network: nn.Module, images_BCHW: Tensor, place: Place, substitute: 
     def put(seen: Seen) -> Tensor:
         return substitute if seen.place == place else seen.returned
 
-    with Watch(network, put, [place.name] if place.name else []):
+    with Watch(network, put, images_BCHW.shape[2:], [place.name] if place.name else []):
         logits_BK: Tensor = network(images_BCHW)
     return logits_BK

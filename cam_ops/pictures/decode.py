@@ -18,7 +18,7 @@ from cam_ops.errors import BadImage
 from cam_ops.pictures.formats import OPENCV
 from cam_ops.pictures.header import JPEG, PILLOW_ERRORS, PNG, Header, open_picture, read_header, why_not_decoded
 from cam_ops.pictures.orientation import orientation_of, turned
-from cam_ops.settings import Preprocessing
+from cam_ops.settings import Preprocessing, height_and_width
 
 STL10_SIDE = 96
 STL10_BYTES = 3 * STL10_SIDE * STL10_SIDE
@@ -99,23 +99,32 @@ def _scale(width: int, height: int, config: Preprocessing) -> int:
 
     Sides that differ by a few pixels may be equal at 1/n; such a picture is decoded at a scale at which they differ.
     """
-    extent = _extent(width, height, config)
+    most = min(_per_pixel(width, height, config), _per_pixel(height, width, config))  # it may be turned yet
     for n in SCALES:
-        if extent >= n * config.image_size and (width == height or -(-width // n) != -(-height // n)):
+        if most >= n and (width == height or -(-width // n) != -(-height // n)):
             return n
     return 1
 
 
-def _extent(width: int, height: int, config: Preprocessing) -> int:
-    """Return how many of the picture's pixels become the side of the network's input, where those are fewest."""
+def _per_pixel(width: int, height: int, config: Preprocessing) -> float:
+    """Return how many of the picture's pixels, in a row, become one of the network's input, where those are fewest."""
+    high, wide = height_and_width(config.image_size)
     if config.resize == "letterbox":
-        return max(width, height)
-    return min(width, height) if config.resize == "warp" else crop_side(width, height, config)
+        return max(width / wide, height / high)
+    if config.resize == "center-crop":
+        width, height = crop_of(width, height, config)
+    return min(width / wide, height / high)
 
 
-def crop_side(width: int, height: int, config: Preprocessing) -> int:
-    """Return the side of the centred square that ``center-crop`` keeps, in pixels of the picture."""
-    return max(1, round(min(height, width) * config.crop_fraction))
+def crop_of(width: int, height: int, config: Preprocessing) -> tuple[int, int]:
+    """Return width and height of the centred part that ``center-crop`` keeps, in pixels of the picture.
+
+    It is the largest of the input's proportions, times `crop_fraction`.
+    """
+    high, wide = height_and_width(config.image_size)
+    whole = (width, width * high / wide) if width * high <= height * wide else (height * wide / high, height)
+    crop_width, crop_height = (max(1, round(side * config.crop_fraction)) for side in whole)
+    return crop_width, crop_height
 
 
 def _decode_at(scale: int, encoded: bytes, header: Header) -> Decoded:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cam_ops.arrays import F32, F64, U8
 from cam_ops.boxes.normalise import normalise
+from cam_ops.settings import Size, height_and_width
 
 COLOURS = [(255, 221, 0), (0, 212, 255), (255, 105, 180), (118, 255, 3), (255, 140, 0), (186, 85, 211)]  # RGB
 
@@ -18,15 +19,15 @@ def heat_colours(map_HW: F32 | F64) -> U8:
     return np.asarray(jet_HWC[..., ::-1], np.uint8)
 
 
-def overlay(image_HWC: U8, map_SS: F64, rectangle: F32) -> U8:
+def overlay(image_HWC: U8, map_YX: F64, rectangle: F32) -> U8:
     """Lay a normalised map over the part of the picture that `rectangle` says it covers, half transparent."""
     height, width = image_HWC.shape[:2]
-    side = map_SS.shape[0]
+    high, wide = map_YX.shape
     x0, y0, x1, y1 = rectangle.astype(np.float64)
-    to_picture = np.array([[(x1 - x0) / side, 0, x0], [0, (y1 - y0) / side, y0]])
+    to_picture = np.array([[(x1 - x0) / wide, 0, x0], [0, (y1 - y0) / high, y0]])
     to_picture[:, 2] += (to_picture[:, :2].sum(1) - 1) / 2  # pixel centres lie at .5
-    heat_HWC = cv2.warpAffine(heat_colours(map_SS), to_picture, (width, height), flags=cv2.INTER_LINEAR)
-    covered_HW = cv2.warpAffine(np.ones((side, side), np.uint8), to_picture, (width, height), flags=cv2.INTER_NEAREST)
+    heat_HWC = cv2.warpAffine(heat_colours(map_YX), to_picture, (width, height), flags=cv2.INTER_LINEAR)
+    covered_HW = cv2.warpAffine(np.ones((high, wide), np.uint8), to_picture, (width, height), flags=cv2.INTER_NEAREST)
     mixed_HWC = (0.45 * heat_HWC + 0.55 * image_HWC).astype(np.uint8)
     return np.where(covered_HW[..., None] > 0, mixed_HWC, image_HWC)
 
@@ -60,18 +61,19 @@ def draw_box(image_HWC: U8, box_4: F32, caption: str, colour: tuple[int, int, in
     return drawn_HWC
 
 
-def blog_panels(raw_hw: F32, image_HWC: U8, side: int) -> U8:
-    """Draw the seed post's three pictures side by side: map, enlarged map, overlay; RGB (side, 3 * side, 3).
+def blog_panels(raw_hw: F32, image_HWC: U8, size: Size) -> U8:
+    """Draw the seed post's three pictures side by side: map, enlarged map, overlay; RGB.
 
-    As the post: min-max, bilinear enlargement to `side`, JET, overlay = 0.3 * heat map + 0.5 * picture.
+    As the post: min-max, bilinear enlargement to `size`, JET, overlay = 0.3 * heat map + 0.5 * picture.
     """
+    wide_high = height_and_width(size)[::-1]
     small_hw = normalise(raw_hw, "minmax")
-    enlarged_SS = np.asarray(cv2.resize(small_hw, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
-    blocks_SS = np.asarray(cv2.resize(small_hw, (side, side), interpolation=cv2.INTER_NEAREST), np.float32)
-    heat_SS3 = heat_colours(enlarged_SS)
-    mixed_SS3 = heat_SS3 * 0.3 + cv2.resize(image_HWC, (side, side)) * 0.5
-    rounded_SS3 = np.rint(mixed_SS3).astype(np.uint8)  # cv2.imwrite rounds
-    return np.concatenate([heat_colours(blocks_SS), heat_SS3, rounded_SS3], axis=1)
+    enlarged_YX = np.asarray(cv2.resize(small_hw, wide_high, interpolation=cv2.INTER_LINEAR), np.float32)
+    blocks_YX = np.asarray(cv2.resize(small_hw, wide_high, interpolation=cv2.INTER_NEAREST), np.float32)
+    heat_YX3 = heat_colours(enlarged_YX)
+    mixed_YX3 = heat_YX3 * 0.3 + cv2.resize(image_HWC, wide_high) * 0.5
+    rounded_YX3 = np.rint(mixed_YX3).astype(np.uint8)  # cv2.imwrite rounds
+    return np.concatenate([heat_colours(blocks_YX), heat_YX3, rounded_YX3], axis=1)
 
 
 def contact_sheet(pictures: list[U8], columns: int, cell_width: int, cell_height: int) -> U8:

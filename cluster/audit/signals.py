@@ -35,8 +35,8 @@ def signals_by_row(request: Request, index: ShardIndex, class_of: list[int | Non
     rows = sorted(first)
     chosen = [_map_of(index, row, class_of[row], first[row]) for row in rows]
     raw_Phw, rectangle_P4, class_P = index.raw_Phw[chosen], index.rectangle_P4[chosen], index.class_P[chosen]
-    side, threshold_P = request.preprocessing.image_size, request.thresholds(class_P.astype(np.int32))
-    num_components_P = count_components(raw_Phw, rectangle_P4, index.sizes(rows), side, request.maps, threshold_P)
+    size, threshold_P = request.preprocessing.image_size, request.thresholds(class_P.astype(np.int32))
+    num_components_P = count_components(raw_Phw, rectangle_P4, index.sizes(rows), size, request.maps, threshold_P)
     score_P = index.tables.heatmaps["score"].to_numpy()[chosen]
     boxes = [index.boxes_at.get(key) for key in zip(rows, class_P.tolist(), strict=True)]
     box_area_P = np.array([0.0 if best is None else index.box_area_N[best.start] for best in boxes])

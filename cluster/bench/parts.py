@@ -40,13 +40,13 @@ class Parts:
         from cam_ops.explain.forward import results_of
 
         view = self.replica.mapper.views[0]
-        inputs = [pixels_BSS3.to(self.replica.device).permute(0, 3, 1, 2) for pixels_BSS3, _ in self.batches]
+        inputs = [pixels_BYX3.to(self.replica.device).permute(0, 3, 1, 2) for pixels_BYX3, _ in self.batches]
         class_P = torch.zeros(len(inputs[0]), dtype=torch.int64, device=self.replica.device)
 
         def run(number: int) -> None:
-            pixels_BCSS = view.of(inputs[number % len(inputs)])
+            pixels_BCYX = view.of(inputs[number % len(inputs)])
             with torch.no_grad():
-                results_of(view.engine, view.explainer, pixels_BCSS, class_P)[-1].sum().item()
+                results_of(view.engine, view.explainer, pixels_BCYX, class_P)[-1].sum().item()
 
         return len(inputs[0]) * _rate(run, seconds)
 
@@ -80,8 +80,8 @@ class Parts:
         decoded = timed("decode", lambda: [decode_for_input(row, encoded, loader.input) for row, encoded in pairs])
         timed("resize", lambda: [fit(picture, loader.input) for picture in decoded])
         rows = ShardRows(replica.run, self.planned)
-        for pixels_BSS3, pictures in self.batches:
-            maps = timed("forward and map", partial(replica.explain, pixels_BSS3, pictures))
+        for pixels_BYX3, pictures in self.batches:
+            maps = timed("forward and map", partial(replica.explain, pixels_BYX3, pictures))
             rows.add(pictures, maps)
         boxes = timed("boxes", rows.box)
         tables = timed("tables", partial(rows.tables, boxes))

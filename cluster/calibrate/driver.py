@@ -108,12 +108,12 @@ def calibrate(config: CalibrateConfig) -> CalibrationFile:
 def _others(request: Request) -> dict[str, BoxRecipe]:
     """Return what the calibrated recipe is held against: the run's own, the default, the seed post's."""
     own = BoxRecipe(
-        side=request.preprocessing.image_size,
+        size=request.preprocessing.image_size,
         maps=request.maps,
         boxes=replace(request.boxes, threshold=request.boxes.threshold[:1]),
         class_thresholds=request.calibration.class_thresholds if request.calibration else (),
     )
-    default = BoxRecipe(side=own.side, maps=MapConfig(), boxes=BoxConfig())
+    default = BoxRecipe(size=own.size, maps=MapConfig(), boxes=BoxConfig())
     blog = replace(default, maps=MapConfig(recipe="blog", normalise="minmax"), boxes=BoxConfig(threshold=(0.2,)))
     return {"run": own, "default": default, "blog": blog}
 

@@ -81,8 +81,8 @@ def _panels(run: Run, labelled: Labelled, picture_HWC: U8) -> Iterator[U8]:
         if run.request.maps.recipe == "blog":
             yield blog_panels(raw_hw, picture_HWC, run.request.preprocessing.image_size)
             continue
-        _, map_SS = enlarge_and_normalise(raw_hw, run.request.preprocessing.image_size, run.request.maps)
-        panel_HWC = overlay(picture_HWC, map_SS, _corners(heatmap))
+        _, map_YX = enlarge_and_normalise(raw_hw, run.request.preprocessing.image_size, run.request.maps)
+        panel_HWC = overlay(picture_HWC, map_YX, _corners(heatmap))
         first = np.float32(run.request.thresholds(np.array([heatmap["class_id"]], np.int32))[0])
         boxes = [box for box in labelled.boxes if box["class_id"] == heatmap["class_id"] and box["threshold"] == first]
         for box in sorted(boxes, key=lambda box: -box["rank"]):

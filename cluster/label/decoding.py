@@ -1,6 +1,6 @@
 """From an image's bytes to its place in the network's input: here, or in a process that may die of it.
 
-Letters: S side of the network's input.
+Letters: Y, X height and width of the network's input.
 """
 
 import resource
@@ -26,7 +26,7 @@ ROOM_BYTES = 4 * 2**30  # a decoder's memory beyond what it starts with; the lar
 class Fitted:
     """A decoded picture as the network sees it, its own size, and the part of it that the network sees."""
 
-    pixels_SS3: U8
+    pixels_YX3: U8
     rectangle: F32
     width: int
     height: int
@@ -35,8 +35,8 @@ class Fitted:
 def decode_and_fit(row: dict[str, Any], encoded: bytes, config: Preprocessing) -> Fitted:
     """Decode what `cluster.sources.reading.read_image` gave for a planned row and fit it; raises BadImage."""
     decoded = decode_for_input(row, encoded, config)
-    pixels_SS3, rectangle = fit(decoded, config)
-    return Fitted(pixels_SS3=pixels_SS3, rectangle=rectangle, width=decoded.width, height=decoded.height)
+    pixels_YX3, rectangle = fit(decoded, config)
+    return Fitted(pixels_YX3=pixels_YX3, rectangle=rectangle, width=decoded.width, height=decoded.height)
 
 
 class DecoderApart:

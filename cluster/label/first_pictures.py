@@ -17,7 +17,7 @@ LEAST = 2
 
 
 def first_pictures(listing: Listing, config: Preprocessing, options: StorageOptions) -> Tensor | None:
-    """Return some of the first pictures, uint8 (B, 3, S, S), decoded in a process with limits; bad ones are left out.
+    """Return some of the first pictures, uint8 (B, 3, Y, X), decoded in a process with limits; bad ones are left out.
 
     None where there are fewer than two.
     """
@@ -28,7 +28,7 @@ def first_pictures(listing: Listing, config: Preprocessing, options: StorageOpti
         for row in batch.take(list(range(0, len(batch), step))[:NUM_TRIES]).to_pylist():
             with suppress(BadImage, StorageError):  # the run will say so
                 content = read_image(row["uri"], row["offset"], row["size"], options)
-                pictures.append(torch.from_numpy(decoder.decode_and_fit(row, content).pixels_SS3))
+                pictures.append(torch.from_numpy(decoder.decode_and_fit(row, content).pixels_YX3))
             if len(pictures) == NUM_PICTURES:
                 break
     return torch.stack(pictures).permute(0, 3, 1, 2) if len(pictures) >= LEAST else None

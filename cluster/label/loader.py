@@ -1,7 +1,9 @@
 """Bring the pictures of a shard to the network in batches, fetched ahead of it by threads.
 
 On a CPU the threads only fetch: they wait for storage while the network computes, and decoding has the replica's own
-core. Before a GPU they decode as well, into page-locked memory. Letters: B batch, S side of the network's input.
+core. Before a GPU they decode as well, into page-locked memory.
+
+Letters: B batch, Y, X height and width of the network's input.
 """
 
 from collections import deque
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cam_ops.errors import BadImage
-from cam_ops.settings import Preprocessing
+from cam_ops.settings import Preprocessing, Size, height_and_width
 from cluster.label.decoding import DecoderApart, Fitted, decode_and_fit
 from cluster.label.quarantine import Quarantine
 from cluster.label.rows import Picture
@@ -35,7 +37,7 @@ class _Batch:
 
     rows: list[dict[str, Any]]  # the columns SOURCE
     pictures: list[Picture]
-    pixels_BSS3: Tensor
+    pixels_BYX3: Tensor
     work: list[Future[list[tuple[int, Encoded]]]]  # places in the batch that are left to decode
 
 
@@ -45,13 +47,13 @@ class Loader:
     def __init__(
         self,
         preprocessing: Preprocessing,
-        side: int,
+        size: Size,
         batch_size: int,
         num_threads: int,
         device: torch.device,
         options: StorageOptions,
     ) -> None:
-        self.input = replace(preprocessing, image_size=side)
+        self.input = replace(preprocessing, image_size=size)
         self.batch_size = batch_size
         self.num_threads = num_threads
         self.options = options
@@ -61,7 +63,7 @@ class Loader:
     def open(
         self, planned: pa.Table, known: Mapping[int, BadImage] | None = None
     ) -> Iterator[tuple[Tensor, list[Picture]]]:
-        """Begin to fetch, and return the batches: pixels uint8 (B, S, S, 3), 0 where there is no picture, and pictures.
+        """Begin to fetch, and return the batches: pixels uint8 (B, Y, X, 3), 0 where there is no picture, and pictures.
 
         An image keeps its place in the batch whatever becomes of its neighbours; those in `known`, by row, are not
         touched. Iterating raises StorageError where the storage fails.
@@ -75,17 +77,17 @@ class Loader:
         with closing(DecoderApart(self.input)) as decoder:
             for rows in self._batches(planned):
                 batch = self._empty(rows)
-                for row, picture, pixels_SS3 in zip(rows, batch.pictures, batch.pixels_BSS3, strict=False):
+                for row, picture, pixels_YX3 in zip(rows, batch.pictures, batch.pixels_BYX3, strict=False):
                     try:
                         encoded = _fetch(row, quarantine.bad, self.options)
                         if isinstance(encoded, BadImage):
                             raise encoded
-                        _place(decoder.decode_and_fit(row, encoded), picture, pixels_SS3)
+                        _place(decoder.decode_and_fit(row, encoded), picture, pixels_YX3)
                     except BadImage as bad:
                         picture.status, picture.error = bad.status, str(bad)
                         if bad.status == "crashed_decoder" and row["row"] not in quarantine.bad:
                             quarantine.add(row["row"], bad)
-                yield batch.pixels_BSS3, batch.pictures
+                yield batch.pixels_BYX3, batch.pictures
 
     def _batches(self, planned: pa.Table) -> list[list[dict[str, Any]]]:
         rows = planned.select([name for name in planned.column_names if name in SOURCE]).to_pylist()
@@ -100,8 +102,8 @@ class Loader:
                 begun.append(self._begin(batches[number + AHEAD], known))
             for part in batch.work:
                 for place, encoded in part.result():
-                    self._decode(batch.rows[place], encoded, batch.pictures[place], batch.pixels_BSS3[place])
-            yield batch.pixels_BSS3, batch.pictures
+                    self._decode(batch.rows[place], encoded, batch.pictures[place], batch.pixels_BYX3[place])
+            yield batch.pixels_BYX3, batch.pictures
 
     def _begin(self, rows: list[dict[str, Any]], known: Mapping[int, BadImage]) -> _Batch:
         batch = self._empty(rows)
@@ -111,11 +113,11 @@ class Loader:
         return batch
 
     def _empty(self, rows: list[dict[str, Any]]) -> _Batch:
-        side = self.input.image_size
+        height, width = height_and_width(self.input.image_size)
         return _Batch(
             rows=rows,
             pictures=[Picture(image_id=row["image_id"], labels=_labels(row)) for row in rows],
-            pixels_BSS3=torch.zeros(self.batch_size, side, side, 3, dtype=torch.uint8, pin_memory=self.for_gpu),
+            pixels_BYX3=torch.zeros(self.batch_size, height, width, 3, dtype=torch.uint8, pin_memory=self.for_gpu),
             work=[],
         )
 
@@ -125,15 +127,15 @@ class Loader:
         if not self.for_gpu:
             return fetched
         for place, encoded in fetched:
-            self._decode(batch.rows[place], encoded, batch.pictures[place], batch.pixels_BSS3[place])
+            self._decode(batch.rows[place], encoded, batch.pictures[place], batch.pixels_BYX3[place])
         return []
 
-    def _decode(self, row: dict[str, Any], encoded: Encoded, picture: Picture, pixels_SS3: Tensor) -> None:
+    def _decode(self, row: dict[str, Any], encoded: Encoded, picture: Picture, pixels_YX3: Tensor) -> None:
         """Decode one image and fit it into its place in the batch, or say why not."""
         try:
             if isinstance(encoded, BadImage):
                 raise encoded
-            _place(decode_and_fit(row, encoded, self.input), picture, pixels_SS3)
+            _place(decode_and_fit(row, encoded, self.input), picture, pixels_YX3)
         except BadImage as bad:
             picture.status, picture.error = bad.status, str(bad)
 
@@ -143,9 +145,9 @@ def _labels(row: dict[str, Any]) -> tuple[int, ...]:
     return tuple(row.get("labels") or ()) if label is None else (label,)
 
 
-def _place(fitted: Fitted, picture: Picture, pixels_SS3: Tensor) -> None:
+def _place(fitted: Fitted, picture: Picture, pixels_YX3: Tensor) -> None:
     picture.height, picture.width, picture.rectangle = fitted.height, fitted.width, fitted.rectangle
-    pixels_SS3.copy_(torch.from_numpy(fitted.pixels_SS3))
+    pixels_YX3.copy_(torch.from_numpy(fitted.pixels_YX3))
 
 
 def _fetch(row: dict[str, Any], known: Mapping[int, BadImage], options: StorageOptions) -> Encoded:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from cam_ops.classes import ClassList, ScoreChoice, ScoreKind, parse_class_choice
 from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
+from cam_ops.network.grids import shown
 from cam_ops.network.load import Classifier, classes_for, load_classifier
 from cam_ops.network.statistics import distance_from_training, has_statistics
 from cam_ops.settings import ATTENTION, Device
@@ -60,10 +61,9 @@ class Preparation:
         if config.calibration is not None:
             read_calibration(config.calibration)
         classifier = load_classifier(config.model)
+        self.said = classifier.said
         shape = classifier.preprocessing
-        self.mapper = Mapper(
-            classifier.network, config.explain, shape.image_size, shape.mean, shape.std, refine=config.refine
-        )
+        self.mapper = Mapper(classifier.network, config.explain, shape.image_size, shape.mean, shape.std, config.refine)
         self.classes: ClassList = classes_for(classifier, self.mapper.head.num_classes)
         explain = replace(config.explain, method=self.mapper.method)
         self.network = Network(
@@ -135,7 +135,7 @@ class Preparation:
         view = self.mapper.views[0]
         if not has_statistics(view.explainer.network):
             return
-        shape = replace(self.network.preprocessing, image_size=self.mapper.side)
+        shape = replace(self.network.preprocessing, image_size=self.mapper.size)
         pixels_BCSS = first_pictures(listing, shape, self.config.options)
         if pixels_BCSS is None:
             return
@@ -167,6 +167,8 @@ class Preparation:
             )
             run = begin(self.run_dir, asked, put_plan)
         if run is asked:
+            if self.said:
+                say(self.said)
             if self.taken:
                 say(f"logits: {', '.join(self.taken)}; scores by {self.network.scores}")
             say(self._said())
@@ -186,9 +188,8 @@ class Preparation:
         where = f"at {', '.join(network.cut)}" if network.cut else "of what the network averages"
         where = "of all attention" if explain.method in ATTENTION else where
         views = len(explain.scales) * (1 + explain.flip)
-        height, width = self.mapper.cam_grid
         return (
-            f"maps: {explain.method} ({why}) {where}, head {network.head}, grid {height}x{width}, "
+            f"maps: {explain.method} ({why}) {where}, head {network.head}, grid {shown(self.mapper.cam_grid)}, "
             f"{self._said_refined()}{f', mean of {views} views' if views > 1 else ''}"
         )
 
@@ -199,8 +200,8 @@ class Preparation:
             return f"not refined ({self.mapper.why_not}{kept})"
         why = _why(self.config.refine.refine == "affinity" or self.config.refine.refine_layers, "auto")
         return (
-            f"refined to {stages.fine_side}x{stages.fine_side} ({why}) from {stages.coarse.name} "
-            f"({stages.coarse_side}x{stages.coarse_side}) and {stages.fine.name}"
+            f"refined to {shown(stages.fine_grid)} ({why}) from {stages.coarse.name} "
+            f"({shown(stages.coarse_grid)}) and {stages.fine.name}"
         )
 
 

@@ -1,8 +1,8 @@
 """One model replica: takes the number of a shard, publishes its three tables.
 
 A plain class that tests and the inline executor call directly; `cluster.executors.ray_actors` wraps it in a Ray actor.
-Settings come from run.json. Letters: B batch, S side of the network's input, h, w the grid, K classes, P explained
-pairs.
+Settings come from run.json. Letters: B batch, Y, X height and width of the network's input, h, w the grid, K classes,
+P explained pairs.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ from cluster.runs.membership import Membership
 from cluster.runs.plan import read_shard
 from cluster.sources.several import check_sources
 
-Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, S, S, 3), their pictures
+Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, Y, X, 3), their pictures
 
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
@@ -53,7 +53,7 @@ def open_replica(run_dir: RunDir, model: ModelConfig, fingerprint: str, num_thre
     prepare_process()
     mapper = load_mapper(request, model)
     device = torch.device(request.device)
-    loader = Loader(request.preprocessing, mapper.side, request.batch_size, num_threads, device, run_dir.options)
+    loader = Loader(request.preprocessing, mapper.size, request.batch_size, num_threads, device, run_dir.options)
     return LabelReplica(membership, mapper, loader)
 
 
@@ -101,26 +101,26 @@ class LabelReplica:
 
     def _label(self, planned: pa.Table, batches: Batches) -> ShardRows:
         rows, point = ShardRows(self.run, planned), f"forward-{planned['shard'][0].as_py()}"
-        for pixels_BSS3, pictures in batches:
-            rows.add(pictures, self.explain(pixels_BSS3, pictures))
+        for pixels_BYX3, pictures in batches:
+            rows.add(pictures, self.explain(pixels_BYX3, pictures))
             reach(point)
         return rows
 
     def _label_carefully(self, planned: pa.Table, quarantine: Quarantine, batches: Batches) -> ShardRows:
         """Do the same, with a note of where the network is at work: one image at a time where replicas died before."""
         rows, first_row = ShardRows(self.run, planned), 0
-        for pixels_BSS3, pictures in batches:
+        for pixels_BYX3, pictures in batches:
             if first_row in quarantine.split or len(pictures) == 1:
-                maps = self._explain_one_by_one(pixels_BSS3, pictures, first_row, quarantine)
+                maps = self._explain_one_by_one(pixels_BYX3, pictures, first_row, quarantine)
             else:
                 quarantine.begin(first_row, len(pictures))
-                maps = self.explain(pixels_BSS3, pictures)
+                maps = self.explain(pixels_BYX3, pictures)
             rows.add(pictures, maps)
             first_row += len(pictures)
         return rows
 
     def _explain_one_by_one(
-        self, pixels_BSS3: Tensor, pictures: list[Picture], first_row: int, quarantine: Quarantine
+        self, pixels_BYX3: Tensor, pictures: list[Picture], first_row: int, quarantine: Quarantine
     ) -> BatchMaps:
         """Run the network on each image in its place of an otherwise empty batch, but not on those that are deadly."""
         parts = []
@@ -133,9 +133,9 @@ class LabelReplica:
                 quarantine.add(row, bad)
             quarantine.begin(row, 1)
             alone = [other if other is picture else replace(other, status="apart") for other in pictures]
-            alone_BSS3 = torch.zeros_like(pixels_BSS3)
-            alone_BSS3[place] = pixels_BSS3[place]
-            maps = self.explain(alone_BSS3, alone)
+            alone_BYX3 = torch.zeros_like(pixels_BYX3)
+            alone_BYX3[place] = pixels_BYX3[place]
+            maps = self.explain(alone_BYX3, alone)
             top = maps.top_class_BT[place : place + 1], maps.top_score_BT[place : place + 1]
             maps = replace(maps, top_class_BT=top[0], top_score_BT=top[1], image_P=maps.image_P - place)
             parts.append((place, maps))
@@ -145,7 +145,7 @@ class LabelReplica:
         self.membership.publish(shard, rows.tables(rows.box()))
         return rows.report(shard)
 
-    def explain(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
+    def explain(self, pixels_BYX3: Tensor, pictures: list[Picture]) -> BatchMaps:
         """Run the network on the whole batch and map the wanted classes.
 
         Where the GPU lacks the memory, in as many parts as it takes, from then on; an image for which it lacks the
@@ -155,7 +155,7 @@ class LabelReplica:
         first = 0
         while first < len(pictures):
             part = slice(first, first + self.part_size)
-            maps = self._try_part(pixels_BSS3[part], pictures[part])
+            maps = self._try_part(pixels_BYX3[part], pictures[part])
             if maps is None:
                 self._shrink_parts(pictures[first])
             else:
@@ -163,11 +163,11 @@ class LabelReplica:
                 first = part.stop
         return parts[0][1] if len(parts) == 1 else joined_maps(parts)
 
-    def _try_part(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps | None:
+    def _try_part(self, pixels_BYX3: Tensor, pictures: list[Picture]) -> BatchMaps | None:
         """Return None where the GPU lacks the memory; what the pass had of it is free again then."""
         try:
             with computing(self.device):
-                return self._explain_part(pixels_BSS3, pictures)
+                return self._explain_part(pixels_BYX3, pictures)
         except torch.OutOfMemoryError:
             return None
 
@@ -186,12 +186,12 @@ class LabelReplica:
                 "--image-size, or fewer replicas per GPU"
             )
 
-    def _explain_part(self, pixels_BSS3: Tensor, pictures: list[Picture]) -> BatchMaps:
+    def _explain_part(self, pixels_BYX3: Tensor, pictures: list[Picture]) -> BatchMaps:
         if not any(picture.status == "ok" for picture in pictures):
             return no_maps(len(pictures), self.num_top, self.run.grid, self.run.request.kept_cam_grid)
-        pixels_BCSS = pixels_BSS3.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        inside_B4 = torch.from_numpy(_inside(pictures, len(pixels_BCSS))).to(self.device)
-        explained = self.mapper.explain(pixels_BCSS, partial(self._choose, pictures), inside_B4)
+        pixels_BCYX = pixels_BYX3.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        inside_B4 = torch.from_numpy(_inside(pictures, len(pixels_BCYX))).to(self.device)
+        explained = self.mapper.explain(pixels_BCYX, partial(self._choose, pictures), inside_B4)
         self._check_finite(explained.logits_BK, pictures)
         scores_BK = class_scores(explained.logits_BK, self.run.request.scores)
         top_BT = best_classes(scores_BK, self.num_top)
@@ -245,7 +245,7 @@ class LabelReplica:
 
 
 def _inside(pictures: list[Picture], batch_size: int) -> F32:
-    """Return where each picture lies in the network's square input, x0, y0, x1, y1 in its units; (B, 4)."""
+    """Return where each picture lies in the network's input, x0, y0, x1, y1 in its units; (B, 4)."""
     inside_B4 = np.tile(np.array([0, 0, 1, 1], np.float32), (batch_size, 1))
     for place, picture in enumerate(pictures):
         if picture.status == "ok":

@@ -102,7 +102,8 @@ def names_network_of(config: LabelConfig, run: Run) -> bool:
     document, refine = config_document(config), refine_again(config, run)
     before = run.request.refinement
     layers = () if before is None else before.layers
-    is_same_model = run.config.get("model") == document["model"]
+    model = run.config.get("model")
+    is_same_model = isinstance(model, dict) and {"channels": None, **model} == document["model"]  # runs of before it
     is_same_refine = run.config.get("refine") == document["refine"] or refine.refine_layers == layers
     if before is None:
         is_same_refine = refine.refine == "none"

@@ -107,19 +107,19 @@ def cache_folder() -> Path:
     return folder
 
 
-def _compiled(folder: Path, request: Request, exact: Forward, noise_BCSS: Tensor) -> Compiled:
+def _compiled(folder: Path, request: Request, exact: Forward, noise_BCYX: Tensor) -> Compiled:
     """Return the compiled form, for the run's device and number format, of the network in float32 on the CPU."""
-    key = _key(request, exact, noise_BCSS)
+    key = _key(request, exact, noise_BCYX)
     names = [f"{key}{number or ''}" for number in range(exact.num_libraries)]
     kept = _all_kept(folder, names)
     if kept:
         with suppress(MachineError, UsageError):  # it is not what its name says: made again
-            return _loaded(kept, request, exact, noise_BCSS)
+            return _loaded(kept, request, exact, noise_BCYX)
         for path in kept:
             path.unlink(missing_ok=True)
     with _alone(folder / f"{key}.lock"):
-        paths = _all_kept(folder, names) or _compile(folder, names, request, exact, noise_BCSS)
-    return _loaded(paths, request, exact, noise_BCSS)
+        paths = _all_kept(folder, names) or _compile(folder, names, request, exact, noise_BCYX)
+    return _loaded(paths, request, exact, noise_BCYX)
 
 
 def _all_kept(folder: Path, names: list[str]) -> list[Path]:
@@ -148,7 +148,7 @@ def _name(key: str, path: Path) -> str:
         return f"{key}-{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}.so"
 
 
-def _loaded(paths: list[Path], request: Request, exact: Forward, noise_BCSS: Tensor) -> Compiled:
+def _loaded(paths: list[Path], request: Request, exact: Forward, noise_BCYX: Tensor) -> Compiled:
     """Load a compiled network; refuse one much further from float32 than the network in the run's number format is."""
     device, dtype = torch.device(request.device), DTYPES[request.precision]
     try:
@@ -160,13 +160,13 @@ def _loaded(paths: list[Path], request: Request, exact: Forward, noise_BCSS: Ten
         ) from error
     limit = TOLERANCE[request.precision]
     with torch.no_grad():
-        some_BCSS = noise_BCSS[:NUM_COMPARED]
-        class_P = exact(some_BCSS)[0].argmax(1)
-        expected = results_of(exact, exact.explainer, some_BCSS, class_P)
-        found = distance(results_of(loaded, loaded.explainer, noise_BCSS.to(device), class_P), expected)
+        some_BCYX = noise_BCYX[:NUM_COMPARED]
+        class_P = exact(some_BCYX)[0].argmax(1)
+        expected = results_of(exact, exact.explainer, some_BCYX, class_P)
+        found = distance(results_of(loaded, loaded.explainer, noise_BCYX.to(device), class_P), expected)
         if found > limit:
             eager = exact.on(device, dtype)
-            own = distance(results_of(eager, eager.explainer, some_BCSS.to(device), class_P), expected)
+            own = distance(results_of(eager, eager.explainer, some_BCYX.to(device), class_P), expected)
             limit = max(limit, TIMES_EAGER * own)
     if not found <= limit:
         raise UsageError(
@@ -178,15 +178,16 @@ def _loaded(paths: list[Path], request: Request, exact: Forward, noise_BCSS: Ten
     return loaded
 
 
-def _compile(folder: Path, names: list[str], request: Request, exact: Forward, noise_BCSS: Tensor) -> list[Path]:
+def _compile(folder: Path, names: list[str], request: Request, exact: Forward, noise_BCYX: Tensor) -> list[Path]:
     """Compile in a folder of its own, then rename: a file is whole or not there, and what else is made is not kept."""
     duration = "about half a minute" if len(names) == 1 else "a minute or two"
-    say(f"compiling the network for {len(noise_BCSS)} pictures of {noise_BCSS.shape[2]} pixels, {duration}")
+    num, _, height, width = noise_BCYX.shape
+    say(f"compiling the network for {num} pictures of {width}x{height} pixels, {duration}")
     start_s = time.monotonic()
     try:
         with TemporaryDirectory(dir=folder) as own, fresh_cache(dir=own):
             scratch = [Path(own, f"{name}.so") for name in names]
-            compile_to(scratch, exact, noise_BCSS, torch.device(request.device), DTYPES[request.precision])
+            compile_to(scratch, exact, noise_BCYX, torch.device(request.device), DTYPES[request.precision])
             paths = [path.rename(folder / _name(name, path)) for name, path in zip(names, scratch, strict=True)]
         for name in names:  # of a time before, when not all were whole
             for path in set(folder.glob(f"{name}-*.so")) - set(paths):
@@ -207,13 +208,13 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _key(request: Request, exact: Forward, noise_BCSS: Tensor) -> str:
+def _key(request: Request, exact: Forward, noise_BCYX: Tensor) -> str:
     """Name a compiled network by all that it depends on."""
     parts: list[Any] = [
         *(request.model_digest, request.dilate, request.explain.method, request.head, request.cut, request.precision),
         *(request.preprocessing.mean, request.preprocessing.std),
         request.refinement and request.refinement.layers,
-        *(tuple(noise_BCSS.shape), str(noise_BCSS.dtype), _machine(torch.device(request.device)), torch.__version__),
+        *(tuple(noise_BCYX.shape), str(noise_BCYX.dtype), _machine(torch.device(request.device)), torch.__version__),
         _source_digest(exact.network),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

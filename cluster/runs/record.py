@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.classes import parse_class_choice
 from cam_ops.errors import StorageError, UsageError
-from cam_ops.settings import MAX_IMAGE_SIZE
+from cam_ops.settings import MAX_IMAGE_SIZE, height_and_width
 from cam_ops.tables import IMAGES, KEPT_TYPES, SCHEMA_VERSION
 from cluster.process.console import shortened
 from cluster.runs.directory import RunDir, open_run_dir
@@ -131,8 +131,16 @@ def _contradiction(file: _RunFile) -> str | None:
         return f"a plan of {short(plan.num_shards)} shards of {short(plan.shard_size)} images"
     if plan.num_shards != -(-plan.num_images // plan.shard_size):
         return f"{short(plan.num_images)} images are not {plan.num_shards} shards of {short(plan.shard_size)}"
-    if not 8 <= shape.image_size <= MAX_IMAGE_SIZE or not all(1 <= side <= MAX_GRID for side in file.grid):
+    sides = height_and_width(shape.image_size)
+    is_said_twice = sides == shape.image_size and len({*sides}) == 1  # a square is one number
+    if (
+        is_said_twice
+        or not all(8 <= side <= MAX_IMAGE_SIZE for side in sides)
+        or not all(1 <= side <= MAX_GRID for side in file.grid)
+    ):
         return f"an input of {short(shape.image_size)} pixels with maps of {short(file.grid)}"
+    if len(shape.mean) != len(shape.std):
+        return f"means of {len(shape.mean)} channels, deviations of {len(shape.std)}"
     if request.batch_size < 1 or not 0 < shape.crop_fraction <= 1:
         return f"batches of {short(request.batch_size)}, crops of {shape.crop_fraction}"
     if request.calibration and len(request.boxes.threshold) != 1:

@@ -37,9 +37,9 @@ class Pairs:
 
 def box_maps(request: Request, class_P: I32, raw_Phw: F32, rectangle_P4: F32, size_P2: I64) -> MapBoxes:
     """Box maps as requested; see `cam_ops.boxes.extract.boxes_from_heatmaps`."""
-    side = request.preprocessing.image_size
+    size = request.preprocessing.image_size
     threshold_P = request.thresholds(class_P) if request.calibration else None
-    return boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, side, request.maps, request.boxes, threshold_P)
+    return boxes_from_heatmaps(raw_Phw, rectangle_P4, size_P2, size, request.maps, request.boxes, threshold_P)
 
 
 def boxes_file(run: Run, planned: pa.Table, pairs: Pairs) -> bytes:

@@ -90,7 +90,7 @@ def _stages(network: torch.nn.Module, side: int) -> str:
         stages = find_stages(network, side)
     except UsageError as error:
         return f"none: {error}"
-    return f"{stages.coarse_side} at `{stages.coarse.name}`, {stages.fine_side} at `{stages.fine.name}`"
+    return f"{stages.coarse_grid[0]} at `{stages.coarse.name}`, {stages.fine_grid[0]} at `{stages.fine.name}`"
 
 
 def _wake(network: torch.nn.Module) -> None:

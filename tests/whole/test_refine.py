@@ -135,7 +135,7 @@ def test_the_stored_map_is_the_mapper_s_and_the_slow_reference_s(photos: Path, r
         found_N = np.array(row["heatmap"])
         assert_close(found_N[None], mapper.explain(pixels_1CSS, lambda _, pair=pair: pair).maps_PHW.flatten(1).numpy())
         assert not (found_N.astype(np.float32).view(np.int32) & (2**18 - 1)).any()  # 5 bits of 23
-        normalised_1CSS = (pixels_1CSS / 255 - mapper.mean_3[:, None, None]) / mapper.std_3[:, None, None]
+        normalised_1CSS = (pixels_1CSS / 255 - mapper.mean_C[:, None, None]) / mapper.std_C[:, None, None]
         features = reference_tensors(network.double(), normalised_1CSS.double(), "c", "b", row["class_id"])
         network.float()
         cam_hw = cams[row["image_id"], row["class_id"]].reshape(4, 4)

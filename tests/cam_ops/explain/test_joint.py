@@ -52,7 +52,7 @@ def test_both_graphs_together_give_what_the_network_gives(name: str) -> None:
     with torch.no_grad():
         traced = torch.export.export(forward, (pixels,)).module()
         _fold_norms(traced, forward.state_dict())
-        first, second = split(traced, pixels, explainer.grid, stages.fine_side)
+        first, second = split(traced, pixels, explainer.grid, stages.fine_grid)
         passed = explainer.run(forward.normalised(pixels))
         images, classes = torch.tensor([0, 1]), torch.tensor([7, 3])
         maps = explainer.maps(passed, images, classes)

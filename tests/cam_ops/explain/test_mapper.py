@@ -1,7 +1,9 @@
 """Averages over scales and mirrored pictures, and the refusal of what does not go together."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from cam_ops.errors import UsageError
@@ -18,7 +20,7 @@ def choose(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def red_map(images: torch.Tensor, **config: object) -> torch.Tensor:
     """Map class 0 of TwoChannels, which is the picture's red itself."""
     mapper = Mapper(TwoChannels().eval().requires_grad_(False), ExplainConfig(**config), 8)
-    assert mapper.side == images.shape[2]
+    assert mapper.size == images.shape[2:]
     maps = mapper.explain(255 * images, choose).maps_PHW
     assert maps.shape[1:] == mapper.grid
     return maps
@@ -28,6 +30,26 @@ def test_mirrored_maps_are_laid_back_on_the_picture() -> None:
     images = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(red_map(images), images[:, 0])
     torch.testing.assert_close(red_map(images, flip=True), images[:, 0])
+
+
+def test_a_gray_network_gets_the_luminance_that_pillow_rounds() -> None:
+    conv = nn.Conv2d(1, 3, 3, padding=1)
+    network = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().requires_grad_(False)
+    images_BHWC = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    mapper = Mapper(network, ExplainConfig(flip=True), 8, mean=(0.25,), std=(0.5,))
+    explained = mapper.explain(torch.from_numpy(images_BHWC).permute(0, 3, 1, 2), choose)
+    gray_B1HW = np.stack([np.asarray(Image.fromarray(image_HWC).convert("L"))[None] for image_HWC in images_BHWC])
+    inputs_B1HW = (torch.from_numpy(gray_B1HW) / 255 - 0.25) / 0.5
+    half_a_step = (0.5 + 1e-3) / 255 / 0.5  # by which it may be rounded
+    most = half_a_step * float(conv.weight.abs().sum((1, 2, 3)).max())
+    torch.testing.assert_close(explained.logits_BK, network(inputs_B1HW), rtol=0, atol=most)
+    maps_BHW = (conv(inputs_B1HW)[:, 0] + conv(inputs_B1HW.flip(3)).flip(3)[:, 0]) / 2
+    torch.testing.assert_close(explained.maps_PHW, maps_BHW, rtol=0, atol=most)
+    plain = Mapper(network, ExplainConfig(), 8, mean=(0.25,), std=(0.5,))
+    of_gray = plain.explain(
+        torch.from_numpy(np.repeat(gray_B1HW, 3, 1)), choose
+    )  # of a gray picture it is the gray itself
+    torch.testing.assert_close(of_gray.maps_PHW, conv(inputs_B1HW)[:, 0])
 
 
 def test_maps_of_two_scales_meet_on_the_finer_grid() -> None:
@@ -51,15 +73,15 @@ class Strided(nn.Module):
 
 def test_a_side_is_made_of_whole_cells() -> None:
     mapper = Mapper(Strided().eval(), ExplainConfig(scales=(1.0, 1.3, 0.6)), 16)
-    assert [view.side for view in mapper.views] == [16, 20, 8]  # 20.8 and 9.6 pixels, in cells of 4
-    assert (mapper.grid, mapper.side) == ((5, 5), 20)
+    assert [view.size for view in mapper.views] == [(16, 16), (20, 20), (8, 8)]  # 20.8 and 9.6 pixels, in cells of 4
+    assert (mapper.grid, mapper.size) == ((5, 5), (20, 20))
 
 
 def test_the_first_view_decides_scores_and_classes_and_all_count_for_the_residual() -> None:
     network = network_of("resnet18")
     images = torch.randn(2, 3, 96, 96)
     both = Mapper(network, ExplainConfig(scales=(0.6667, 1.0), flip=True), 96)
-    assert [(view.side, view.flipped) for view in both.views] == [(64, False), (64, True), (96, False), (96, True)]
+    assert [(view.size[0], view.flipped) for view in both.views] == [(64, False), (64, True), (96, False), (96, True)]
     explained = both.explain(255 * images, choose)
     small = nn.functional.interpolate(images, (64, 64), mode="bilinear", antialias=True)
     torch.testing.assert_close(explained.logits_BK, network(small), rtol=1e-4, atol=1e-4)

@@ -119,7 +119,7 @@ def map_of(parts: dict[str, Tensor], inside: tuple[float, ...] = WHOLE) -> Tenso
     evidence_BKK = evidence(parts["coarse"], parts["gradient"])
     side = parts["fine"].shape[2]
     spread = of_images(resemblance.weight_BIJ)
-    return refine(parts["cam"], evidence_BKK, spread, resemblance.is_orphan_BI, side, inside_B4)
+    return refine(parts["cam"], evidence_BKK, spread, resemblance.is_orphan_BI, (side, side), inside_B4)
 
 
 def shape_of(maps: Tensor) -> Tensor:

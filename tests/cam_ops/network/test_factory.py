@@ -219,6 +219,38 @@ def test_what_a_factory_says_of_its_input_is_taken_and_flags_win(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        "{'channels': 'gray', 'mean': (0.5,), 'std': [0.25]}",
+        "{'channels': 1, 'mean': (0.5,), 'std': [0.25]}",
+        "{'mean': np.array([0.5]), 'std': torch.tensor([0.25])}",
+        "{'input_size': (1, 28, 28), 'mean': (0.5,), 'std': (0.25,)}",
+    ],
+)
+def test_a_factory_says_gray_by_name_by_one_number_each_or_before_a_size(tmp_path: Path, said: str) -> None:
+    model = returning(tmp_path, f"torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.AdaptiveAvgPool2d(1)), {said}")
+    shape = load_classifier(ModelConfig(model=model)).preprocessing
+    assert (shape.mean, shape.std) == ((0.5,), (0.25,))
+    assert load_classifier(ModelConfig(model=model, mean=(0.125,))).preprocessing.mean == (0.125,)
+    with pytest.raises(UsageError, match=r"expected 1 number\(s\) for --mean, as the network's input is gray, got 3"):
+        load_classifier(ModelConfig(model=model, mean=(0, 0, 0)))
+    with pytest.raises(UsageError, match=r"expected 3 number\(s\) for --std, as the network's input is rgb, got 1"):
+        load_classifier(ModelConfig(model=model, channels="rgb", mean=(0, 0, 0)))
+
+
+def test_gray_is_no_guess_of_one_number_and_no_network_by_name(tmp_path: Path) -> None:
+    model = returning(tmp_path, "torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.AdaptiveAvgPool2d(1))")
+    with pytest.raises(UsageError, match="as the network's input is rgb, got 1; give --channels gray with one number"):
+        load_classifier(ModelConfig(model=model, mean=(0.5,), std=(0.5,)))
+    with pytest.raises(UsageError, match="needs --mean and --std, one number each for gray"):
+        load_classifier(ModelConfig(model=model, channels="gray"))
+    shape = load_classifier(ModelConfig(model=model, channels="gray", mean=(0.5,), std=(0.5,))).preprocessing
+    assert shape.mean == (0.5,)
+    with pytest.raises(UsageError, match="--channels gray: resnet18 takes RGB"):
+        load_classifier(ModelConfig(model="resnet18", weights="random", channels="gray"))
+
+
+@pytest.mark.parametrize(
     ("returned", "reason"),
     [
         ("None", "to return a plain torch.nn.Module, got NoneType"),
@@ -243,6 +275,15 @@ def test_what_a_factory_says_of_its_input_is_taken_and_flags_win(tmp_path: Path,
         ("TwoChannels(), {'image_size': True}", "says image_size True"),
         ("TwoChannels(), {'image_size': 4}", "says image_size 4"),
         ("TwoChannels(), {'image_size': 'large'}", "says image_size large"),
+        ("TwoChannels(), {'channels': 4}", "by channels that its network takes 4 channels; expected 3, which is rgb"),
+        ("TwoChannels(), {'channels': 'L'}", "by channels that its network takes L channels; expected 3"),
+        ("TwoChannels(), {'input_size': (4, 96, 96)}", "by input_size that its network takes 4 channels"),
+        (
+            "TwoChannels(), {'channels': 'gray', 'mean': (0, 0, 0)}",
+            "says two things of channels: mean rgb, channels gray",
+        ),
+        ("TwoChannels(), {'mean': (0, 0, 0), 'std': (1,)}", "says two things of channels: mean rgb, std gray"),
+        ("TwoChannels(), {'image_size': float('inf')}", "says image_size inf"),
         ("TwoChannels(), {'interpolation': 'lanczos'}", "expected bilinear or bicubic"),
         ("TwoChannels(), {'crop_pct': 1.2}", "expected a number above 0, at most 1"),
         ("TwoChannels(), {}", "needs --mean and --std"),

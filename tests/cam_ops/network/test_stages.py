@@ -34,7 +34,7 @@ def test_the_layers_are_those_before_the_last_two_reductions(
 ) -> None:
     stages = find_stages(network_of(name), side)
     assert stages.layers == (coarse, fine)
-    assert (stages.coarse_side, stages.fine_side) == grids
+    assert (stages.coarse_grid, stages.fine_grid) == tuple((side, side) for side in grids)
 
 
 def test_in_the_demo_s_network_they_are_the_blocks_before_11_and_5() -> None:
@@ -62,12 +62,12 @@ def test_a_transformer_has_the_blocks_at_three_quarters_and_half_of_its_depth(
 ) -> None:
     stages = find_stages(transformer(num_layers), 32)
     assert stages.layers == (f"encoder.layers.encoder_layer_{coarse}", f"encoder.layers.encoder_layer_{fine}")
-    assert (stages.coarse_side, stages.fine_side) == (4, 4)
+    assert stages.coarse_grid == stages.fine_grid == (4, 4)
 
 
 def test_a_chain_of_convolutions() -> None:
     stages = find_stages(Chain(), 64)
-    assert (stages.layers, stages.coarse_side, stages.fine_side) == (("c", "b"), 8, 16)
+    assert (stages.layers, stages.coarse_grid, stages.fine_grid) == (("c", "b"), (8, 8), (16, 16))
 
 
 class Padded(Chain):
@@ -240,7 +240,7 @@ class Enlarging(Chain):
 
 
 def test_the_deeper_layer_must_not_have_the_finer_grid() -> None:
-    with pytest.raises(UsageError, match="--refine-layers d e: the deeper one has the finer grid, 8 cells a side"):
+    with pytest.raises(UsageError, match="--refine-layers d e: the deeper one has the finer grid, 8x8"):
         find_stages(Enlarging(), 64, ("d", "e"))
     assert find_stages(Enlarging(), 64, ("e", "c")).layers == ("e", "c")
 
@@ -249,15 +249,15 @@ def test_named_layers_are_taken_the_deeper_one_first_whatever_their_order() -> N
     network = network_of("resnet18")
     for layers in (("layer2.1", "layer1"), ("layer1", "layer2.1")):
         stages = find_stages(network, 64, layers)
-        assert (stages.layers, stages.coarse_side, stages.fine_side) == (("layer2.1", "layer1"), 8, 16)
+        assert (stages.layers, stages.coarse_grid, stages.fine_grid) == (("layer2.1", "layer1"), (8, 8), (16, 16))
 
 
 def test_scales_take_the_layers_of_the_first() -> None:
     config = ExplainConfig(scales=(1.0, 1.5))
     mapper = Mapper(network_of("resnet18"), config, 64, refine=RefineConfig())
     found = [view.explainer.stages for view in mapper.views]
-    assert [(stages.layers, stages.coarse_side, stages.fine_side) for stages in found] == [
-        (("layer3", "layer2"), 4, 8),
-        (("layer3", "layer2"), 6, 12),
+    assert [(stages.layers, stages.coarse_grid, stages.fine_grid) for stages in found] == [
+        (("layer3", "layer2"), (4, 4), (8, 8)),
+        (("layer3", "layer2"), (6, 6), (12, 12)),
     ]
     assert (mapper.grid, mapper.cam_grid) == ((12, 12), (3, 3))

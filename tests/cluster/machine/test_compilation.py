@@ -128,7 +128,7 @@ def compiled_photos(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFa
     out = tmp_path_factory.mktemp("photos") / "run"
     done = Command(*words(data / "photos", out, *LITE0, "--limit", 24, "--batch-size", 8, "--compile", "always"))
     assert (done.code, done.result["ok"]) == (0, 24), done.err
-    assert done.err.count("compiling the network for 8 pictures of 224 pixels") == 1
+    assert done.err.count("compiling the network for 8 pictures of 224x224 pixels") == 1
     return out
 
 
@@ -169,7 +169,7 @@ def test_scales_and_mirrored_views_are_compiled_once_a_side(pictures: Path, cach
     views = ["--scales", 1, 1.5, "--flip"]
     done = small(pictures, tmp_path / "compiled", "one", *views, "--compile", "always")
     assert (done.code, done.result["ok"]) == (0, 12), done.err
-    assert [f"pictures of {side} pixels" in done.err for side in (64, 96)] == [True, True]
+    assert [f"pictures of {side}x{side} pixels" in done.err for side in (64, 96)] == [True, True]
     assert done.err.count("compiling the network") == 2
     assert small(pictures, tmp_path / "eager", "one", *views, "--compile", "never").code == 0
     assert_same_maps(tmp_path / "compiled", tmp_path / "eager")

@@ -1,0 +1,106 @@
+"""Which axes of a result are the grid that lies over the picture: of (B, C, H, W), (B, H, W, C) or tokens (B, T, C).
+
+A grid has the proportions of the network's input, which tells these layouts apart. Over a square input it is square.
+Over another its rows are to its columns as the input's height to its width, but for rounding and for the border that
+convolutions without padding cut off; what fits two layouts then is taken for no grid. Of tokens it is the input cut
+into squares of some side.
+
+Letters: B batch, C channels, H, W grid, T tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import gcd, isqrt, prod
+
+from torch import Tensor
+
+Grid = tuple[int, int]
+"""Rows and columns: of a grid, or pixels of an input."""
+
+MAX_PREFIX = 8  # class, distillation and register tokens before the grid's
+ROUNDING = 1.5  # cells along the shorter side, by which both sides' rounding may differ from the input's proportions
+BORDER = 1.5  # cells that may be missing on either side, as in Inception and SqueezeNet
+
+
+def fits(grid: Grid, size: Sequence[int]) -> bool:
+    """Has a grid the proportions of an input of `size`, height and width?"""
+    height, width = size
+    if height == width:
+        return grid[0] == grid[1]
+    shorter, longer = sorted((height, width))
+    tolerance = ROUNDING + BORDER * (1 - shorter / longer)
+    return abs(grid[0] / height - grid[1] / width) * shorter <= tolerance
+
+
+def shown(grid: Grid) -> str:
+    """Return rows and columns as they are said."""
+    return f"{grid[0]}x{grid[1]}"
+
+
+def token_grid(num_tokens: int, size: Sequence[int], max_prefix: int = MAX_PREFIX) -> Grid | None:
+    """Return the grid of the last tokens, behind at most `max_prefix` others, as few as can be; None if there is none.
+
+    Squares that the input is a multiple of come first, then those that it has rows or columns of rounded up or down;
+    of these there must be one alone.
+    """
+    height, width = size
+    if height == width:
+        side = isqrt(num_tokens)
+        return (side, side) if num_tokens - side * side <= max_prefix else None
+    possible = range(num_tokens - max_prefix, num_tokens + 1)
+    whole = [(height // side, width // side) for side in range(1, gcd(height, width) + 1) if _divides(side, size)]
+    exact = [grid for grid in whole if prod(grid) in possible]
+    if exact:
+        return max(exact, key=prod)
+    rounded = {grid for grid in _rounded(height, width) if prod(grid) in possible}
+    most = max(map(prod, rounded), default=0)
+    found = [grid for grid in rounded if prod(grid) == most]
+    return found[0] if len(found) == 1 else None
+
+
+def _divides(side: int, size: Sequence[int]) -> bool:
+    return size[0] % side == size[1] % side == 0
+
+
+def _rounded(height: int, width: int) -> Iterator[Grid]:
+    for side in range(1, max(height, width) + 1):
+        for rows in {height // side, -(-height // side)} - {0}:
+            for columns in {width // side, -(-width // side)} - {0}:
+                yield rows, columns
+
+
+def on_grid(tokens_BCT: Tensor, size: Sequence[int]) -> Tensor | None:
+    """Return (B, C, T) as a grid (B, C, H, W), None if T is none."""
+    grid = token_grid(tokens_BCT.shape[2], size, max_prefix=0)
+    return None if grid is None else tokens_BCT.reshape(*tokens_BCT.shape[:2], *grid)
+
+
+def spatial_view(output: Tensor, batch: int, size: Sequence[int]) -> Tensor | None:
+    """Return a module's output as (B, C, H, W), None where it is not spatial; `size` is that of the network's input.
+
+    Tokens are some prefix tokens and then those of the grid.
+    """
+    if not output.is_floating_point() or output.shape[0] != batch:
+        return None
+    axis = channel_axis(output, size)
+    if axis is None:
+        return None
+    if output.ndim == 3:
+        grid = token_grid(output.shape[1], size)
+        assert grid is not None
+        view_BCHW = output[:, output.shape[1] - prod(grid) :].transpose(1, 2).reshape(batch, output.shape[2], *grid)
+    else:
+        view_BCHW = output.movedim(axis, 1)
+    return view_BCHW if view_BCHW[0, 0].numel() > 1 else None
+
+
+def channel_axis(output: Tensor, size: Sequence[int]) -> int | None:
+    """Return the axis of a spatial output's channels, None where it is not spatial."""
+    if output.ndim == 3:
+        return None if token_grid(output.shape[1], size) is None else 2
+    if output.ndim != 4:
+        return None
+    first, second, third = output.shape[1:]
+    fitting = [axis for axis, grid in ((1, (second, third)), (3, (first, second))) if fits(grid, size)]
+    if not fitting or (len(fitting) > 1 and size[0] != size[1]):
+        return None
+    return fitting[0]
