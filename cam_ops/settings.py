@@ -100,11 +100,11 @@ class ModelConfig:
     return them."""
     std: PerChannel | None = None
     """Channel standard deviations, like --mean."""
-    image_size: int | None = None
-    """Side of the network's square input in pixels; a name takes it from its default weights, a factory may return it,
-    else 224."""
+    image_size: Size | None = None
+    """Side of the network's square input in pixels, or its HEIGHT WIDTH; a name takes it from its default weights, a
+    factory may return it, else 224, or what the network itself says where it does not take that."""
     resize: Resize = "warp"
-    """How a picture fits that square: the whole picture stretched, padded, or a centred crop of it."""
+    """How a picture fits that input: the whole picture stretched, padded, or a centred crop of it."""
     decode: Decode = "full"
     """`reduced` decodes a JPEG at 1/2, 1/4 or 1/8 where that is still no smaller than the network's input: faster, and
     boxes differ a little; other formats and smaller pictures are decoded in full."""
@@ -118,8 +118,13 @@ class ModelConfig:
         if self.mean is not None and max(self.mean) > 1:
             shown = " ".join(map(str, self.mean))
             raise UsageError(f"--mean and --std are for pixels scaled to 0..1, got --mean {shown}; divide both by 255")
-        if self.image_size is not None and not 8 <= self.image_size <= MAX_IMAGE_SIZE:
-            raise UsageError(f"--image-size expects 8 to {MAX_IMAGE_SIZE} pixels, got {self.image_size}")
+        if self.image_size is not None:
+            height, width = height_and_width(self.image_size)
+            if not all(8 <= side <= MAX_IMAGE_SIZE for side in (height, width)):
+                shown = " ".join(map(str, dict.fromkeys((height, width))))
+                raise UsageError(f"--image-size expects 8 to {MAX_IMAGE_SIZE} pixels, got {shown}")
+            if height == width:
+                object.__setattr__(self, "image_size", height)  # equal inputs are equal requests
         if self.std is not None and not all(s > 0 for s in self.std):
             raise UsageError(f"--std expects numbers above 0, got {self.std}")
 

@@ -158,7 +158,7 @@ class Mapper:
         self.refinement: Refinement | None = None
         if stages is not None:
             self.refinement = Refinement(layers=stages.layers, cam_grid=self.cam_grid, keep_cam=refine.keep_cam)
-        self.size: Grid = max(view.size for view in self.views)
+        self.size: Grid = self._largest()
 
     def _size(self, image_size: Size, scale: float) -> Grid:
         """Return the sides of a scale, in whole cells of the first view's grid, so that all grids cover the picture."""
@@ -171,6 +171,12 @@ class Mapper:
             if not 8 <= side <= MAX_SIDE:
                 raise UsageError(f"--scales {scale} makes inputs of {side} pixels, expected 8 to {MAX_SIDE}")
         return height, width
+
+    def _largest(self) -> Grid:
+        """Return the size that all views are made from: with the first one's proportions, as large as the largest."""
+        height, width = self.views[0].size
+        most = max(max(view.size[0] / height, view.size[1] / width) for view in self.views)
+        return round(height * most), round(width * most)
 
     def _explainer(self, config: ExplainConfig, size: Grid) -> Explainer:
         head = find_head(self.network, size, config.layer, self.normalisation)

@@ -3,13 +3,13 @@
 A grid has the proportions of the network's input, which tells these layouts apart. Over a square input it is square.
 Over another its rows are to its columns as the input's height to its width, but for rounding and for the border that
 convolutions without padding cut off; what fits two layouts then is taken for no grid. Of tokens it is the input cut
-into squares of some side.
+into whole squares.
 
 Letters: B batch, C channels, H, W grid, T tokens.
 """
 
-from collections.abc import Iterator, Sequence
-from math import gcd, isqrt, prod
+from collections.abc import Sequence
+from math import isqrt, prod
 
 from torch import Tensor
 
@@ -39,33 +39,24 @@ def shown(grid: Grid) -> str:
 def token_grid(num_tokens: int, size: Sequence[int], max_prefix: int = MAX_PREFIX) -> Grid | None:
     """Return the grid of the last tokens, behind at most `max_prefix` others, as few as can be; None if there is none.
 
-    Squares that the input is a multiple of come first, then those that it has rows or columns of rounded up or down;
-    of these there must be one alone.
+    A rectangle must be a whole number of squares. Where squares that are no whole number, in all rows and columns that
+    are begun or in those that are full, would leave fewer tokens before the grid, it is none: it has two readings.
     """
     height, width = size
     if height == width:
         side = isqrt(num_tokens)
         return (side, side) if num_tokens - side * side <= max_prefix else None
-    possible = range(num_tokens - max_prefix, num_tokens + 1)
-    whole = [(height // side, width // side) for side in range(1, gcd(height, width) + 1) if _divides(side, size)]
-    exact = [grid for grid in whole if prod(grid) in possible]
-    if exact:
-        return max(exact, key=prod)
-    rounded = {grid for grid in _rounded(height, width) if prod(grid) in possible}
-    most = max(map(prod, rounded), default=0)
-    found = [grid for grid in rounded if prod(grid) == most]
-    return found[0] if len(found) == 1 else None
-
-
-def _divides(side: int, size: Sequence[int]) -> bool:
-    return size[0] % side == size[1] % side == 0
-
-
-def _rounded(height: int, width: int) -> Iterator[Grid]:
-    for side in range(1, max(height, width) + 1):
-        for rows in {height // side, -(-height // side)} - {0}:
-            for columns in {width // side, -(-width // side)} - {0}:
-                yield rows, columns
+    sides = range(1, max(height, width) + 1)
+    grids = {(height // side, width // side) for side in sides} | {
+        (-(-height // side), -(-width // side)) for side in sides
+    }
+    most = max((prod(grid) for grid in grids if num_tokens - max_prefix <= prod(grid) <= num_tokens), default=0)
+    found = [grid for grid in grids if prod(grid) == most > 0]
+    if len(found) != 1:
+        return None
+    ((rows, columns),) = found
+    is_whole = height % rows == width % columns == 0 and height // rows == width // columns
+    return (rows, columns) if is_whole else None
 
 
 def on_grid(tokens_BCT: Tensor, size: Sequence[int]) -> Tensor | None:

@@ -15,7 +15,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from cam_ops.errors import UsageError
 from cam_ops.network.takes import UNREADABLE, WRAP, size_of
-from cam_ops.settings import MAX_IMAGE_SIZE, Channels, Interpolation, PerChannel
+from cam_ops.settings import MAX_IMAGE_SIZE, Channels, Interpolation, PerChannel, Size
 
 OURS = ("mean", "std", "image_size", "interpolation", "crop_fraction", "channels")
 TIMMS = {"input_size": "image_size", "crop_pct": "crop_fraction"}
@@ -32,7 +32,7 @@ class Inputs:
     channels: Channels | None = None
     mean: PerChannel | None = None
     std: PerChannel | None = None
-    image_size: int | None = None
+    image_size: Size | None = None
     interpolation: Interpolation | None = None
     crop_fraction: float | None = None
 
@@ -64,7 +64,9 @@ def read_inputs(given: object, model: str) -> Inputs:
         channels=_channels(given, mean, std, model),
         mean=mean,
         std=std,
-        image_size=_of(said, "image_size", _side, f"the side of a square of 8 to {MAX_IMAGE_SIZE} pixels", model),
+        image_size=_of(
+            said, "image_size", size_of, f"a side, or height and width, of 8 to {MAX_IMAGE_SIZE} pixels", model
+        ),
         interpolation=_of(said, "interpolation", _interpolation, " or ".join(INTERPOLATIONS), model),
         crop_fraction=_of(said, "crop_fraction", _fraction, "a number above 0, at most 1", model),
     )
@@ -119,13 +121,6 @@ def _std(value: Any) -> PerChannel:
     if min(std) <= 0:
         raise ValueError
     return std
-
-
-def _side(value: Any) -> int:
-    size = size_of(value)
-    if not isinstance(size, int):
-        raise ValueError
-    return size
 
 
 def _interpolation(value: Any) -> Interpolation:

@@ -23,7 +23,7 @@ from cam_ops.network.outputs import SINGLE, Reading, return_logits
 from cam_ops.network.takes import said_size, size_that_runs
 from cam_ops.network.trial import Normalisation
 from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture, find_architecture
-from cam_ops.settings import Channels, Interpolation, ModelConfig, Preprocessing
+from cam_ops.settings import Channels, Interpolation, ModelConfig, Preprocessing, Size
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
@@ -69,7 +69,7 @@ def load_classifier(config: ModelConfig) -> Classifier:
                 f"--channels gray: {config.model} takes RGB; a network of one channel comes from a factory"
             )
         preprocessing, said = (
-            _preprocessing(config, known.mean, known.std, known.side, known.interpolation, known.crop_fraction),
+            _preprocessing(config, known.mean, known.std, known.size, known.interpolation, known.crop_fraction),
             "",
         )
     network.eval()  # which may return nothing: some write a train() of their own
@@ -179,7 +179,7 @@ def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, str]:
                 f"{len(numbers)}; give --channels gray with one number each, or --channels rgb with three"
             )
     size = config.image_size or said.image_size
-    found = size or size_that_runs(network.eval(), len(mean), USUAL_SIZE)
+    found: Size = size or size_that_runs(network.eval(), len(mean), USUAL_SIZE)
     crop_fraction = said.crop_fraction or 224 / 256
     shape = _preprocessing(config, mean, std, found, said.interpolation or "bilinear", crop_fraction)
     if size or found == USUAL_SIZE:
@@ -236,7 +236,7 @@ def _some(names: list[str]) -> str:
 
 
 def _preprocessing(
-    config: ModelConfig, mean: Any, std: Any, size: int, interpolation: Interpolation, crop_fraction: float
+    config: ModelConfig, mean: Any, std: Any, size: Size, interpolation: Interpolation, crop_fraction: float
 ) -> Preprocessing:
     return Preprocessing(
         image_size=config.image_size or size,

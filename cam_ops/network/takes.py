@@ -54,9 +54,9 @@ def runs(network: nn.Module, images_BCHW: Tensor) -> bool:
     return True
 
 
-def size_that_runs(network: nn.Module, num_channels: int, usual: int) -> int:
+def size_that_runs(network: nn.Module, num_channels: int, usual: Size) -> Size:
     """Return `usual`, or where the network does not take that, the first size that it says and takes."""
-    sizes = [usual, *(size for size in own_sizes(network) if isinstance(size, int))]
+    sizes = [usual, *own_sizes(network)]
     return next((size for size in sizes if runs(network, noise(2, num_channels, size))), usual)
 
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.names import TIMM
-from cam_ops.settings import Interpolation
+from cam_ops.network.takes import size_of
+from cam_ops.settings import Interpolation, Size
 
 LITE0 = "efficientnet_lite0"
 WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")  # suffixes of files that are no network
@@ -32,7 +33,7 @@ class Architecture:
     pretrained: Callable[[], tuple[nn.Module, list[str] | None]]  # with default weights and the names of its classes
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    side: int
+    size: Size
     interpolation: Interpolation
     crop_fraction: float
 
@@ -92,7 +93,7 @@ def _torchvision(name: str) -> Architecture:
         pretrained=pretrained,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
-        side=side,
+        size=side,
         interpolation=preset.interpolation.value,
         crop_fraction=side / preset.resize_size[0],
     )
@@ -132,7 +133,7 @@ def _timm(name: str) -> Architecture:
         pretrained=pretrained,
         mean=default["mean"],
         std=default["std"],
-        side=default["input_size"][1],
+        size=size_of(default["input_size"]),
         interpolation="bicubic" if default["interpolation"] == "bicubic" else "bilinear",
         crop_fraction=default["crop_pct"],
     )
@@ -162,7 +163,7 @@ def _lite0() -> Architecture:
         pretrained=pretrained,
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),
-        side=224,
+        size=224,
         interpolation="bilinear",
         crop_fraction=224 / 256,
     )

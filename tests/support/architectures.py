@@ -57,7 +57,7 @@ def row_of(name: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of timm's own code
         network = architecture.build().eval().requires_grad_(False)
-    side = 96 if name in AT_96 else architecture.side
+    side = 96 if name in AT_96 else architecture.size
     try:
         head = find_head(network, side)
     except UsageError as error:

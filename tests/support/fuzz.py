@@ -157,8 +157,8 @@ def _decoded(content: bytes, scale: str) -> str | tuple[int, int]:
             assert sorted(size) == sorted((header.width, header.height))
             return size
         picture = decode_for(content, INPUT)
-        pixels_SS3, rectangle = fit(picture, INPUT)
-        assert pixels_SS3.shape == (32, 32, 3)
+        pixels_YX3, rectangle = fit(picture, INPUT)
+        assert pixels_YX3.shape == (32, 32, 3)
         assert 0 <= rectangle[0] < rectangle[2] <= picture.width
         assert 0 <= rectangle[1] < rectangle[3] <= picture.height
         return picture.width, picture.height

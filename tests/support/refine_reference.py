@@ -1,9 +1,10 @@
 """The finer map of a class from the network's own features, computed slowly, in float64, from the written recipe alone.
 
-A map of a class is carried from the last grid, h x w, to the grid of stride 8, Q x Q, by the network's own features.
-Letters: C channels (of whichever tensor), h, w the last grid, K the side of the grid of stride 16, Q that of stride 8.
-All arrays are float64; `inside` is (x0, y0, x1, y1), the part of the square input that the picture covers, in
-fractions of its side: a cell takes part if its centre lies strictly inside.
+A map of a class is carried from the last grid, h x w, to the grid of stride 8, Q x V, by the network's own features.
+Letters: C channels (of whichever tensor), h, w the last grid, K, L the grid of stride 16, Q, V that of stride
+8.
+All arrays are float64; `inside` is (x0, y0, x1, y1), the part of the input that the picture covers, in
+fractions of its sides: a cell takes part if its centre lies strictly inside.
 """
 
 import math
@@ -17,35 +18,35 @@ Inside = tuple[float, float, float, float]
 
 
 def reference_map(
-    cam_hw: np.ndarray, a16_CKK: np.ndarray, a8_CQQ: np.ndarray, gradient_CKK: np.ndarray, inside: Inside | None = None
+    cam_hw: np.ndarray, a16_CKL: np.ndarray, a8_CQV: np.ndarray, gradient_CKL: np.ndarray, inside: Inside | None = None
 ) -> np.ndarray:
-    """Return the map R, (Q, Q), from the raw map and two feature tensors; 0 in cells outside.
+    """Return the map R, (Q, V), from the raw map and two feature tensors; 0 in cells outside.
 
-    `gradient_CKK` is that of the class's score by a16. Where no cell has a seed, R is the positive part of the raw map,
+    `gradient_CKL` is that of the class's score by a16. Where no cell has a seed, R is the positive part of the raw map,
     enlarged (bicubic, which may dip below 0).
     """
-    cam_hw, a16_CKK, a8_CQQ, gradient_CKK = (
-        np.array(array, np.float64) for array in (cam_hw, a16_CKK, a8_CQQ, gradient_CKK)
+    cam_hw, a16_CKL, a8_CQV, gradient_CKL = (
+        np.array(array, np.float64) for array in (cam_hw, a16_CKL, a8_CQV, gradient_CKL)
     )
-    k, q = a16_CKK.shape[1], a8_CQQ.shape[1]
+    (k, m), (q, v) = a16_CKL.shape[1:], a8_CQV.shape[1:]
     cam_is_inside, key_is_inside, query_is_inside = (
-        cells_inside(shape, inside) for shape in (cam_hw.shape, (k, k), (q, q))
+        cells_inside(shape, inside) for shape in (cam_hw.shape, (k, m), (q, v))
     )
     for y in range(cam_hw.shape[0]):
         for x in range(cam_hw.shape[1]):
             if not cam_is_inside[y][x]:
                 cam_hw[y, x] = 0
 
-    seed_KK = seed_of(cam_hw, a16_CKK, gradient_CKK, key_is_inside)
-    if not (seed_KK > 0).any():
-        refined_QQ = enlarged(np.maximum(cam_hw, 0)[None], q, "bicubic")[0].copy()
+    seed_KL = seed_of(cam_hw, a16_CKL, gradient_CKL, key_is_inside)
+    if not (seed_KL > 0).any():
+        refined_QV = enlarged(np.maximum(cam_hw, 0)[None], (q, v), "bicubic")[0].copy()
     else:
-        refined_QQ = carried(seed_KK, a16_CKK, a8_CQQ, key_is_inside, query_is_inside)
+        refined_QV = carried(seed_KL, a16_CKL, a8_CQV, key_is_inside, query_is_inside)
     for y in range(q):
-        for x in range(q):
+        for x in range(v):
             if not query_is_inside[y][x]:
-                refined_QQ[y, x] = 0
-    return refined_QQ
+                refined_QV[y, x] = 0
+    return refined_QV
 
 
 def cells_inside(shape: tuple[int, int], inside: Inside | None) -> list[list[bool]]:
@@ -60,52 +61,52 @@ def cells_inside(shape: tuple[int, int], inside: Inside | None) -> list[list[boo
 
 
 def seed_of(
-    cam_hw: np.ndarray, a16_CKK: np.ndarray, gradient_CKK: np.ndarray, is_inside: list[list[bool]]
+    cam_hw: np.ndarray, a16_CKL: np.ndarray, gradient_CKL: np.ndarray, is_inside: list[list[bool]]
 ) -> np.ndarray:
-    """Return the geometric mean of the enlarged map and of what each cell's features add to the score, (K, K)."""
-    num_channels, k, _ = a16_CKK.shape
-    cam_KK, seed_KK = enlarged(cam_hw[None], k, "bicubic")[0], np.zeros((k, k))
+    """Return the geometric mean of the enlarged map and of what each cell's features add to the score, (K, L)."""
+    num_channels, k, m = a16_CKL.shape
+    cam_KL, seed_KL = enlarged(cam_hw[None], (k, m), "bicubic")[0], np.zeros((k, m))
     for y in range(k):
-        for x in range(k):
+        for x in range(m):
             if is_inside[y][x]:
-                gain = sum(max(gradient_CKK[c, y, x] * a16_CKK[c, y, x], 0.0) for c in range(num_channels))
-                seed_KK[y, x] = math.sqrt(max(cam_KK[y, x], 0.0) * gain)
-    return seed_KK
+                gain = sum(max(gradient_CKL[c, y, x] * a16_CKL[c, y, x], 0.0) for c in range(num_channels))
+                seed_KL[y, x] = math.sqrt(max(cam_KL[y, x], 0.0) * gain)
+    return seed_KL
 
 
 def carried(
-    seed_KK: np.ndarray,
-    a16_CKK: np.ndarray,
-    a8_CQQ: np.ndarray,
+    seed_KL: np.ndarray,
+    a16_CKL: np.ndarray,
+    a8_CQV: np.ndarray,
     key_is_inside: list[list[bool]],
     query_is_inside: list[list[bool]],
 ) -> np.ndarray:
-    """Return the square of the mean of the seed, weighted for each cell by how alike features are, (Q, Q)."""
-    k, q = a16_CKK.shape[1], a8_CQQ.shape[1]
-    centred16_CKK = centred(a16_CKK, key_is_inside)
-    centred8_CQQ = centred(a8_CQQ, query_is_inside)
-    pooled8_CKK = adaptive_avg_pool2d(torch.from_numpy(centred8_CQQ), (k, k)).numpy().copy()
+    """Return the square of the mean of the seed, weighted for each cell by how alike features are, (Q, V)."""
+    (k, m), (q, v) = a16_CKL.shape[1:], a8_CQV.shape[1:]
+    centred16_CKL = centred(a16_CKL, key_is_inside)
+    centred8_CQV = centred(a8_CQV, query_is_inside)
+    pooled8_CKL = adaptive_avg_pool2d(torch.from_numpy(centred8_CQV), (k, m)).numpy().copy()
     for y in range(k):
-        for x in range(k):
+        for x in range(m):
             if not key_is_inside[y][x]:
-                pooled8_CKK[:, y, x] = 0
-    unit16_CKK, unit8_CQQ, key8_CKK = unit(centred16_CKK), unit(centred8_CQQ), unit(pooled8_CKK)
-    enlarged_seed_QQ = enlarged(seed_KK[None], q, "bilinear")[0]
+                pooled8_CKL[:, y, x] = 0
+    unit16_CKL, unit8_CQV, key8_CKL = unit(centred16_CKL), unit(centred8_CQV), unit(pooled8_CKL)
+    enlarged_seed_QV = enlarged(seed_KL[None], (q, v), "bilinear")[0]
 
-    keys = [(y, x) for y in range(k) for x in range(k) if key_is_inside[y][x]]
-    similar16_of = {key: similarity(unit16_CKK, unit16_CKK[:, key[0], key[1]]) for key in keys}  # K x K
-    similar16_of = {key: enlarged(similar_KK[None], q, "bilinear")[0] for key, similar_KK in similar16_of.items()}
-    refined_QQ = np.zeros((q, q))
+    keys = [(y, x) for y in range(k) for x in range(m) if key_is_inside[y][x]]
+    similar16_of = {key: similarity(unit16_CKL, unit16_CKL[:, key[0], key[1]]) for key in keys}  # K x L
+    similar16_of = {key: enlarged(similar_KL[None], (q, v), "bilinear")[0] for key, similar_KL in similar16_of.items()}
+    refined_QV = np.zeros((q, v))
     for y in range(q):
-        for x in range(q):
+        for x in range(v):
             total, weights = 0.0, 0.0
             for key in keys:
-                similar8 = float(np.dot(unit8_CQQ[:, y, x], key8_CKK[:, key[0], key[1]]))
+                similar8 = float(np.dot(unit8_CQV[:, y, x], key8_CKL[:, key[0], key[1]]))
                 affinity = max((similar8 + similar16_of[key][y, x]) / 2, 0.0) ** 2
-                total += affinity * seed_KK[key]
+                total += affinity * seed_KL[key]
                 weights += affinity
-            refined_QQ[y, x] = (total / weights) ** 2 if weights > 0 else enlarged_seed_QQ[y, x] ** 2
-    return refined_QQ
+            refined_QV[y, x] = (total / weights) ** 2 if weights > 0 else enlarged_seed_QV[y, x] ** 2
+    return refined_QV
 
 
 def centred(features_CHW: np.ndarray, is_inside: list[list[bool]]) -> np.ndarray:
@@ -140,10 +141,10 @@ def similarity(unit_CHW: np.ndarray, key_C: np.ndarray) -> np.ndarray:
     return similar_HW
 
 
-def enlarged(maps_CHW: np.ndarray, side: int, mode: str) -> np.ndarray:
-    """Resize, (C, side, side), as torch does with half-pixel centres."""
+def enlarged(maps_CHW: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
+    """Resize, (C, *size), as torch does with half-pixel centres."""
     maps_1CHW = torch.from_numpy(maps_CHW)[None]
-    return interpolate(maps_1CHW, size=(side, side), mode=mode, align_corners=False)[0].numpy()
+    return interpolate(maps_1CHW, size=size, mode=mode, align_corners=False)[0].numpy()
 
 
 def reference_tensors(
@@ -151,7 +152,7 @@ def reference_tensors(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what two modules put out for one image, and the gradient of a class's logit by the first of them.
 
-    `image_1CHW` has the network's dtype; the three arrays, (C, K, K), (C, Q, Q) and (C, K, K), are float64. The
+    `image_1CHW` has the network's dtype; the three arrays, (C, K, L), (C, Q, V) and (C, K, L), are float64. The
     network must be in eval mode, and must not change a module's output in place.
     """
     kept: dict[str, torch.Tensor] = {}
@@ -166,11 +167,11 @@ def reference_tensors(
     try:
         with torch.enable_grad():
             logits_1L = network(image_1CHW.detach().clone().requires_grad_())
-            (gradient_1CKK,) = torch.autograd.grad(logits_1L[0, class_id], kept[a16_name])
+            (gradient_1CKL,) = torch.autograd.grad(logits_1L[0, class_id], kept[a16_name])
     finally:
         for handle in handles:
             handle.remove()
-    a16_CKK, a8_CQQ, gradient_CKK = (
-        tensor[0].detach().double().numpy() for tensor in (kept[a16_name], kept[a8_name], gradient_1CKK)
+    a16_CKL, a8_CQV, gradient_CKL = (
+        tensor[0].detach().double().numpy() for tensor in (kept[a16_name], kept[a8_name], gradient_1CKL)
     )
-    return a16_CKK, a8_CQQ, gradient_CKK
+    return a16_CKL, a8_CQV, gradient_CKL

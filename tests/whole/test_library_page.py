@@ -49,7 +49,7 @@ def test_its_map_adds_up_to_the_logit_of_the_network_itself(variables: dict[str,
     network, shape, found = variables["classifier"].network, variables["shape"], variables["found"]
     mean, std = (torch.tensor(values)[:, None, None] for values in (shape.mean, shape.std))
     with torch.no_grad():
-        logits_1K = network((variables["pixels_BCSS"] / 255 - mean) / std)
+        logits_1K = network((variables["pixels_BCYX"] / 255 - mean) / std)
     assert (variables["mapper"].method, int(logits_1K.argmax())) == ("cam", ESPRESSO)
     explained = variables["raw_Phw"].mean() + float(network._fc.bias[ESPRESSO])
     assert explained == pytest.approx(float(logits_1K[0, ESPRESSO]), rel=1e-4)

@@ -44,6 +44,15 @@ def test_one_block_by_hand() -> None:
     assert_close_to(maps[1], torch.tensor([[3.0, 3.0], [0.0, 6.0]]) / 5)
 
 
+def test_one_block_over_a_rectangle_by_hand() -> None:
+    network = OneBlock()
+    blocks = find_blocks(network, (2, 3))
+    assert (blocks.num_tokens, blocks.grid) == (7, (2, 3))
+    image = torch.tensor([[[[1.0, 0.0, 2.0], [3.0, 1.0, 0.0]], [[1.0, 1.0, 0.0], [0.0, 2.0, 0.0]], [[9.0] * 3] * 2]])
+    maps = legrad(network, image, blocks, torch.tensor([0]), torch.tensor([0]))
+    assert_close_to(maps[0], torch.tensor([[1.0, 0.0, 4.0], [6.0, 0.0, 0.0]]) / 7)  # 2 red - green, relu; over 7 rows
+
+
 class Strong(nn.Module):
     """Attends equally, too, by products of 40 * 40 * 64, which float16 does not hold as it does their eighth."""
 

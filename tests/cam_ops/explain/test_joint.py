@@ -41,13 +41,13 @@ def test_a_convolution_s_gradient_is_a_convolution() -> None:
             torch.testing.assert_close(found[0], expected)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_both_graphs_together_give_what_the_network_gives(name: str) -> None:
+@pytest.mark.parametrize(("name", "size"), [*((name, (64, 64)) for name in NETWORKS), ("resnet18", (64, 96))])
+def test_both_graphs_together_give_what_the_network_gives(name: str, size: tuple[int, int]) -> None:
     network = network_of(name)
-    mapper = Mapper(network, ExplainConfig(), 64, refine=RefineConfig(refine="affinity"))
+    mapper = Mapper(network, ExplainConfig(), size, refine=RefineConfig(refine="affinity"))
     forward: Forward = mapper.views[0].forward
     explainer, stages = forward.explainer, forward.explainer.stages
-    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     inside = torch.tensor([[0.0, 0.2, 1.0, 0.8], [0.0, 0.0, 1.0, 1.0]])
     with torch.no_grad():
         traced = torch.export.export(forward, (pixels,)).module()

@@ -11,7 +11,7 @@ from cam_ops.explain.mapper import Mapper
 from cam_ops.explain.refine import MANTISSA_BITS, Affinity, affinity, evidence, of_images, of_pairs, refine, rounded
 from cam_ops.network.heads import find_head
 from cam_ops.network.stages import find_stages
-from cam_ops.settings import ExplainConfig, Method, RefineConfig
+from cam_ops.settings import ExplainConfig, Method, RefineConfig, Size
 from tests.cam_ops.network.test_heads import network_of
 from tests.support.refine_reference import reference_map, reference_tensors
 
@@ -19,7 +19,7 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 Pairs = tuple[Tensor, Tensor]
 
 
-def explainer_of(network: nn.Module, side: int, method: Method = "cam") -> Explainer:
+def explainer_of(network: nn.Module, side: Size, method: Method = "cam") -> Explainer:
     head, stages = find_head(network, side), find_stages(network, side)
     return Explainer(network=network, head=head, method=method, stages=stages)
 
@@ -43,18 +43,15 @@ def reference_maps(explainer: Explainer, images: Tensor, pairs: Pairs, inside: l
             passed = explainer.run(images[image : image + 1])
             cam = explainer.maps(passed, torch.tensor([0]), torch.tensor([class_id]))[0]
         explainer.network.double()
-        a16, gradient, a8 = (on_grid(tensor) for tensor in (a16, gradient, a8))
+        a16, gradient, a8 = (on_grid(tensor, cam.shape) for tensor in (a16, gradient, a8))
         refined.append(np.maximum(reference_map(cam.numpy(), a16, a8, gradient, inside[image]), 0))
     explainer.network.float()
     return np.array(refined)
 
 
-def on_grid(features: np.ndarray) -> np.ndarray:
+def on_grid(features: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Return features (C, H, W); of tokens (T, C) those of the patches, without the class token."""
-    if features.ndim == 3:
-        return features
-    side = int((len(features) - 1) ** 0.5)
-    return features[1:].T.reshape(-1, side, side)
+    return features if features.ndim == 3 else features[1:].T.reshape(-1, *grid)
 
 
 def assert_same_shape(found: Tensor, expected: np.ndarray) -> None:
@@ -65,11 +62,13 @@ def assert_same_shape(found: Tensor, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found_maps / found_maps.max((1, 2), keepdims=True), expected / peaks, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
-def test_maps_are_those_of_the_plain_implementation(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", (96, 96)), ("squeezenet1_1", (96, 96)), ("resnet18", (64, 128))]
+)
+def test_maps_are_those_of_the_plain_implementation(name: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    explainer = explainer_of(network_of(name), 96)
-    images = torch.randn(3, 3, 96, 96)
+    explainer = explainer_of(network_of(name), size)
+    images = torch.randn(3, 3, *size)
     pairs = torch.tensor([0, 0, 1, 2]), torch.tensor([3, 999, 3, 500])
     inside = [WHOLE, (0.0, 0.2, 1.0, 0.75), (0.1, 0.0, 0.8, 1.0)]
     found = refined_maps(explainer, images, pairs, inside)
@@ -77,13 +76,14 @@ def test_maps_are_those_of_the_plain_implementation(name: str) -> None:
     assert_same_shape(found, reference_maps(explainer, images, pairs, inside))
 
 
-def test_a_vision_transformer_is_refined_from_its_patches() -> None:
+@pytest.mark.parametrize("size", [(96, 96), (64, 112)])
+def test_a_vision_transformer_is_refined_from_its_patches(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    network = timm.create_model("vit_tiny_patch16_224", img_size=96, depth=4, num_classes=7).eval()
-    explainer = explainer_of(network.requires_grad_(False), 96, "layercam")
+    network = timm.create_model("vit_tiny_patch16_224", img_size=size, depth=4, num_classes=7).eval()
+    explainer = explainer_of(network.requires_grad_(False), size, "layercam")
     assert explainer.stages.layers == ("blocks.2", "blocks.1")
-    assert explainer.refined_grid == (6, 6)
-    images, pairs = torch.randn(2, 3, 96, 96), (torch.tensor([0, 1, 1]), torch.tensor([3, 0, 6]))
+    assert explainer.refined_grid == (size[0] // 16, size[1] // 16)
+    images, pairs = torch.randn(2, 3, *size), (torch.tensor([0, 1, 1]), torch.tensor([3, 0, 6]))
     found = refined_maps(explainer, images, pairs, [WHOLE, WHOLE])
     assert_same_shape(found, reference_maps(explainer, images, pairs, [WHOLE, WHOLE]))
 

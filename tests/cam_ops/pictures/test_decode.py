@@ -13,7 +13,7 @@ from cam_ops.errors import BadImage
 from cam_ops.pictures.decode import decode, decode_for, whole
 from cam_ops.pictures.fit import fit
 from cam_ops.pictures.formats import has_heif
-from cam_ops.settings import Preprocessing
+from cam_ops.settings import Preprocessing, Size
 
 
 def encoded(image_HWC: np.ndarray, form: str, **options: object) -> bytes:
@@ -320,7 +320,36 @@ def test_center_crop_covers_a_centred_square() -> None:
     np.testing.assert_array_equal(square_SS3, 200)
 
 
-def reduced(resize: str, side: int, **changes: object) -> Preprocessing:
+@pytest.mark.parametrize(
+    ("resize", "width", "height", "rectangle"),
+    [
+        ("warp", 32, 12, [0, 0, 32, 12]),  # half the width, 2/3 of the height
+        ("letterbox", 32, 12, [0, -2, 32, 14]),  # at half the size, one row of padding above and below
+        ("letterbox", 16, 16, [-8, 0, 24, 16]),  # four columns left and right
+        ("center-crop", 32, 12, [4, 0, 28, 12]),  # 24 of 32 columns
+        ("center-crop", 24, 24, [0, 6, 24, 18]),  # 12 of 24 rows
+    ],
+)
+def test_a_rectangular_input_covers_what_its_rectangle_says(
+    resize: str, width: int, height: int, rectangle: list[float]
+) -> None:
+    image_HWC = np.zeros((height, width, 3), np.uint8)
+    image_HWC[6:12, 8:16] = 255
+    if resize == "letterbox":
+        image_HWC[10:] = 0  # the mark is 8 x 4
+    input_YX3, found = fit(whole(image_HWC), config(resize, image_size=(8, 16), crop_fraction=1.0))
+    assert input_YX3.shape == (8, 16, 3)
+    np.testing.assert_array_equal(found, rectangle)
+    mass = input_YX3[..., 2].astype(float)  # blue: the padding's is 0
+    per_x, per_y = (rectangle[2] - rectangle[0]) / 16, (rectangle[3] - rectangle[1]) / 8
+    ys, xs = np.mgrid[:8, :16] + 0.5
+    in_rows = (max(6, rectangle[1]), min(10 if resize == "letterbox" else 12, rectangle[3]))
+    centre_x, centre_y = (mass * xs).sum() / mass.sum(), (mass * ys).sum() / mass.sum()
+    assert rectangle[0] + centre_x * per_x == pytest.approx(12, abs=0.5 * per_x)
+    assert rectangle[1] + centre_y * per_y == pytest.approx(sum(in_rows) / 2, abs=0.5 * per_y)
+
+
+def reduced(resize: str, side: Size, **changes: object) -> Preprocessing:
     return config(resize, image_size=side, decode="reduced", crop_fraction=0.875, **changes)
 
 
@@ -357,6 +386,26 @@ def test_sizes_and_rectangles_are_those_of_the_full_picture(
 def test_the_scale_is_the_smallest_with_all_pixels_of_the_input(resize: str, side: int, scale: int) -> None:
     content = encoded(picture(512, 768), "JPEG")  # the shorter side is 512, the longer 768, the crop 448
     assert decode_for(content, reduced(resize, side)).pixels_HWC.shape == (512 // scale, 768 // scale, 3)
+
+
+@pytest.mark.parametrize(
+    ("resize", "size", "scale"),
+    [
+        ("warp", (64, 64), 8),
+        ("warp", (32, 64), 8),  # 512 / 64, should it yet be turned
+        ("warp", (32, 65), 4),
+        ("warp", (65, 32), 4),
+        ("letterbox", (96, 64), 8),  # 768 / 64; turned, 768 / 96 and 512 / 64
+        ("letterbox", (97, 65), 4),
+        ("center-crop", (28, 56), 8),  # of 512 x 768 a crop of 672 x 336; turned, of 448 x 224
+        ("center-crop", (28, 57), 4),
+    ],
+)
+def test_the_scale_for_a_rectangle_has_all_its_pixels_whichever_way_the_picture_is_turned(
+    resize: str, size: tuple[int, int], scale: int
+) -> None:
+    content = encoded(picture(512, 768), "JPEG")
+    assert decode_for(content, reduced(resize, size)).pixels_HWC.shape == (512 // scale, 768 // scale, 3)
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])

@@ -209,7 +209,7 @@ def test_maps_may_have_a_threshold_each() -> None:
     raw_Phw = np.random.default_rng(4).normal(size=(6, 5, 5)).astype(np.float32)
     rectangle_P4, size_P2 = np.tile(np.float32([0, 0, 60, 40]), (6, 1)), np.tile([60, 40], (6, 1))
     thresholds = np.array([0.1, 0.3, 0.5, 0.3, 0.7, 0.2])
-    common = {"side": 32, "maps": MapConfig()}
+    common = {"size": 32, "maps": MapConfig()}
     found = boxes_from_heatmaps(
         raw_Phw, rectangle_P4, size_P2, config=BoxConfig(components="all"), threshold_P=thresholds, **common
     )

@@ -31,7 +31,7 @@ def test_a_picture_that_kills_or_holds_the_decoder_is_told_from_those_around_it(
     try:
         for side in (20, 30):
             apart, here = decoder.decode_and_fit(ROW, png(side)), decode_and_fit(ROW, png(side), INPUT)
-            np.testing.assert_array_equal(apart.pixels_SS3, here.pixels_SS3)
+            np.testing.assert_array_equal(apart.pixels_YX3, here.pixels_YX3)
             np.testing.assert_array_equal(apart.rectangle, here.rectangle)
             assert (apart.width, apart.height) == (here.width, here.height) == (side, side)
         for content, status, reason in (
