@@ -1,6 +1,7 @@
 """Networks: load one, watch it run, find where it is cut for maps.
 
-* `load`: weights without unpickling, digests, class names
+* `load`: a network with its weights, its digest, its class names
+* `checkpoints`: weights from a file, without unpickling
 * `names`: what a --model names
 * `factory`: a user's own network, from a package or a file
 * `inputs`: what a factory says of its network's input

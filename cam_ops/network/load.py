@@ -1,33 +1,22 @@
-"""Build a classifier, load its weights without running code from the file, and name it by a digest of its content."""
+"""Build a classifier with its weights, and name it by a digest of its content."""
 
 import hashlib
-import pickle
-import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from cam_ops.class_lists import read_class_names
 from cam_ops.classes import ClassList, class_list, numbered_classes
-from cam_ops.errors import MachineError, UsageError
+from cam_ops.errors import UsageError
+from cam_ops.network.checkpoints import load_state_dict
 from cam_ops.network.dilation import dilate_last_stage
 from cam_ops.network.factory import call_factory
 from cam_ops.network.names import factory_name, is_factory
 from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture, find_architecture
 from cam_ops.settings import Interpolation, ModelConfig, Preprocessing
-
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers keep the state_dict in a checkpoint
-UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
-    *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
-    *(struct.error, safetensors.SafetensorError),
-)
-PREFIXES = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,44 +86,6 @@ def model_digest(path: str, state: dict[str, Tensor]) -> str:
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a .safetensors or torch-saved state_dict, also inside a checkpoint; no code in the file can run.
-
-    Prefixes that DataParallel and torch.compile put before every name are removed.
-    """
-    if not path.is_file():
-        raise MachineError(f"expected a weights file at {path}, there is none; check --weights")
-    try:
-        if path.suffix.lower() == ".safetensors":
-            loaded: Any = safetensors.torch.load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise UsageError(f"cannot read the weights file {path}: {error}") from None
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S{1,200})", str(error))  # the rest is advice on how to run it all the same
-        code = f"code that it names, {named[1]!r}" if named else "code from the file"
-        raise UsageError(
-            f"{path} is not a plain state_dict: loading it would run {code}, which is refused; save it with "
-            "torch.save(network.state_dict(), ...) or as .safetensors"
-        ) from None
-    while isinstance(loaded, dict) and (inner := next((w for w in WRAPPERS if isinstance(loaded.get(w), dict)), None)):
-        loaded = loaded[inner]
-    if not isinstance(loaded, dict) or not loaded or not all(map(_is_parameter, loaded.items())):
-        raise UsageError(f"expected a state_dict (names to dense real tensors) in {path}, found something else")
-    state: dict[str, Tensor] = loaded
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def _is_parameter(entry: tuple[Any, Any]) -> bool:
-    name, tensor = entry
-    if not isinstance(name, str) or not isinstance(tensor, Tensor):
-        return False
-    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()
 
 
 def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing]:
