@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from cam_ops.class_lists import read_class_names
 from cam_ops.classes import ClassList, class_list, numbered_classes
 from cam_ops.errors import UsageError
-from cam_ops.network.checkpoints import load_state_dict
 from cam_ops.network.dilation import dilate_last_stage
 from cam_ops.network.factory import call_factory
 from cam_ops.network.names import factory_name, is_factory
-from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture, find_architecture
+from cam_ops.network.weights import check_weights, with_weights
+from cam_ops.network.zoo import find_architecture
 from cam_ops.settings import Interpolation, ModelConfig, Preprocessing
 
 
@@ -29,6 +29,7 @@ class Classifier:
     preprocessing: Preprocessing
     class_names: str | None  # the user's list, which `classes_for` reads
     categories: list[str] | None  # as the weights name them
+    notes: tuple[str, ...] = ()  # what is to be said of its weights
 
 
 def load_classifier(config: ModelConfig) -> Classifier:
@@ -38,14 +39,18 @@ def load_classifier(config: ModelConfig) -> Classifier:
     neither it nor flags say mean and std, and a network that cannot be dilated; MachineError for weights, or a
     factory's file, that cannot be found or downloaded.
     """
+    check_weights(config)
+    notes: tuple[str, ...] = ()
     if is_factory(config.model):
         name = path = factory_name(config.model)
         (network, preprocessing), categories = _from_factory(config), None
     else:
         known = find_architecture(config.model)
-        name, path, (network, categories) = known.name, known.path, _with_weights(known, config.weights or "DEFAULT")
+        weighted = with_weights(known, config)
+        name, path, notes = known.name, weighted.path, weighted.notes
+        network, categories = weighted.network, weighted.categories
         preprocessing = _preprocessing(
-            config, known.mean, known.std, known.side, known.interpolation, known.crop_fraction
+            config, known.mean, known.std, weighted.side, known.interpolation, known.crop_fraction
         )
     network.eval().requires_grad_(False)
     if config.dilate:
@@ -57,6 +62,7 @@ def load_classifier(config: ModelConfig) -> Classifier:
         preprocessing=preprocessing,
         class_names=config.class_names,
         categories=categories,
+        notes=notes,
     )
 
 
@@ -89,8 +95,6 @@ def model_digest(path: str, state: dict[str, Tensor]) -> str:
 
 
 def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing]:
-    if config.weights is not None:
-        raise UsageError(f"--weights does not go with the factory {config.model}: it puts its own weights in place")
     network, said = call_factory(config.model)
     mean, std = config.mean or said.mean, config.std or said.std
     if mean is None or std is None:
@@ -100,54 +104,6 @@ def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing]:
         )
     side, crop_fraction = said.image_size or 224, said.crop_fraction or 224 / 256
     return network, _preprocessing(config, mean, std, side, said.interpolation or "bilinear", crop_fraction)
-
-
-def _with_weights(known: Architecture, weights: str) -> tuple[nn.Module, list[str] | None]:
-    """Return the network with `weights`, and the names of its classes where the weights have them."""
-    if weights == "DEFAULT":
-        return known.pretrained()
-    return (known.build() if weights == "random" else _network_from_file(known, Path(weights))), None
-
-
-def _network_from_file(known: Architecture, path: Path) -> nn.Module:
-    state = load_state_dict(path)
-    network = known.build()
-    num_classes = _num_classes_in(state, network.state_dict())
-    if num_classes is not None:
-        network = known.build(num_classes=num_classes)
-    expected = network.state_dict()
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    misshapen = [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
-        for key in sorted(expected.keys() & state.keys())
-        if state[key].shape != expected[key].shape
-    ]
-    if missing or unexpected or misshapen:
-        raise UsageError(
-            f"{path} does not fit {known.name}: missing {_some(missing)}; unexpected {_some(unexpected)}; "
-            f"of another shape {_some(misshapen)}; is --model the network that was trained?"
-        )
-    network.load_state_dict(state)
-    digits = TENSORFLOW_SCALED.get(known.name)
-    if digits and hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits):
-        network.transform_input = True  # type: ignore[assignment]
-    return network
-
-
-def _num_classes_in(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int | None:
-    """Return the number of classes of `state` where it differs from 1000: the first axis of the head's parameters."""
-    for key, tensor in expected.items():
-        found = state.get(key)
-        if found is None or found.shape == tensor.shape:
-            continue
-        if tensor.shape[0] == 1000 and found.shape[1:] == tensor.shape[1:]:
-            return int(found.shape[0])
-    return None
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return shown or "nothing"
 
 
 def _preprocessing(

@@ -59,6 +59,7 @@ class Preparation:
             read_calibration(config.calibration)
         classifier = load_classifier(config.model)
         side = classifier.preprocessing.image_size
+        self.notes = classifier.notes
         self.mapper = Mapper(classifier.network, config.explain, side, refine=config.refine)
         self.classes: ClassList = classes_for(classifier, self.mapper.head.num_classes)
         explain = replace(config.explain, method=self.mapper.method)
@@ -142,6 +143,8 @@ class Preparation:
             )
             run = begin(self.run_dir, asked, put_plan)
         if run is asked:
+            for note in self.notes:
+                say(note)
             say(self._said())
             say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
             say(prepared.said)
