@@ -45,9 +45,14 @@ class Expected:
         }
 
     @cached_property
-    def heads(self) -> set[str]:
+    def rows(self) -> set[str]:
         """Names of parameters with a row for each class."""
-        return {name for name, tensor in self.needed.items() if tensor.ndim and len(tensor) == self.num_classes}
+        return {name for name, tensor in self.state.items() if tensor.ndim and len(tensor) == self.num_classes}
+
+    @cached_property
+    def heads(self) -> set[str]:
+        """Those of them that eval needs."""
+        return self.rows & self.needed.keys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +216,7 @@ def _unlike(name: str, value: object, expected: Expected, num_classes: int) -> s
     if value.is_complex() != like.is_complex() or (like.is_floating_point() and not value.is_floating_point()):
         return f"{name} is {value.dtype}, expected {like.dtype}"
     shape = tuple(like.shape)
-    if name in expected.heads:
+    if name in expected.rows:
         shape = (num_classes, *shape[1:])
     elif name == expected.positions and value.ndim == like.ndim:
         shape = (shape[0], value.shape[1], *shape[2:])

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 def trained(network: nn.Module) -> nn.Module:
     """Give each batch norm statistics of its own, each bias and scale a value, and leave the network in eval mode."""
     for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)  # as weak ones leave nothing of the pictures
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)
