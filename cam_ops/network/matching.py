@@ -33,6 +33,7 @@ class Expected:
     state: dict[str, Tensor]
     num_classes: int
     positions: str | None  # the embeddings of a vision transformer's positions, (1, N, D)
+    cure: str  # where nothing fits
     rewritten: Callable[[dict[str, Any]], dict[str, Any]] | None  # by the library, from names of its own past
 
     @cached_property
@@ -63,6 +64,7 @@ class Reading:
     prefix: str
     state: dict[str, Any]
     outside: dict[str, Any]  # what stands beside the prefix
+    reshaped: tuple[str, ...] = ()  # by the library
 
     @property
     def address(self) -> str:
@@ -108,7 +110,7 @@ def match(loaded: object, expected: Expected, path: Path, key: str | None) -> tu
             )
     tried = [_fit(reading, expected, path, is_asked=key is not None) for reading in readings]
     if expected.rewritten and not any(isinstance(one, Fit) for one in tried):
-        again = [replace(reading, state=expected.rewritten(reading.state)) for reading in readings]
+        again = [_rewritten(reading, expected.rewritten) for reading in readings]
         tried += [_fit(reading, expected, path, is_asked=key is not None) for reading in again]
     fits = [one for one in tried if isinstance(one, Fit)]
     if not fits:
@@ -140,6 +142,13 @@ def _readings(place: str, state: dict[str, Any], expected: Expected) -> Iterator
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         outside = {name: value for name, value in state.items() if not name.startswith(prefix)}
         yield Reading(place=place, prefix=prefix, state=inside, outside=outside)
+
+
+def _rewritten(reading: Reading, rewritten: Callable[[dict[str, Any]], dict[str, Any]]) -> Reading:
+    old, state = reading.state, rewritten(reading.state)
+    both = [name for name, value in state.items() if isinstance(value, Tensor) and isinstance(old.get(name), Tensor)]
+    reshaped = tuple(name for name in both if state[name].shape != old[name].shape)
+    return replace(reading, state=state, reshaped=reshaped)
 
 
 def _fit(reading: Reading, expected: Expected, path: Path, is_asked: bool) -> Fit | Misfit:
@@ -245,7 +254,7 @@ def _why_not(reading: Reading, expected: Expected, path: Path, unlike: list[str]
     where = f" at {some([reading.address])}" if reading.address else ""
     return (
         f"{path} does not fit {expected.name}{where}: missing {some(missing)}; unexpected {some(unexpected)}; "
-        f"of another shape or kind {some(unlike)}; is --model the network that was trained?"
+        f"of another shape or kind {some(unlike)}; {expected.cure}"
     )
 
 
@@ -306,6 +315,7 @@ def _summary(fit: Fit, path: Path) -> str:
         f"key {some([reading.place])}" if reading.place else "",
         f"prefix {some([reading.prefix])} removed" if reading.prefix else "",
         f"the head is {some([fit.renamed])}" if fit.renamed else "",
+        f"{len(reading.reshaped)} resized or reshaped by timm: {some(reading.reshaped)}" if reading.reshaped else "",
     )
     left = f"left out {len(fit.left_out)}: {some(fit.left_out)}" if fit.left_out else ""
     return "; ".join(filter(None, (", ".join(filter(None, parts)), left)))

@@ -1,50 +1,56 @@
 """Vision transformers at another size: how large an input their position embeddings are for, and how they are resized.
 
-Embeddings are (1, N, D): N is a square of patches, and the tokens before them. Bicubic, as the libraries do it.
+Embeddings are (1, N, D): N counts the tokens before the patches, and a square of patches.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 TORCHVISIONS, TIMMS = "encoder.pos_embedding", "pos_embed"
-EMBEDDINGS = {TORCHVISIONS: "conv_proj.weight", TIMMS: "patch_embed.proj.weight"}
-"""Names of embeddings, and of the convolution that makes patches, in torchvision and in timm."""
-MOST_TOKENS = 8  # before the patches
+PATCHES = {TORCHVISIONS: "conv_proj.weight", TIMMS: "patch_embed.proj.weight"}  # the convolutions that make them
+MOST_TOKENS = 8
 
 
-def embeddings_in(state: dict[str, Tensor]) -> str | None:
-    """Return the name of a network's position embeddings, None where it has none that can be resized."""
-    for name, patches in EMBEDDINGS.items():
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Positions:
+    """The position embeddings of a network."""
+
+    name: str
+    patch_px: int
+    num_tokens: int  # before the patches
+
+    def side_of(self, embeddings_1ND: Tensor) -> int | None:
+        """Return the side in pixels of the inputs for which embeddings are, None where patches are no square."""
+        num_patches = embeddings_1ND.shape[1] - self.num_tokens
+        grid = math.isqrt(max(num_patches, 0))
+        return grid * self.patch_px if grid and grid**2 == num_patches else None
+
+    def resized(self, embeddings_1ND: Tensor, side: int) -> Tensor:
+        """Return them for inputs of `side` pixels, bicubic and float32, as the library does it whose name they have.
+
+        As torchvision's `interpolate_embeddings`, and timm's `resample_abs_pos_embed`.
+        """
+        is_timm = self.name == TIMMS
+        tokens_1TD = embeddings_1ND[:, : self.num_tokens].float()
+        patches_1ND = embeddings_1ND[:, self.num_tokens :].float()
+        old, new = math.isqrt(patches_1ND.shape[1]), side // self.patch_px
+        if old == new:
+            return embeddings_1ND
+        grid_1DHW = patches_1ND.transpose(1, 2).reshape(1, -1, old, old)
+        grid_1DHW = interpolate(grid_1DHW, (new, new), mode="bicubic", align_corners=not is_timm, antialias=is_timm)
+        return torch.cat([tokens_1TD, grid_1DHW.flatten(2).transpose(1, 2)], dim=1)
+
+
+def embeddings_in(state: dict[str, Tensor], side: int) -> Positions | None:
+    """Return the position embeddings of a network for inputs of `side` pixels, None where it has none as these."""
+    for name, patches in PATCHES.items():
         if name in state and patches in state and state[name].ndim == 3 and state[patches].ndim == 4:
-            return name
+            patch_px = state[patches].shape[-1]
+            num_tokens = state[name].shape[1] - (side // patch_px) ** 2
+            if 0 <= num_tokens <= MOST_TOKENS:
+                return Positions(name=name, patch_px=patch_px, num_tokens=num_tokens)
     return None
-
-
-def num_tokens(state: dict[str, Tensor], name: str, side: int) -> int | None:
-    """Return how many tokens stand before the patches of a network for inputs of `side`, None where that is unclear."""
-    tokens = state[name].shape[1] - (side // state[EMBEDDINGS[name]].shape[-1]) ** 2
-    return tokens if 0 <= tokens <= MOST_TOKENS else None
-
-
-def side_of(embeddings_1ND: Tensor, patch_px: int, tokens: int) -> int | None:
-    """Return the side of the input for which embeddings are, None where their patches are no square."""
-    grid = math.isqrt(max(embeddings_1ND.shape[1] - tokens, 0))
-    return grid * patch_px if grid and grid**2 + tokens == embeddings_1ND.shape[1] else None
-
-
-def resized(embeddings_1ND: Tensor, num_positions: int, tokens: int, name: str) -> Tensor:
-    """Return embeddings for `num_positions` tokens and patches, as the library does it whose embeddings have that name.
-
-    As torchvision's `interpolate_embeddings`, and timm's `resample_abs_pos_embed`.
-    """
-    if embeddings_1ND.shape[1] == num_positions:
-        return embeddings_1ND
-    is_timm = name == TIMMS
-    kept_1TD, patches_1ND = embeddings_1ND[:, :tokens].float(), embeddings_1ND[:, tokens:].float()
-    old, new = math.isqrt(patches_1ND.shape[1]), math.isqrt(num_positions - tokens)
-    grid_1DHW = patches_1ND.transpose(1, 2).reshape(1, -1, old, old)
-    grid_1DHW = interpolate(grid_1DHW, (new, new), mode="bicubic", align_corners=not is_timm, antialias=is_timm)
-    return torch.cat([kept_1TD, grid_1DHW.flatten(2).transpose(1, 2)], dim=1)

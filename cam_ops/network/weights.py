@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from cam_ops.errors import UsageError
 from cam_ops.network.checkpoints import UNREADABLE, first_line, read_checkpoint
 from cam_ops.network.matching import Expected, is_auxiliary, match, some
 from cam_ops.network.names import is_factory
-from cam_ops.network.positions import EMBEDDINGS, embeddings_in, num_tokens, resized, side_of
+from cam_ops.network.positions import embeddings_in
 from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture
 from cam_ops.settings import ModelConfig
 
@@ -61,41 +62,47 @@ def with_weights(known: Architecture, config: ModelConfig) -> Weighted:
         network, categories = _built(known, known.build, sized), None
     else:
         network, categories = _built(known, known.pretrained, sized)
-        notes = (f"weights: position embeddings for {known.side} px are resized to {side} px",) if sized else ()
+        if sized:
+            own = f"what in them depends on {known.side} px is resized"
+            notes = (f"weights: the default ones, in a network for inputs of {side} px; {own}",)
     path = _scale(known, network, config, is_usual=weights == "DEFAULT")
     return Weighted(network=network, path=path, side=side, categories=categories, notes=notes)
 
 
 def _from_file(known: Architecture, path: Path, config: ModelConfig) -> Weighted:
-    template: nn.Module = known.build(**({} if known.num_classes else {"num_classes": 1000}))
+    side = config.image_size or known.side
+    arguments: dict[str, Any] = {"image_size": side} if known.is_sized and side != known.side else {}
+    if not known.num_classes:
+        arguments["num_classes"] = 1000
+    template: nn.Module = _built(known, known.build, arguments)
     state = template.state_dict()
-    positions = embeddings_in(state) if known.is_sized else None
-    tokens = num_tokens(state, positions, known.side) if positions else None
+    positions = embeddings_in(state, side) if known.is_sized else None
     expected = Expected(
         name=known.name,
         state=state,
         num_classes=known.num_classes or 1000,
-        positions=positions if tokens is not None else None,
+        positions=positions and positions.name,
+        cure="is --image-size what it was trained at?"
+        if known.is_sized
+        else "is --model the network that was trained?",
         rewritten=_timms_rewriting(template) if known.path.startswith("timm") else None,
     )
     fit, notes = match(read_checkpoint(path), expected, path, config.checkpoint_key)
-    side, taken = config.image_size or known.side, dict(fit.state)
-    if positions and tokens is not None:
-        patch_px = state[EMBEDDINGS[positions]].shape[-1]
-        own = side_of(taken[positions], patch_px, tokens)
+    taken = dict(fit.state)
+    if positions:
+        own = positions.side_of(taken[positions.name])
         if own is None:
-            raise UsageError(f"{path}: the position embeddings of {known.name} are for no square of patches")
-        side = config.image_size or (known.side if own == known.side // patch_px * patch_px else own)
-        num_positions = (side // patch_px) ** 2 + tokens
-        if taken[positions].shape[1] != num_positions:
-            taken[positions] = resized(taken[positions], num_positions, tokens, positions)
-            notes += (f"weights: position embeddings of {own} px are resized to {side} px, as --image-size says",)
-        elif own != known.side // patch_px * patch_px:
+            raise UsageError(f"{path} does not fit {known.name}: its position embeddings are for no square of patches")
+        if own != positions.side_of(state[positions.name]) and config.image_size is None:
+            side = arguments["image_size"] = own
             notes += (f"weights: position embeddings are for inputs of {side} px, which the network is built for",)
-    arguments: dict[str, Any] = {"num_classes": fit.num_classes} if fit.num_classes != known.num_classes else {}
-    if known.is_sized and side != known.side:
-        arguments["image_size"] = side
-    network = _built(known, known.build, arguments) if arguments else template
+        elif own != positions.side_of(state[positions.name]):
+            taken[positions.name] = positions.resized(taken[positions.name], side)
+            notes += (f"weights: position embeddings for {own} px are resized to {side} px, as --image-size says",)
+    if fit.num_classes != expected.num_classes:
+        arguments["num_classes"] = fit.num_classes
+    is_template = fit.num_classes == expected.num_classes and side == (config.image_size or known.side)
+    network = template if is_template else _built(known, known.build, arguments)
     _put(network, taken, path, known)
     digits = TENSORFLOW_SCALED.get(known.name)
     is_official = digits is not None and hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits)
@@ -152,7 +159,8 @@ def _timms_rewriting(template: nn.Module) -> Callable[[dict[str, Any]], dict[str
     def rewritten(state: dict[str, Any]) -> dict[str, Any]:
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         try:
-            return dict(translate(tensors, template)) if translate else state
+            with warnings.catch_warnings(action="ignore"):
+                return dict(translate(tensors, template)) if translate else state
         except UNREADABLE:  # no such weights
             return state
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.names import TIMM
-from cam_ops.network.positions import TORCHVISIONS, resized
+from cam_ops.network.positions import embeddings_in
 from cam_ops.network.renaming import modern
 from cam_ops.settings import Interpolation
 
@@ -88,9 +88,8 @@ def _torchvision(name: str) -> Architecture:
             raise _no_default(name, default.url, error) from None
         for old in [key for key in state if modern(key) != key]:
             state[modern(old)] = state.pop(old)
-        if is_sized:
-            num_positions = network.state_dict()[TORCHVISIONS].shape[1]
-            state[TORCHVISIONS] = resized(state[TORCHVISIONS], num_positions, 1, TORCHVISIONS)
+        if is_sized and (positions := embeddings_in(state, side)):
+            state[positions.name] = positions.resized(state[positions.name], arguments.get("image_size", side))
         network.load_state_dict(state)
         return network, default.meta["categories"]
 

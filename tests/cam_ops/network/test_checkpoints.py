@@ -205,7 +205,7 @@ def test_damaged_files_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None
     (tmp_path / "whole").mkdir()
     files, rng, refused = _small_files(tmp_path / "whole"), random.Random(19), 0
     like = Small().state_dict()
-    expected = Expected(name="small", state=like, num_classes=2, positions=None, rewritten=None)
+    expected = Expected(name="small", state=like, num_classes=2, positions=None, cure="", rewritten=None)
     for number in range(400):
         kind = number % len(files)
         path = tmp_path / ("a.safetensors" if kind == len(files) - 1 else "a.pth")

@@ -156,7 +156,7 @@ def test_embeddings_of_another_size_in_a_torchvision_file_decide_the_networks_si
     theirs = torchvision.models.vit_b_32(weights=None, num_classes=3, image_size=160).eval()
     theirs.load_state_dict(interpolate_embeddings(160, 32, dict(large.state_dict())))  # type: ignore[arg-type]
     assert torch.equal(logits_of(asked.network, 160), logits_of(theirs, 160))
-    assert "position embeddings of 96 px are resized to 160 px, as --image-size says" in asked.notes[1]
+    assert "position embeddings for 96 px are resized to 160 px, as --image-size says" in asked.notes[1]
     with pytest.raises(UsageError, match=r"vit_b_32 cannot be built for inputs of 100 px \(Input shape indivisible"):
         load("vit_b_32", tmp_path, large.state_dict(), image_size=100)
 
@@ -173,7 +173,8 @@ def test_default_weights_of_a_vision_transformer_at_another_size_are_resized_as_
     theirs = torchvision.models.vit_b_32(weights=None, image_size=96).eval()
     theirs.load_state_dict(interpolate_embeddings(96, 32, network.state_dict()))
     assert torch.equal(logits_of(found.network, 96), logits_of(theirs, 96))
-    assert found.notes == ("weights: position embeddings for 224 px are resized to 96 px",)
+    said = "in a network for inputs of 96 px; what in them depends on 224 px is resized"
+    assert found.notes == (f"weights: the default ones, {said}",)
 
 
 def test_embeddings_of_a_timm_network_are_resized_as_timm_does(tmp_path: Path, vision: nn.Module) -> None:
@@ -187,6 +188,27 @@ def test_embeddings_of_a_timm_network_are_resized_as_timm_does(tmp_path: Path, v
     own = load(TINY, tmp_path, theirs.state_dict())
     assert own.preprocessing.image_size == 96
     assert torch.equal(logits_of(own.network, 96), logits_of(theirs, 96))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of timm's own interpolation
+def test_other_parts_that_depend_on_the_size_are_resized_as_timm_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    name = "coatnet_nano_rw_224"
+    state = timm.create_model(name, num_classes=3).state_dict()
+    theirs = timm.create_model(name, num_classes=3, img_size=192).eval()
+    theirs.load_state_dict(timm.models.maxxvit.checkpoint_filter_fn(dict(state), theirs))
+    found = load(f"timm:{name}", tmp_path, state, image_size=192)
+    assert torch.equal(logits_of(found.network, 192), logits_of(theirs, 192))
+    assert ", 9 resized or reshaped by timm: stages.2.blocks.0.attn.rel_pos" in found.notes[0]
+    state = timm.create_model("pit_ti_224", num_classes=3).state_dict()
+    with pytest.raises(UsageError, match=r"pos_embed is .* expected .*; is --image-size what it was trained at\?"):
+        load("timm:pit_ti_224", tmp_path, state, image_size=256)
+
+
+@pytest.mark.slow
+def test_the_largest_transformer_of_torchvision_is_built_for_its_default_weights() -> None:
+    found = load_classifier(ModelConfig(model="vit_h_14", weights="random"))
+    assert found.preprocessing.image_size == found.network.image_size == 518
 
 
 def test_a_seeded_network_is_built_at_the_size_that_is_asked_for() -> None:
