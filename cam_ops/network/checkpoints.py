@@ -8,6 +8,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +23,13 @@ from cam_ops.errors import MachineError, UsageError
 
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
-    *(struct.error, safetensors.SafetensorError, MemoryError, ArithmeticError, RecursionError),
+    *(struct.error, safetensors.SafetensorError, zipfile.BadZipFile, MemoryError, ArithmeticError),
 )
 PLAIN = "save it with torch.save(network.state_dict(), ...) or as .safetensors"
 MOST_NAMES = 500  # of classes that a file names; a trainer's checkpoint has about twenty
 DEEPEST = 4  # dictionaries around a state_dict, as {"callbacks": {"EMA": {"state": {"model": ...}}}}
 MOST_DICTIONARIES = 10_000
+MOST_UNPACKED = 4  # times the size of the file
 LONGEST = 200  # characters of a key that leads to a state_dict
 
 
@@ -61,7 +63,9 @@ def read_checkpoint(path: Path) -> object:
             return safetensors.torch.load_file(path)
         return _unpickled(path)
     except UNREADABLE as error:
-        raise UsageError(f"cannot read the weights file {path}: {first_line(error)}") from None
+        raise UsageError(
+            f"cannot read the weights file {path}: it is damaged, or of another kind ({first_line(error)})"
+        ) from None
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S{1,200})", str(error))  # the rest is advice on how to run it all the same
         if named:
@@ -72,8 +76,8 @@ def read_checkpoint(path: Path) -> object:
 def refused_code(path: Path, named: str) -> UsageError:
     """Return the refusal of a file in which an object of the class `named` stands where weights are expected."""
     return UsageError(
-        f"{path} is not a plain state_dict: loading it would run code that it names, {named!r}, which is refused; "
-        f"{PLAIN}"
+        f"{path} is not a plain state_dict: loading it would run code that it names, {named[:LONGEST]!r}, which is "
+        f"refused; {PLAIN}"
     )
 
 
@@ -121,6 +125,7 @@ def first_line(error: Exception) -> str:
 
 def _unpickled(path: Path) -> object:
     """Load what torch saved; each round knows one more of the classes that it names, and how they are filled."""
+    _check_size(path)
     stand_ins: dict[str, Callable[..., object]] = {}
     for name in _names_in(path)[:MOST_NAMES]:
         stand_ins[name] = _stand_in(name)
@@ -138,6 +143,17 @@ def _unpickled(path: Path) -> object:
                 raise refused_code(path, next(iter(stand_ins))) from None
             raise
     raise UsageError(f"{path} names more than {MOST_NAMES} classes beside its weights; {PLAIN}")
+
+
+def _check_size(path: Path) -> None:
+    """Raise UsageError where a zip archive, which torch does not pack, unpacks to far more than it is."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > MOST_UNPACKED * path.stat().st_size:
+        raise UsageError(f"{path} unpacks to {unpacked} bytes, which is not how torch saves weights; {PLAIN}")
 
 
 def _names_in(path: Path) -> list[str]:

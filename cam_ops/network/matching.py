@@ -17,7 +17,7 @@ from cam_ops.errors import UsageError
 from cam_ops.network.checkpoints import Skipped, first_skipped, refused_code, state_dicts_in
 from cam_ops.network.renaming import modern
 
-PREFIXES = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
+PREFIX = "module."  # DataParallel's
 COUNTERS = ("total_ops", "total_params", "n_averaged", "num_batches_tracked")  # thop's, AveragedModel's, batch norm's
 AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_logits", "aux_classifier")  # heads that only training uses
 LOSSES = ("loss", "criterion", "metric")  # of the words in the name of a module beside the network
@@ -132,11 +132,10 @@ def some(names: Iterable[str]) -> str:
 
 def _readings(place: str, state: dict[str, Any], expected: Expected) -> Iterator[Reading]:
     """Read a state_dict below each prefix that stands before the network's first parameter, or before all names."""
-    state = {modern(name): value for name, value in state.items()}
+    today = {modern(name): value for name, value in state.items()}
+    state = today if len(today) == len(state) else state
     first = min(expected.needed, key=lambda name: name in expected.heads)
-    common, rest = "", list(state)
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in rest)), None):
-        common, rest = common + prefix, [name.removeprefix(prefix) for name in rest]
+    common = next((n * PREFIX for n in (2, 1) if all(name.startswith(n * PREFIX) for name in state)), "")
     prefixes = {name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")}
     for prefix in sorted({common, *prefixes}, key=lambda text: (len(text), text))[:MOST_PREFIXES]:
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -81,7 +81,7 @@ def _from_file(known: Architecture, path: Path, config: ModelConfig) -> Weighted
         name=known.name,
         state=state,
         num_classes=known.num_classes or 1000,
-        positions=positions and positions.name,
+        positions=None if positions is None else positions.name,
         cure="is --image-size what it was trained at?"
         if known.is_sized
         else "is --model the network that was trained?",

@@ -157,6 +157,18 @@ def test_a_head_that_repeats_one_row_takes_no_more_memory_than_its_file(tmp_path
         load_classifier(ModelConfig(model="shufflenet_v2_x0_5", weights=str(tmp_path / "a.pth")))
 
 
+def test_a_packed_file_that_unpacks_to_far_more_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save({"w": WEIGHT}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as saved,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for info in saved.infolist():
+            packed.writestr(info.filename, saved.read(info) + bytes(10**7 if info.filename.endswith("data.pkl") else 0))
+    with pytest.raises(UsageError, match=r"b\.pth unpacks to 100\d{5} bytes, which is not how torch saves weights"):
+        read_checkpoint(tmp_path / "b.pth")
+
+
 def _damaged(content: bytes, rng: random.Random) -> bytes:
     """Return a file with bytes changed, cut out, doubled or put in."""
     damaged = bytearray(content)
@@ -227,6 +239,8 @@ def _said_of(path: Path, expected: Expected) -> str:
     except UsageError as error:
         return str(error)
     assert fit.state.keys() == expected.state.keys()
+    if path.read_bytes()[:2] == b"PK":  # it has checksums
+        assert all(torch.equal(fit.state[name], tensor) for name, tensor in expected.state.items())
     return ""
 
 

@@ -74,7 +74,11 @@ FORMS: dict[str, tuple[object, str]] = {
     "lightning": (LIGHTNING, "key state_dict, prefix model. removed; left out 2: loss.weight, train_acc.tp"),
     "lightning, in parallel": (
         {"state_dict": with_prefix("net._orig_mod.module.", STATE)},
-        "prefix net._orig_mod.module. removed",
+        "prefix net.module. removed",
+    ),
+    "compiled in part": (
+        {name.replace("stage2.", "stage2._orig_mod."): tensor for name, tensor in STATE.items()},
+        "weights: 338 tensors of ",
     ),
     "averaged": (AveragedModel(SAVED).state_dict(), "prefix module. removed; left out 1: n_averaged"),
     "nested": ({"model": {"ema": {"module": STATE}}}, "key model.ema.module"),

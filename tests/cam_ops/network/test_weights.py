@@ -201,7 +201,10 @@ def test_other_parts_that_depend_on_the_size_are_resized_as_timm_does(tmp_path: 
     assert torch.equal(logits_of(found.network, 192), logits_of(theirs, 192))
     assert ", 9 resized or reshaped by timm: stages.2.blocks.0.attn.rel_pos" in found.notes[0]
     state = timm.create_model("pit_ti_224", num_classes=3).state_dict()
-    with pytest.raises(UsageError, match=r"pos_embed is .* expected .*; is --image-size what it was trained at\?"):
+    with pytest.raises(
+        UsageError,
+        match=r"pos_embed is .* expected .*; is --model the network that was trained, and --image-size its size\?",
+    ):
         load("timm:pit_ti_224", tmp_path, state, image_size=256)
 
 
