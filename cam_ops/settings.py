@@ -87,6 +87,12 @@ class ModelConfig:
     weights: str | None = None
     """For a name: a state_dict FILE (.pth, .safetensors), DEFAULT (the library's own, may download) or random (seeded,
     for benchmarks); DEFAULT if not given."""
+    checkpoint_key: str | None = None
+    """Where in --weights FILE the network is, where there are several, as keys with dots: state_dict_ema, ema.state,
+    state_dict.teacher for names that begin with `teacher.`."""
+    transform_input: Literal["yes", "no"] | None = None
+    """Only for googlenet and inception_v3 with own weights: `yes` where they were fine-tuned from torchvision's default
+    weights, whose input is scaled otherwise; no state_dict says it. By default no."""
     class_names: str | None = None
     """FILE with the class names in the order of the logits: .txt, .json or .csv."""
     output: str | None = None

@@ -56,6 +56,7 @@ def call_factory(model: str) -> tuple[nn.Module, Inputs]:
         ) from error
     if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
         raise UsageError(f"the network of {model} has lazy parameters without a shape; run it once in the factory")
+    _check_float32(network, model)
     return network.float().cpu(), read_inputs(said, model)
 
 
@@ -81,6 +82,20 @@ def _inside(network: Any) -> Any:
     if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return network.module
     return getattr(network, "_orig_mod", None)
+
+
+def _check_float32(network: nn.Module, model: str) -> None:
+    """Raise UsageError where a network has numbers that float32 cannot hold; whole ones stay as they are."""
+    numbers = dict([*network.named_parameters(), *network.named_buffers()])
+    if parts := [name for name, tensor in numbers.items() if tensor.is_complex()]:
+        raise UsageError(
+            f"the network of {model} has complex numbers in {parts[0]} ({len(parts)} such in all): a forward pass "
+            "in float32, bf16 or fp16 would lose their imaginary parts; let it keep pairs of real numbers instead, as "
+            "torch.view_as_real gives, and make complex ones of them in forward"
+        )
+    for name, tensor in numbers.items():
+        if tensor.dtype == torch.float64 and not torch.equal(tensor.float().isfinite(), tensor.isfinite()):
+            raise UsageError(f"the network of {model} has numbers in {name} that float32 cannot hold; scale them")
 
 
 def _imported(model: str, place: str, function: str) -> Callable[[], object]:

@@ -14,6 +14,8 @@ from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.names import TIMM
+from cam_ops.network.positions import embeddings_in
+from cam_ops.network.renaming import modern
 from cam_ops.network.takes import size_of
 from cam_ops.settings import Interpolation, Size
 
@@ -29,11 +31,13 @@ class Architecture:
 
     name: str
     path: str  # for the model's digest
-    build: Callable[..., nn.Module]  # with random, seeded weights; takes num_classes
-    pretrained: Callable[[], tuple[nn.Module, list[str] | None]]  # with default weights and the names of its classes
+    build: Callable[..., nn.Module]  # with random, seeded weights; takes num_classes, and image_size where it is sized
+    pretrained: Callable[..., tuple[nn.Module, list[str] | None]]  # default weights, names of classes; takes image_size
+    num_classes: int  # of what is built by default; 0: it has no head
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: Size
+    is_sized: bool  # it is built for inputs of one size
     interpolation: Interpolation
     crop_fraction: float
 
@@ -71,21 +75,25 @@ def _torchvision(name: str) -> Architecture:
     preset = default.transforms()
     fixed = {"init_weights": True} if name in TENSORFLOW_SCALED else {}  # they warn without it
 
-    def build(**arguments: Any) -> nn.Module:
-        return _seeded(torchvision.models.get_model, name, weights=None, **fixed, **arguments)
+    side, is_sized = preset.crop_size[0], name.startswith("vit_")
 
-    def pretrained() -> tuple[nn.Module, list[str]]:
-        network = build()
+    def build(**arguments: Any) -> nn.Module:
+        sized = {"image_size": side} if is_sized else {}
+        return _seeded(torchvision.models.get_model, name, weights=None, **fixed, **{**sized, **arguments})
+
+    def pretrained(**arguments: Any) -> tuple[nn.Module, list[str]]:
+        network = build(**arguments)
         try:
             state = default.get_state_dict(progress=False, check_hash=True, weights_only=True)
         except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise _no_default(name, default.url, error) from None
+        for old in [key for key in state if modern(key) != key]:
+            state[modern(old)] = state.pop(old)
+        if is_sized and (positions := embeddings_in(state, side)):
+            state[positions.name] = positions.resized(state[positions.name], arguments.get("image_size", side))
         network.load_state_dict(state)
-        if name in TENSORFLOW_SCALED:
-            network.transform_input = True  # type: ignore[assignment]
         return network, default.meta["categories"]
 
-    side = preset.crop_size[0]
     return Architecture(
         name=name,
         path=f"torchvision.models:{name}",
@@ -93,7 +101,9 @@ def _torchvision(name: str) -> Architecture:
         pretrained=pretrained,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
+        num_classes=len(default.meta["categories"]),
         size=side,
+        is_sized=is_sized,
         interpolation=preset.interpolation.value,
         crop_fraction=side / preset.resize_size[0],
     )
@@ -112,14 +122,15 @@ def _timm(name: str) -> Architecture:
         raise UsageError(
             f"--model timm:{name}: timm has no such network; similar names are {', '.join(close) or 'none'}"
         )
-    default = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    known = timm.get_pretrained_cfg(name)
+    default = timm.data.resolve_data_config(pretrained_cfg=known.to_dict())
 
     def build(**arguments: Any) -> nn.Module:
-        return _seeded(timm.create_model, name, **arguments)
+        return _seeded(timm.create_model, name, **_for_timm(arguments))
 
-    def pretrained() -> tuple[nn.Module, list[str] | None]:
+    def pretrained(**arguments: Any) -> tuple[nn.Module, list[str] | None]:
         try:
-            network: nn.Module = timm.create_model(name, pretrained=True)
+            network: nn.Module = timm.create_model(name, pretrained=True, **_for_timm(arguments))
         except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise _no_default(f"timm:{name}", "the Hugging Face hub", error) from None
         subset = timm.data.infer_imagenet_subset(network)
@@ -133,10 +144,16 @@ def _timm(name: str) -> Architecture:
         pretrained=pretrained,
         mean=default["mean"],
         std=default["std"],
+        num_classes=known.num_classes,
         size=size_of(default["input_size"]),
+        is_sized=known.fixed_input_size,
         interpolation="bicubic" if default["interpolation"] == "bicubic" else "bilinear",
         crop_fraction=default["crop_pct"],
     )
+
+
+def _for_timm(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"img_size" if key == "image_size" else key: value for key, value in arguments.items()}
 
 
 def _lite0() -> Architecture:
@@ -163,7 +180,9 @@ def _lite0() -> Architecture:
         pretrained=pretrained,
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),
+        num_classes=1000,
         size=224,
+        is_sized=False,
         interpolation="bilinear",
         crop_fraction=224 / 256,
     )

@@ -61,7 +61,7 @@ class Preparation:
         if config.calibration is not None:
             read_calibration(config.calibration)
         classifier = load_classifier(config.model)
-        self.said = classifier.said
+        self.notes = classifier.notes
         shape = classifier.preprocessing
         self.mapper = Mapper(classifier.network, config.explain, shape.image_size, shape.mean, shape.std, config.refine)
         self.classes: ClassList = classes_for(classifier, self.mapper.head.num_classes)
@@ -167,8 +167,8 @@ class Preparation:
             )
             run = begin(self.run_dir, asked, put_plan)
         if run is asked:
-            if self.said:
-                say(self.said)
+            for note in self.notes:
+                say(note)
             if self.taken:
                 say(f"logits: {', '.join(self.taken)}; scores by {self.network.scores}")
             say(self._said())

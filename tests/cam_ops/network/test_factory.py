@@ -261,6 +261,12 @@ def test_gray_is_no_guess_of_one_number_and_no_network_by_name(tmp_path: Path) -
         ("{'mean': (0, 0, 0), 'std': (1, 1, 1)}, TwoChannels()", "got dict"),
         ("TwoChannels", "got type"),
         ("torch.nn.LazyLinear(3)", "has lazy parameters"),
+        (
+            "torch.nn.Linear(3, 2, dtype=torch.cfloat)",
+            r"has complex numbers in weight \(2 such in all\): a forward pass",
+        ),
+        ("torch.nn.ParameterList([torch.tensor([1e300, float('inf')]).double()])", "needs --mean"),
+        ("torch.nn.ParameterList([torch.tensor([1e300], dtype=torch.double)])", "in 0 that float32 cannot hold"),
         ("1 / 0", "failed: ZeroDivisionError"),
         ("TwoChannels(), 3", "returns int beside the network"),
         ("TwoChannels(), torchvision.transforms.ToTensor()", "returns ToTensor beside the network"),
@@ -298,6 +304,21 @@ def test_gray_is_no_guess_of_one_number_and_no_network_by_name(tmp_path: Path) -
 def test_what_means_nothing_is_refused_in_a_sentence(tmp_path: Path, returned: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         load_classifier(ModelConfig(model=returning(tmp_path, returned)))
+
+
+def test_whole_numbers_of_a_network_stay_whole(tmp_path: Path) -> None:
+    (tmp_path / "counting.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    network = torch.nn.Linear(2, 2).double()\n"
+        "    network.register_buffer('large', torch.tensor([2**40 + 1]))\n"
+        "    network.register_buffer('mask', torch.tensor([True]))\n"
+        "    return network\n"
+    )
+    network = load(f"{tmp_path}/counting.py:net").network
+    assert network.weight.dtype == torch.float32
+    assert network.large.tolist() == [2**40 + 1]
+    assert network.mask.dtype == torch.bool
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
-from cam_ops.network.load import _network_from_file, classes_for, load_classifier, model_digest
+from cam_ops.network.load import classes_for, load_classifier, model_digest
 from cam_ops.network.zoo import TENSORFLOW_SCALED, find_architecture
 from cam_ops.settings import ModelConfig
 
@@ -73,10 +73,10 @@ def test_official_inception_weights_from_a_file_get_the_input_scaling_that_they_
         assert torchvision.models.get_model_weights(name).DEFAULT.url.endswith(f"-{digits}.pth")
     known = find_architecture("inception_v3")
     torch.save(known.build().state_dict(), tmp_path / "weights.pth")
-    assert not _network_from_file(known, tmp_path / "weights.pth").transform_input
+    assert not loaded(tmp_path / "weights.pth", "inception_v3").transform_input
     digest = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
     monkeypatch.setitem(TENSORFLOW_SCALED, "inception_v3", digest[:8])
-    assert _network_from_file(known, tmp_path / "weights.pth").transform_input
+    assert loaded(tmp_path / "weights.pth", "inception_v3").transform_input
 
 
 def test_a_module_that_exits_when_it_is_imported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,20 +88,22 @@ def test_a_module_that_exits_when_it_is_imported_is_refused(tmp_path: Path, monk
 
 def test_weights_that_do_not_fit_name_their_keys(tmp_path: Path, ten_classes: dict) -> None:
     changed = dict(ten_classes)
-    changed["head.weight"] = changed.pop("fc.weight")
+    changed["stem.weight"] = changed.pop("conv1.weight")
     torch.save(changed, tmp_path / "a.pth")
-    with pytest.raises(UsageError, match=r"missing fc\.weight; unexpected head\.weight"):
+    with pytest.raises(UsageError, match=r"missing conv1\.weight; unexpected stem\.weight"):
         loaded(tmp_path / "a.pth")
     torch.save(ten_classes, tmp_path / "b.pth")
     with pytest.raises(UsageError, match=r"does not fit resnet50: missing .* and \d+ more"):
         loaded(tmp_path / "b.pth", "resnet50")
-    for content in (
-        {1: torch.zeros(1)},
-        {"a": torch.zeros(1, device="meta")},
-        {"a": torch.zeros(1, dtype=torch.cfloat)},
+    meta, imaginary = torch.zeros(64, device="meta"), torch.zeros(64, dtype=torch.cfloat)
+    for content, reason in (
+        ({1: torch.zeros(1)}, "expected a state_dict"),
+        ({**ten_classes, "bn1.bias": meta}, r"of another shape or kind bn1\.bias is no dense tensor"),
+        ({**ten_classes, "bn1.bias": imaginary}, r"bn1\.bias is torch\.complex64, expected torch\.float32"),
+        ({**ten_classes, "bn1.bias": 3}, r"bn1\.bias is int, expected a tensor"),
     ):
         torch.save(content, tmp_path / "e.pth")
-        with pytest.raises(UsageError, match="expected a state_dict"):
+        with pytest.raises(UsageError, match=reason):
             loaded(tmp_path / "e.pth")
     (tmp_path / "c.safetensors").write_bytes(b"\xff" * 40)
     with pytest.raises(UsageError, match="cannot read the weights file"):

@@ -88,7 +88,7 @@ def test_without_a_size_that_of_the_network_is_taken_and_said(tmp_path: Path) ->
 
     def taken(name: str, **flags: Any) -> tuple[object, str]:
         found = load_classifier(ModelConfig(model=f"{tmp_path}/nets.py:{name}", **flags))
-        return found.preprocessing.image_size, found.said
+        return found.preprocessing.image_size, "; ".join(found.notes)
 
     size, said = taken("of_96")
     assert size == 96

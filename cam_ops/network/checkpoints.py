@@ -1,0 +1,189 @@
+"""Read a file of weights without running code from it, and find the state_dicts in it.
+
+torch's restricted unpickler reads it. What the file names beside tensors, such as the classes of hyper-parameters, is
+not looked up: a `Skipped` stands in for each, which takes what it is given and does nothing.
+"""
+
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from cam_ops.errors import MachineError, UsageError
+
+UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
+    *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, safetensors.SafetensorError, zipfile.BadZipFile, MemoryError, ArithmeticError),
+)
+PLAIN = "save it with torch.save(network.state_dict(), ...) or as .safetensors"
+MOST_NAMES = 500  # of classes that a file names; a trainer's checkpoint has about twenty
+DEEPEST = 4  # dictionaries around a state_dict, as {"callbacks": {"EMA": {"state": {"model": ...}}}}
+MOST_DICTIONARIES = 10_000
+MOST_UNPACKED = 4  # times the size of the file
+LONGEST = 200  # characters of a key that leads to a state_dict
+
+
+class Skipped(list):  # type: ignore[type-arg]  # a list, as torch lets these take items
+    """What stands for an object of a class that a file names; `named` is the class."""
+
+    named = ""
+
+    def __new__(cls, *_: object) -> "Skipped":
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        """Take what the object holds, and keep none of it."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a key, or in a set
+    __eq__ = object.__eq__
+
+
+def read_checkpoint(path: Path) -> object:
+    """Return what a .safetensors or torch-saved file holds; no code of it runs.
+
+    Raises MachineError where there is no such file, UsageError where it cannot be read.
+    """
+    if not path.is_file():
+        raise MachineError(f"expected a weights file at {path}, there is none; check --weights")
+    try:
+        if path.suffix.lower() == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return _unpickled(path)
+    except UNREADABLE as error:
+        raise UsageError(
+            f"cannot read the weights file {path}: it is damaged, or of another kind ({first_line(error)})"
+        ) from None
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S{1,200})", str(error))  # the rest is advice on how to run it all the same
+        if named:
+            raise refused_code(path, named[1]) from None
+        raise UsageError(f"{path} is no file of weights that torch can read safely; {PLAIN}") from None
+
+
+def refused_code(path: Path, named: str) -> UsageError:
+    """Return the refusal of a file in which an object of the class `named` stands where weights are expected."""
+    return UsageError(
+        f"{path} is not a plain state_dict: loading it would run code that it names, {named[:LONGEST]!r}, which is "
+        f"refused; {PLAIN}"
+    )
+
+
+def state_dicts_in(loaded: object) -> dict[str, dict[str, Any]]:
+    """Return the dictionaries that hold tensors by name, by the dotted keys under which they stand.
+
+    The file's own is "". A key that is no text, such as those of an optimizer's state, leads nowhere.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    seen: set[int] = set()
+    waiting = deque([("", loaded, 0)])
+    while waiting and len(seen) < MOST_DICTIONARIES:
+        place, inner, depth = waiting.popleft()
+        if not isinstance(inner, dict) or id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        named = {key: value for key, value in inner.items() if isinstance(key, str)}
+        if any(isinstance(value, Tensor) for value in named.values()):
+            found[place] = named
+        if depth < DEEPEST:
+            inner_ones = {key: value for key, value in named.items() if isinstance(value, dict) and len(key) <= LONGEST}
+            waiting.extend((f"{place}.{key}" if place else key, value, depth + 1) for key, value in inner_ones.items())
+    return found
+
+
+def first_skipped(loaded: object) -> str | None:
+    """Return the class of what a file holds in place of weights, None where it names none."""
+    waiting = deque([(loaded, 0)])
+    for _ in range(MOST_DICTIONARIES):
+        if not waiting:
+            break
+        inner, depth = waiting.popleft()
+        if isinstance(inner, Skipped):
+            return inner.named
+        if isinstance(inner, dict) and depth < DEEPEST:
+            waiting.extend((value, depth + 1) for value in inner.values())
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, as one line of a message."""
+    line = (str(error).splitlines() or [""])[0][:300]
+    return "".join(letter if letter.isprintable() else "?" for letter in line) or type(error).__name__
+
+
+def _unpickled(path: Path) -> object:
+    """Load what torch saved; each round knows one more of the classes that it names, and how they are filled."""
+    _check_size(path)
+    stand_ins: dict[str, Callable[..., object]] = {}
+    for name in _names_in(path)[:MOST_NAMES]:
+        stand_ins[name] = _stand_in(name)
+    for _ in range(MOST_NAMES):
+        try:
+            with (
+                torch.serialization.safe_globals([(stand_in, name) for name, stand_in in stand_ins.items()]),
+                warnings.catch_warnings(action="ignore"),  # of protocols and old storages
+            ):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if _learn(str(error), stand_ins):
+                continue
+            if stand_ins:  # it calls what another call gave, or the like
+                raise refused_code(path, next(iter(stand_ins))) from None
+            raise
+    raise UsageError(f"{path} names more than {MOST_NAMES} classes beside its weights; {PLAIN}")
+
+
+def _check_size(path: Path) -> None:
+    """Raise UsageError where a zip archive, which torch does not pack, unpacks to far more than it is."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > MOST_UNPACKED * path.stat().st_size:
+        raise UsageError(f"{path} unpacks to {unpacked} bytes, which is not how torch saves weights; {PLAIN}")
+
+
+def _names_in(path: Path) -> list[str]:
+    """Return the names of classes in a file, where it is a zip archive as torch writes it."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except (*UNREADABLE, pickle.UnpicklingError):  # an older format, or damaged: loading will say
+        return []
+
+
+def _learn(error: str, stand_ins: dict[str, Callable[..., object]]) -> bool:
+    """Say whether `error` is of a class that is not known, or of one that is a dictionary, and know it from now on."""
+    if unknown := re.search(r"Unsupported global: GLOBAL (\S+) was not an allowed", error):
+        names = [name for name in (unknown[1], f"builtins.{unknown[1]}") if name not in stand_ins]
+        stand_ins.update((name, _stand_in(name)) for name in names)
+        return bool(names)
+    if filled := re.search(r"Can only SETITEMS? for dict, .* but got <class '(.+)'>", error, re.DOTALL):
+        name = filled[1].removeprefix(f"{__name__}.")
+        if name in stand_ins:
+            stand_ins[name] = _Dictionary
+            return True
+    return False
+
+
+def _stand_in(name: str) -> type[Skipped]:
+    return type(name, (Skipped,), {"named": name})
+
+
+class _Dictionary:
+    """What stands for a class of dictionaries: a plain one."""
+
+    def __new__(cls, *_: object) -> "dict[object, object]":  # type: ignore[misc]
+        return {}
