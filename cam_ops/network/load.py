@@ -17,7 +17,7 @@ from cam_ops.network.names import factory_name, is_factory
 from cam_ops.network.outputs import SINGLE, Reading, return_logits
 from cam_ops.network.takes import said_size, size_that_runs
 from cam_ops.network.trial import Normalisation
-from cam_ops.network.weights import check_weights, with_weights
+from cam_ops.network.weighted import check_weights, with_weights
 from cam_ops.network.zoo import find_architecture
 from cam_ops.settings import Channels, Interpolation, ModelConfig, Preprocessing, Size
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.names import TIMM
-from cam_ops.network.positions import embeddings_in
-from cam_ops.network.renaming import modern
 from cam_ops.network.takes import size_of
+from cam_ops.network.weights.positions import embeddings_in
+from cam_ops.network.weights.renaming import modern
 from cam_ops.settings import Interpolation, Size
 
 LITE0 = "efficientnet_lite0"

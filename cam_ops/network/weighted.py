@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
-from cam_ops.network.checkpoints import UNREADABLE, first_line, read_checkpoint
-from cam_ops.network.matching import Expected, is_auxiliary, match, some
 from cam_ops.network.names import is_factory
-from cam_ops.network.positions import embeddings_in
+from cam_ops.network.weights.checkpoints import UNREADABLE, first_line, read_checkpoint
+from cam_ops.network.weights.matching import Expected, is_auxiliary, match, some
+from cam_ops.network.weights.positions import embeddings_in
 from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture
 from cam_ops.settings import ModelConfig, Size
 

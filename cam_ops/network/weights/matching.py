@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from cam_ops.errors import UsageError
-from cam_ops.network.checkpoints import Skipped, first_skipped, refused_code, state_dicts_in
-from cam_ops.network.renaming import modern
+from cam_ops.network.weights.checkpoints import Skipped, first_skipped, refused_code, state_dicts_in
+from cam_ops.network.weights.renaming import modern
 
 PREFIX = "module."  # DataParallel's
 COUNTERS = ("total_ops", "total_params", "n_averaged", "num_batches_tracked")  # thop's, AveragedModel's, batch norm's

@@ -21,9 +21,9 @@ import torchvision
 from torch import nn
 
 from cam_ops.errors import UsageError
-from cam_ops.network.checkpoints import Skipped, read_checkpoint, state_dicts_in
 from cam_ops.network.load import load_classifier
-from cam_ops.network.matching import Expected, match
+from cam_ops.network.weights.checkpoints import Skipped, read_checkpoint, state_dicts_in
+from cam_ops.network.weights.matching import Expected, match
 from cam_ops.settings import ModelConfig
 
 WEIGHT = torch.arange(6.0).reshape(2, 3)

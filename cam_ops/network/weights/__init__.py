@@ -1,0 +1,7 @@
+"""Files of weights: read without running what is in them, and matched to a network.
+
+* `checkpoints`: what a file holds, without unpickling
+* `matching`: which part of a file is the network
+* `renaming`: names that parameters had when weights were published
+* `positions`: vision transformers at another size
+"""
