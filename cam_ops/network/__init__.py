@@ -11,6 +11,7 @@
 * `outputs`: what a network returns, to logits
 * `takes`: which pictures a network takes, tried
 * `zoo`: architectures by name: torchvision, timm, the demo's
+* `hub`: networks of Hugging Face's, from a folder
 * `dilation`: the last stage at twice the resolution
 * `grids`: which axes of a result lie over the picture
 * `watch`: watch or change one forward pass

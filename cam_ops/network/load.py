@@ -1,7 +1,7 @@
 """Build a classifier with its weights, and name it by a digest of its content."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from cam_ops.classes import ClassList, class_list, numbered_classes
 from cam_ops.errors import UsageError
 from cam_ops.network.dilation import dilate_last_stage
 from cam_ops.network.factory import call_factory
-from cam_ops.network.names import factory_name, is_factory
+from cam_ops.network.hub import PREPROCESSOR, Snapshot, load_snapshot
+from cam_ops.network.names import HUB, factory_name, is_factory
 from cam_ops.network.outputs import SINGLE, Reading, return_logits
 from cam_ops.network.takes import said_size, size_that_runs
 from cam_ops.network.trial import Normalisation
@@ -49,15 +50,19 @@ def load_classifier(config: ModelConfig) -> Classifier:
     MachineError for weights, or a factory's file, that cannot be found or downloaded.
     """
     check_weights(config)
+    if config.channels == "gray" and not is_factory(config.model):
+        raise UsageError(f"--channels gray: {config.model} takes RGB; a network of one channel comes from a factory")
     if is_factory(config.model):
         name = path = factory_name(config.model)
         (network, preprocessing, notes), categories = _from_factory(config), None
+    elif config.model.startswith(HUB):
+        found = load_snapshot(config.model)
+        name, path, network, categories = found.name, found.path, found.network, found.categories
+        notes = found.input.notes if found.input else ()
+        preprocessing = _of_snapshot(config, found)
+        config = config if config.output else replace(config, output="logits")
     else:
         known = find_architecture(config.model)
-        if config.channels == "gray":
-            raise UsageError(
-                f"--channels gray: {config.model} takes RGB; a network of one channel comes from a factory"
-            )
         weighted = with_weights(known, config)
         name, path, notes = known.name, weighted.path, weighted.notes
         network, categories = weighted.network, weighted.categories
@@ -137,6 +142,16 @@ def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, tuple[
     if size or found == USUAL_SIZE:
         return network, shape, ()
     return network, shape, (f"{config.model} takes no pictures of 224x224 pixels; {said_size(found)} is taken",)
+
+
+def _of_snapshot(config: ModelConfig, found: Snapshot) -> Preprocessing:
+    """Return the network's input; raises UsageError where nothing says mean and std."""
+    made = found.input
+    if made is not None:
+        return _preprocessing(config, made.mean, made.std, made.size, made.interpolation, made.crop_fraction)
+    if config.mean is None or config.std is None:
+        raise UsageError(f"--model {config.model} needs --mean and --std, as there is no {PREPROCESSOR}")
+    return _preprocessing(config, config.mean, config.std, found.size or USUAL_SIZE, "bilinear", 224 / 256)
 
 
 def _preprocessing(

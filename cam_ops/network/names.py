@@ -5,11 +5,12 @@ import os
 from cam_ops.errors import UsageError
 
 TIMM = "timm:"
+HUB = "hf:"
 
 
 def is_factory(model: str) -> bool:
     """Say whether a --model is a factory, and no name of a library's network."""
-    return (":" in model and not model.startswith(TIMM)) or is_file(model)
+    return (":" in model and not model.startswith((TIMM, HUB))) or is_file(model)
 
 
 def is_file(place: str) -> bool:
@@ -36,6 +37,8 @@ def factory_name(model: str) -> str:
 
 
 def absolute_factory(model: str) -> str:
-    """Return a --model that names a file by its absolute path; any other as it is."""
+    """Return a --model that names a file or a folder by its absolute path; any other as it is."""
+    if model.startswith(HUB):
+        return f"{HUB}{os.path.abspath(os.path.expanduser(model.removeprefix(HUB)))}"
     place, colon, function = model.rpartition(":")
     return f"{os.path.abspath(os.path.expanduser(place))}:{function}" if colon and is_file(place) else model

@@ -65,8 +65,13 @@ class Reading:
     path: Path = ()  # keys and places, outermost first
     squashing: Squashing | None = None
     number: int = 0  # of the squashing among the calls of such
-    is_single: bool = False
+    num_outputs: int  # numbers an image
     is_shaped: bool = True  # (B, K) whatever B is
+
+    @property
+    def is_single(self) -> bool:
+        """Is there but one logit?"""
+        return self.num_outputs == 1
 
     @property
     def is_plain(self) -> bool:
@@ -87,12 +92,10 @@ class Reading:
         words += [f"-z and z of its one logit z, for {' and '.join(SINGLE)}"] if self.is_single else []
         return tuple(words)
 
-    def taken(self, returned: Any, num_images: int) -> Tensor:
-        """Return the logits (B, K), unless what is there has not as many rows."""
-        values: Tensor = _at(returned, self.path)
-        if values.shape[:1] != (num_images,) or values.ndim != 2:
-            values = values.reshape(num_images, -1)
-        return torch.cat([-values, values], 1) if self.is_single else values
+    def taken(self, returned: Any) -> Tensor:
+        """Return the logits (B, K)."""
+        values_BK: Tensor = _at(returned, self.path).reshape(-1, self.num_outputs)
+        return torch.cat([-values_BK, values_BK], 1) if self.is_single else values_BK
 
 
 class _Leaving(TorchFunctionMode):
@@ -128,7 +131,7 @@ class _Read:
             leaving = _Leaving(self.reading.number)
         with leaving:
             returned = super().__call__(images_BCHW)  # type: ignore[misc]
-        return self.reading.taken(returned, len(images_BCHW))
+        return self.reading.taken(returned)
 
 
 @in_a_sentence
@@ -151,7 +154,7 @@ def return_logits(
         path=path,
         squashing=squashing,
         number=number,
-        is_single=values[0].numel() == 1,
+        num_outputs=values[0].numel(),
         is_shaped=values.ndim == 2 and _keeps_shape(network, images_BCHW, path),
     )
     if reading.is_single and SCORES.get(squashing or "sigmoid") == "softmax":

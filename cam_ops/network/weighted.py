@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
-from cam_ops.network.names import is_factory
+from cam_ops.network.names import HUB, is_factory
 from cam_ops.network.weights.checkpoints import UNREADABLE, first_line, read_checkpoint
 from cam_ops.network.weights.matching import Expected, is_auxiliary, match, some
 from cam_ops.network.weights.positions import embeddings_in
@@ -35,10 +35,10 @@ class Weighted:
 
 def check_weights(config: ModelConfig) -> None:
     """Raise UsageError where flags on weights do not go with the network, or with each other."""
-    if is_factory(config.model):
+    if is_factory(config.model) or config.model.startswith(HUB):
         flags = {"weights": config.weights, "checkpoint-key": config.checkpoint_key}
         for flag in [flag for flag, value in flags.items() if value is not None]:
-            raise UsageError(f"--{flag} does not go with the factory {config.model}: it puts its own weights in place")
+            raise UsageError(f"--{flag} does not go with --model {config.model}, which has its own weights in place")
     if config.transform_input is not None and config.model not in TENSORFLOW_SCALED:
         names = " and ".join(TENSORFLOW_SCALED)
         raise UsageError(f"--transform-input is for {names} alone, got --model {config.model}; leave it out")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 import torch
+import transformers
 
 from cam_ops.errors import UsageError
 from cam_ops.explain.attention import find_blocks
@@ -17,8 +18,10 @@ from cam_ops.explain.explainer import completeness_residuals
 from cam_ops.explain.methods import methods_for
 from cam_ops.explain.passes import run
 from cam_ops.network.heads import Head, find_head
+from cam_ops.network.names import HUB, TIMM
+from cam_ops.network.outputs import return_logits
 from cam_ops.network.stages import find_stages
-from cam_ops.network.zoo import TIMM, find_architecture
+from cam_ops.network.zoo import find_architecture
 from cam_ops.settings import ATTENTION, Method
 
 AT_96 = """
@@ -51,13 +54,49 @@ timm:xcit_nano_12_p16_224
 """.split()  # noqa: SIM905
 
 
-def row_of(name: str) -> str:
-    """Return the table's line for one network."""
+OF_HUB = """
+beit bit convnext convnextv2 dinov2 focalnet hgnet_v2 ijepa mobilenet_v1 mobilenet_v2 mobilevit poolformer pvt_v2 regnet
+resnet segformer siglip swiftformer swin textnet vit vit_msn
+""".split()  # noqa: SIM905
+HUB_NAMES = [f"{HUB}{kind}" for kind in OF_HUB]
+KINDS = ("", "timm", "hf")
+SMALL = {
+    **{"num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128},
+}
+
+
+def _of_hub(kind: str) -> tuple[torch.nn.Module, int]:
+    """Return a classifier of a family of transformers', small where its config allows, and the side of its input."""
+    transformers.utils.logging.set_verbosity_error()
+    known = vars(transformers.AutoConfig.for_model(kind))
+    config = transformers.AutoConfig.for_model(
+        kind, **{name: n for name, n in SMALL.items() if type(known.get(name)) is int}, num_labels=10
+    )
+    if kind == "siglip":
+        config = transformers.SiglipConfig(vision_config=SMALL, num_labels=10)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = transformers.AutoModelForImageClassification.from_config(config)
+    network.eval().requires_grad_(False)
+    side = getattr(config, "image_size", None)
+    side = side if isinstance(side, int) else 224
+    return_logits(network, side, "logits")
+    return network, side
+
+
+def _of_library(name: str) -> tuple[torch.nn.Module, int]:
     architecture = find_architecture(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of timm's own code
         network = architecture.build().eval().requires_grad_(False)
     side = 96 if name in AT_96 else architecture.size
+    assert isinstance(side, int)
+    return network, side
+
+
+def row_of(name: str) -> str:
+    """Return the table's line for one network."""
+    network, side = _of_hub(name.removeprefix(HUB)) if name.startswith(HUB) else _of_library(name)
     try:
         head = find_head(network, side)
     except UsageError as error:
@@ -105,20 +144,27 @@ def _methods(methods: list[Method]) -> str:
     return f"{len(methods)}: all but {', '.join(missing)}" if missing else f"{len(methods)}: all"
 
 
+def _order(name: str) -> tuple[int, str]:
+    kind, colon, _ = name.partition(":")
+    return (KINDS.index(kind) if colon else 0), name
+
+
 def table() -> Iterator[str]:
     """Yield the lines of docs/architectures.md."""
-    both = sorted([*AT_96, *AT_THEIR_SIZE], key=lambda name: (name.startswith(TIMM), name))
-    num_timm = sum(name.startswith(TIMM) for name in both)
+    all_names = sorted([*AT_96, *AT_THEIR_SIZE, *HUB_NAMES], key=_order)
+    num_timm = sum(name.startswith(TIMM) for name in all_names)
+    num_torchvision = len(all_names) - num_timm - len(OF_HUB)
     yield f"""\
-# What is found in {len(both) - num_timm} torchvision and {num_timm} timm networks
+# What is found in {num_torchvision} torchvision and {num_timm} timm networks, and {len(OF_HUB)} families of the hub
 
 Made by `python -m tests.support.architectures`; a test regenerates it. Random weights; the side of the input in pixels
 is small where the architecture allows, and so is the grid (height x width x channels). Other names of a family behave
-alike.
+alike. `hf:` stands before families of Hugging Face's transformers, made small: `--model hf:FOLDER` takes snapshots of
+them.
 
 * `affine`: average, then linear; `score-map`: the network averages a map per class; `norm-affine`: average, layer norm,
-  linear, folded exactly; `pooled`: average, then anything, which alone is differentiated; `layer`: no average, so the
-  network is cut at the named layer and differentiated from there on.
+  linear, folded exactly; `cosine`: average, then cosines; `pooled`: average, then anything, which alone is
+  differentiated; `layer`: no average, so the network is cut at the named layer and differentiated from there on.
 * residual: largest |mean(map) + bias - logit| / max |logit| of class activation maps, float32.
 * refused: needs `--layer`; any gradient method then works there.
 * refined from: side and name of the coarse and the fine features that maps are refined from, or why there are none;
@@ -126,7 +172,7 @@ alike.
 
 | network | input | kind | grid | residual | methods | refined from |
 |---|---|---|---|---|---|---|"""
-    for name in both:
+    for name in all_names:
         yield row_of(name)
 
 

@@ -1,0 +1,211 @@
+"""Image classifiers of Hugging Face's `transformers`, from a local snapshot: `hf:FOLDER`.
+
+The folder holds config.json, weights as safetensors, and preprocessor_config.json, which says how its input is made.
+No code of the folder is run, and nothing is unpickled.
+"""
+
+import importlib
+import json
+import os
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cam_ops.errors import MachineError, UsageError
+from cam_ops.network.names import HUB
+from cam_ops.network.takes import UNREADABLE, size_of
+from cam_ops.settings import Interpolation, PerChannel, Size
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+MAX_BYTES = 2**24
+RESAMPLING: dict[object, Interpolation] = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
+VALUES, SIDE = (0, 128, 255), 640  # of pictures to see what becomes of
+FLAT = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """How a picture becomes the network's input."""
+
+    mean: PerChannel
+    std: PerChannel
+    size: Size
+    interpolation: Interpolation
+    crop_fraction: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A network of the hub, and what its files say."""
+
+    network: nn.Module
+    name: str  # `hf:` and the folder's own name
+    path: str  # for the model's digest
+    categories: list[str] | None
+    input: Input | None  # None where the folder does not say
+    size: Size | None
+
+
+def load_snapshot(model: str) -> Snapshot:
+    """Load `hf:FOLDER`.
+
+    Raises UsageError where the folder holds no image classifier that transformers knows by itself, or weights do not
+    fit; MachineError where it is not there, or transformers is not installed.
+    """
+    folder = Path(model.removeprefix(HUB)).expanduser()
+    config = _json(folder / CONFIG, model)
+    if config is None:
+        raise MachineError(
+            f"--model {model}: expected a folder with {CONFIG}, as a snapshot of the hub has, at {folder.absolute()}; "
+            "every node must see it"
+        )
+    transformers = _transformers(model)
+    network = _network(transformers, folder, model)
+    said = _json(folder / PREPROCESSOR, model)
+    made = None if said is None else _input(transformers, folder, model)
+    return Snapshot(
+        network=network,
+        name=f"{HUB}{folder.resolve().name}",
+        path=f"transformers:{type(network).__name__}",
+        categories=_categories(network),
+        input=made,
+        size=_stated_size(config) if made is None else made.size,
+    )
+
+
+def _transformers(model: str) -> Any:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is looked up
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError:
+        raise MachineError(
+            f"--model {model} needs the package transformers, which is not installed; pip install 'camray[hf]'"
+        ) from None
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
+
+
+def _json(path: Path, model: str) -> dict[str, Any] | None:
+    """Return a JSON object, None where there is no such file."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--model {model}: cannot read {path}: {error}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"--model {model}: expected an object of JSON in {path}, found {type(document).__name__}")
+    return document
+
+
+def _network(transformers: Any, folder: Path, model: str) -> nn.Module:
+    """Return the classifier with its weights; raises UsageError where there is none, or a weight is missing."""
+    if not list(folder.glob("*.safetensors")):
+        raise UsageError(
+            f"--model {model}: expected its weights as *.safetensors in {folder}, there are none; other files would "
+            "have to be unpickled: load them where you trust them, and save with save_pretrained(FOLDER)"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network, loading = transformers.AutoModelForImageClassification.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                dtype="float32",
+            )
+    except Exception as error:  # noqa: BLE001  whatever the library raises for files of others
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise UsageError(
+            f"--model {model}: transformers finds no image classifier in {folder} that it knows by itself "
+            f"({type(error).__name__}: {reason})"
+        ) from None
+    for kind in ("missing_keys", "mismatched_keys"):
+        if names := sorted(map(str, loading.get(kind) or ())):
+            raise UsageError(
+                f"--model {model}: the weights in {folder} lack {len(names)} of the network's, such as "
+                f"{names[0][:200]}, which would be random; is it a classifier, and not what one is made of?"
+            )
+    return network  # type: ignore[no-any-return]
+
+
+def _categories(network: Any) -> list[str] | None:
+    """Return the classes' names in order, None where they are but numbers."""
+    names = getattr(network.config, "id2label", None) or {}
+    if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+        return None
+    ordered = [str(names[key]) for key in sorted(names, key=int)]
+    return None if ordered == [f"LABEL_{number}" for number in range(len(ordered))] else ordered
+
+
+def _input(transformers: Any, folder: Path, model: str) -> Input:
+    """Return how the input is made: what the library's own preprocessing makes of black, gray and white pictures."""
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        pictures = [torch.full((3, SIDE, SIDE), value, dtype=torch.uint8) for value in VALUES]
+        made_NCHW = processor(pictures, return_tensors="pt")["pixel_values"].float()
+        black_C, gray_C, white_C = made_NCHW.mean((2, 3))
+    except Exception as error:  # noqa: BLE001  whatever the library raises for files of others
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise UsageError(
+            f"--model {model}: transformers cannot make an input as {PREPROCESSOR} says ({type(error).__name__}: "
+            f"{reason})"
+        ) from None
+    slope_C = (white_C - black_C) / 255
+    is_linear = torch.allclose(gray_C, black_C + VALUES[1] * slope_C, rtol=1e-3, atol=1e-3)
+    if len(slope_C) != 3 or not is_linear or not (slope_C > 0).all() or made_NCHW.std((2, 3)).max() > FLAT:
+        raise UsageError(
+            f"--model {model}: what {PREPROCESSOR} makes of a picture is no RGB, less a mean and divided by a "
+            "deviation; give the network by a factory, with mean and std"
+        )
+    mean, std = (-black_C / slope_C / 255).tolist(), (1 / slope_C / 255).tolist()
+    resample = getattr(processor, "resample", None)
+    height, width = made_NCHW.shape[2:]
+    try:
+        size = size_of((height, width))
+    except UNREADABLE:
+        raise UsageError(
+            f"--model {model}: {PREPROCESSOR} makes pictures of {width}x{height}; give --image-size"
+        ) from None
+    return Input(
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        size=size,
+        interpolation=RESAMPLING.get(resample, "bilinear"),
+        crop_fraction=_crop_fraction(processor),
+        notes=() if resample in RESAMPLING else (f"input: {PREPROCESSOR} resamples by {resample}, bilinear is taken",),
+    )
+
+
+def _crop_fraction(processor: Any) -> float:
+    """Return which part of the shorter side a centre crop takes."""
+    percent = getattr(processor, "crop_pct", None)
+    if percent is None and getattr(processor, "do_center_crop", False):
+        sides = [_shorter(getattr(processor, name, None)) for name in ("crop_size", "size")]
+        percent = sides[0] / sides[1] if all(sides) else None
+    return float(percent) if percent and 0 < percent <= 1 else 1.0
+
+
+def _shorter(size: Any) -> int:
+    """Return the shorter side that a processor's size says, 0 where it says none."""
+    values = [getattr(size, name, None) for name in ("shortest_edge", "height", "width")]
+    return min((value for value in values if value), default=0)
+
+
+def _stated_size(config: dict[str, Any]) -> Size | None:
+    with suppress(*UNREADABLE):
+        return size_of(config.get("image_size"))
+    return None
