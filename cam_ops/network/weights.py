@@ -82,9 +82,7 @@ def _from_file(known: Architecture, path: Path, config: ModelConfig) -> Weighted
         state=state,
         num_classes=known.num_classes or 1000,
         positions=None if positions is None else positions.name,
-        cure="is --image-size what it was trained at?"
-        if known.is_sized
-        else "is --model the network that was trained?",
+        cure=f"is --model the network that was trained{', and --image-size its size' if known.is_sized else ''}?",
         rewritten=_timms_rewriting(template) if known.path.startswith("timm") else None,
     )
     fit, notes = match(read_checkpoint(path), expected, path, config.checkpoint_key)
