@@ -169,6 +169,14 @@ def test_a_packed_file_that_unpacks_to_far_more_is_refused_before_it_is_unpacked
         read_checkpoint(tmp_path / "b.pth")
 
 
+def test_a_number_that_was_changed_behind_its_checksum_is_refused(tmp_path: Path) -> None:
+    torch.save({"fc.weight": WEIGHT}, tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(content.replace(np.float32(3).tobytes(), np.float32(4).tobytes()))
+    assert torch.load(tmp_path / "a.pth")["fc.weight"].tolist() == [[0, 1, 2], [4, 4, 5]]  # torch does not look
+    assert "it is damaged, or of another kind (Bad CRC-32 for file 'a/data/0')" in refusal_of(tmp_path / "a.pth")
+
+
 def test_a_file_that_was_saved_without_checksums_is_read(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
