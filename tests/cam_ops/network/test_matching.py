@@ -151,10 +151,10 @@ def test_two_networks_of_one_rank_are_refused_until_the_flag_names_one(tmp_path:
 
 
 def test_a_layer_that_may_follow_the_network_is_refused_until_the_flag_says_that_it_does_not(tmp_path: Path) -> None:
+    own = {"state_dict": with_prefix("model.", STATE) | {"head.1.weight": torch.ones(3, 1024)}}  # in the place of fc
+    assert "holds head.1.weight beside the network below model., which may take part" in refusal(tmp_path, own)
     more = {"state_dict": with_prefix("model.", STATE) | {"head.weight": torch.ones(3, 10)}}
-    assert "holds head.weight beside the network below model., which may take part in its logits" in refusal(
-        tmp_path, more
-    )
+    assert "holds head.weight beside the network below model., which may take part" in refusal(tmp_path, more)
     found = load(tmp_path, more, checkpoint_key="state_dict.model").network
     assert torch.equal(logits_of(found), logits_of(SAVED))
 
