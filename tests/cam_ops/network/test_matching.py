@@ -182,6 +182,8 @@ def test_a_head_with_no_reading_or_two_is_refused(tmp_path: Path, changed: State
 def test_a_head_beside_a_layer_that_may_come_before_it_is_refused(tmp_path: Path) -> None:
     body = with_prefix("backbone.", without(STATE, "fc.weight", "fc.bias"))
     head = {"head.weight": STATE["fc.weight"], "head.bias": STATE["fc.bias"]}
+    two = {name: torch.ones(10, 1024) if "weight" in name else torch.ones(10) for name in ("loss.weight", "loss.bias")}
+    assert "missing fc.weight, fc.bias" in refusal(tmp_path, two | body | head)
     assert "holds norm.weight beside the network" in refusal(tmp_path, body | head | {"norm.weight": torch.ones(1024)})
 
 
