@@ -15,9 +15,9 @@ from cam_ops.errors import UsageError
 from cam_ops.network.names import HUB, is_factory
 from cam_ops.network.weights.checkpoints import UNREADABLE, first_line, read_checkpoint
 from cam_ops.network.weights.matching import Expected, is_auxiliary, match, some
-from cam_ops.network.weights.positions import embeddings_in
+from cam_ops.network.weights.positions import Positions, embeddings_in
 from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture
-from cam_ops.settings import ModelConfig, Size
+from cam_ops.settings import MAX_IMAGE_SIZE, ModelConfig, Size
 
 LIBRARYS = ("DEFAULT", "random")  # --weights that are no file
 
@@ -74,7 +74,7 @@ def _from_file(known: Architecture, path: Path, config: ModelConfig) -> Weighted
     arguments: dict[str, Any] = {"image_size": size} if known.is_sized and size != known.size else {}
     if not known.num_classes:
         arguments["num_classes"] = 1000
-    template: nn.Module = _built(known, known.build, arguments)
+    as_built, template = dict(arguments), _built(known, known.build, arguments)
     state = template.state_dict()
     positions = embeddings_in(state, size) if known.is_sized and isinstance(size, int) else None
     expected = Expected(
@@ -82,27 +82,19 @@ def _from_file(known: Architecture, path: Path, config: ModelConfig) -> Weighted
         state=state,
         num_classes=known.num_classes or 1000,
         positions=None if positions is None else positions.name,
-        cure="is --image-size what it was trained at?"
-        if known.is_sized
-        else "is --model the network that was trained?",
+        cure=f"is --model the network that was trained{', and --image-size its size' if known.is_sized else ''}?",
         rewritten=_timms_rewriting(template) if known.path.startswith("timm") else None,
     )
     fit, notes = match(read_checkpoint(path), expected, path, config.checkpoint_key)
     taken = dict(fit.state)
-    if positions:
-        own = positions.side_of(taken[positions.name])
-        if own is None:
-            raise UsageError(f"{path} does not fit {known.name}: its position embeddings are for no square of patches")
-        if own != positions.side_of(state[positions.name]) and config.image_size is None:
-            size = arguments["image_size"] = own
-            notes += (f"weights: position embeddings are for inputs of {size} px, which the network is built for",)
-        elif isinstance(size, int) and own != positions.side_of(state[positions.name]):
-            taken[positions.name] = positions.resized(taken[positions.name], size)
-            notes += (f"weights: position embeddings for {own} px are resized to {size} px, as --image-size says",)
+    if positions is not None and isinstance(size, int):
+        taken[positions.name], size, said = _positioned(positions, taken[positions.name], path, size, config)
+        notes += said
+        if said:
+            arguments["image_size"] = size
     if fit.num_classes != expected.num_classes:
         arguments["num_classes"] = fit.num_classes
-    is_template = fit.num_classes == expected.num_classes and size == (config.image_size or known.size)
-    network = template if is_template else _built(known, known.build, arguments)
+    network = template if arguments == as_built else _built(known, known.build, arguments)
     _put(network, taken, path, known)
     digits = TENSORFLOW_SCALED.get(known.name)
     is_official = digits is not None and hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits)
@@ -113,6 +105,25 @@ def _from_file(known: Architecture, path: Path, config: ModelConfig) -> Weighted
         )
     scaled = _scale(known, network, config, is_usual=is_official)
     return Weighted(network=network, path=scaled, size=size, categories=None, notes=notes)
+
+
+def _positioned(
+    positions: Positions, found_1ND: Tensor, path: Path, side: int, config: ModelConfig
+) -> tuple[Tensor, int, tuple[str, ...]]:
+    """Return the position embeddings of a file for inputs of --image-size, or else the size that they are for.
+
+    Beside them the side of the input, which is `side` where nothing else is said, and what is to be said.
+    """
+    own = positions.side_of(found_1ND)
+    if own is None or own > MAX_IMAGE_SIZE:
+        raise UsageError(f"{path}: expected position embeddings for a square of patches, got {tuple(found_1ND.shape)}")
+    if own == side // positions.patch_px * positions.patch_px:
+        return found_1ND, side, ()
+    if config.image_size is None:
+        said = f"weights: position embeddings are for inputs of {own} px, which the network is built for"
+        return found_1ND, own, (said,)
+    said = f"weights: position embeddings for {own} px are resized to {side} px, as --image-size says"
+    return positions.resized(found_1ND, side), side, (said,)
 
 
 def _scale(known: Architecture, network: nn.Module, config: ModelConfig, is_usual: bool) -> str:

@@ -108,13 +108,18 @@ def match(loaded: object, expected: Expected, path: Path, key: str | None) -> tu
             raise UsageError(
                 f"--checkpoint-key {key}: {path} has no weights there; it has some at {some(dictionaries)}"
             )
-    tried = [_fit(reading, expected, path, is_asked=key is not None) for reading in readings]
+    tried = [_fit(reading, expected, path) for reading in readings]
     if expected.rewritten and not any(isinstance(one, Fit) for one in tried):
         again = [_rewritten(reading, expected.rewritten) for reading in readings]
-        tried += [_fit(reading, expected, path, is_asked=key is not None) for reading in again]
+        tried += [_fit(reading, expected, path) for reading in again]
     fits = [one for one in tried if isinstance(one, Fit)]
     if not fits:
         raise UsageError(max((one for one in tried if isinstance(one, Misfit)), key=lambda one: one.num_matched).why)
+    for fit in fits if key is None else ():
+        beside = [
+            other.reading.prefix for other in fits if other is not fit and other.reading.place == fit.reading.place
+        ]
+        _check_what_follows(fit, expected, tuple(filter(None, beside)), path)
     return _chosen(fits, path)
 
 
@@ -150,7 +155,7 @@ def _rewritten(reading: Reading, rewritten: Callable[[dict[str, Any]], dict[str,
     return replace(reading, state=state, reshaped=reshaped)
 
 
-def _fit(reading: Reading, expected: Expected, path: Path, is_asked: bool) -> Fit | Misfit:
+def _fit(reading: Reading, expected: Expected, path: Path) -> Fit | Misfit:
     as_saved, renamed = reading, _head_by_another_name(reading, expected)
     if renamed:
         reading = _with_head(reading, expected, renamed)
@@ -162,8 +167,6 @@ def _fit(reading: Reading, expected: Expected, path: Path, is_asked: bool) -> Fi
     why_not = _why_not(reading, expected, path, unlike)
     if why_not and renamed:
         why_not = _why_not(as_saved, expected, path, unlike=[])
-    if not why_not and not is_asked:
-        why_not = _why_more_follows(reading, num_classes, bool(renamed), path)
     if why_not:
         return Misfit(num_matched=len(taken) - len(unlike), why=why_not)
     spare = {name: tensor for name, tensor in expected.state.items() if name not in needed}
@@ -262,22 +265,25 @@ def _is_of_no_use(name: str, value: object) -> bool:
     return name.rpartition(".")[2] in (*COUNTERS, "_extra_state") or is_auxiliary(name) or not isinstance(value, Tensor)
 
 
-def _why_more_follows(reading: Reading, num_classes: int, is_renamed: bool, path: Path) -> str:
-    """Say that what stands beside the network may take part in its logits, "" where it does not."""
+def _check_what_follows(fit: Fit, expected: Expected, other_networks: tuple[str, ...], path: Path) -> None:
+    """Raise UsageError where a layer beside the network may follow it, or be its head instead of its own."""
+    heads = [expected.state[name] for name in expected.heads]
+    widths = {fit.num_classes, *(head.shape[1] for head in heads if head.ndim > 1)}
     follows = [
         name
-        for name, value in reading.outside.items()
+        for name, value in fit.reading.outside.items()
         if isinstance(value, Tensor)
         and name.rpartition(".")[2] not in COUNTERS
+        and not name.startswith(other_networks)
         and not any(word in name.rpartition(".")[0].lower() for word in LOSSES)
-        and (is_renamed or (value.ndim == 2 and value.shape[1] == num_classes and name.count(".") <= 2))
+        and (fit.renamed or (value.ndim == 2 and value.shape[1] in widths and name.count(".") <= 2))
     ]
-    if not follows:
-        return ""
-    return (
-        f"{path} holds {some(follows)} beside the network below {some([reading.prefix])}, which may take part in its "
-        f"logits; if it does not, give --checkpoint-key {some([reading.address])}, else a --model FILE.py:function"
-    )
+    if follows:
+        prefix, address = some([fit.reading.prefix]), some([fit.reading.address])
+        raise UsageError(
+            f"{path} holds {some(follows)} beside the network below {prefix}, which may take part in its logits; if it "
+            f"does not, give --checkpoint-key {address}, else a --model FILE.py:function"
+        )
 
 
 def _chosen(fits: list[Fit], path: Path) -> tuple[Fit, tuple[str, ...]]:

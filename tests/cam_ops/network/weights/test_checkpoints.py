@@ -116,13 +116,13 @@ def test_code_beside_weights_does_not_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert "would run code that it names, 'posix.system'" in refusal_of(tmp_path / "a.pth")
 
 
-def refusal_of(path: Path) -> str:
+def refusal_of(path: Path, place: str = "state_dict") -> str:
     """Return why a file cannot be read, "" where its weights are those that were saved."""
     try:
         found = state_dicts_in(read_checkpoint(path))
     except UsageError as refused:
         return str(refused)
-    assert torch.equal(found["state_dict"]["fc.weight"], WEIGHT)
+    assert torch.equal(found[place]["fc.weight"], WEIGHT)
     return ""
 
 
@@ -169,6 +169,23 @@ def test_a_packed_file_that_unpacks_to_far_more_is_refused_before_it_is_unpacked
         read_checkpoint(tmp_path / "b.pth")
 
 
+def test_a_number_that_was_changed_behind_its_checksum_is_refused(tmp_path: Path) -> None:
+    torch.save({"fc.weight": WEIGHT}, tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(content.replace(np.float32(3).tobytes(), np.float32(4).tobytes()))
+    assert torch.load(tmp_path / "a.pth")["fc.weight"].tolist() == [[0, 1, 2], [4, 4, 5]]  # torch does not look
+    assert "it is damaged, or of another kind (Bad CRC-32 for file 'a/data/0')" in refusal_of(tmp_path / "a.pth")
+
+
+def test_a_file_that_was_saved_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"fc.weight": WEIGHT}, tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert refusal_of(tmp_path / "a.pth", "") == ""
+
+
 def _damaged(content: bytes, rng: random.Random) -> bytes:
     """Return a file with bytes changed, cut out, doubled or put in."""
     damaged = bytearray(content)
@@ -197,8 +214,7 @@ class Small(nn.Module):
         self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
 
 
-def _small_files(folder: Path) -> list[bytes]:
-    state = Small().state_dict()
+def _small_files(folder: Path, state: dict[str, torch.Tensor]) -> list[bytes]:
     contents: list[Any] = [
         state,
         {
@@ -215,8 +231,8 @@ def _small_files(folder: Path) -> list[bytes]:
 
 def test_damaged_files_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
-    files, rng, refused = _small_files(tmp_path / "whole"), random.Random(19), 0
     like = Small().state_dict()
+    files, rng, refused = _small_files(tmp_path / "whole", like), random.Random(19), 0
     expected = Expected(name="small", state=like, num_classes=2, positions=None, cure="", rewritten=None)
     for number in range(400):
         kind = number % len(files)

@@ -151,10 +151,10 @@ def test_two_networks_of_one_rank_are_refused_until_the_flag_names_one(tmp_path:
 
 
 def test_a_layer_that_may_follow_the_network_is_refused_until_the_flag_says_that_it_does_not(tmp_path: Path) -> None:
+    own = {"state_dict": with_prefix("model.", STATE) | {"head.1.weight": torch.ones(3, 1024)}}  # in the place of fc
+    assert "holds head.1.weight beside the network below model., which may take part" in refusal(tmp_path, own)
     more = {"state_dict": with_prefix("model.", STATE) | {"head.weight": torch.ones(3, 10)}}
-    assert "holds head.weight beside the network below model., which may take part in its logits" in refusal(
-        tmp_path, more
-    )
+    assert "holds head.weight beside the network below model., which may take part" in refusal(tmp_path, more)
     found = load(tmp_path, more, checkpoint_key="state_dict.model").network
     assert torch.equal(logits_of(found), logits_of(SAVED))
 
@@ -182,6 +182,8 @@ def test_a_head_with_no_reading_or_two_is_refused(tmp_path: Path, changed: State
 def test_a_head_beside_a_layer_that_may_come_before_it_is_refused(tmp_path: Path) -> None:
     body = with_prefix("backbone.", without(STATE, "fc.weight", "fc.bias"))
     head = {"head.weight": STATE["fc.weight"], "head.bias": STATE["fc.bias"]}
+    two = {name: torch.ones(10, 1024) if "weight" in name else torch.ones(10) for name in ("loss.weight", "loss.bias")}
+    assert "missing fc.weight, fc.bias" in refusal(tmp_path, two | body | head)
     assert "holds norm.weight beside the network" in refusal(tmp_path, body | head | {"norm.weight": torch.ones(1024)})
 
 
