@@ -4,7 +4,7 @@ import hashlib
 import pickle
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def load_classifier(config: ModelConfig) -> Classifier:
     """
     if is_factory(config.model):
         name = path = factory_name(config.model)
-        (network, preprocessing, said), categories = _from_factory(config), None
+        (network, preprocessing, has_size), categories = _from_factory(config), None
     else:
         known = find_architecture(config.model)
         name, path, (network, categories) = known.name, known.path, _with_weights(known, config.weights or "DEFAULT")
@@ -63,17 +63,20 @@ def load_classifier(config: ModelConfig) -> Classifier:
             raise UsageError(
                 f"--channels gray: {config.model} takes RGB; a network of one channel comes from a factory"
             )
-        preprocessing, said = (
+        preprocessing, has_size = (
             _preprocessing(config, known.mean, known.std, known.size, known.interpolation, known.crop_fraction),
-            "",
+            True,
         )
     network.eval().requires_grad_(False)
+    digest, said = model_digest(path, network.state_dict()), ""  # before it runs, which some networks count
+    if not has_size:
+        preprocessing, said = _of_own_size(network, preprocessing, config.model)
     if config.dilate:
         dilate_last_stage(network, preprocessing.image_size, len(preprocessing.mean))
     return Classifier(
         network=network,
         name=name,
-        digest=model_digest(path, network.state_dict()),
+        digest=digest,
         preprocessing=preprocessing,
         said=said,
         class_names=config.class_names,
@@ -147,18 +150,21 @@ def _is_parameter(entry: tuple[Any, Any]) -> bool:
     return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()
 
 
-def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, str]:
-    """Return the network, its input, and what is to be said of the size of that."""
+def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, bool]:
+    """Return the network, its input, and whether flags or factory say the size of that."""
     if config.weights is not None:
         raise UsageError(f"--weights does not go with the factory {config.model}: it puts its own weights in place")
     network, said = call_factory(config.model)
     mean, std = config.mean or said.mean, config.std or said.std
     channels = config.channels or said.channels or "rgb"
     if mean is None or std is None:
-        needed = "three numbers each for RGB" if channels == "rgb" else "one number each for gray"
+        needed, example = "one number each for gray", "{'mean': (0.5,), 'std': (0.25,)}"
+        if channels == "rgb":
+            needed = "three numbers each for RGB"
+            example = "{'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}"
         raise UsageError(
-            f"the factory {config.model} needs --mean and --std, {needed} in 0..1; or let it return "
-            "its network and these: return network, {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}"
+            f"the factory {config.model} needs --mean and --std, {needed} in 0..1; or let it return its network and "
+            f"these: return network, {example}"
         )
     for name, numbers in (("mean", mean), ("std", std)):
         if len(numbers) != NUM_CHANNELS[channels]:
@@ -167,12 +173,18 @@ def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, str]:
                 f"{len(numbers)}; give --channels gray with one number each, or --channels rgb with three"
             )
     size = config.image_size or said.image_size
-    found: Size = size or size_that_runs(network.eval(), len(mean), USUAL_SIZE)
     crop_fraction = said.crop_fraction or 224 / 256
-    shape = _preprocessing(config, mean, std, found, said.interpolation or "bilinear", crop_fraction)
-    if size or found == USUAL_SIZE:
-        return network, shape, ""
-    return network, shape, f"{config.model} takes no pictures of 224x224 pixels; {said_size(found)} is taken"
+    shape = _preprocessing(config, mean, std, size or USUAL_SIZE, said.interpolation or "bilinear", crop_fraction)
+    return network, shape, size is not None
+
+
+def _of_own_size(network: nn.Module, shape: Preprocessing, model: str) -> tuple[Preprocessing, str]:
+    """Return an input of the size that the network says, where it takes not the usual one, and what is to be said."""
+    size = size_that_runs(network, len(shape.mean), shape.image_size)
+    if size == shape.image_size:
+        return shape, ""
+    said = f"{model} takes no pictures of {USUAL_SIZE}x{USUAL_SIZE} pixels; {said_size(size)} is taken"
+    return replace(shape, image_size=size), said
 
 
 def _with_weights(known: Architecture, weights: str) -> tuple[nn.Module, list[str] | None]:
