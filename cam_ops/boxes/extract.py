@@ -1,8 +1,7 @@
 """Turn a raw class activation map into boxes of the original picture.
 
 Boxes are float32 ``(x0, y0, x1, y1)``, half-open: a one-pixel blob at row 3, column 5 is ``(5, 3, 6, 4)``, area 1.
-Letters: P maps, h, w the network's own grid, Y, X height and width of the
-enlarged map, N boxes or regions.
+Letters: P maps, h, w the network's own grid, Y, X height and width of the enlarged map, N boxes or regions.
 """
 
 from dataclasses import dataclass

@@ -2,9 +2,9 @@
 
 A watershed from h-maxima. Each pixel climbs to its highest 8-neighbour until it stands on a maximum; the pixels of a
 maximum are its basin. A maximum's dynamics is how far one must come down from it on the way to a higher one. A basin
-whose dynamics is below h goes to the higher one beyond its highest saddle (Grimaud 1992; Meyer 1994). Letters: S the
-side of a map, H, W the window of it that is looked at, E pairs of neighbouring basins, N pieces. A pixel's number is
-its place in the window, row by row.
+whose dynamics is below h goes to the higher one beyond its highest saddle (Grimaud 1992; Meyer 1994). Letters: Y, X
+height and width of a map, H, W the window of it that is looked at, E pairs of neighbouring basins, N pieces. A pixel's
+number is its place in the window, row by row.
 """
 
 import cv2

@@ -1,4 +1,7 @@
-"""The 8-connected regions of a map above a fraction of its peak. Letters: S the side of the map, N regions."""
+"""The 8-connected regions of a map above a fraction of its peak.
+
+Letters: Y, X height and width of the map, N regions.
+"""
 
 import cv2
 import numpy as np

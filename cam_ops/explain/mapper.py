@@ -144,9 +144,13 @@ class Mapper:
             size = self._size(image_size, scale)
             if size in [view.size for view in self.views]:
                 raise UsageError(f"--scales {scale} makes inputs of {_pixels(size)} like another scale; leave it out")
-            forward = Forward(
-                self._refining(self._explainer(config, size), size), self.mean_C, self.std_C, torch.float32
-            )
+            try:
+                explainer = self._refining(self._explainer(config, size), size)
+            except UsageError as error:
+                if scale == 1:
+                    raise
+                raise UsageError(f"--scales {scale}: {error}") from error
+            forward = Forward(explainer, self.mean_C, self.std_C, torch.float32)
             self.views += [
                 _View(size=size, flipped=flipped, forward=forward) for flipped in (False, True)[: 1 + config.flip]
             ]

@@ -2,8 +2,8 @@
 
 A grid has the proportions of the network's input, which tells these layouts apart. Over a square input it is square.
 Over another its rows are to its columns as the input's height to its width, but for rounding and for the border that
-convolutions without padding cut off; what fits two layouts then is taken for no grid. Of tokens it is the input cut
-into whole squares.
+convolutions without padding cut off; of two layouts that fit then it is the one that fits without rounding, or none. Of
+tokens it is the input cut into whole squares.
 
 Letters: B batch, C channels, H, W grid, T tokens.
 """
@@ -91,7 +91,10 @@ def channel_axis(output: Tensor, size: Sequence[int]) -> int | None:
     if output.ndim != 4:
         return None
     first, second, third = output.shape[1:]
-    fitting = [axis for axis, grid in ((1, (second, third)), (3, (first, second))) if fits(grid, size)]
-    if not fitting or (len(fitting) > 1 and size[0] != size[1]):
-        return None
-    return fitting[0]
+    fitting = {axis: grid for axis, grid in ((1, (second, third)), (3, (first, second))) if fits(grid, size)}
+    if len(fitting) > 1 and size[0] != size[1]:
+        height, width = size
+        fitting = {axis: grid for axis, grid in fitting.items() if grid[0] * width == grid[1] * height}
+        if len(fitting) > 1:
+            return None
+    return next(iter(fitting), None)

@@ -54,23 +54,26 @@ def load_classifier(config: ModelConfig) -> Classifier:
         raise UsageError(f"--channels gray: {config.model} takes RGB; a network of one channel comes from a factory")
     if is_factory(config.model):
         name = path = factory_name(config.model)
-        (network, preprocessing, notes), categories = _from_factory(config), None
+        (network, preprocessing, has_size), categories = _from_factory(config), None
+        notes: tuple[str, ...] = ()
     elif config.model.startswith(HUB):
         found = load_snapshot(config.model)
         name, path, network, categories = found.name, found.path, found.network, found.categories
         notes = found.input.notes if found.input else ()
-        preprocessing = _of_snapshot(config, found)
+        preprocessing, has_size = _of_snapshot(config, found), True
         config = config if config.output else replace(config, output="logits")
     else:
         known = find_architecture(config.model)
         weighted = with_weights(known, config)
         name, path, notes = known.name, weighted.path, weighted.notes
         network, categories = weighted.network, weighted.categories
-        preprocessing = _preprocessing(
-            config, known.mean, known.std, weighted.size, known.interpolation, known.crop_fraction
-        )
+        shape = known.mean, known.std, weighted.size, known.interpolation, known.crop_fraction
+        preprocessing, has_size = _preprocessing(config, *shape), True
     network.eval()  # which may return nothing: some write a train() of their own
     network.requires_grad_(False)
+    digest = model_digest(path, network.state_dict())  # before it runs, which some networks count
+    if not has_size:
+        preprocessing, notes = _of_own_size(network, preprocessing, config.model)
     normalisation = Normalisation(mean=preprocessing.mean, std=preprocessing.std)
     reading = return_logits(network, preprocessing.image_size, config.output, normalisation)
     if config.dilate:
@@ -78,7 +81,9 @@ def load_classifier(config: ModelConfig) -> Classifier:
     return Classifier(
         network=network,
         name=name,
-        digest=model_digest(path, network.state_dict(), reading.said()),
+        digest=digest
+        if reading.is_plain
+        else hashlib.sha256("\0".join((digest, *reading.said())).encode()).hexdigest(),
         preprocessing=preprocessing,
         class_names=config.class_names,
         categories=categories or (list(SINGLE) if reading.is_single else None),
@@ -105,12 +110,9 @@ def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
     return class_list([()] * num_classes, names)
 
 
-def model_digest(path: str, state: dict[str, Tensor], taken: tuple[str, ...] = ()) -> str:
-    """Return the sha256 of the factory's import path and of the state_dict's sorted names, dtypes, shapes and bytes.
-
-    And of what is `taken` for logits where the network returns others.
-    """
-    digest = hashlib.sha256("\0".join((path, *taken)).encode())
+def model_digest(path: str, state: dict[str, Tensor]) -> str:
+    """Return the sha256 of the factory's import path and of the state_dict's sorted names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256(path.encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
@@ -118,16 +120,19 @@ def model_digest(path: str, state: dict[str, Tensor], taken: tuple[str, ...] = (
     return digest.hexdigest()
 
 
-def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, tuple[str, ...]]:
-    """Return the network, its input, and what is to be said of the size of that."""
+def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, bool]:
+    """Return the network, its input, and whether flags or factory say the size of that."""
     network, said = call_factory(config.model)
     mean, std = config.mean or said.mean, config.std or said.std
     channels = config.channels or said.channels or "rgb"
     if mean is None or std is None:
-        needed = "three numbers each for RGB" if channels == "rgb" else "one number each for gray"
+        needed, example = "one number each for gray", "{'mean': (0.5,), 'std': (0.25,)}"
+        if channels == "rgb":
+            needed = "three numbers each for RGB"
+            example = "{'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}"
         raise UsageError(
-            f"the factory {config.model} needs --mean and --std, {needed} in 0..1; or let it return "
-            "its network and these: return network, {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}"
+            f"the factory {config.model} needs --mean and --std, {needed} in 0..1; or let it return its network and "
+            f"these: return network, {example}"
         )
     for name, numbers in (("mean", mean), ("std", std)):
         if len(numbers) != NUM_CHANNELS[channels]:
@@ -136,12 +141,18 @@ def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, tuple[
                 f"{len(numbers)}; give --channels gray with one number each, or --channels rgb with three"
             )
     size = config.image_size or said.image_size
-    found: Size = size or size_that_runs(network.eval(), len(mean), USUAL_SIZE)
     crop_fraction = said.crop_fraction or 224 / 256
-    shape = _preprocessing(config, mean, std, found, said.interpolation or "bilinear", crop_fraction)
-    if size or found == USUAL_SIZE:
-        return network, shape, ()
-    return network, shape, (f"{config.model} takes no pictures of 224x224 pixels; {said_size(found)} is taken",)
+    shape = _preprocessing(config, mean, std, size or USUAL_SIZE, said.interpolation or "bilinear", crop_fraction)
+    return network, shape, size is not None
+
+
+def _of_own_size(network: nn.Module, shape: Preprocessing, model: str) -> tuple[Preprocessing, tuple[str, ...]]:
+    """Return an input of the size that the network says, where it takes not the usual one, and what is to be said."""
+    size = size_that_runs(network, len(shape.mean), shape.image_size)
+    if size == shape.image_size:
+        return shape, ()
+    said = f"{model} takes no pictures of {USUAL_SIZE}x{USUAL_SIZE} pixels; {said_size(size)} is taken"
+    return replace(shape, image_size=size), (said,)
 
 
 def _of_snapshot(config: ModelConfig, found: Snapshot) -> Preprocessing:

@@ -34,12 +34,12 @@ def what_it_takes(network: nn.Module, images_BCHW: Tensor) -> str | None:
     Tried are sizes that it says, one channel, three, and those of its first convolution.
     """
     num_channels, height, width = images_BCHW.shape[1:]
-    sizes = dict.fromkeys([size_of((height, width)), *own_sizes(network)])
+    sizes = dict.fromkeys([(height, width), *map(height_and_width, own_sizes(network))])
     first = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 1)
     for size, number in product(sizes, dict.fromkeys((num_channels, 1, 3, first))):
         if runs(network, noise(2, number, size).to(images_BCHW)):
             words = [] if number == num_channels else [_said_channels(number)]
-            words += [] if height_and_width(size) == (height, width) else [said_size(size)]
+            words += [] if size == (height, width) else [said_size(size)]
             return "; ".join(words) or None
     return None
 
@@ -79,7 +79,7 @@ def _said_by(attributes: Mapping[str, Any]) -> Iterator[Size]:
 def said_size(size: Size) -> str:
     """Say what the network says, and the flag."""
     height, width = height_and_width(size)
-    shown, flag = (size, size) if height == width else (f"{width}x{height}", f"{height} {width}")
+    shown, flag = (height, height) if height == width else (f"{width}x{height}", f"{height} {width}")
     return f"it says that it takes {shown}: --image-size {flag}"
 
 

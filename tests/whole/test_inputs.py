@@ -191,3 +191,26 @@ def test_equal_sides_are_a_square_and_others_must_be_possible(pictures: Path, ne
     document["request"]["preprocessing"]["image_size"] = [48, 48]
     (out / "run.json").write_text(json.dumps(document))
     assert "an input of (48, 48) pixels" in Command("status", out).result["error"]
+
+
+def test_a_size_that_only_the_network_knows_is_taken_and_said(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "vit.py").write_text(
+        "import torch\n"
+        "from tests.cam_ops.network.test_takes import small_vit\n"
+        "def net():\n"
+        "    torch.manual_seed(0)\n"
+        "    network = small_vit((64, 96))\n"
+        "    torch.nn.init.normal_(network.head.weight)\n"
+        "    return network, {'mean': (0.5,) * 3, 'std': (0.5,) * 3}\n"
+    )
+    out, flags = tmp_path / "run", ["--model", f"{tmp_path}/vit.py:net"]
+    done = label(pictures, out, *flags)
+    assert done.code == 0, done.err
+    said = "vit.py:net takes no pictures of 224x224 pixels; it says that it takes 96x64: --image-size 64 96 is taken"
+    assert said in done.err
+    document = json.loads((out / "run.json").read_text())
+    assert (document["request"]["preprocessing"]["image_size"], document["grid"]) == ([64, 96], [4, 6])
+    (out / "images" / "shard-0000001.parquet").unlink()
+    assert label(pictures, out, *flags).code == 0
+    refused = label(pictures, tmp_path / "other", *flags, "--image-size", 224)
+    assert (refused.code, "takes 96x64: --image-size 64 96" in refused.result["error"]) == (2, True)

@@ -9,16 +9,18 @@ from cam_ops.boxes.extract import boxes_from_heatmaps
 from cam_ops.boxes.normalise import enlarge_and_normalise, normalise
 from cam_ops.boxes.regions import regions_above
 from cam_ops.errors import UsageError
-from cam_ops.settings import BoxConfig, MapConfig
+from cam_ops.settings import BoxConfig, MapConfig, Size
 
 WHOLE = np.array([0, 0, 80, 40], np.float32)
 
 
-def boxes_of(raw_hw: object, *, side: int = 8, rectangle: np.ndarray = WHOLE, components: str = "largest", **maps: str):
+def boxes_of(
+    raw_hw: object, *, size: Size = 8, rectangle: np.ndarray = WHOLE, components: str = "largest", **maps: str
+):
     raw_hw = np.array(raw_hw, np.float32)
     box_config = BoxConfig(threshold=(0.5,), components=components)
     size_12 = np.array([[80, 40]])
-    return boxes_from_heatmaps(raw_hw[None], rectangle[None], size_12, side, MapConfig(**maps), box_config)
+    return boxes_from_heatmaps(raw_hw[None], rectangle[None], size_12, size, MapConfig(**maps), box_config)
 
 
 def test_one_pixel_blob_is_a_unit_box() -> None:
@@ -42,6 +44,18 @@ def test_a_box_is_scaled_to_the_original_through_the_rectangle() -> None:
     assert found.area_fraction_N.tolist() == [pytest.approx(400 / 3200)]
     assert found.peak_N.tolist() == [1]
     assert found.energy_N.tolist() == [1]
+
+
+def test_a_map_that_is_no_square_has_a_scale_for_each_side() -> None:
+    raw_hw = np.zeros((4, 10))
+    raw_hw[1:3, 2:5] = 1
+    found = boxes_of(raw_hw, size=(4, 10), normalise="max")  # 8 columns of the picture and 10 rows are a pixel
+    assert found.boxes_N4.tolist() == [[16, 10, 40, 30]]
+    padded = boxes_of(raw_hw, size=(4, 10), rectangle=np.array([0, -10, 80, 30], np.float32), normalise="max")
+    assert padded.boxes_N4.tolist() == [[16, 0, 40, 20]]
+    raw_hw[0] = 9  # in the padding now
+    padded = boxes_of(raw_hw, size=(4, 10), rectangle=np.array([0, -10, 80, 30], np.float32), normalise="max")
+    assert padded.boxes_N4.tolist() == [[16, 0, 40, 20]]
 
 
 def test_padding_of_a_letterbox_belongs_to_no_box() -> None:

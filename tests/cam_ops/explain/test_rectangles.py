@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.boxes.extract import boxes_from_heatmaps
+from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, RefineConfig
 from tests.cam_ops.network.test_heads import network_of
@@ -73,6 +74,22 @@ def test_a_transformer_s_layer_is_mapped_on_the_grid_of_its_patches() -> None:
     patches, gradient = features[:, 5:], gradient[:, 5:]  # behind a class token and four registers
     expected = (patches * gradient.mean(1, keepdim=True)).sum(2).reshape(2, 6, 10)
     torch.testing.assert_close(mapper.explain(255 * images, choose).maps_PHW, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_scales_of_a_rectangle_are_in_whole_cells_of_pictures_with_its_proportions() -> None:
+    network = network_of("resnet18")
+    mapper = Mapper(network, ExplainConfig(scales=(1.0, 1.5)), SIZE)
+    assert [view.size for view in mapper.views] == [(64, 96), (96, 128)]  # cells of 32: 3 and 4.5
+    assert (mapper.size, mapper.grid) == ((96, 144), (3, 4))
+    with pytest.raises(UsageError, match=r"--scales 10.0 makes inputs of 5120 pixels"):
+        Mapper(network, ExplainConfig(scales=(1.0, 10.0)), (64, 512))
+    with pytest.raises(UsageError, match=r"--scales 1.01 makes inputs of 96x64 pixels like another scale"):
+        Mapper(network, ExplainConfig(scales=(1.0, 1.01)), SIZE)
+    fixed = timm.create_model("vit_tiny_patch16_224", img_size=SIZE, depth=2).eval().requires_grad_(False)
+    with pytest.raises(
+        UsageError, match=r"--scales 1.5: .* 144x96 pixels .*; it says that it takes 96x64: --image-size 64 96"
+    ):
+        Mapper(fixed, ExplainConfig(scales=(1.0, 1.5)), SIZE)
 
 
 def turned(network: nn.Module) -> nn.Module:

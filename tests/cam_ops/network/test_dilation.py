@@ -52,6 +52,12 @@ def test_the_dilated_network_is_torchvisions(name: str) -> None:
     assert torch.equal(ours(noise(96)), theirs(noise(96)))
 
 
+def test_dilated_for_a_rectangle_it_is_torchvision_s() -> None:
+    ours, theirs = build("resnet50"), build("resnet50", replace_stride_with_dilation=[False, False, True])
+    dilate_last_stage(ours, (64, 96))
+    assert str(ours) == str(theirs)
+
+
 def test_twice_dilated_is_torchvisions_with_two_dilated_stages() -> None:
     ours, theirs = build("resnet50"), build("resnet50", replace_stride_with_dilation=[False, True, True])
     dilate_last_stage(ours, 64)

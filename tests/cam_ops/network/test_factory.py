@@ -309,14 +309,15 @@ def test_what_means_nothing_is_refused_in_a_sentence(tmp_path: Path, returned: s
 def test_whole_numbers_of_a_network_stay_whole(tmp_path: Path) -> None:
     (tmp_path / "counting.py").write_text(
         "import torch\n"
+        "from tests.support.networks import TwoChannels\n"
         "def net():\n"
-        "    network = torch.nn.Linear(2, 2).double()\n"
+        "    network = TwoChannels().double()\n"
         "    network.register_buffer('large', torch.tensor([2**40 + 1]))\n"
         "    network.register_buffer('mask', torch.tensor([True]))\n"
         "    return network\n"
     )
     network = load(f"{tmp_path}/counting.py:net").network
-    assert network.weight.dtype == torch.float32
+    assert network.fc.weight.dtype == torch.float32
     assert network.large.tolist() == [2**40 + 1]
     assert network.mask.dtype == torch.bool
 

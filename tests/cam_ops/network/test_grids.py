@@ -63,7 +63,14 @@ def test_both_layouts_and_tokens_are_seen_as_the_same_grid() -> None:
         if output.ndim == 4:
             assert spatial_view(output, 2, (160, 96)) is None
             assert spatial_view(output, 2, (96, 96)) is None
-    assert spatial_view(torch.randn(2, 6, 10, 17), 2, (96, 160)) is None  # 6 x 10 with 17 channels, or 10 x 17 with 6?
+
+
+def test_of_two_layouts_the_exact_one_is_taken_or_none() -> None:
+    output = torch.randn(2, 6, 10, 17)  # 10 x 17 would do as well, for another 96 x 160
+    view = spatial_view(output, 2, (96, 160))
+    assert view is not None
+    assert torch.equal(view, output.permute(0, 3, 1, 2))
+    assert spatial_view(torch.randn(2, 8, 12, 18), 2, (96, 144)) is None  # 8 of 12 x 18, or 18 of 8 x 12?
 
 
 class Turned(nn.Module):

@@ -100,3 +100,33 @@ def test_without_a_size_that_of_the_network_is_taken_and_said(tmp_path: Path) ->
         taken("of_96", image_size=224)
     with pytest.raises(UsageError, match="cannot take RGB pictures of 224x224"):
         taken("takes_none")
+
+
+COUNTS = """
+import torch
+from tests.support.networks import TwoChannels
+
+class Counts(TwoChannels):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("num_calls", torch.zeros(()))
+
+    def forward(self, images):
+        self.num_calls += 1
+        return super().forward(images)
+
+def net():
+    return Counts(), {"mean": (0, 0, 0), "std": (1, 1, 1)}
+"""
+
+
+def test_the_weights_are_named_before_the_network_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "counts.py").write_text(COUNTS)
+    found = [load_classifier(ModelConfig(model=f"{tmp_path}/counts.py:net", image_size=s)) for s in (None, 224)]
+    assert found[0].network.num_calls > 1
+    assert found[0].digest == found[1].digest
+
+
+def test_a_size_too_small_for_any_flag_is_refused_in_the_same_sentence() -> None:
+    with pytest.raises(UsageError, match="cannot take RGB pictures of 4x4 pixels"):
+        find_head(nn.Sequential(nn.Conv2d(3, 4, 7), nn.Flatten()).eval(), 4)
