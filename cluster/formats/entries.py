@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
+from cam_ops.arrays import I64, Bools
 from cam_ops.tables import CORNERS
 
 Frame = Literal["half-open", "inclusive", "from-1", "fractions"]
@@ -87,3 +89,10 @@ def size_of(width: object, height: object) -> Size:
     """Return a picture's size as an entry has it: none unless both sides are whole numbers and can be."""
     sides = [side for side in map(number_of, (width, height)) if side and 1 <= side <= MAX_SIDE and side == int(side)]
     return (int(sides[0]), int(sides[1])) if len(sides) == 2 else UNKNOWN
+
+
+def are_alike(said_I2: I64, sizes_I2: I64) -> Bools:
+    """Say where a size is that of a picture, or of a copy of it: sides of the same ratio, but for rounding; (I, 2)."""
+    off_I = np.abs(said_I2[:, 0] * sizes_I2[:, 1] - said_I2[:, 1] * sizes_I2[:, 0])
+    are_known_I2 = (said_I2 > 0) & (sizes_I2 > 0)
+    return np.asarray(are_known_I2.all(axis=1) & (off_I <= sizes_I2.max(axis=1)))

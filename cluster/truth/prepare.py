@@ -29,7 +29,7 @@ from cluster.truth.classes import FindClasses, class_finder
 from cluster.truth.frames import Orientations, TruthFrame, turns_of
 from cluster.truth.matching import PLANNED, match, planned_images, rows_between
 from cluster.truth.problems import Problem, Problems, shown_example
-from cluster.truth.refusals import refuse_fractions, refuse_open_frames, refuse_strangers
+from cluster.truth.refusals import refuse_open_frames, refuse_other_units, refuse_strangers
 from cluster.truth.rows import NO_CLASS, NOT_TOLD, TRUTH, ClassOf, truth_rows
 
 TRUTH_FOLDER = "truth"
@@ -37,14 +37,19 @@ DOCUMENT = {"schema_version": SCHEMA_VERSION, "table": "truth"}
 
 PROBLEMS = {
     "unmatched_truth": "images of the truth were not planned",
-    "ambiguous_stem": "images of the truth have a stem that several have, or one of another split, and are left out",
+    "other_folder": "images of the truth have the stem of one in another folder or split, and are left out",
+    "ambiguous_stem": "images of the truth have a stem that several have, and are left out",
     "images_without_truth": "planned images are not in the truth",
     "entries_without_image": "entries or files of the truth name no image, and are left out",
     "unusable_objects": "objects of the truth cannot be used; their images are in no figure",
     "bad_boxes": "boxes are empty, inverted, not finite or too large; their images are in no figure",
+    "duplicate_boxes": "boxes are there before, of the same image and class, and count once",
     "boxes_outside": "boxes reach more than a pixel out of their picture",
     "swapped_sizes": "sizes in the truth have width and height swapped; the pictures' own are taken",
-    "other_sizes": "sizes in the truth are not the pictures'; their boxes are scaled",
+    "other_sizes": "sizes in the truth are those of larger or smaller copies; their boxes are scaled",
+    "other_shape": "sizes in the truth are of another shape than the pictures', cut, padded or stretched; their "
+    "images are in no figure",
+    "several_sizes": "images have several sizes in the truth; they are in no figure",
     "stored_frame": "images have the size in the truth that they have before EXIF turns them; it is turned, too",
     "unknown_turn": "pictures cannot be read, so whether EXIF turns them is not known; their truth is taken as of what "
     "is seen, see --truth-frame",
@@ -112,8 +117,7 @@ def prepare_truth(
         load(database, "planned", PLANNED, planned_images(run_dir, run))
         matching = match(database)
         refuse_strangers(database, config.truth, matching)
-        if source.frame != "fractions":
-            refuse_fractions(database, config.truth)
+        refuse_other_units(database, config.truth, source.frame)
         problems = Problems()
         problems.add(matching.problems)
         class_of, has_words = _look_up(database, find, problems)

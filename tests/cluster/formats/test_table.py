@@ -131,13 +131,35 @@ def test_fractions_are_asked_for_and_read(planner: Planner, tmp_path: Path) -> N
     text = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n1,kangaroo,0.25,0.75,0.25,0.75,0\n1,kangaroo,0,1,0,1,1\n"
     path = write(tmp_path, text)
     said = refusal(planner, ONE, path)
-    assert "all 2 boxes" in said
+    assert "2 of 2 boxes" in said
     assert "--truth-format table-fractions" in said
     report, (row,) = planner.truth(ONE, path, truth_format="table-fractions")
     assert (ours(row), report.problems) == ([HALF_OPEN, (0, 0, 40, 20)], {})
     assert [box["crowd"] for box in row["boxes"]] == [False, True]
     whole = write(tmp_path, "image,x0,y0,x1,y1\n1,0,0,1,1\n")
     assert ours(planner.truth(ONE, whole)[1][0]) == [(0, 0, 1, 1)]  # a pixel
+
+
+@pytest.mark.parametrize(
+    "other", ["0.1,0.1,0.5,1.0000001", "-0.001,0.1,0.5,1", "0,0,1,1", "0.5,0.5,1.4,0.9", "9,9,30,15"]
+)
+def test_one_box_that_leaves_the_fractions_changes_nothing(planner: Planner, tmp_path: Path, other: str) -> None:
+    path = write(tmp_path, f"image,x0,y0,x1,y1\n1,0.25,0.25,0.75,0.75\n1,0.1,0.2,0.5,0.9\n1,{other}\n")
+    assert "of 3 boxes" in refusal(planner, ONE, path)
+
+
+def test_pixels_are_no_fractions(planner: Planner, tmp_path: Path) -> None:
+    """A single one costs its own image."""
+    path = write(tmp_path, "image,x0,y0,x1,y1\n1,10,5,30,15\n1,0.1,0.2,0.5,0.9\n")
+    said = refusal(planner, ONE, path, truth_format="table-fractions")
+    assert "1 of 2 boxes" in said
+    assert "such as 10 5 30 15: fractions" in said
+    more = "2,0.25,0.25,0.75,0.75\n" * 2
+    planned: Planned = ONE | {"2.jpg": (40, 20, None)}
+    (path := tmp_path / "more.csv").write_text(f"image,x0,y0,x1,y1\n1,10,5,30,15\n{more}")
+    report, rows = planner.truth(planned, path, truth_format="table-fractions")
+    assert report.problems["bad_boxes"].examples == ("1.jpg: 10 5 30 15",)
+    assert [row["num_missing"] for row in rows] == [1, 0]
 
 
 @pytest.mark.parametrize("sign", [",", ";", "\t"])
