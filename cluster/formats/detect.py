@@ -18,13 +18,14 @@ from cluster.formats.pascal_voc import VOC
 from cluster.formats.table import TABLE, TABLE_FRACTIONS, TABLE_INCLUSIVE
 from cluster.formats.tar import TAR
 from cluster.formats.wsol import WSOL
-from cluster.formats.yolo import YOLO
+from cluster.formats.yolo import YOLO, YOLO_POLYGONS
 
 FORMATS: tuple[Format, ...] = (
     COCO,
     VOC,
     WSOL,
     YOLO,
+    YOLO_POLYGONS,
     LOC,
     TAR,
     TABLE,

@@ -269,6 +269,7 @@ def test_the_flag_takes_the_name_of_each_format() -> None:
         "coco",
         "voc",
         "yolo",
+        "yolo-polygons",
         "loc",
         "wsol",
         "table",
