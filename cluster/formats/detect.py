@@ -14,7 +14,7 @@ from cluster.formats.entries import Frame
 from cluster.formats.format import Format
 from cluster.formats.loc_csv import LOC
 from cluster.formats.masks import MASKS
-from cluster.formats.pascal_voc import VOC
+from cluster.formats.pascal_voc import VOC, VOC_HALF_OPEN, VOC_INCLUSIVE
 from cluster.formats.table import TABLE, TABLE_FRACTIONS, TABLE_INCLUSIVE
 from cluster.formats.tar import TAR
 from cluster.formats.wsol import WSOL
@@ -23,6 +23,8 @@ from cluster.formats.yolo import YOLO, YOLO_POLYGONS
 FORMATS: tuple[Format, ...] = (
     COCO,
     VOC,
+    VOC_INCLUSIVE,
+    VOC_HALF_OPEN,
     WSOL,
     YOLO,
     YOLO_POLYGONS,

@@ -33,12 +33,14 @@ ENTRIES = pa.schema(
         pa.field("image", pa.string()),  # null, or empty, where it names none
         *(pa.field(name, pa.float64()) for name in CORNERS),  # null where the entry has no box
         pa.field("word", pa.string()),  # for the class of the box
+        pa.field("other_word", pa.string()),  # another one, where the two may be of two classes
         pa.field("crowd", pa.bool_(), nullable=False),
         pa.field("image_word", pa.string()),  # for the class of the image
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("mask", pa.string()),  # absolute path
         pa.field("ignore", pa.string()),
+        pa.field("other_image", pa.string()),  # another name that the file has for the image
         pa.field("unusable", pa.string()),  # what is here and why it cannot be taken: an object, or of no image a file
     ]
 )
@@ -56,6 +58,7 @@ class Entry:
     size: Size = UNKNOWN
     mask: str | None = None
     ignore: str | None = None
+    other_image: str | None = None
     unusable: str | None = None
 
 
@@ -65,8 +68,8 @@ def batches_of(entries: Iterable[Entry]) -> Iterator[pa.RecordBatch]:
     while chunk := list(islice(rest, ROWS_PER_BATCH)):
         rows = [
             (
-                *(e.image, *e.box, e.word or None, e.crowd, e.image_word or None, *e.size),
-                *(e.mask or None, e.ignore or None, e.unusable),
+                *(e.image, *e.box, e.word or None, None, e.crowd, e.image_word or None, *e.size),
+                *(e.mask or None, e.ignore or None, e.other_image, e.unusable),
             )
             for e in chunk
         ]

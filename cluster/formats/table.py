@@ -114,8 +114,8 @@ def _columns(found: Sequence[str]) -> dict[str, str]:
         if len(several) > 1:
             raise ValueError(f"the {what} may be {' or '.join(several)}; leave one of them out")
     columns = {"image": images[0], **dict(zip(CORNERS, corners[0], strict=True))}
-    if word := column_of(found, CLASS):
-        columns["word"] = word
+    words = [column for name in CLASS if (column := column_of(found, (name,)))]
+    columns |= dict(zip(("word", "other_word"), dict.fromkeys(words), strict=False))
     if crowd := column_of(found, CROWD):
         columns["crowd"] = crowd
     if size := next((of_pair for pair in SIZES if (of_pair := _all_of(found, pair))), None):
@@ -179,6 +179,8 @@ def _entries_of(batch: pa.RecordBatch, columns: dict[str, str]) -> pa.RecordBatc
     for ours, name in columns.items():
         values, kind = batch[name], ENTRIES.field(ours).type
         if kind == pa.string():
+            if ours == "other_word" and not pa.types.is_string(values.type):
+                values = pa.nulls(len(batch), kind)  # a number: it names nothing
             if pa.types.is_floating(values.type):
                 values = values.cast(pa.int64())  # as pandas writes numbers beside nulls
             values = values.cast(kind)
@@ -187,6 +189,9 @@ def _entries_of(batch: pa.RecordBatch, columns: dict[str, str]) -> pa.RecordBatc
             continue
         values = values.cast(kind)
         given[ours] = pc.fill_null(values, False) if ours == "crowd" else values
+    if "other_word" in columns:  # a number and a name may be two classes
+        is_two_N = pc.and_(_are_numbers(given["word"]), pc.invert(_are_numbers(given["other_word"])))
+        given["other_word"] = pc.if_else(is_two_N, given["other_word"], None)
     if "width" in columns:
         sides_2N = np.stack([_numbers(batch, columns[name]) for name in ("width", "height")])
         fits_N = ((sides_2N >= 1) & (sides_2N <= MAX_SIDE) & (sides_2N == np.rint(sides_2N))).all(axis=0)
@@ -194,6 +199,10 @@ def _entries_of(batch: pa.RecordBatch, columns: dict[str, str]) -> pa.RecordBatc
             given[name] = pa.array(np.where(fits_N, side_N, 0).astype(np.int32), mask=~fits_N)
     arrays = [given.get(field.name, pa.nulls(len(batch), field.type)) for field in ENTRIES]
     return pa.record_batch(arrays, schema=ENTRIES)
+
+
+def _are_numbers(words: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.match_substring_regex(words, r"^\s*[+-]?\d+(\.0*)?\s*$"), False)
 
 
 def _recognise(path: str) -> bool:

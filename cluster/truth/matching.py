@@ -86,6 +86,7 @@ def match(database: duckdb.DuckDBPyConnection) -> Matching:
         database.execute(PAIRS.format(key=key, num_parts=num_parts))
         database.execute(APART, {"num_parts": num_parts})
         database.execute(REST.format(is_exact=num_parts > STEM))
+    database.execute(MISNAMED)
     database.execute(IMAGES + FOUND)
     num_exact, num_all = _row(database, "SELECT count(*) FILTER (is_exact), count(*) FROM matches")
     num_boxes, num_masks = _row(
@@ -193,6 +194,13 @@ Where one path is the end of the other, the latter only begins further up."""
 REST = """
 INSERT INTO matches SELECT place, id, {is_exact} FROM pairs ANTI JOIN apart USING (place, id);
 """
+MISNAMED = """
+CREATE TABLE misnamed AS
+SELECT DISTINCT id FROM matches JOIN truths USING (id) JOIN entries ON image = id
+WHERE other_image IS NOT NULL AND end_of(lower(path_of(other_image)), 1) <> stem
+    AND end_of(lower(path_of(other_image)), 1) IN (SELECT stem FROM keyed);
+DELETE FROM matches WHERE id IN (SELECT id FROM misnamed);
+"""
 IMAGES = """
 CREATE TABLE images AS
 SELECT planned.rowid AS place, planned.*, truths.id AS truth_id, size.width AS truth_width,
@@ -202,7 +210,7 @@ ORDER BY planned.rowid;
 """
 FOUND = """
 CREATE TABLE found AS
-SELECT place, entries.rowid AS number, entries.* EXCLUDE (image, image_word, width, height),
+SELECT place, entries.rowid AS number, entries.* EXCLUDE (image, other_image, image_word, width, height),
     has_box_of(x0, y0, x1, y1) AS has_box
 FROM entries JOIN matches ON image = id
 WHERE has_box OR mask IS NOT NULL OR unusable IS NOT NULL
@@ -214,9 +222,11 @@ PARTS = {
 }
 UNMATCHED = {
     "unmatched_truth": "SELECT id FROM truths ANTI JOIN matches USING (id) ANTI JOIN keyed USING (stem)",
-    "other_folder": "SELECT id FROM truths ANTI JOIN matches USING (id) SEMI JOIN apart USING (id)",
-    "ambiguous_stem": "SELECT id FROM truths ANTI JOIN matches USING (id) ANTI JOIN apart USING (id) "
-    "SEMI JOIN keyed USING (stem)",
+    "other_filename": "SELECT id FROM misnamed",
+    "other_folder": "SELECT id FROM truths ANTI JOIN matches USING (id) ANTI JOIN misnamed USING (id) "
+    "SEMI JOIN apart USING (id)",
+    "ambiguous_stem": "SELECT id FROM truths ANTI JOIN matches USING (id) ANTI JOIN misnamed USING (id) "
+    "ANTI JOIN apart USING (id) SEMI JOIN keyed USING (stem)",
     "images_without_truth": "SELECT image_id AS id FROM images WHERE truth_id IS NULL",
     "several_classes": "SELECT id FROM truths SEMI JOIN matches USING (id) WHERE has_several",
     "entries_without_image": "SELECT concat_ws(' ', unusable, x0, y0, x1, y1, word) AS id FROM entries "

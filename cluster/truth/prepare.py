@@ -29,7 +29,7 @@ from cluster.truth.classes import FindClasses, class_finder
 from cluster.truth.frames import Orientations, TruthFrame, turns_of
 from cluster.truth.matching import PLANNED, match, planned_images, rows_between
 from cluster.truth.problems import Problem, Problems, shown_example
-from cluster.truth.refusals import refuse_open_frames, refuse_other_units, refuse_strangers
+from cluster.truth.refusals import refuse_open_frames, refuse_other_units, refuse_strangers, refuse_two_classes
 from cluster.truth.rows import NO_CLASS, NOT_TOLD, TRUTH, ClassOf, truth_rows
 
 TRUTH_FOLDER = "truth"
@@ -37,12 +37,15 @@ DOCUMENT = {"schema_version": SCHEMA_VERSION, "table": "truth"}
 
 PROBLEMS = {
     "unmatched_truth": "images of the truth were not planned",
+    "other_filename": "files of the truth have the name of one of the run's images, and another's in them; left out",
     "other_folder": "images of the truth have the stem of one in another folder or split, and are left out",
     "ambiguous_stem": "images of the truth have a stem that several have, and are left out",
     "images_without_truth": "planned images are not in the truth",
     "entries_without_image": "entries or files of the truth name no image, and are left out",
     "unusable_objects": "objects of the truth cannot be used; their images are in no figure",
     "bad_boxes": "boxes are empty, inverted, not finite or too large; their images are in no figure",
+    "zero_based": "boxes begin before VOC's first pixel, which is 1; of a truth that counts from 0 give --truth-format "
+    "voc-half-open or voc-inclusive",
     "duplicate_boxes": "boxes are there before, of the same image and class, and count once",
     "boxes_outside": "boxes reach more than a pixel out of their picture",
     "swapped_sizes": "sizes in the truth have width and height swapped; the pictures' own are taken",
@@ -120,6 +123,7 @@ def prepare_truth(
         refuse_other_units(database, config.truth, source.frame)
         problems = Problems()
         problems.add(matching.problems)
+        refuse_two_classes(database, config.truth, find)
         class_of, has_words = _look_up(database, find, problems)
         shares_classes = False
         part_size = SHARDS_PER_PART * run.plan.shard_size

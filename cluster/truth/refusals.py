@@ -4,6 +4,8 @@ from duckdb import DuckDBPyConnection
 
 from cam_ops.errors import UsageError
 from cluster.formats.entries import Frame
+from cluster.process.console import shown
+from cluster.truth.classes import FindClasses
 from cluster.truth.matching import Matching
 from cluster.truth.placing import FRACTIONS
 from cluster.truth.problems import Problems, shown_example
@@ -12,6 +14,7 @@ from cluster.truth.rows import OPEN_FRAME
 STRANGERS = {
     "ambiguous_stem": "a stem that several images have",
     "other_folder": "the stem of an image in another folder or split",
+    "other_filename": "the name of one image, and another's as filename",
 }
 NEAR = -0.5, 1.5  # where fractions lie, but for objects that leave the picture by far
 UNITS = """
@@ -72,6 +75,19 @@ def refuse_other_units(database: DuckDBPyConnection, truth: str, frame: Frame) -
 
 def _corners(box: list[float]) -> str:
     return " ".join(f"{corner:g}" for corner in box)
+
+
+def refuse_two_classes(database: DuckDBPyConnection, truth: str, find: FindClasses) -> None:
+    """Refuse a table in which a number and a name, of two columns, are not the same class."""
+    pairs = database.execute(
+        "SELECT DISTINCT word, other_word FROM found WHERE other_word IS NOT NULL ORDER BY ALL"
+    ).fetchall()
+    for number, name in pairs:
+        if not find(number) or find(number) != find(name):
+            raise UsageError(
+                f"the ground truth {truth} has two columns for the class, which are not the same: {shown(number)} and "
+                f"{shown(name)}; leave one of them out, or give --class-map {shown(f'{number}={name}')} ..."
+            )
 
 
 def refuse_open_frames(problems: Problems) -> None:

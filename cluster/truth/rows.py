@@ -213,6 +213,11 @@ def _good_boxes(problems: Problems, some: _Some, places: Placed, frame: Frame, a
         is_good_N & places.is_outside_N & has_size_N,
         lambda n: f"{some.id(at_N[n])}: {_corners(places.ours_N4[n])}",
     )
+    problems.note(
+        "zero_based",
+        is_good_N & (frame == "from-1") & (some.raw_N4[:, :2] < 1).any(axis=1),
+        lambda n: f"{some.id(at_N[n])}: {_corners(some.raw_N4[n])}",
+    )
     unusable = some.found["unusable"].drop_null()
     unusable_at_N = some.at("unusable")
     is_unusable_N = np.ones(len(unusable), np.bool_)

@@ -268,6 +268,8 @@ def test_the_flag_takes_the_name_of_each_format() -> None:
         "auto",
         "coco",
         "voc",
+        "voc-inclusive",
+        "voc-half-open",
         "yolo",
         "yolo-polygons",
         "loc",

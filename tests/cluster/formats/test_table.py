@@ -174,3 +174,18 @@ def test_imagenets_list_is_read_the_same_way(planner: Planner, tmp_path: Path, s
         "1.jpg: line 2: expected four numbers, found ['1', '2', '3', 'x']",
         "2.jpg: line 3: expected five words a box, found 4",
     )
+
+
+@pytest.mark.parametrize("columns", ["class,class_name", "category,label", "class_id,label_name"])
+def test_a_number_and_a_name_must_be_one_class(planner: Planner, tmp_path: Path, columns: str) -> None:
+    rows = "1,1,2,3,4,0,Kangaroo\n1,5,5,6,6,1.0,crane\n1,7,7,8,8,Crane,0\n1,7,8,8,9,0,\n"
+    path = write(tmp_path, f"image,x0,y0,x1,y1,{columns}\n{rows}")
+    _, (row,) = planner.truth(ONE, path, names=("kangaroo", "Crane"))
+    assert [box["class_id"] for box in row["boxes"]] == [0, 1, 1, 0]
+    path.write_text(f"image,x0,y0,x1,y1,{columns}\n{rows}1,3,3,4,4,1,kangaroo\n")
+    assert "two columns for the class, which are not the same: '1' and 'kangaroo'" in refusal(planner, ONE, path)
+    given = {"class_map": ("1=kangaroo", "1.0=Crane")}
+    _, (row,) = planner.truth(ONE, path, names=("kangaroo", "Crane"), **given)
+    assert [box["class_id"] for box in row["boxes"]] == [0, 1, 1, 0, 0]
+    path.write_text(f"image,x0,y0,x1,y1,{columns}\n1,1,2,3,4,1,wallaby\n")
+    assert "'1' and 'wallaby'" in refusal(planner, ONE, path)
