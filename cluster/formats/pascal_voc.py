@@ -18,6 +18,7 @@ from cluster.formats.format import Format
 from cluster.formats.shapes import Box, box_of_points
 
 MAX_XML_BYTES = 4 * 2**20
+HEAD_BYTES = 1024
 
 
 def _entries(folder: str) -> Iterator[Entry]:
@@ -90,6 +91,15 @@ def _text(element: Any, path: str) -> str | None:
 
 def _read(path: str, masks: str) -> Iterator[pa.RecordBatch]:
     return batches_of(_entries(path))
+
+
+def is_annotation(path: str) -> bool:
+    """Say whether a file begins as one of VOC does."""
+    try:
+        with open(path, "rb") as file:
+            return b"<annotation" in file.read(HEAD_BYTES)
+    except OSError:
+        return False
 
 
 VOC = Format(

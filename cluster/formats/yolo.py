@@ -161,6 +161,17 @@ def _word_of(cell: str, names: Names) -> str:
     return names.words.get(class_id, str(class_id))
 
 
+def is_labels(path: str) -> bool:
+    """Say whether a file may be of labels: it is empty, or begins with a number, and is no list of names."""
+    if os.path.basename(path) in YOLO_NAMES:
+        return False
+    try:
+        first = next((line for _, line in lines_of(path)), "0")
+    except (OSError, ValueError):
+        return False
+    return number_of(first.split()[0]) is not None
+
+
 def _recognise(path: str) -> bool:
     places = (path, os.path.join(path, "train"), os.path.join(path, "valid"), os.path.join(path, "val"))
     known = [os.path.join(path, name) for name in YOLO_NAMES]

@@ -149,7 +149,7 @@ def prepare_truth(
         problems=problems.found,
         shares_classes=shares_classes,
     )
-    _say(report, run.class_names)
+    _say(report, run.class_names, config.truth_frame)
     return report
 
 
@@ -195,7 +195,7 @@ def _words(database: DuckDBPyConnection) -> Iterator[tuple[str, int]]:
         yield from rows
 
 
-def _say(report: TruthReport, names: tuple[str, ...]) -> None:
+def _say(report: TruthReport, names: tuple[str, ...], frame: TruthFrame) -> None:
     say(
         f"truth: {report.format}, {report.num_images} images, {report.num_boxes} boxes; "
         f"{report.matched_exact} matched by path, {report.matched_stem} by stem"
@@ -203,4 +203,8 @@ def _say(report: TruthReport, names: tuple[str, ...]) -> None:
     for name, problem in report.problems.items():
         meant = near(problem.examples[0], names, 1) if name == "unknown_classes" else []
         asked = f"; the network has {shown(meant[0])}" if meant else ""
+        if name == "swapped_sizes" and frame != "auto":
+            asked = (
+                f"; --truth-frame {frame} was given, which they deny if EXIF turns these pictures: then leave it out"
+            )
         say(f"truth: {problem.count} {PROBLEMS[name]}, such as {problem.examples[0]}{asked}")

@@ -189,3 +189,43 @@ def test_a_number_and_a_name_must_be_one_class(planner: Planner, tmp_path: Path,
     assert [box["class_id"] for box in row["boxes"]] == [0, 1, 1, 0, 0]
     path.write_text(f"image,x0,y0,x1,y1,{columns}\n1,1,2,3,4,1,wallaby\n")
     assert "'1' and 'wallaby'" in refusal(planner, ONE, path)
+
+
+def test_sizes_of_boxes_with_a_slip_are_still_those_of_boxes(
+    planner: Planner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = "filename,width,height,xmin,ymin,xmax,ymax"
+    rows = "1.jpg,20,10,10,5,30,15\n1.jpg,2,2,3,3,5,5\n"
+    path = write(tmp_path, f"{header}\n{rows}1.jpg,18,10,5,5,20,15\n")
+    report, (row,) = planner.truth(ONE, path)
+    assert (ours(row), report.problems) == ([HALF_OPEN, (3, 3, 5, 5), (5, 5, 20, 15)], {})
+    assert "are the box's in 2 of 3 rows" in capsys.readouterr().err
+    path.write_text(f"{header}\n{rows}{'1.jpg,40,20,5,5,20,15' + chr(10)}{'1.jpg,40,20,5,6,20,15' + chr(10)}")
+    assert "width and height are the box's in 2 of 4 rows" in refusal(planner, ONE, path)
+    path.write_text(path.read_text().replace("width,height", "image_width,image_height", 1))
+    assert planner.truth(ONE, path)[0].problems["several_sizes"].count == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_crowd"), [("-1", False), ("", False), ("0.0", False), ("False", False), ("1.0", True), (" TRUE", True)]
+)
+def test_crowds_as_tools_write_them(planner: Planner, tmp_path: Path, cell: str, is_crowd: bool) -> None:
+    path = write(tmp_path, f"image,x0,y0,x1,y1,IsGroupOf\n1,10,5,30,15,{cell}\n")
+    assert [box["crowd"] for box in planner.truth(ONE, path)[1][0]["boxes"]] == [is_crowd]
+
+
+def test_cells_that_are_no_numbers_are_named(planner: Planner, tmp_path: Path) -> None:
+    path = write(tmp_path, "image,x0,y0,x1,y1,IsGroupOf\n1,10,5,30,15,yes\n")
+    assert "column IsGroupOf: expected 0 or 1, true or false, found 'yes'" in refusal(planner, ONE, path)
+    path.write_text("image;note;x0;y0;x1;y1\n1;-;10,5;5;30;15\n")
+    said = refusal(planner, ONE, path)
+    assert "column x0: " in said
+    assert "invalid value '10,5'; write a point for the decimal comma" in said
+
+
+def test_parquets_nan_is_no_number_either(planner: Planner, tmp_path: Path) -> None:
+    nan = float("nan")
+    columns = {"image": ["1", "2"], "x0": [10, nan], "y0": [5, nan], "x1": [30.0, nan], "y1": [15, nan]}
+    pq.write_table(pa.table(columns), tmp_path / "boxes.parquet")
+    report, rows = planner.truth(TWO, tmp_path / "boxes.parquet")
+    assert ([ours(row) for row in rows], report.problems) == ([[HALF_OPEN], []], {})

@@ -163,6 +163,14 @@ def test_pictures_that_are_gone(planner: Planner, tmp_path: Path) -> None:
     assert (ours(row), list(report.problems)) == ([STORED], ["swapped_sizes"])
 
 
+def test_sizes_that_deny_the_flag_are_said(
+    planner: Planner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_all(tmp_path / "truth", STORED, (WIDTH, HEIGHT))["voc"]
+    planner.truth(planned(6), folder, orientations={"1.jpg": 6}, truth_frame="oriented")
+    assert "--truth-frame oriented was given, which they deny" in capsys.readouterr().err
+
+
 def test_masks_are_turned_too(planner: Planner, tmp_path: Path) -> None:
     folder = tmp_path / "masks"
     folder.mkdir()
