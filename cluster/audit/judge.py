@@ -18,7 +18,7 @@ from cam_ops.metrics.counts import FIGURES, MICRO, SLICES, Counts, ImageValues, 
 from cam_ops.metrics.level_sets import NUM_LEVELS, LevelSets
 from cam_ops.metrics.localization import CORRECT_IOU
 from cam_ops.metrics.signals import ClassSums, class_sums
-from cluster.audit.localize import Localized, localize
+from cluster.audit.localize import NOTHING_TRUE, Localized, localize
 from cluster.audit.matches import Match, corloc_of, detections_table, matches_of
 from cluster.audit.rows import JudgedImage, Ranking, per_image_table, ranking
 from cluster.audit.shard import ShardIndex, ShardTables, index_shard
@@ -106,7 +106,7 @@ def _why_excluded(index: ShardIndex, image: dict[str, Any], truth: dict[str, Any
     if truth["num_missing"]:
         return "truth incomplete"
     if not truth["masks"] and all(box["crowd"] for box in truth["boxes"]):
-        return "no true box or mask"
+        return NOTHING_TRUE
     if truth["true_class"] is None:
         return "true class unknown"
     if (image["row"], truth["true_class"]) not in index.map_at:

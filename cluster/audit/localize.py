@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from cam_ops.arrays import F32, F64, I64, U8
+from cam_ops.errors import BadImage
 from cam_ops.metrics import localization, wsol
 from cam_ops.metrics.level_sets import LevelSets, best_overlap
 from cam_ops.metrics.localization import CORRECT_IOU, Failure
 from cluster.audit.shard import ShardIndex, true_corners, true_integers
 from cluster.formats.mask_pixels import read_mask
+
+NOTHING_TRUE = "no true box or mask"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,8 @@ def localize(
     """Judge an image, rows of IMAGES and TRUTH, that has a map of its true class and a true box or mask.
 
     `is_top`: that class has the highest score, None where that is not known. `has_masks`: the truth has masks, if not
-    of this image; pixels are then counted by masks alone. Raises BadImage for a mask that cannot be read.
+    of this image; pixels are then counted by masks alone. Raises BadImage for a mask that cannot be read, and
+    where masks are empty and there is no box either.
     """
     row, true_class = image["row"], truth["true_class"]
     at = index.map_at[row, true_class]
@@ -87,10 +91,10 @@ def localize(
     truth_G4 = wsol.resized_boxes(true_integers(objects), *scaled_by)
     pixels = None
     if truth["masks"] or not has_masks:
-        mask_SS = (
-            read_mask(truth["masks"], truth["ignore"], wsol.SIDE, truth["turn"]) if has_masks else wsol.filled(truth_G4)
-        )
-        pixels = _on_pixels(map_SS, score_SS, mask_SS)
+        mask_SS = _mask(truth, (width, height)) if has_masks else wsol.filled(truth_G4)
+        pixels = _on_pixels(map_SS, score_SS, mask_SS) if mask_SS is not None else None
+    if not objects and not pixels:
+        raise BadImage(NOTHING_TRUE, "its masks are empty")
     if not objects:
         return Localized(pixels=pixels, levels=None, written=None)
     boxes_N4 = index.boxes_N4[index.boxes_of(row, true_class)]
@@ -99,6 +103,10 @@ def localize(
         levels=_at_levels(levels, score_SS, truth_G4),
         written=_as_written(boxes_N4, true_corners(objects), rectangle_4, width * height, is_top),
     )
+
+
+def _mask(truth: dict[str, Any], size: tuple[int, int]) -> U8 | None:
+    return read_mask(truth["masks"], truth["ignore"], wsol.SIDE, truth["turn"], size)
 
 
 def _on_pixels(map_SS: F64, score_SS: F64, mask_SS: U8) -> OnPixels:

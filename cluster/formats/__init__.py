@@ -8,6 +8,7 @@
 * `coco`: COCO instances
 * `pascal_voc`: Pascal VOC XML
 * `yolo`: YOLO text files
+* `yolo_names`: the names of its classes
 * `loc_csv`: ImageNet's LOC CSV
 * `wsol`: wsolevaluation's metadata
 * `table`: CSV or Parquet, a box a row

@@ -116,8 +116,13 @@ def _shape_of(annotation: _Annotation, outlined: Outlined) -> tuple[Box, tuple[i
     """Return what stands for a box that is none. Raises ValueError."""
     if not isinstance(outlined, str):
         return outlined
-    bbox = "" if annotation.bbox in (None, []) else f"its bbox is {shortened(annotation.bbox, SHOWN_CHARACTERS)}, and "
-    raise ValueError(bbox + outlined)
+    bbox = annotation.bbox
+    if bbox in (None, []):
+        raise ValueError(outlined)
+    said = f"its bbox is {shortened(bbox, SHOWN_CHARACTERS)}"
+    if isinstance(bbox, list) and len(bbox) == 4 and None not in map(number_of, bbox):
+        said += ", whose width and height are not both above 0"
+    raise ValueError(f"{said}, and {outlined.replace('no box and no segmentation', 'no segmentation')}")
 
 
 def _drawn_size(size: Size, drawn: tuple[int, int] | None) -> Size:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
+from cam_ops.arrays import I64, Bools
 from cam_ops.tables import CORNERS
 
 Frame = Literal["half-open", "inclusive", "from-1", "fractions"]
@@ -31,12 +33,14 @@ ENTRIES = pa.schema(
         pa.field("image", pa.string()),  # null, or empty, where it names none
         *(pa.field(name, pa.float64()) for name in CORNERS),  # null where the entry has no box
         pa.field("word", pa.string()),  # for the class of the box
+        pa.field("other_word", pa.string()),  # another one, where the two may be of two classes
         pa.field("crowd", pa.bool_(), nullable=False),
         pa.field("image_word", pa.string()),  # for the class of the image
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("mask", pa.string()),  # absolute path
         pa.field("ignore", pa.string()),
+        pa.field("other_image", pa.string()),  # another name that the file has for the image
         pa.field("unusable", pa.string()),  # what is here and why it cannot be taken: an object, or of no image a file
     ]
 )
@@ -54,6 +58,7 @@ class Entry:
     size: Size = UNKNOWN
     mask: str | None = None
     ignore: str | None = None
+    other_image: str | None = None
     unusable: str | None = None
 
 
@@ -63,8 +68,8 @@ def batches_of(entries: Iterable[Entry]) -> Iterator[pa.RecordBatch]:
     while chunk := list(islice(rest, ROWS_PER_BATCH)):
         rows = [
             (
-                *(e.image, *e.box, e.word or None, e.crowd, e.image_word or None, *e.size),
-                *(e.mask or None, e.ignore or None, e.unusable),
+                *(e.image, *e.box, e.word or None, None, e.crowd, e.image_word or None, *e.size),
+                *(e.mask or None, e.ignore or None, e.other_image, e.unusable),
             )
             for e in chunk
         ]
@@ -87,3 +92,10 @@ def size_of(width: object, height: object) -> Size:
     """Return a picture's size as an entry has it: none unless both sides are whole numbers and can be."""
     sides = [side for side in map(number_of, (width, height)) if side and 1 <= side <= MAX_SIDE and side == int(side)]
     return (int(sides[0]), int(sides[1])) if len(sides) == 2 else UNKNOWN
+
+
+def are_alike(said_I2: I64, sizes_I2: I64) -> Bools:
+    """Say where a size is that of a picture, or of a copy of it: sides of the same ratio, but for rounding; (I, 2)."""
+    off_I = np.abs(said_I2[:, 0] * sizes_I2[:, 1] - said_I2[:, 1] * sizes_I2[:, 0])
+    are_known_I2 = (said_I2 > 0) & (sizes_I2 > 0)
+    return np.asarray(are_known_I2.all(axis=1) & (off_I <= sizes_I2.max(axis=1)))

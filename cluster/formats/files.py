@@ -82,7 +82,7 @@ def bounded_lines(file: IO[str]) -> Iterator[str]:
         yield line
 
 
-def files_below(folder: str, suffix: str) -> Iterator[tuple[str, str]]:
+def files_below(folder: str, suffix: str | tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Yield the path below `folder`, as image ids have it, and the full path of each file with a suffix, in order.
 
     What is hidden, or systems made for themselves, is left out. Raises OSError where a folder cannot be listed.

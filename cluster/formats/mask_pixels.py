@@ -10,31 +10,55 @@ from cam_ops.arrays import U8, Bools
 from cam_ops.errors import BadImage
 from cam_ops.metrics.wsol import IGNORED, INSIDE
 from cam_ops.pictures.decode import decode_values
-from cam_ops.pictures.orientation import AS_STORED, turned
+from cam_ops.pictures.orientation import AS_STORED, orientation_of, turned
+from cluster.formats.entries import UNKNOWN, Size, are_alike
+
+BACK = {6: 8, 8: 6}  # what undoes an orientation; the others undo themselves
 
 
-def read_mask(masks: list[str], ignore: str | None, side: int, turn: int = AS_STORED) -> U8:
+def read_mask(
+    masks: list[str], ignore: str | None, side: int, turn: int = AS_STORED, size: Size = UNKNOWN
+) -> U8 | None:
     """Return the union of instance masks, uint8 (side, side): 1 inside, IGNORED where only the other mask is, else 0.
 
     Inside is what is not 0, whatever the file's depth: a grey value, a channel of colour, the number of a colour in a
-    palette. Each mask is turned as EXIF's orientation `turn` says, and resized to the nearest pixel. Raises BadImage.
+    palette. Each mask is turned as EXIF's orientation `turn` of the picture says, else by its own, as a viewer shows
+    it, and resized to the nearest pixel. None where nothing is inside. Raises BadImage; also where a mask has not the
+    ratio of `size`, the picture's width and height as it is seen.
     """
-    inside_SS = np.zeros((side, side), np.bool_)
+    inside_SS, is_empty = np.zeros((side, side), np.bool_), True
     for path in masks:
-        inside_SS |= _read(path, side, turn)
+        inside_HW = _read(path, turn, size)
+        is_empty &= not inside_HW.any()
+        inside_SS |= _resized(inside_HW, side)
+    if is_empty:
+        return None
     mask_SS = np.where(inside_SS, INSIDE, 0).astype(np.uint8)
     if ignore:
-        mask_SS[_read(ignore, side, turn) & ~inside_SS] = IGNORED
+        mask_SS[_resized(_read(ignore, turn, size), side) & ~inside_SS] = IGNORED
     return mask_SS
 
 
-def _read(path: str, side: int, turn: int) -> Bools:
+def _read(path: str, turn: int, size: Size) -> Bools:
     try:
-        values = decode_values(Path(path).read_bytes())
+        encoded = Path(path).read_bytes()
+        values = decode_values(encoded)
+        if turn != AS_STORED:  # the pixels as the file has them are turned, not those that a viewer shows
+            own = orientation_of(encoded)[0]
+            values = turned(turned(values, BACK.get(own, own)), turn)
     except (OSError, BadImage) as error:
         raise BadImage("mask unreadable", f"cannot read the mask {path}: {error}") from None
-    inside_HW = turned(_inside(values, path), turn).astype(np.uint8)
-    return np.asarray(cv2.resize(inside_HW, (side, side), interpolation=cv2.INTER_NEAREST) > 0)
+    height, width = values.shape[:2]
+    if None not in size and not are_alike(np.array([[width, height]]), np.array([size]))[0]:
+        raise BadImage(
+            "mask of another shape", f"the mask {path} has {width}x{height}, the picture {size[0]}x{size[1]}"
+        )
+    return _inside(values, path)
+
+
+def _resized(inside_HW: Bools, side: int) -> Bools:
+    resized_SS = cv2.resize(inside_HW.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(resized_SS > 0)
 
 
 def _inside(values: npt.NDArray[np.generic], path: str) -> Bools:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree.ElementTree import ParseError  # the exception alone
 
+import pyarrow as pa
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
@@ -17,10 +18,11 @@ from cluster.formats.format import Format
 from cluster.formats.shapes import Box, box_of_points
 
 MAX_XML_BYTES = 4 * 2**20
+HEAD_BYTES = 1024
 
 
 def _entries(folder: str) -> Iterator[Entry]:
-    """Read ``NAME.xml`` files as entries of the image NAME; what they say of file names is left out.
+    """Read ``NAME.xml`` files as entries of the image NAME, not of the name that stands in it.
 
     Documents with a DTD, and so with entities, are not read.
     """
@@ -50,7 +52,8 @@ def _root(content: bytes) -> Any:
 
 
 def _annotation(image: str, name: str, root: Any) -> Iterator[Entry]:
-    yield Entry(image=image, size=size_of(_text(root, "size/width"), _text(root, "size/height")))
+    size = size_of(_text(root, "size/width"), _text(root, "size/height"))
+    yield Entry(image=image, size=size, other_image=_text(root, "filename"))
     for number, thing in enumerate(root.findall("object"), 1):
         if _text(thing, "deleted") == "1":
             continue
@@ -86,10 +89,35 @@ def _text(element: Any, path: str) -> str | None:
     return (element.findtext(path) or "").strip() or None
 
 
+def _read(path: str, masks: str) -> Iterator[pa.RecordBatch]:
+    return batches_of(_entries(path))
+
+
+def is_annotation(path: str) -> bool:
+    """Say whether a file begins as one of VOC does."""
+    try:
+        with open(path, "rb") as file:
+            return b"<annotation" in file.read(HEAD_BYTES)
+    except OSError:
+        return False
+
+
 VOC = Format(
     name="voc",
     frame="from-1",
     is_folder=True,
     suffix=".xml",
-    read=lambda path, masks: batches_of(_entries(path)),
+    read=_read,
+)
+VOC_INCLUSIVE = Format(
+    name="voc-inclusive",  # of tools that count from 0; it looks like the other, and must be asked for
+    frame="inclusive",
+    is_folder=True,
+    read=_read,
+)
+VOC_HALF_OPEN = Format(
+    name="voc-half-open",  # as this one must
+    frame="half-open",
+    is_folder=True,
+    read=_read,
 )

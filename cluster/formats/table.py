@@ -5,6 +5,7 @@ Columns are found by the words that people have for them, see `cam_ops.words`; t
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from cam_ops.arrays import F64
 from cam_ops.tables import CORNERS
-from cam_ops.words import column_of, delimiter_of
+from cam_ops.words import column_of, delimiter_of, folded
 from cluster.formats.entries import ENTRIES, MAX_SIDE, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS, number_of
 from cluster.formats.files import bounded_lines, is_file, open_text, reading
 from cluster.formats.format import Format
@@ -42,7 +43,9 @@ SIZES = (("image_width", "image_height"), ("img_width", "img_height"), ("width",
 CROWD = ("iscrowd", "is_crowd", "crowd", "isgroupof", "is_group_of")
 OTHER_BOXES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("bbox",), ("cx", "cy", "w", "h"))
 MISSING = ("", "NA", "N/A", "NULL", "null", "None", "none", "NaN", "nan")  # numbers that are none
-KINDS = {"width": pa.float64(), "height": pa.float64()}  # where it is not that of ENTRIES
+KINDS = {"width": pa.float64(), "height": pa.float64(), "crowd": pa.string()}  # where it is not that of ENTRIES
+CROWDS = {**dict.fromkeys(("", "0", "-1", "false"), False), **dict.fromkeys(("1", "true"), True)}  # -1: not known
+FEW = 0.05  # of rows that may be slips
 UNIT_PX = 1.0  # by which a box's own size may differ from its corners: ends inside, or rounded
 
 
@@ -114,8 +117,8 @@ def _columns(found: Sequence[str]) -> dict[str, str]:
         if len(several) > 1:
             raise ValueError(f"the {what} may be {' or '.join(several)}; leave one of them out")
     columns = {"image": images[0], **dict(zip(CORNERS, corners[0], strict=True))}
-    if word := column_of(found, CLASS):
-        columns["word"] = word
+    words = [column for name in CLASS if (column := column_of(found, (name,)))]
+    columns |= dict(zip(("word", "other_word"), dict.fromkeys(words), strict=False))
     if crowd := column_of(found, CROWD):
         columns["crowd"] = crowd
     if size := next((of_pair for pair in SIZES if (of_pair := _all_of(found, pair))), None):
@@ -130,19 +133,31 @@ def _all_of(found: Sequence[str], names: Sequence[str]) -> list[str] | None:
 
 
 def _are_sizes_of_boxes(path: str, columns: dict[str, str]) -> bool:
-    """Say whether a table's width and height are its boxes': of all rows, and for some could not be the picture's."""
-    could_not_be = False
+    """Say whether a table's width and height are its boxes': of most rows, and for some could not be the picture's.
+
+    Raises ValueError where they are of some rows alone.
+    """
+    num_rows = num_boxes = num_sure = 0
     names = (*CORNERS, "width", "height")
-    if "width" not in columns:
+    if "width" not in columns or folded(columns["width"]) != "width":
         return False
     for batch in _batches(path, {name: columns[name] for name in names}):
         x0_N, y0_N, x1_N, y1_N, width_N, height_N = (_numbers(batch, columns[name]) for name in names)
         with np.errstate(invalid="ignore", over="ignore"):
             off_N = np.maximum(np.abs(x1_N - x0_N - width_N), np.abs(y1_N - y0_N - height_N))
-        if (off_N[np.isfinite(off_N)] > UNIT_PX).any():
-            return False
-        could_not_be |= bool(np.any((np.maximum(x0_N, y0_N) > UNIT_PX) & np.isfinite(off_N)))
-    return could_not_be
+        num_rows += int(np.isfinite(off_N).sum())
+        num_boxes += int((off_N <= UNIT_PX).sum())
+        num_sure += int(((np.maximum(x0_N, y0_N) > UNIT_PX) & (off_N <= UNIT_PX)).sum())
+    if num_sure <= FEW * num_rows:
+        return False
+    said = f"{columns['width']} and {columns['height']} are the box's in {num_boxes} of {num_rows} rows"
+    if num_boxes * 2 <= num_rows:
+        raise ValueError(
+            f"{said}, and cannot be in the others; call the picture's image_width and image_height, or leave them out"
+        )
+    if num_boxes < num_rows:
+        say(f"truth: {said}: left out")
+    return True
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> F64:
@@ -157,8 +172,22 @@ def _batches(path: str, columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
                 batch.validate(full=True)
                 yield batch
         return
-    with _open_csv(path, columns) as batches:
-        yield from batches
+    try:
+        with _open_csv(path, columns) as batches:
+            yield from batches
+    except pa.ArrowInvalid as error:
+        raise ValueError(_with_column(str(error), header_of(path))) from None
+
+
+def _with_column(reason: str, names: Sequence[str]) -> str:
+    """Name the column that pyarrow calls by its number; say what a comma in a number is."""
+    if not (found := re.match(r"In CSV column #(\d+): (.*invalid value '(.*)')", reason)) or int(found[1]) >= len(
+        names
+    ):
+        return reason
+    is_decimal = re.fullmatch(r"\s*[+-]?\d+,\d+\s*", found[3])
+    cure = "; write a point for the decimal comma" if is_decimal else ""
+    return f"column {names[int(found[1])].strip()}: {found[2]}{cure}"
 
 
 def _open_csv(path: str, columns: dict[str, str]) -> pc_csv.CSVStreamingReader:
@@ -179,14 +208,21 @@ def _entries_of(batch: pa.RecordBatch, columns: dict[str, str]) -> pa.RecordBatc
     for ours, name in columns.items():
         values, kind = batch[name], ENTRIES.field(ours).type
         if kind == pa.string():
+            if ours == "other_word" and not pa.types.is_string(values.type):
+                values = pa.nulls(len(batch), kind)  # a number: it names nothing
             if pa.types.is_floating(values.type):
                 values = values.cast(pa.int64())  # as pandas writes numbers beside nulls
             values = values.cast(kind)
             values = pc.if_else(pc.equal(values, ""), None, values)
+        elif ours == "crowd":
+            values = _crowds(values, name)
         elif ours in ("width", "height"):
             continue
         values = values.cast(kind)
-        given[ours] = pc.fill_null(values, False) if ours == "crowd" else values
+        given[ours] = pc.if_else(pc.is_nan(values), None, values) if ours in CORNERS else values
+    if "other_word" in columns:  # a number and a name may be two classes
+        is_two_N = pc.and_(_are_numbers(given["word"]), pc.invert(_are_numbers(given["other_word"])))
+        given["other_word"] = pc.if_else(is_two_N, given["other_word"], None)
     if "width" in columns:
         sides_2N = np.stack([_numbers(batch, columns[name]) for name in ("width", "height")])
         fits_N = ((sides_2N >= 1) & (sides_2N <= MAX_SIDE) & (sides_2N == np.rint(sides_2N))).all(axis=0)
@@ -194,6 +230,20 @@ def _entries_of(batch: pa.RecordBatch, columns: dict[str, str]) -> pa.RecordBatc
             given[name] = pa.array(np.where(fits_N, side_N, 0).astype(np.int32), mask=~fits_N)
     arrays = [given.get(field.name, pa.nulls(len(batch), field.type)) for field in ENTRIES]
     return pa.record_batch(arrays, schema=ENTRIES)
+
+
+def _crowds(values: pa.Array, name: str) -> pa.Array:
+    """Return which rows are crowds. Raises ValueError where a cell does not say it."""
+    texts = pc.utf8_lower(pc.utf8_trim_whitespace(values.cast(pa.string()).fill_null("")))
+    texts = pc.replace_substring_regex(texts, r"\.0*$", "").dictionary_encode()
+    words = texts.dictionary.to_pylist()
+    if strange := next((word for word in words if word not in CROWDS), None):
+        raise ValueError(f"column {name.strip()}: expected 0 or 1, true or false, found {strange[:40]!r}")
+    return pa.array([CROWDS[word] for word in words], pa.bool_()).take(texts.indices)
+
+
+def _are_numbers(words: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.match_substring_regex(words, r"^\s*[+-]?\d+(\.0*)?\s*$"), False)
 
 
 def _recognise(path: str) -> bool:

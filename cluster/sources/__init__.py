@@ -16,6 +16,7 @@
 * `cifar`: those of CIFAR-10 and CIFAR-100
 * `columns`: which column of a table is which
 * `labels`: the class of each image
+* `splits`: words for train, val and test
 * `reading`: the bytes of one image, its decoder, and how EXIF turns it
 
 To add a kind of source, write its file, which ends in a record::

@@ -6,6 +6,7 @@ which it was where width and height change places, and are not the same.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from cam_ops.arrays import I32, I64, Bools
-from cam_ops.pictures.orientation import AS_STORED, QUARTER, UNKNOWN_TURN
+from cam_ops.pictures.orientation import AS_STORED, QUARTER, UNKNOWN_TURN, orientation_of
+from cluster.formats.entries import are_alike
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import read_shard
 
@@ -31,7 +33,8 @@ class Turns:
 
     frame: TruthFrame
     orientation_I: I32  # UNKNOWN_TURN where it matters, and is not known
-    masks_I2: I64  # width and height of masks, 0 where they do not matter
+    masks_I2: I64  # width and height of masks as a viewer shows them, 0 where they do not matter
+    are_shown_I: Bools  # all that the truth has of it are masks with an EXIF orientation of their own
 
 
 def turns_of(
@@ -45,7 +48,7 @@ def turns_of(
     orientation_I = np.full(len(images), AS_STORED, np.int32)
     masks_I2 = np.zeros((len(images), 2), np.int64)
     if frame == "oriented":
-        return Turns(frame=frame, orientation_I=orientation_I, masks_I2=masks_I2)
+        return Turns(frame=frame, orientation_I=orientation_I, masks_I2=masks_I2, are_shown_I=masks_I2[:, 0] > 0)
     objects = found.filter(pc.or_(found["has_box"], pc.is_valid(found["mask"])))
     at_J = np.unique(objects["place"].to_numpy()) - first
     at_J = at_J[images["width"].take(at_J).to_numpy() > 0]
@@ -56,21 +59,29 @@ def turns_of(
         sizes = images.select(["width", "height"]).take(at_J[is_here_J]).to_pylist()
         rows = [{**row, **size} for row, size in zip(planned, sizes, strict=True)]
         orientation_I[at_J[is_here_J]] = orientations(rows)
-    masks = objects.filter(pc.is_valid(objects["mask"])).select(["place", "mask"]).to_pylist()
-    for mask in masks:
+    num_others_I = np.bincount(objects["place"].to_numpy() - first, minlength=len(images))
+    are_turned_I = orientation_I > AS_STORED
+    for mask in objects.filter(pc.is_valid(objects["mask"])).select(["place", "mask"]).to_pylist():
         at = mask["place"] - first
-        if orientation_I[at] >= QUARTER and not masks_I2[at].any():
-            masks_I2[at] = _size_of_picture(mask["mask"])
-    return Turns(frame=frame, orientation_I=orientation_I, masks_I2=masks_I2)
+        if are_turned_I[at]:
+            own, *size = _shown(mask["mask"])
+            num_others_I[at] -= own > AS_STORED
+            if not masks_I2[at].any():
+                masks_I2[at] = size
+    are_shown_I = masks_I2.any(axis=1) & (num_others_I == 0)
+    return Turns(frame=frame, orientation_I=orientation_I, masks_I2=masks_I2, are_shown_I=are_shown_I)
 
 
-def _size_of_picture(path: str) -> tuple[int, int]:
-    """Return the width and height of a mask, 0 where they cannot be read: who reads its pixels will say so."""
+def _shown(path: str) -> tuple[int, int, int]:
+    """Return a mask's own EXIF orientation, its width and height as a viewer shows it.
+
+    0 where they cannot be read: who reads its pixels will say so.
+    """
     try:
-        with Image.open(path) as picture:
-            return picture.size
+        own, width, height = orientation_of(Path(path).read_bytes())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 0, 0
+        return AS_STORED, 0, 0
+    return (own, height, width) if own >= QUARTER else (own, width, height)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +94,9 @@ class Frames:
     is_lost_I: Bools  # it was drawn in the stored frame, and how that is turned is not known
 
 
-def frames_of(frame: TruthFrame, orientation_I: I32, pictures_I2: I64, said_I2: I64) -> Frames:
+def frames_of(turns: Turns, pictures_I2: I64, said_I2: I64) -> Frames:
     """Tell in which frame each image's truth was drawn; sizes, 0 where unknown, are of what is seen, and as it says."""
+    frame, orientation_I = turns.frame, turns.orientation_I
     nowhere_I = np.zeros(len(orientation_I), np.bool_)
     is_known_I = orientation_I != UNKNOWN_TURN
     if frame != "auto":
@@ -95,19 +107,12 @@ def frames_of(frame: TruthFrame, orientation_I: I32, pictures_I2: I64, said_I2: 
             is_open_I=nowhere_I,
             is_lost_I=is_stored_I & ~is_known_I,
         )
-    as_seen_I, as_stored_I = _alike(said_I2, pictures_I2), _alike(said_I2, pictures_I2[:, ::-1])
+    as_seen_I, as_stored_I = are_alike(said_I2, pictures_I2), are_alike(said_I2, pictures_I2[:, ::-1])
     can_be_quarter_I = (orientation_I >= QUARTER) | ~is_known_I
-    is_stored_I = can_be_quarter_I & as_stored_I & ~as_seen_I
+    is_stored_I = can_be_quarter_I & as_stored_I & ~as_seen_I & ~turns.are_shown_I
     return Frames(
         orientation_I=orientation_I,
         is_stored_I=is_stored_I & is_known_I,
-        is_open_I=(orientation_I > 1) & ~((orientation_I >= QUARTER) & (as_seen_I ^ as_stored_I)),
+        is_open_I=(orientation_I > 1) & ~turns.are_shown_I & ~((orientation_I >= QUARTER) & (as_seen_I ^ as_stored_I)),
         is_lost_I=is_stored_I & ~is_known_I,
     )
-
-
-def _alike(said_I2: I64, sizes_I2: I64) -> Bools:
-    """Say where a size is that of a picture, or of a copy of it: sides of the same ratio, but for rounding."""
-    off_I = np.abs(said_I2[:, 0] * sizes_I2[:, 1] - said_I2[:, 1] * sizes_I2[:, 0])
-    are_known_I2 = (said_I2 > 0) & (sizes_I2 > 0)
-    return np.asarray(are_known_I2.all(axis=1) & (off_I <= sizes_I2.max(axis=1)))

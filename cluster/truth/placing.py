@@ -10,10 +10,11 @@ import numpy as np
 
 from cam_ops.arrays import F64, I32, I64, Bools
 from cam_ops.pictures.orientation import AS_STORED, QUARTER, turned_boxes
-from cluster.formats.entries import MAX_SIDE, Frame
+from cluster.formats.entries import MAX_SIDE, Frame, are_alike
 
 ROUNDING_PX: dict[Frame, float] = {"fractions": 0.01}  # YOLO writes six decimals
 TOLERANCE_PX = 1e-6  # sums of float64, as COCO's x + width
+FRACTIONS = -1.0, 2.0  # what ends of a box can be: objects may leave the picture
 OUTSIDE_PX = 1  # ImageNet's own boxes end a pixel outside
 SHIFTS: dict[Frame, tuple[int, ...]] = {"inclusive": (0, 0, 1, 1), "from-1": (-1, -1, 0, 0)}  # to half-open pixels
 
@@ -34,7 +35,8 @@ class Sizes:
     own_I2: I64  # in the truth's frame
     scale_by_I2: I64  # what the truth's coordinates are fractions of: its own sizes, or the pictures'
     is_swapped_I: Bools
-    is_other_I: Bools
+    is_other_I: Bools  # of a copy, larger or smaller
+    is_shape_I: Bools  # of a copy of another shape: whether it was stretched, cut or padded is not known
 
     def shown(self, sizes_I2: I64) -> I64:
         """Return widths and heights in the truth's frame as they are in that of what is seen."""
@@ -47,13 +49,15 @@ def sizes_of(pictures_I2: I64, said_I2: I64, turn_I: I32) -> Sizes:
     is_said_I: Bools = np.all(said_I2 > 0, axis=1)
     differs_I = is_said_I & np.all(own_I2 > 0, axis=1) & np.any(own_I2 != said_I2, axis=1)
     is_swapped_I = differs_I & np.all(own_I2 == said_I2[:, ::-1], axis=1)
+    is_alike_I = are_alike(said_I2, own_I2)
     return Sizes(
         pictures_I2=pictures_I2,
         turn_I=turn_I,
         own_I2=own_I2,
         scale_by_I2=np.where((is_said_I & ~is_swapped_I)[:, None], said_I2, own_I2),
         is_swapped_I=is_swapped_I,
-        is_other_I=differs_I & ~is_swapped_I,
+        is_other_I=differs_I & ~is_swapped_I & is_alike_I,
+        is_shape_I=differs_I & ~is_swapped_I & ~is_alike_I,
     )
 
 
@@ -75,6 +79,8 @@ def placed(raw_N4: F64, at_N: I64, frame: Frame, sizes: Sizes) -> Placed:
         pixels_N4 = half_open(raw_N4, frame, scale_by_N2)
         fits_N2 = (np.abs(pixels_N4) <= MAX_SIDE).reshape(-1, 2, 2).all(axis=1) & (pixels_N4[:, :2] < pixels_N4[:, 2:])
         is_box_N: Bools = np.all(fits_N2, axis=1)
+        if frame == "fractions":
+            is_box_N &= np.all((raw_N4 >= FRACTIONS[0]) & (raw_N4 <= FRACTIONS[1]), axis=1)
         turned_N4 = turned_boxes(np.where(is_box_N[:, None], pixels_N4, 0), turn_N, scale_by_N2)
     ours_N4 = turned_N4 * np.tile(sizes.shown(factor_I2)[at_N], 2)
     shown_N2 = sizes.pictures_I2[at_N]

@@ -29,7 +29,7 @@ from cluster.truth.classes import FindClasses, class_finder
 from cluster.truth.frames import Orientations, TruthFrame, turns_of
 from cluster.truth.matching import PLANNED, match, planned_images, rows_between
 from cluster.truth.problems import Problem, Problems, shown_example
-from cluster.truth.refusals import refuse_fractions, refuse_open_frames, refuse_strangers
+from cluster.truth.refusals import refuse_open_frames, refuse_other_units, refuse_strangers, refuse_two_classes
 from cluster.truth.rows import NO_CLASS, NOT_TOLD, TRUTH, ClassOf, truth_rows
 
 TRUTH_FOLDER = "truth"
@@ -37,14 +37,22 @@ DOCUMENT = {"schema_version": SCHEMA_VERSION, "table": "truth"}
 
 PROBLEMS = {
     "unmatched_truth": "images of the truth were not planned",
-    "ambiguous_stem": "images of the truth have a stem that several have, or one of another split, and are left out",
+    "other_filename": "files of the truth have the name of one of the run's images, and another's in them; left out",
+    "other_folder": "images of the truth have the stem of one in another folder or split, and are left out",
+    "ambiguous_stem": "images of the truth have a stem that several have, and are left out",
     "images_without_truth": "planned images are not in the truth",
     "entries_without_image": "entries or files of the truth name no image, and are left out",
     "unusable_objects": "objects of the truth cannot be used; their images are in no figure",
     "bad_boxes": "boxes are empty, inverted, not finite or too large; their images are in no figure",
+    "zero_based": "boxes begin before VOC's first pixel, which is 1; of a truth that counts from 0 give --truth-format "
+    "voc-half-open or voc-inclusive",
+    "duplicate_boxes": "boxes are there before, of the same image and class, and count once",
     "boxes_outside": "boxes reach more than a pixel out of their picture",
     "swapped_sizes": "sizes in the truth have width and height swapped; the pictures' own are taken",
-    "other_sizes": "sizes in the truth are not the pictures'; their boxes are scaled",
+    "other_sizes": "sizes in the truth are those of larger or smaller copies; their boxes are scaled",
+    "other_shape": "sizes in the truth are of another shape than the pictures', cut, padded or stretched; their "
+    "images are in no figure",
+    "several_sizes": "images have several sizes in the truth; they are in no figure",
     "stored_frame": "images have the size in the truth that they have before EXIF turns them; it is turned, too",
     "unknown_turn": "pictures cannot be read, so whether EXIF turns them is not known; their truth is taken as of what "
     "is seen, see --truth-frame",
@@ -112,10 +120,10 @@ def prepare_truth(
         load(database, "planned", PLANNED, planned_images(run_dir, run))
         matching = match(database)
         refuse_strangers(database, config.truth, matching)
-        if source.frame != "fractions":
-            refuse_fractions(database, config.truth)
+        refuse_other_units(database, config.truth, source.frame)
         problems = Problems()
         problems.add(matching.problems)
+        refuse_two_classes(database, config.truth, find)
         class_of, has_words = _look_up(database, find, problems)
         shares_classes = False
         part_size = SHARDS_PER_PART * run.plan.shard_size
@@ -141,7 +149,7 @@ def prepare_truth(
         problems=problems.found,
         shares_classes=shares_classes,
     )
-    _say(report, run.class_names)
+    _say(report, run.class_names, config.truth_frame)
     return report
 
 
@@ -187,7 +195,7 @@ def _words(database: DuckDBPyConnection) -> Iterator[tuple[str, int]]:
         yield from rows
 
 
-def _say(report: TruthReport, names: tuple[str, ...]) -> None:
+def _say(report: TruthReport, names: tuple[str, ...], frame: TruthFrame) -> None:
     say(
         f"truth: {report.format}, {report.num_images} images, {report.num_boxes} boxes; "
         f"{report.matched_exact} matched by path, {report.matched_stem} by stem"
@@ -195,4 +203,8 @@ def _say(report: TruthReport, names: tuple[str, ...]) -> None:
     for name, problem in report.problems.items():
         meant = near(problem.examples[0], names, 1) if name == "unknown_classes" else []
         asked = f"; the network has {shown(meant[0])}" if meant else ""
+        if name == "swapped_sizes" and frame != "auto":
+            asked = (
+                f"; --truth-frame {frame} was given, which they deny if EXIF turns these pictures: then leave it out"
+            )
         say(f"truth: {problem.count} {PROBLEMS[name]}, such as {problem.examples[0]}{asked}")

@@ -3,16 +3,32 @@
 from duckdb import DuckDBPyConnection
 
 from cam_ops.errors import UsageError
+from cluster.formats.entries import Frame
+from cluster.process.console import shown
+from cluster.truth.classes import FindClasses
 from cluster.truth.matching import Matching
+from cluster.truth.placing import FRACTIONS
 from cluster.truth.problems import Problems, shown_example
 from cluster.truth.rows import OPEN_FRAME
 
-FRACTIONS = """
-SELECT CASE WHEN bool_and(least(x0, y0, x1, y1) >= 0 AND greatest(x0, y0, x1, y1) <= 1)
-        AND bool_or(x0 <> round(x0) OR y0 <> round(y0) OR x1 <> round(x1) OR y1 <> round(y1)) THEN count(*) ELSE 0 END,
-    arg_min(x0, rowid), arg_min(y0, rowid), arg_min(x1, rowid), arg_min(y1, rowid)
-FROM entries WHERE has_box_of(x0, y0, x1, y1)
+STRANGERS = {
+    "ambiguous_stem": "a stem that several images have",
+    "other_folder": "the stem of an image in another folder or split",
+    "other_filename": "the name of one image, and another's as filename",
+}
+NEAR = -0.5, 1.5  # where fractions lie, but for objects that leave the picture by far
+UNITS = """
+SELECT CASE WHEN bool_or(is_near AND NOT is_whole) THEN count(*) FILTER (is_near) ELSE 0 END,
+    count(*) FILTER (is_far), count(*),
+    arg_min(corners, rowid) FILTER (is_near AND NOT is_whole), arg_min(corners, rowid) FILTER (is_far)
+FROM (
+    SELECT rowid, [x0, y0, x1, y1] AS corners, least(x0, y0, x1, y1) AS low, greatest(x0, y0, x1, y1) AS high,
+        low >= $near[1] AND high <= $near[2] AS is_near, low < $fractions[1] OR high > $fractions[2] AS is_far,
+        x0 = round(x0) AND y0 = round(y0) AND x1 = round(x1) AND y1 = round(y1) AS is_whole
+    FROM entries WHERE has_box_of(x0, y0, x1, y1) AND isfinite(x0 + y0 + x1 + y1)
+)
 """
+"""How many boxes lie within the first pixel, and how many are in pixels for sure."""
 
 
 def refuse_strangers(database: DuckDBPyConnection, truth: str, matching: Matching) -> None:
@@ -30,22 +46,48 @@ def refuse_strangers(database: DuckDBPyConnection, truth: str, matching: Matchin
     if not matching.matched_exact + matching.matched_stem:
         example = "SELECT (SELECT min(id) FROM truths), (SELECT min(image_id) FROM planned)"
         ((of_truth, of_run),) = database.execute(example).fetchall()
-        ambiguous = matching.problems.get("ambiguous_stem")
-        why = f"; {ambiguous.count} have a stem that several images have" if ambiguous else ""
+        why = "".join(
+            f"; {problem.count} have {words}, such as {problem.examples[0]}"
+            for name, words in STRANGERS.items()
+            if (problem := matching.problems.get(name))
+        )
         raise UsageError(
             f"none of the {matching.num_images} images of the ground truth {truth} is one of the run's, by path or stem"
             f"{why}; the truth says for example {of_truth[:200]!r}, the run has {of_run[:200]!r}"
         )
 
 
-def refuse_fractions(database: DuckDBPyConnection, truth: str) -> None:
-    """Refuse boxes in pixels that all lie within the first one."""
-    ((count, x0, y0, x1, y1),) = database.execute(FRACTIONS).fetchall()
-    if count:
+def refuse_other_units(database: DuckDBPyConnection, truth: str, frame: Frame) -> None:
+    """Refuse boxes in pixels of which half or more lie within the first one, and fractions that are pixels."""
+    limits = {"near": NEAR, "fractions": FRACTIONS}
+    ((num_near, num_far, count, near, far),) = database.execute(UNITS, limits).fetchall()
+    if frame != "fractions" and num_near * 2 >= count > 0:
         raise UsageError(
-            f"all {count} boxes of the ground truth {truth} lie between 0 and 1, such as {x0:g} {y0:g} {x1:g} {y1:g}: "
+            f"{num_near} of {count} boxes of the ground truth {truth} lie between 0 and 1, such as {_corners(near)}: "
             "pixels are expected; a table of fractions of the picture is --truth-format table-fractions"
         )
+    if frame == "fractions" and num_far * 2 >= count > 0:
+        raise UsageError(
+            f"{num_far} of {count} boxes of the ground truth {truth} lie beyond 0 and 1, such as {_corners(far)}: "
+            "fractions of the picture are expected; a table of pixels is --truth-format table or table-inclusive"
+        )
+
+
+def _corners(box: list[float]) -> str:
+    return " ".join(f"{corner:g}" for corner in box)
+
+
+def refuse_two_classes(database: DuckDBPyConnection, truth: str, find: FindClasses) -> None:
+    """Refuse a table in which a number and a name, of two columns, are not the same class."""
+    pairs = database.execute(
+        "SELECT DISTINCT word, other_word FROM found WHERE other_word IS NOT NULL ORDER BY ALL"
+    ).fetchall()
+    for number, name in pairs:
+        if not find(number) or find(number) != find(name):
+            raise UsageError(
+                f"the ground truth {truth} has two columns for the class, which are not the same: {shown(number)} and "
+                f"{shown(name)}; leave one of them out, or give --class-map {shown(f'{number}={name}')} ..."
+            )
 
 
 def refuse_open_frames(problems: Problems) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cam_ops.arrays import F64, I32, I64
+from cam_ops.arrays import F64, I32, I64, Bools
 from cam_ops.pictures.orientation import AS_STORED, UNKNOWN_TURN
 from cam_ops.tables import CORNERS
 from cluster.formats.entries import Frame
@@ -76,7 +76,7 @@ class Part:
 def truth_rows(images: pa.Table, found: pa.Table, frame: Frame, class_of: ClassOf, turns: Turns) -> Part:
     """Make the rows of some images that follow each other, tables as `cluster.truth.matching.match` makes them."""
     problems, some = Problems(), _some(images, found)
-    frames = frames_of(turns.frame, turns.orientation_I, some.pictures_I2, some.drawn_sizes(turns.masks_I2))
+    frames = frames_of(turns, some.pictures_I2, some.drawn_sizes(turns.masks_I2))
     turn_I = np.where(frames.is_stored_I, turns.orientation_I, AS_STORED).astype(np.int32)
     sizes = sizes_of(some.pictures_I2, some.said_I2, turn_I)
     _note_frames(problems, some, frames, turns, sizes)
@@ -85,10 +85,18 @@ def truth_rows(images: pa.Table, found: pa.Table, frame: Frame, class_of: ClassO
         other_I = np.where(frames.is_open_I, turns.orientation_I, turn_I)
         other = placed(some.raw_N4, some.box_at_N, frame, sizes_of(some.pictures_I2, some.said_I2, other_I))
         _note_open_frames(problems, some, frames, places, other)
-    kept_N, num_missing_I = _good_boxes(problems, some, places, frame, frames)
-    boxes, at_B, ours_B4 = some.boxes.take(kept_N), some.box_at_N[kept_N], places.ours_N4[kept_N]
+    are_lost_I = frames.is_lost_I | sizes.is_shape_I | some.have_sizes_I
+    kept_N, num_missing_I = _good_boxes(problems, some, places, frame, are_lost_I)
     image_class_I = class_of(images["image_word"])
-    class_B = np.where(pc.is_null(boxes["word"]), image_class_I[at_B], class_of(boxes["word"]))
+    words = some.boxes["word"]
+    class_N = np.where(pc.is_null(words), image_class_I[some.box_at_N], class_of(words))
+    kept_N = _first_ones(problems, some, kept_N, class_N)
+    boxes, at_B, ours_B4, class_B = (
+        some.boxes.take(kept_N),
+        some.box_at_N[kept_N],
+        places.ours_N4[kept_N],
+        class_N[kept_N],
+    )
     is_bare_B = (class_B == NOT_TOLD) & pc.is_null(boxes["word"]).to_numpy()
     problems.note("boxes_without_class", is_bare_B, lambda b: f"{some.id(at_B[b])}: {_corners(ours_B4[b])}")
     scale_by_I2 = sizes.shown(sizes.scale_by_I2)
@@ -119,6 +127,7 @@ class _Some:
     first: int  # place of the first image
     pictures_I2: I64  # sizes, 0 where unknown
     said_I2: I64
+    have_sizes_I: Bools  # several, of which `said_I2` is the first
     at_N: I64
     boxes: pa.Table  # those of `found` with a box
     box_at_N: I64
@@ -154,6 +163,7 @@ def _some(images: pa.Table, found: pa.Table) -> _Some:
         first=first,
         pictures_I2=pictures_I2,
         said_I2=said_I2,
+        have_sizes_I=np.asarray(images["has_sizes"].to_numpy(), np.bool_),
         at_N=found["place"].to_numpy() - first,
         boxes=boxes,
         box_at_N=boxes["place"].to_numpy() - first,
@@ -162,11 +172,15 @@ def _some(images: pa.Table, found: pa.Table) -> _Some:
 
 
 def _note_frames(problems: Problems, some: _Some, frames: Frames, turns: Turns, sizes: Sizes) -> None:
-    for name, is_so_I in (("swapped_sizes", sizes.is_swapped_I), ("other_sizes", sizes.is_other_I)):
+    are_lost_I = frames.is_lost_I | some.have_sizes_I
+    for name, is_so_I in (
+        ("swapped_sizes", sizes.is_swapped_I & ~are_lost_I),
+        ("other_sizes", sizes.is_other_I & ~are_lost_I),
+        ("other_shape", sizes.is_shape_I & ~are_lost_I),
+        ("several_sizes", some.have_sizes_I),
+    ):
         problems.note(
-            name,
-            is_so_I & ~frames.is_lost_I,
-            lambda i: f"{some.id(i)}: {_by(some.said_I2[i])}, the picture {_by(sizes.own_I2[i])}",
+            name, is_so_I, lambda i: f"{some.id(i)}: {_by(some.said_I2[i])}, the picture {_by(sizes.own_I2[i])}"
         )
     is_auto, is_unknown_I = turns.frame == "auto", turns.orientation_I == UNKNOWN_TURN
     for name, is_so_I in (
@@ -184,14 +198,14 @@ def _note_open_frames(problems: Problems, some: _Some, frames: Frames, places: P
     problems.note(OPEN_FRAME, frames.is_open_I & differs_I, lambda i: some.id(i))
 
 
-def _good_boxes(problems: Problems, some: _Some, places: Placed, frame: Frame, frames: Frames) -> tuple[I64, I64]:
+def _good_boxes(problems: Problems, some: _Some, places: Placed, frame: Frame, are_lost_I: Bools) -> tuple[I64, I64]:
     """Return which boxes are some, and how many objects of each image are missing.
 
     Fractions of a picture whose size is unknown are left out.
     """
     at_N = some.box_at_N
     has_size_N = np.all(some.pictures_I2 > 0, axis=1)[at_N]
-    is_placed_N = (has_size_N | (frame != "fractions")) & ~frames.is_lost_I[at_N]
+    is_placed_N = (has_size_N | (frame != "fractions")) & ~are_lost_I[at_N]
     is_good_N, is_bad_N = is_placed_N & places.is_box_N, is_placed_N & ~places.is_box_N
     problems.note("bad_boxes", is_bad_N, lambda n: f"{some.id(at_N[n])}: {_corners(some.raw_N4[n])}")
     problems.note(
@@ -199,12 +213,35 @@ def _good_boxes(problems: Problems, some: _Some, places: Placed, frame: Frame, f
         is_good_N & places.is_outside_N & has_size_N,
         lambda n: f"{some.id(at_N[n])}: {_corners(places.ours_N4[n])}",
     )
+    problems.note(
+        "zero_based",
+        is_good_N & (frame == "from-1") & (some.raw_N4[:, :2] < 1).any(axis=1),
+        lambda n: f"{some.id(at_N[n])}: {_corners(some.raw_N4[n])}",
+    )
     unusable = some.found["unusable"].drop_null()
     unusable_at_N = some.at("unusable")
     is_unusable_N = np.ones(len(unusable), np.bool_)
     problems.note("unusable_objects", is_unusable_N, lambda n: f"{some.id(unusable_at_N[n])}: {unusable[n]}")
-    num_missing_I = some.count(at_N[is_bad_N]) + some.count(unusable_at_N) + frames.is_lost_I
+    num_missing_I = some.count(at_N[is_bad_N]) + some.count(unusable_at_N) + are_lost_I
     return np.flatnonzero(is_good_N), num_missing_I
+
+
+def _first_ones(problems: Problems, some: _Some, kept_N: I64, class_N: I32) -> I64:
+    """Leave out boxes that the truth has said before, of the same image and class."""
+    words_N = pc.dictionary_encode(some.boxes["word"].combine_chunks()).indices.fill_null(-1).to_numpy()
+    words_N = np.where(class_N < 0, words_N, -1)
+    keys_KN = np.stack([words_N, class_N, some.boxes["crowd"].to_numpy(), *some.raw_N4.T, some.box_at_N])[:, kept_N]
+    order_N = np.lexsort(keys_KN)  # stable: of the same ones the first comes first
+    sorted_KN = keys_KN[:, order_N]
+    is_again_N = np.zeros(len(kept_N), np.bool_)
+    is_again_N[order_N[1:]] = np.all(sorted_KN[:, 1:] == sorted_KN[:, :-1], axis=0)
+    again_N = kept_N[is_again_N]
+    problems.note(
+        "duplicate_boxes",
+        np.ones(len(again_N), np.bool_),
+        lambda n: f"{some.id(some.box_at_N[again_N[n]])}: {_corners(some.raw_N4[again_N[n]])}",
+    )
+    return kept_N[~is_again_N]
 
 
 def _true_class(problems: Problems, some: _Some, image_class_I: I32, box_class_I: I32) -> pa.Array:

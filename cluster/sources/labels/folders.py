@@ -12,24 +12,11 @@ from cam_ops.words import folded
 from cluster.process.console import say, shown
 from cluster.sources.labels.words import LabelChoice, Labels, Meaning, Words, by_word, count_words, listed, meanings_of
 from cluster.sources.listing import Listing
+from cluster.sources.splits import SPLITS
 
 BY_NAME, BY_NUMBER, BY_ORDER = "folder", "folder-ids", "folder-sorted"
 FOLDERS = (BY_NAME, BY_NUMBER, BY_ORDER)
 """Words of --labels for them."""
-
-SPLITS = {
-    "train",
-    "training",
-    "val",
-    "valid",
-    "validation",
-    "test",
-    "testing",
-    "dev",
-    "eval",
-    "unlabeled",
-    "unlabelled",
-}
 
 
 def folder_labels(listing: Listing, choice: LabelChoice, classes: ClassList, whole: Listing) -> Labels:

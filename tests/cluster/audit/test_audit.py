@@ -511,6 +511,23 @@ def test_a_mask_that_cannot_be_read_leaves_its_image_out(run: Path, pictures: Pa
     assert document["metrics"]["px_ap"]["images"] == 11
 
 
+def test_masks_that_say_nothing_are_as_boxes_that_are_not_there(run: Path, pictures: Path, tmp_path: Path) -> None:
+    """Images without an object, whichever way it is said, are in no figure; nor are masks of another shape."""
+    masks, rows = tmp_path / "masks", ["image_id,x0,y0,x1,y1"]
+    for number, picture in enumerate(sorted(pictures.glob("*/*.png"))):
+        mask = masks / picture.parent.name / picture.name
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        size = (48, 64) if number == 3 else (128, 96)
+        Image.new("L", size, 255 if number > 2 else 0).save(mask)
+        box = ",,," if number <= 2 else "0,0,64,48"
+        rows.append(f"{picture.parent.name}/{picture.name},{box}")
+    document = audit(run, "--truth", masks)
+    assert document["excluded"] == {"no true box or mask": 3, "mask of another shape": 1}
+    assert (document["metrics"]["pointing_game"]["images"], document["metrics"]["pointing_game"]["value"]) == (8, 100)
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    assert audit(run, "--truth", tmp_path / "boxes.csv")["excluded"] == {"no true box or mask": 3}
+
+
 def test_an_audit_that_fails_costs_no_earlier_one_and_leaves_nothing(run: Path, truth: Path) -> None:
     before = audit(run, "--truth", truth)
     shard = run / "heatmaps" / "shard-0000001.parquet"

@@ -64,8 +64,11 @@ def test_a_box_is_taken_before_a_shape(planner: Planner, tmp_path: Path) -> None
     [
         ({**BOX, "bbox": []}, "annotation 17: it has no box and no segmentation"),
         ({**BOX, "bbox": None, "id": None}, "annotations[1]: it has no box and no segmentation"),
-        ({**BOX, "bbox": [1, 2, None, 4]}, "annotation 17: its bbox is [1, 2, None, 4], and it has no box"),
-        ({**BOX, "bbox": [1, 2, 0, 4], "segmentation": []}, "annotation 17: its bbox is [1, 2, 0, 4], and"),
+        ({**BOX, "bbox": [1, 2, None, 4]}, "annotation 17: its bbox is [1, 2, None, 4], and it has no segmentation"),
+        (
+            {**BOX, "bbox": [1, 2, 0, 4], "segmentation": []},
+            "annotation 17: its bbox is [1, 2, 0, 4], whose width and height are not both above 0, and it has no",
+        ),
         ({**BOX, "bbox": None, "segmentation": [[1, 2]]}, "annotation 17: its polygon has not 3 points"),
         (
             {**BOX, "bbox": None, "segmentation": {"size": [40, 20], "counts": [0, 800]}},
@@ -114,9 +117,12 @@ def test_one_field_of_an_annotation_costs_nothing_else(
 
 
 def test_a_box_without_a_class_is_a_box_of_none(planner: Planner, tmp_path: Path) -> None:
-    boxes = [BOX, {**BOX, "category_id": None}, {**BOX, "category_id": 99}]
+    boxes = [BOX, {**BOX, "category_id": None}, {**BOX, "category_id": 99, "bbox": [0, 0, 4, 4]}]
     report, (row,) = planner.truth(ONE, write(tmp_path / "1.json", [IMAGE], boxes))
-    assert (ours(row), [box["class_id"] for box in row["boxes"]]) == ([HALF_OPEN] * 3, [0, None, None])
+    assert (ours(row), [box["class_id"] for box in row["boxes"]]) == (
+        [HALF_OPEN, HALF_OPEN, (0, 0, 4, 4)],
+        [0, None, None],
+    )
     assert (row["num_missing"], row["num_unclear"], row["true_class"]) == (0, 2, None)
     assert report.problems["boxes_without_class"].count == 2
     path = tmp_path / "1.json"
@@ -142,7 +148,7 @@ def test_what_has_two_meanings_is_refused(planner: Planner, tmp_path: Path) -> N
     path.write_text(json.dumps(document))
     assert "the category id 7 is that of 'a' and of 'b'" in refusal(planner, ONE, path)
     fractions = [{**BOX, "bbox": [0.25, 0.25, 0.5, 0.5]}]
-    assert "all 1 boxes" in refusal(planner, ONE, write(path, [IMAGE], fractions))
+    assert "1 of 1 boxes" in refusal(planner, ONE, write(path, [IMAGE], fractions))
 
 
 def test_windows_files_are_read(planner: Planner, tmp_path: Path) -> None:

@@ -233,8 +233,64 @@ def test_what_cannot_be_read_is_refused_by_name(
 
 def test_a_folder_of_json_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text("{}")
-    with pytest.raises(UsageError, match="of coco, give the file itself"):
+    with pytest.raises(UsageError, match=r"of coco, give the file itself: .*instances\.json"):
         open_truth(str(tmp_path), "auto", None)
+
+
+LABELS, ANNOTATION = "0 .5 .5 .5 .5\n", xml(("kangaroo", FROM_1))
+ROBOFLOW = {"README.dataset.txt": "# cats\n", "README.roboflow.txt": "\nCats - v1\n====\n", "train/1.png": ""}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({**ROBOFLOW, "train/_annotations.coco.json": "{}"}, "give the file itself: ROOT/train/_annotations.coco.json"),
+        ({**ROBOFLOW, "valid/_annotations.csv": "a\n"}, "give --truth ROOT/valid/_annotations.csv, or its folder"),
+        ({"a/1.json": '{"shapes": []}'}, "it holds a/1.json: the JSON of labelme is not read, write it as COCO"),
+        ({"ds/ann/1.jpg.json": '{"objects": []}'}, "the JSON of Supervisely is not read"),
+        ({"1.xml": ANNOTATION, "labels/1.txt": LABELS}, "it holds 1.xml, of voc, and labels/1.txt, of yolo"),
+        ({"notes.txt": "of cats"}, "cannot tell the format"),
+    ],
+)
+def test_a_folder_with_something_else_is_told_what_to_give(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError) as caught:
+        open_truth(str(tmp_path), "auto", None)
+    assert said.replace("ROOT", str(tmp_path)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("data.yaml", "give the folder, --truth ROOT"),
+        ("1.xml", "give the folder, --truth ROOT"),
+        ("1.txt", "give the folder, --truth ROOT"),
+        ("truth.zip", "unpack it"),
+    ],
+)
+def test_a_file_that_is_none_is_told_what_to_give(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(UsageError) as caught:
+        open_truth(str(tmp_path / name), "auto", None)
+    assert said.replace("ROOT", str(tmp_path)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        ({"1.xml": ANNOTATION, "classes.txt": "kangaroo\n"}, "voc"),
+        ({"labels/1.xml": ANNOTATION}, "voc"),
+        ({"labels/1.txt": LABELS, ".idea/misc.xml": "<project/>", "a.xml": "<project/>"}, "yolo"),
+        ({"train/1.xml": ANNOTATION, **ROBOFLOW}, "voc"),
+    ],
+)
+def test_voc_is_told_by_its_files(tmp_path: Path, files: dict[str, str], name: str) -> None:
+    for file, text in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    assert open_truth(str(tmp_path), "auto", None).format == name
 
 
 def test_what_several_formats_recognise_is_of_the_first(tmp_path: Path) -> None:
@@ -257,6 +313,10 @@ def test_what_several_formats_recognise_is_of_the_first(tmp_path: Path) -> None:
         (tmp_path / "all" / name).touch()
     (tmp_path / "all" / "boxes.json").touch()  # a format of single files
     for kind, name in all_files.items():
+        if kind == "masks":  # which may be pictures, where there is something else
+            with pytest.raises(UsageError, match=r"it holds boxes\.json"):
+                format_of_folder()
+            (tmp_path / "all" / "boxes.json").unlink()
         assert format_of_folder() == kind.partition(" ")[0]
         (tmp_path / "all" / name).unlink()
     with pytest.raises(UsageError, match="cannot tell the format"):
@@ -268,7 +328,10 @@ def test_the_flag_takes_the_name_of_each_format() -> None:
         "auto",
         "coco",
         "voc",
+        "voc-inclusive",
+        "voc-half-open",
         "yolo",
+        "yolo-polygons",
         "loc",
         "wsol",
         "table",

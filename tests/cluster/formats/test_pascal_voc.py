@@ -107,3 +107,33 @@ def test_a_size_that_is_none_is_the_pictures(planner: Planner, tmp_path: Path, s
     report, (row,) = planner.truth(ONE, tmp_path / "voc")
     assert (ours(row), row["truth_width"], report.problems) == ([HALF_OPEN], 40, {})
     assert wsol(row) == [FROM_1] != [LAST_INSIDE]
+
+
+def test_what_counts_from_zero_is_said_and_asked_for(planner: Planner, tmp_path: Path) -> None:
+    (folder := tmp_path / "voc").mkdir()
+    (folder / "1.xml").write_text(xml(("kangaroo", (0, 0, 40, 20)), ("kangaroo", (10, 5, 30, 15))))
+    (folder / "2.xml").write_text(xml(("kangaroo", (1, 1, 40, 20))))
+    report, rows = planner.truth(TWO, folder)
+    assert [ours(row) for row in rows] == [[(-1, -1, 40, 20), (9, 4, 30, 15)], [(0, 0, 40, 20)]]
+    assert (report.problems["zero_based"].count, report.problems["zero_based"].examples) == (1, ("1.jpg: 0 0 40 20",))
+    for name, found in (
+        ("voc-half-open", [[(0, 0, 40, 20), HALF_OPEN], [(1, 1, 40, 20)]]),
+        ("voc-inclusive", [[(0, 0, 41, 21), (10, 5, 31, 16)], [(1, 1, 41, 21)]]),
+    ):
+        report, rows = planner.truth(TWO, folder, truth_format=name)
+        assert ([ours(row) for row in rows], report.problems) == (found, {})
+
+
+def test_a_filename_of_another_image_of_the_run_leaves_the_file_out(planner: Planner, tmp_path: Path) -> None:
+    """One that names no image of the run says nothing, as does one that differs by its folder or suffix."""
+    (folder := tmp_path / "voc").mkdir()
+    text = xml(("kangaroo", FROM_1))
+    names = {"1": "2.png", "2": "set/2.JPEG", "3": "image.jpg"}
+    for name, filename in names.items():
+        (folder / f"{name}.xml").write_text(text.replace("other.jpg", filename))
+    report, rows = planner.truth({**TWO, "3.jpg": (40, 20, None)}, folder)
+    assert [ours(row) for row in rows] == [[], [HALF_OPEN], [HALF_OPEN]]
+    assert {name: (problem.count, problem.examples) for name, problem in report.problems.items()} == {
+        "other_filename": (1, ("1",)),
+        "images_without_truth": (1, ("1.jpg",)),
+    }

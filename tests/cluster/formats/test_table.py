@@ -131,13 +131,35 @@ def test_fractions_are_asked_for_and_read(planner: Planner, tmp_path: Path) -> N
     text = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n1,kangaroo,0.25,0.75,0.25,0.75,0\n1,kangaroo,0,1,0,1,1\n"
     path = write(tmp_path, text)
     said = refusal(planner, ONE, path)
-    assert "all 2 boxes" in said
+    assert "2 of 2 boxes" in said
     assert "--truth-format table-fractions" in said
     report, (row,) = planner.truth(ONE, path, truth_format="table-fractions")
     assert (ours(row), report.problems) == ([HALF_OPEN, (0, 0, 40, 20)], {})
     assert [box["crowd"] for box in row["boxes"]] == [False, True]
     whole = write(tmp_path, "image,x0,y0,x1,y1\n1,0,0,1,1\n")
     assert ours(planner.truth(ONE, whole)[1][0]) == [(0, 0, 1, 1)]  # a pixel
+
+
+@pytest.mark.parametrize(
+    "other", ["0.1,0.1,0.5,1.0000001", "-0.001,0.1,0.5,1", "0,0,1,1", "0.5,0.5,1.4,0.9", "9,9,30,15"]
+)
+def test_one_box_that_leaves_the_fractions_changes_nothing(planner: Planner, tmp_path: Path, other: str) -> None:
+    path = write(tmp_path, f"image,x0,y0,x1,y1\n1,0.25,0.25,0.75,0.75\n1,0.1,0.2,0.5,0.9\n1,{other}\n")
+    assert "of 3 boxes" in refusal(planner, ONE, path)
+
+
+def test_pixels_are_no_fractions(planner: Planner, tmp_path: Path) -> None:
+    """A single one costs its own image."""
+    path = write(tmp_path, "image,x0,y0,x1,y1\n1,10,5,30,15\n1,0.1,0.2,0.5,0.9\n")
+    said = refusal(planner, ONE, path, truth_format="table-fractions")
+    assert "1 of 2 boxes" in said
+    assert "such as 10 5 30 15: fractions" in said
+    more = "2,0.25,0.25,0.75,0.75\n" * 2
+    planned: Planned = ONE | {"2.jpg": (40, 20, None)}
+    (path := tmp_path / "more.csv").write_text(f"image,x0,y0,x1,y1\n1,10,5,30,15\n{more}")
+    report, rows = planner.truth(planned, path, truth_format="table-fractions")
+    assert report.problems["bad_boxes"].examples == ("1.jpg: 10 5 30 15",)
+    assert [row["num_missing"] for row in rows] == [1, 0]
 
 
 @pytest.mark.parametrize("sign", [",", ";", "\t"])
@@ -152,3 +174,58 @@ def test_imagenets_list_is_read_the_same_way(planner: Planner, tmp_path: Path, s
         "1.jpg: line 2: expected four numbers, found ['1', '2', '3', 'x']",
         "2.jpg: line 3: expected five words a box, found 4",
     )
+
+
+@pytest.mark.parametrize("columns", ["class,class_name", "category,label", "class_id,label_name"])
+def test_a_number_and_a_name_must_be_one_class(planner: Planner, tmp_path: Path, columns: str) -> None:
+    rows = "1,1,2,3,4,0,Kangaroo\n1,5,5,6,6,1.0,crane\n1,7,7,8,8,Crane,0\n1,7,8,8,9,0,\n"
+    path = write(tmp_path, f"image,x0,y0,x1,y1,{columns}\n{rows}")
+    _, (row,) = planner.truth(ONE, path, names=("kangaroo", "Crane"))
+    assert [box["class_id"] for box in row["boxes"]] == [0, 1, 1, 0]
+    path.write_text(f"image,x0,y0,x1,y1,{columns}\n{rows}1,3,3,4,4,1,kangaroo\n")
+    assert "two columns for the class, which are not the same: '1' and 'kangaroo'" in refusal(planner, ONE, path)
+    given = {"class_map": ("1=kangaroo", "1.0=Crane")}
+    _, (row,) = planner.truth(ONE, path, names=("kangaroo", "Crane"), **given)
+    assert [box["class_id"] for box in row["boxes"]] == [0, 1, 1, 0, 0]
+    path.write_text(f"image,x0,y0,x1,y1,{columns}\n1,1,2,3,4,1,wallaby\n")
+    assert "'1' and 'wallaby'" in refusal(planner, ONE, path)
+
+
+def test_sizes_of_boxes_with_a_slip_are_still_those_of_boxes(
+    planner: Planner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = "filename,width,height,xmin,ymin,xmax,ymax"
+    rows = "1.jpg,20,10,10,5,30,15\n1.jpg,2,2,3,3,5,5\n"
+    path = write(tmp_path, f"{header}\n{rows}1.jpg,18,10,5,5,20,15\n")
+    report, (row,) = planner.truth(ONE, path)
+    assert (ours(row), report.problems) == ([HALF_OPEN, (3, 3, 5, 5), (5, 5, 20, 15)], {})
+    assert "are the box's in 2 of 3 rows" in capsys.readouterr().err
+    path.write_text(f"{header}\n{rows}{'1.jpg,40,20,5,5,20,15' + chr(10)}{'1.jpg,40,20,5,6,20,15' + chr(10)}")
+    assert "width and height are the box's in 2 of 4 rows" in refusal(planner, ONE, path)
+    path.write_text(path.read_text().replace("width,height", "image_width,image_height", 1))
+    assert planner.truth(ONE, path)[0].problems["several_sizes"].count == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_crowd"), [("-1", False), ("", False), ("0.0", False), ("False", False), ("1.0", True), (" TRUE", True)]
+)
+def test_crowds_as_tools_write_them(planner: Planner, tmp_path: Path, cell: str, is_crowd: bool) -> None:
+    path = write(tmp_path, f"image,x0,y0,x1,y1,IsGroupOf\n1,10,5,30,15,{cell}\n")
+    assert [box["crowd"] for box in planner.truth(ONE, path)[1][0]["boxes"]] == [is_crowd]
+
+
+def test_cells_that_are_no_numbers_are_named(planner: Planner, tmp_path: Path) -> None:
+    path = write(tmp_path, "image,x0,y0,x1,y1,IsGroupOf\n1,10,5,30,15,yes\n")
+    assert "column IsGroupOf: expected 0 or 1, true or false, found 'yes'" in refusal(planner, ONE, path)
+    path.write_text("image;note;x0;y0;x1;y1\n1;-;10,5;5;30;15\n")
+    said = refusal(planner, ONE, path)
+    assert "column x0: " in said
+    assert "invalid value '10,5'; write a point for the decimal comma" in said
+
+
+def test_parquets_nan_is_no_number_either(planner: Planner, tmp_path: Path) -> None:
+    nan = float("nan")
+    columns = {"image": ["1", "2"], "x0": [10, nan], "y0": [5, nan], "x1": [30.0, nan], "y1": [15, nan]}
+    pq.write_table(pa.table(columns), tmp_path / "boxes.parquet")
+    report, rows = planner.truth(TWO, tmp_path / "boxes.parquet")
+    assert ([ours(row) for row in rows], report.problems) == ([[HALF_OPEN], []], {})

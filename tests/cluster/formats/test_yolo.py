@@ -161,3 +161,66 @@ def test_numbers_alone_are_the_networks_and_that_is_said(
     _, rows = planner.truth(ONE, tree(tmp_path / "yolo", {"labels/1.txt": f"1 {BOX}\n"}))
     assert classes(rows) == [[1]]
     assert "the numbers of classes are taken as the network's" in capsys.readouterr().err
+
+
+# A box around the middle of a picture of 40 x 20, and points of which all lie in it: or a polygon of four corners.
+EITHER = "0 .5 .5 .5 .5 .4 .4 .6 .6\n"
+
+
+def test_what_may_be_an_outline_or_keypoints_is_asked_for(planner: Planner, tmp_path: Path) -> None:
+    folder = tree(tmp_path / "yolo", {"labels/1.txt": f"0 {BOX}\n{EITHER}", "data.yaml": "names: [kangaroo]"})
+    said = refusal(planner, ONE, folder)
+    assert "labels/1.txt line 2 has a class and 8 numbers" in said
+    assert "--truth-format yolo-polygons" in said
+    _, (row,) = planner.truth(ONE, folder, truth_format="yolo-polygons")
+    assert ours(row) == [HALF_OPEN, (16, 8, 24, 12)]
+    for yaml in ("names: [kangaroo]\nkpt_shape: [2, 2]", "kpt_shape: [2, 2]"):
+        (folder / "data.yaml").write_text(yaml)
+        report, (row,) = planner.truth(ONE, folder)
+        assert ours(row) == [HALF_OPEN]  # twice the same
+        assert report.problems["duplicate_boxes"].count == 1
+
+
+@pytest.mark.parametrize("more", ["0 .5 .5 .5 .5 .4 .4 1 0 0 0\n", "0 .5 .5 .5 .5 .77 .5 .5 .77 .4 .4\n"])
+def test_keypoints_that_are_hidden_or_a_little_outside_are_some(planner: Planner, tmp_path: Path, more: str) -> None:
+    assert "and 10 numbers" in refusal(planner, ONE, tree(tmp_path / "yolo", {"labels/1.txt": more}))
+
+
+@pytest.mark.parametrize(
+    ("lines", "box"),
+    [
+        ("0 .25 .25 .75 .25 .75 .75 .25 .75\n", HALF_OPEN),  # as a box it would leave the picture
+        (EITHER + "0 .25 .25 .75 .25 .75 .75\n", (16, 8, 24, 12)),  # keypoints are as many in each line
+        (EITHER + "0 .5 .25 .75 .5 .5 .75 .25 .5\n" * 2, (16, 8, 24, 12)),  # few are like keypoints
+    ],
+)
+def test_outlines_that_cannot_be_keypoints_are_taken(
+    planner: Planner, tmp_path: Path, lines: str, box: tuple[float, ...]
+) -> None:
+    _, (row,) = planner.truth(ONE, tree(tmp_path / "yolo", {"labels/1.txt": lines}))
+    assert tuple(round(corner, 9) for corner in ours(row)[0]) == box
+
+
+def test_each_dataset_below_has_its_own_names(planner: Planner, tmp_path: Path) -> None:
+    files = {
+        "cats/labels/1.txt": f"0 {BOX}\n",
+        "cats/data.yaml": "names: [Crane, kangaroo]",
+        "dogs/set/obj_train_data/labels/2.txt": f"0 {BOX}\n",
+        "dogs/set/obj.names": "kangaroo\nCrane\n",
+    }
+    folder = tree(tmp_path / "zip", files)
+    planned: Planned = ONE | {"2.jpg": (40, 20, None)}
+    assert classes(planner.truth(planned, folder)[1]) == [[1], [0]]
+    (folder / "cats" / "data.yaml").unlink()
+    said = refusal(planner, planned, folder)
+    assert "obj.names, which lies with others" in said
+    (folder / "obj.names").write_text("Crane\n")
+    assert classes(planner.truth(planned, folder)[1]) == [[1], [0]]
+
+
+def test_names_in_a_folder_beside_the_labels(planner: Planner, tmp_path: Path) -> None:
+    """The only ones that there are."""
+    folder = tree(tmp_path / "zip", {"labels/1.txt": f"0 {BOX}\n", "meta/classes.txt": "Crane\n"})
+    assert classes(planner.truth(ONE, folder)[1]) == [[1]]
+    tree(folder, {"other/classes.txt": "kangaroo\n"})
+    assert "meta/classes.txt or " in (said := refusal(planner, ONE, folder)) or "other/classes.txt or " in said

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from cam_ops.errors import BadImage
+from cluster.formats.mask_pixels import read_mask
 from tests.support.truths import Planned, Planner, coco, ours, refusal, wsol, xml
 
 WIDTH, HEIGHT = 40, 20  # as stored
@@ -161,6 +163,14 @@ def test_pictures_that_are_gone(planner: Planner, tmp_path: Path) -> None:
     assert (ours(row), list(report.problems)) == ([STORED], ["swapped_sizes"])
 
 
+def test_sizes_that_deny_the_flag_are_said(
+    planner: Planner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_all(tmp_path / "truth", STORED, (WIDTH, HEIGHT))["voc"]
+    planner.truth(planned(6), folder, orientations={"1.jpg": 6}, truth_frame="oriented")
+    assert "--truth-frame oriented was given, which they deny" in capsys.readouterr().err
+
+
 def test_masks_are_turned_too(planner: Planner, tmp_path: Path) -> None:
     folder = tmp_path / "masks"
     folder.mkdir()
@@ -177,3 +187,46 @@ def test_masks_are_turned_too(planner: Planner, tmp_path: Path) -> None:
     assert "EXIF turns 1 pictures" in refusal(planner, sizes, folder, orientations={"1.jpg": 6})
     (folder / "1.png").write_bytes(b"none")
     assert "EXIF turns 1 pictures" in refusal(planner, sizes, folder, orientations={"1.jpg": 6})
+
+
+def with_exif(number: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = number
+    return exif
+
+
+@pytest.mark.parametrize("number", [3, 5, 6, 8])
+@pytest.mark.parametrize("frame", ["auto", "oriented", "stored"])
+@pytest.mark.parametrize("own", ["none", "the picture's"])
+def test_a_mask_is_turned_once(planner: Planner, tmp_path: Path, number: int, frame: str, own: str) -> None:
+    """With or without the picture's EXIF in the mask, it lies where Pillow shows the object."""
+    inside_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
+    inside_HW[STORED[1] : STORED[3], STORED[0] : STORED[2]] = 1
+    size, (x0, y0, x1, y1) = seen(number)
+    inside_SS = np.zeros(size[::-1], bool)
+    inside_SS[y0:y1, x0:x1] = True
+    (folder := tmp_path / "masks").mkdir()
+    mask = Image.fromarray(inside_HW if own != "none" or frame == "stored" or number != 3 else inside_SS)
+    if own == "none" and frame == "oriented":
+        mask = Image.fromarray(inside_SS)
+    mask.save(folder / "1.png", **({"exif": with_exif(number)} if own != "none" else {}))
+    if own == "none" and frame == "auto" and number == 3:
+        assert "EXIF turns 1 pictures" in refusal(planner, planned(number), folder, orientations={"1.jpg": number})
+        return
+    _, (row,) = planner.truth(planned(number), folder, orientations={"1.jpg": number}, truth_frame=frame)
+    side = WIDTH * HEIGHT
+    mask_SS = read_mask(row["masks"], None, side, row["turn"], size)
+    assert mask_SS is not None
+    np.testing.assert_array_equal(
+        mask_SS == 1, np.kron(inside_SS, np.ones((side // inside_SS.shape[0], side // inside_SS.shape[1]), bool))
+    )
+
+
+def test_a_mask_with_an_exif_that_is_not_the_pictures_frame_is_left_out(planner: Planner, tmp_path: Path) -> None:
+    """Drawn in what is seen, and saved with the picture's EXIF: as a viewer shows it, it has another shape."""
+    (folder := tmp_path / "masks").mkdir()
+    Image.new("L", (HEIGHT, WIDTH), 1).save(folder / "1.png", exif=with_exif(6))
+    _, (row,) = planner.truth(planned(6), folder, orientations={"1.jpg": 6})
+    with pytest.raises(BadImage, match="has 40x20, the picture 20x40") as caught:
+        read_mask(row["masks"], None, 8, row["turn"], (HEIGHT, WIDTH))
+    assert caught.value.status == "mask of another shape"

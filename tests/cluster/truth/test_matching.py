@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.truths import Planned, Planner, ours
+from tests.support.truths import Planned, Planner, ours, refusal
 
 
 def matched(planner: Planner, tmp_path: Path, planned: list[str], truth: list[str]) -> dict[str, str]:
@@ -65,6 +65,14 @@ def test_leading_folders_of_either_side(planner: Planner, tmp_path: Path) -> Non
         ("data/train/images/1.jpg", "valid/images/1.jpg"),
         ("Training/a/1", "testing/a/1.jpg"),
         ("dev/1", "test/1.jpg"),
+        ("train_images/1.jpg", "test_images/1.jpg"),
+        ("training_set/1.jpg", "test_set/1.jpg"),
+        ("seg_train/cats/1.jpg", "seg_test/cats/1.jpg"),
+        ("images_train/1.jpg", "images_val/1.jpg"),
+        ("images/train/1.jpg", "images_val/1.jpg"),
+        ("trainval/1.jpg", "test/1.jpg"),
+        ("trainA/1.jpg", "Test B/1.jpg"),
+        ("2-train-04/1.jpg", "eval/1.jpg"),
     ],
 )
 def test_a_picture_of_another_split_is_another(planner: Planner, tmp_path: Path, name: str, image: str) -> None:
@@ -77,6 +85,9 @@ def test_a_picture_of_another_split_is_another(planner: Planner, tmp_path: Path,
         ("train/1.jpg", "1.jpg"),
         ("val/1", "dev/1.jpg"),
         ("validation/1", "val/1.jpg"),
+        ("trainval/1", "train2012/1.jpg"),
+        ("seg_train/1.jpg", "images/training/1.jpg"),
+        ("latest/1.jpg", "training/1.jpg"),
         ("train/1.jpg", "test/train/1.jpg"),  # pictures of trains
         ("test/train/1.jpg", "train/1.jpg"),
         ("trains/1.jpg", "test/1.jpg"),
@@ -87,13 +98,48 @@ def test_what_says_no_other_split_is_taken(planner: Planner, tmp_path: Path, nam
     assert matched(planner, tmp_path, [image, "2.jpg"], [name, "2.jpg"]) == {name: image, "2.jpg": "2.jpg"}
 
 
+@pytest.mark.parametrize(
+    ("name", "image", "more"),
+    [
+        ("cats/9.jpg", "dogs/9.jpg", ["cats/1.jpg", "dogs/2.jpg"]),  # the run has cats, and it is not among them
+        ("Cats/9.jpg", "dogs/9.jpg", ["cats/1.jpg", "dogs/2.jpg"]),
+        ("cats/9.xml", "dogs/images/9.jpg", ["cats/images/1.jpg", "dogs/images/2.jpg"]),
+        ("cats/images/9", "dogs/images/9.jpg", ["cats/images/1.jpg", "dogs/images/2.jpg"]),
+        ("cats/9.jpg", "9.jpg", ["cats/1.jpg"]),
+    ],
+)
+def test_a_picture_of_another_class_is_another(
+    planner: Planner, tmp_path: Path, name: str, image: str, more: list[str]
+) -> None:
+    found = matched(planner, tmp_path, [image, *more], [name, *more])
+    assert found == {each: each for each in more}
+    found = matched(planner, tmp_path, [name, *more], [image, *more])  # the other way round
+    no_folder = {image: name} if "/" not in image else {}
+    assert found == {each: each for each in more} | no_folder
+
+
+def test_it_is_counted_which_are_in_another_folder(planner: Planner, tmp_path: Path) -> None:
+    path = tmp_path / "boxes.csv"
+    path.write_text("image,x0,y0,x1,y1\ncats/9.jpg,0,0,1,1\ncats/1.jpg,0,0,1,1\ntrain/2.jpg,0,0,1,1\n")
+    planned: Planned = dict.fromkeys(["cats/1.jpg", "dogs/9.jpg", "test/2.jpg"], (40, 20, None))
+    report, _ = planner.truth(planned, path)
+    problems = {name: (problem.count, problem.examples) for name, problem in report.problems.items()}
+    assert problems == {
+        "other_folder": (2, ("cats/9.jpg", "train/2.jpg")),
+        "images_without_truth": (2, ("dogs/9.jpg", "test/2.jpg")),
+    }
+    said = refusal(planner, {"test/2.jpg": (40, 20, None)}, path)
+    assert "1 have the stem of an image in another folder or split, such as train/2.jpg" in said
+    assert "several" not in said
+
+
 def test_capitals_decide_where_they_tell(planner: Planner, tmp_path: Path) -> None:
     planned = ["a/x.jpg", "a/X.jpg", "b/y.jpg"]
-    truth = ["a/x.jpg", "q/X.jpg", "A/Y.JPG"]
+    truth = ["a/x.jpg", "X.jpg", "B/Y.JPG"]
     assert matched(planner, tmp_path, planned, truth) == {
         "a/x.jpg": "a/x.jpg",
-        "q/X.jpg": "a/X.jpg",
-        "A/Y.JPG": "b/y.jpg",
+        "X.jpg": "a/X.jpg",
+        "B/Y.JPG": "b/y.jpg",
     }
     assert matched(planner, tmp_path, ["a/x.jpg", "a/X.jpg", "b.jpg"], ["A/x.jpg", "b.jpg"]) == {
         "A/x.jpg": "a/x.jpg",

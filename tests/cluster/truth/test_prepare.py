@@ -119,6 +119,62 @@ def test_sizes_that_are_swapped_absent_or_others(planner: Planner, tmp_path: Pat
     }
 
 
+def test_sizes_of_another_shape_cost_their_images(planner: Planner, tmp_path: Path) -> None:
+    """Whether a copy was padded, cut or stretched they do not say. A pixel of rounding is none."""
+    sizes = {"padded": "640,640", "both": "10,20", "rounded": "13,6", "longer": "16,7"}
+    table = tmp_path / "boxes.csv"
+    table.write_text(
+        "image,width,height,x0,y0,x1,y1\n" + "".join(f"{name},{size},2,4,10,6\n" for name, size in sizes.items())
+    )
+    report, rows = planner.truth(dict.fromkeys(sizes, (40, 20, None)), table)
+    assert {row["image_id"]: (row["num_missing"], len(row["boxes"])) for row in rows} == {
+        **dict.fromkeys(["padded", "both"], (1, 0)),
+        "rounded": (0, 1),
+        "longer": (0, 1),
+    }
+    assert report.problems["other_sizes"].count == 2
+    assert report.problems["other_shape"].examples == (
+        "both: 10x20, the picture 40x20",
+        "padded: 640x640, the picture 40x20",
+    )
+
+
+def test_rows_of_one_image_with_two_sizes_cost_it(planner: Planner, tmp_path: Path) -> None:
+    table = tmp_path / "boxes.csv"
+    table.write_text(
+        "image,width,height,x0,y0,x1,y1\na,40,20,10,5,30,15\na,80,40,20,10,60,30\nb,80,40,20,10,60,30\n"
+        "b,,,20,10,40,30\nc,40,20,1,1,2,2\nc,40,20,3,3,4,4\n"
+    )
+    report, rows = planner.truth(dict.fromkeys("abc", (40, 20, None)), table)
+    assert [row["num_missing"] for row in rows] == [1, 0, 0]
+    assert [ours(row) for row in rows[1:]] == [[(10, 5, 30, 15), (10, 5, 20, 15)], [(1, 1, 2, 2), (3, 3, 4, 4)]]
+    assert report.problems["several_sizes"].examples == ("a: 40x20, the picture 40x20",)
+
+
+def test_a_box_that_is_there_twice_counts_once(planner: Planner, tmp_path: Path) -> None:
+    """One of the same class, whatever it is called; another class is another object."""
+    rows = [
+        *("a,1,2,3,4,kangaroo,0", "a,1,2,3,4,Crane,0", "a,5,5,9,9,Crane,0", "a,1,2,3,4,Kangaroo,0"),
+        *("b,1,2,3,4,kangaroo,0", "a,1,2,3,4,0,0", "a,1,2,3,4,kangaroo,1", "a,1,2,3,4.5,kangaroo,0"),
+        *("c,1,2,3,4,?,0", "c,1,2,3,4,!,0", "c,1,2,3,4,?,0"),
+    ]
+    table = tmp_path / "boxes.csv"
+    table.write_text("image,x0,y0,x1,y1,class,crowd\n" + "".join(f"{row}\n" for row in rows))
+    report, found = planner.truth(dict.fromkeys("abc", (40, 20, None)), table)
+    assert [(box["x0"], box["y1"], box["class_id"], box["crowd"]) for box in found[0]["boxes"]] == [
+        (1, 4, 0, False),
+        (1, 4, 1, False),
+        (5, 9, 1, False),
+        (1, 4, 0, True),
+        (1, 4.5, 0, False),
+    ]
+    assert [len(row["boxes"]) for row in found] == [5, 1, 2]
+    assert (report.problems["duplicate_boxes"].count, report.problems["duplicate_boxes"].examples[0]) == (
+        3,
+        "a: 1 2 3 4",
+    )
+
+
 def test_a_picture_that_exif_turns_has_the_size_that_is_seen(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -313,13 +369,11 @@ def test_all_boxes_of_imagenets_validation_images(planner: Planner, data: Path) 
     report, rows = planner.truth(planned, path, names=names, shard_size=512, truth_format="table-inclusive")
     assert (report.num_images, report.num_boxes, report.matched_exact) == (50000, 80477, 50000)
     found = [(row["truth_id"], *box) for row in rows for box in wsol(row)]
-    assert found == sorted(
-        ((line["image"], *(int(line[name]) for name in ("x0", "y0", "x1", "y1"))) for line in lines),
-        key=lambda row: row[0],
-    )
+    boxes = dict.fromkeys((line["image"], *(int(line[name]) for name in ("x0", "y0", "x1", "y1"))) for line in lines)
+    assert found == sorted(boxes, key=lambda row: row[0])
     assert all(
         (x0, y0, x1 - 1, y1 - 1) == box
         for row in rows
         for (x0, y0, x1, y1), box in zip(ours(row), wsol(row), strict=True)
     )
-    assert report.problems == {}
+    assert [(name, problem.count) for name, problem in report.problems.items()] == [("duplicate_boxes", 4)]
