@@ -56,6 +56,22 @@ def _as_process(words: list[str], env: dict[str, str], cwd: Path) -> tuple[int, 
     return finished.returncode, finished.stdout, finished.stderr
 
 
+LOADED = (
+    "import json, sys; from jobs.__main__ import run; code = run(sys.argv[1:]); "
+    "print(json.dumps([code, sorted({'torch', 'cv2', 'ray'} & sys.modules.keys())]))"
+)
+
+
+def loaded(*words: object) -> tuple[int, set[str], str]:
+    """Run a command in a fresh process; return its exit code, which heavy libraries it has loaded, and its output."""
+    command = [sys.executable, "-c", LOADED, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=900)
+    assert done.stdout, done.stderr
+    out, _, last = done.stdout.rstrip("\n").rpartition("\n")
+    code, names = json.loads(last)
+    return code, set(names), out
+
+
 def result_of(out: str, err: str = "") -> dict[str, Any]:
     """Return the document of a command's last line."""
     last = out.splitlines()[-1] if out else ""

@@ -52,15 +52,15 @@ def tables(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("[bhi]*/*"))}
 
 
-def write_manifest(folder: Path) -> Path:
-    """Write pictures, a broken one among them, and a manifest that names each of them a hundred times."""
+def write_manifest(folder: Path, num_images: int) -> Path:
+    """Write pictures, a broken one among them, and a manifest that names each of them many times."""
     generator = np.random.default_rng(0)
     (folder / "pictures").mkdir()
     for i in range(NUM_PICTURES):
         path = folder / "pictures" / f"{i:02d}.png"
         Image.fromarray(generator.integers(0, 255, (96, 128, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:5000])
-    rows = [f"{folder}/pictures/{i % NUM_PICTURES:02d}.png,image-{i:05d}" for i in range(NUM_IMAGES)]
+    rows = [f"{folder}/pictures/{i % NUM_PICTURES:02d}.png,image-{i:05d}" for i in range(num_images)]
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(["uri,image_id", *rows, ""]))
     return manifest
@@ -69,15 +69,15 @@ def write_manifest(folder: Path) -> Path:
 class Soak:
     """The cluster, the random moments, and the counts."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.random = folder, random.Random(seed)
-        self.manifest = write_manifest(folder)
+    def __init__(self, folder: Path, seed: int, num_images: int) -> None:
+        self.folder, self.random, self.num_images = folder, random.Random(seed), num_images
+        self.manifest = write_manifest(folder, num_images)
         self.counts: Counter[str] = Counter()
         self.faults, self.names = cycle(FAULTS), (f"n{number}" for number in count())
         self.due = next(self.faults)
         undisturbed = folder / "undisturbed"
         done = Command("label", *self.words(undisturbed), "--executor", "inline")
-        assert (done.code, done.result["images"]) == (3, NUM_IMAGES), done.err
+        assert (done.code, done.result["images"]) == (3, num_images), done.err
         self.expected = tables(undisturbed)
         self.cluster = Cluster(folder, PYTHONPATH=str(ROOT))
 
@@ -166,7 +166,7 @@ class Soak:
         verdict = Command("verify", out)
         self.counts["runs"] += 1
         self.counts["images"] += verdict.result["images"]
-        self.counts["lost"] += NUM_IMAGES - verdict.result["images"]
+        self.counts["lost"] += self.num_images - verdict.result["images"]
         self.counts["tables that differ"] += sum(found.get(name) != self.expected[name] for name in self.expected)
         self.counts["foreign files"] += len(found.keys() - self.expected.keys())
         self.counts["not whole"] += verdict.code != 0
@@ -178,11 +178,11 @@ def catches_sigterm(pid: int) -> bool:
     return bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def soak(seconds: float, seed: int) -> Counter[str]:
+def soak(seconds: float, seed: int, num_images: int = NUM_IMAGES) -> Counter[str]:
     """Soak for so long, and then to the end of the run at hand; return the counts."""
     folder = Path(tempfile.mkdtemp(prefix="cr", dir=os.path.realpath(tempfile.gettempdir())))  # sockets need it short
     try:
-        soaking = Soak(folder, seed)
+        soaking = Soak(folder, seed, num_images)
         soaking.run(seconds)
         return soaking.counts
     finally:

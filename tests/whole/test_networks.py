@@ -19,15 +19,15 @@ NETWORKS: list[tuple[str, list[str], Kind, Method, list[int]]] = [
     ("mobilenet_v3_small", SMALL, "pooled", "gradcam", [3, 3]),
     ("convnext_tiny", SMALL, "norm-affine", "cam", [3, 3]),
     ("swin_t", SMALL, "affine", "cam", [3, 3]),
-    ("vit_b_16", [], "layer", "legrad", [14, 14]),
-    ("vgg16", SMALL, "layer", "layercam", [6, 6]),
+    ("vit_b_32", [], "layer", "legrad", [7, 7]),
+    ("alexnet", SMALL, "layer", "layercam", [5, 5]),
     ("squeezenet1_1", SMALL, "score-map", "cam", [5, 5]),
     ("inception_v3", [], "affine", "cam", [8, 8]),  # 299 pixels
     ("timm:resnet18", SMALL, "affine", "cam", [3, 3]),
     ("timm:convnext_atto", SMALL, "norm-affine", "cam", [3, 3]),
     ("timm:mobilenetv3_small_050", SMALL, "pooled", "gradcam", [3, 3]),
     ("timm:vit_tiny_patch16_224", [], "layer", "legrad", [14, 14]),
-    ("timm:vgg11", SMALL, "layer", "layercam", [6, 6]),
+    ("timm:pit_ti_224", [], "layer", "layercam", [7, 7]),
     (
         "tests.support.networks:two_channels",
         ["--image-size", "32", "--mean", *"000", "--std", *"111"],

@@ -22,7 +22,7 @@ from jobs.flags import parse
 from jobs.show import ShowConfig
 from jobs.status import StatusConfig
 from jobs.verify import VerifyConfig
-from tests.support.command import ROOT, Command
+from tests.support.command import ROOT, loaded, result_of
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -71,15 +71,16 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.ray
-def test_the_demo_labels_verifies_compares_and_draws(tmp_path: Path) -> None:
-    demo = Command("demo", "--out", tmp_path / "demo", process=True)
-    assert (demo.code, demo.result["images"], demo.result["ok"]) == (0, 8, 8)
-    overlaps = {line.split()[0]: float(line.split()[-1]) for line in demo.out.splitlines() if "IoU with" in line}
+def test_the_demo_labels_verifies_compares_and_draws_and_does_without_torch(tmp_path: Path) -> None:
+    code, libraries, out = loaded("demo", "--out", tmp_path / "demo")
+    result = result_of(out)
+    assert (code, result["images"], result["ok"], "torch" in libraries) == (0, 8, 8, False)
+    overlaps = {line.split()[0]: float(line.split()[-1]) for line in out.splitlines() if "IoU with" in line}
     assert len(overlaps) == 8
     assert sum(overlap >= 0.5 for overlap in overlaps.values()) >= 4
-    assert "whole: every image exactly once" in demo.out
+    assert "whole: every image exactly once" in out
     sheet = cv2.imread(str(tmp_path / "demo" / "contact-sheet.png"))
     assert sheet.shape == (500, 1280, 3)
-    line = next(line for line in demo.out.splitlines() if line.startswith("ask DuckDB")).removeprefix("ask DuckDB")
+    line = next(line for line in out.splitlines() if line.startswith("ask DuckDB")).removeprefix("ask DuckDB")
     asked = subprocess.run(shlex.split(line), cwd=ROOT, capture_output=True, text=True)
     assert (asked.returncode, "espresso" in asked.stdout) == (0, True)

@@ -2,13 +2,15 @@
 
 import pytest
 
-from tests.support.soak import FAULTS, NUM_IMAGES, soak
+from tests.support.soak import FAULTS, soak
 
 pytestmark = pytest.mark.ray
 
+NUM_IMAGES = 2000
+
 
 def test_runs_that_are_killed_at_random_end_as_an_undisturbed_run() -> None:
-    counts = soak(40, seed=1)
+    counts = soak(30, seed=1, num_images=NUM_IMAGES)
     assert counts["runs"] >= 1
     assert counts["images"] == counts["runs"] * NUM_IMAGES
     assert sum(counts[fault] for fault in FAULTS) >= 3

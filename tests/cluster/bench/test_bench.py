@@ -53,26 +53,28 @@ def test_nothing_is_left_where_one_stands(pictures: Path, tmp_path: Path) -> Non
     assert "rows 2000" in done.out
 
 
-@pytest.mark.ray
-def test_starts_by_the_command(data: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def measured(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    """Two sections of one command, which compiles the network that both measure once."""
+    folder = tmp_path_factory.mktemp("bench")
     flags = ["--images", data / "photos", "--models", "jobs.bench_model:head_only", "--rounds", 1, "--rows", 20]
-    flags += ["--num-images", 16]
-    env = {"CAMRAY_CACHE": str(tmp_path / "cache")}
-    done = Command("bench", "start", *flags, "--out", tmp_path / "bench.jsonl", env=env)
+    flags += ["--num-images", 64, "--out", folder / "bench.jsonl"]
+    done = Command("bench", "stages", "start", *flags, env={"CAMRAY_CACHE": str(folder / "cache")})
     assert done.code == 0, done.err
-    started = json.loads((tmp_path / "bench.jsonl").read_text())
+    return [json.loads(line) for line in (folder / "bench.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.ray
+def test_starts_by_the_command(measured: list[dict[str, object]]) -> None:
+    started = measured[1]
     assert started["section"] == "start, s, 20 of 22 shards committed"
-    assert float(started["new, 16 images"].split()[0]) > 1
-    assert float(started["resume"].split()[0]) > 1
+    assert float(str(started["new, 64 images"]).split()[0]) > 1
+    assert float(str(started["resume"]).split()[0]) > 1
 
 
-@pytest.mark.slow
-def test_stages_of_a_replica_by_the_command(data: Path, tmp_path: Path) -> None:
-    flags = ["--images", data / "photos", "--models", "jobs.bench_model:head_only", "--num-images", 64, "--rounds", 1]
-    env = {"CAMRAY_CACHE": str(tmp_path / "cache")}
-    done = Command("bench", "stages", *flags, "--out", tmp_path / "bench.jsonl", env=env)
-    assert done.code == 0, done.err
-    stages = json.loads((tmp_path / "bench.jsonl").read_text())
+@pytest.mark.ray
+def test_stages_of_a_replica_by_the_command(measured: list[dict[str, object]]) -> None:
+    stages = measured[0]
     spent = {stage: float(str(stages[stage]).split()[0]) for stage in ("fetch", "decode", "resize", "boxes", "tables")}
     assert all(0 < milliseconds < 1000 for milliseconds in spent.values())
     assert spent["decode"] > spent["fetch"]  # of files that the first round has read

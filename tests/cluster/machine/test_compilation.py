@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 
 from cam_ops.tables import CORNERS
 from tests.support.command import LITE0, ROOT, Command, table_rows
 from tests.support.networks import Chain
+from tests.support.once import compiler_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # torch's compiler warns of its own parts
 SMALL = ["--mean", 0.5, 0.4, 0.3, "--std", 0.2, 0.3, 0.25, "--image-size", 64, "--batch-size", 4]
@@ -93,9 +95,10 @@ def trained() -> nn.Module:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache that these tests share: each compilation takes 8 to 30 s."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
+    folder, compiler = tmp_path_factory.mktemp("cache"), compiler_in(tmp_path_factory.mktemp("objects"))
+    with pytest.MonkeyPatch.context() as patch, inductor.patch({"cpp.cxx": (None, compiler)}):
         patch.setenv("CAMRAY_CACHE", str(folder))
+        patch.setenv("CXX", compiler)  # of processes; this one has read it already
         yield folder / "compiled"
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from cluster.sources.source import Asked
-from cluster.storage.objects import ENOUGH_FOLDERS, put_object
+from cluster.storage.objects import put_object
 from tests.cluster.sources.folders.test_folder import ids_of, put
 from tests.support.command import ROOT
 from tests.support.keys import serving_keys
 from tests.support.stores import Store
 
+ENOUGH_FOLDERS = 8
 RUN = ("run.json", "plan/part-00000.parquet", "show/ours.png")
 
 
@@ -22,12 +23,13 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 def test_pictures_lie_at_any_depth_beside_runs_and_hidden_folders(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("cluster.storage.objects.ENOUGH_FOLDERS", ENOUGH_FOLDERS)
     pictures = [f"class-{i:03d}/{part}{i}.png" for i in range(ENOUGH_FOLDERS + 6) for part in ("", "deep/er/")]
     pictures += ["top.png", "plan/not-of-a-run.png", "half/run.json/odd.png"]
-    runs = [f"{place}/{name}" for place in ("run", "class-070/old-run", "a/b/run") for name in RUN]
-    hidden = [".git/objects/x.png", "class-001/.ipynb_checkpoints/x.png", "class-069/@eaDir/x/y.png"]
+    runs = [f"{place}/{name}" for place in ("run", "class-012/old-run", "a/b/run") for name in RUN]
+    hidden = [".git/objects/x.png", "class-001/.ipynb_checkpoints/x.png", "class-011/@eaDir/x/y.png"]
     put(tmp_path / "set", dict.fromkeys([*pictures, *runs, *hidden, "ours/run.json", "ours/x.png"], b"x"))
     for name in ("wide/other.png", "wide-more/other.png"):
         put_object(store.address(name), b"x", store.options)
