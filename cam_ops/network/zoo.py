@@ -69,7 +69,7 @@ def _torchvision(name: str) -> Architecture:
     if name not in known:
         raise UsageError(
             f"--model {name!r} is no torchvision classifier; expected one of {', '.join([*known, LITE0])}, "
-            "timm:NAME, package.module:factory or FILE.py:factory"
+            "timm:NAME, hf:FOLDER, package.module:factory or FILE.py:factory"
         )
     default = torchvision.models.get_model_weights(name).DEFAULT
     preset = default.transforms()
