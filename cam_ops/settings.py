@@ -82,8 +82,9 @@ class ModelConfig:
 
     model: str
     """A torchvision classifier by name (resnet50), a timm one (timm:convnext_tiny), hf:FOLDER with a snapshot of one of
-    Hugging Face's, efficientnet_lite0 where the extra `demo` is installed, or package.module:factory or FILE.py:factory, a function without arguments that returns a
-    network with its weights in place, or a pair of that and a mapping with mean, std and image_size."""
+    Hugging Face's, efficientnet_lite0 where the extra `demo` is installed, or package.module:factory or
+    FILE.py:factory, a function without arguments that returns a network with its weights in place, or a pair of that
+    and a mapping with mean, std and image_size."""
     weights: str | None = None
     """For a name: a state_dict FILE (.pth, .safetensors), DEFAULT (the library's own, may download) or random (seeded,
     for benchmarks); DEFAULT if not given."""

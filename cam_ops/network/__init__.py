@@ -17,6 +17,7 @@
 * `watch`: watch or change one forward pass
 * `layers`: modules that return grids which the logits see
 * `heads`: where a network is cut
+* `geometry`: whether features lie over the picture
 * `readout`: what lies behind a global average
 * `stages`: what maps are refined from
 """

@@ -24,6 +24,8 @@ from cam_ops.network.inputs import EXPECTED, Inputs, read_inputs
 from cam_ops.network.names import factory_parts, is_file
 from cam_ops.words import near
 
+EXTRA = "_extra_state"  # of a module's own, beside its tensors
+
 
 def call_factory(model: str) -> tuple[nn.Module, Inputs]:
     """Return the network of a factory, float32 and on the CPU, and what it says of its input.
@@ -56,6 +58,7 @@ def call_factory(model: str) -> tuple[nn.Module, Inputs]:
         ) from error
     if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
         raise UsageError(f"the network of {model} has lazy parameters without a shape; run it once in the factory")
+    _check_state(network, model)
     _check_float32(network, model)
     return network.float().cpu(), read_inputs(said, model)
 
@@ -82,6 +85,16 @@ def _inside(network: Any) -> Any:
     if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return network.module
     return getattr(network, "_orig_mod", None)
+
+
+def _check_state(network: nn.Module, model: str) -> None:
+    """Raise UsageError where weights are kept as something else than tensors, as those of quantised layers are."""
+    for name, value in network.state_dict().items():
+        if not isinstance(value, torch.Tensor) and not name.endswith(EXTRA):
+            raise UsageError(
+                f"the network of {model} keeps {name} as {type(value).__name__}, and not as a tensor, as quantised "
+                "ones do; return it as it was before"
+            )
 
 
 def _check_float32(network: nn.Module, model: str) -> None:

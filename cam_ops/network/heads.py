@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
+from cam_ops.network.geometry import check_lies_over
 from cam_ops.network.grids import fits
 from cam_ops.network.layers import Spatial, behind_norm, named_modules, spatial_calls
 from cam_ops.network.readout import read_out
@@ -87,6 +88,14 @@ def find_head(
     where the network cannot be cut.
     """
     images_BCHW, logits_BK, calls = dry_run(network, image_size, normalisation)
+    head = _cut(network, images_BCHW, logits_BK, calls, layers)
+    check_lies_over(network, images_BCHW, head.places)
+    return head
+
+
+def _cut(
+    network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, calls: list[Seen], layers: tuple[str, ...]
+) -> Head:
     if layers:
         return _cut_at_layers(network, images_BCHW, logits_BK, layers)
     whole = [seen for seen in calls if len(seen.given) == len(images_BCHW)]  # not of pictures and their mirror images

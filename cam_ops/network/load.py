@@ -114,6 +114,8 @@ def model_digest(path: str, state: dict[str, Tensor]) -> str:
     """Return the sha256 of the factory's import path and of the state_dict's sorted names, dtypes, shapes and bytes."""
     digest = hashlib.sha256(path.encode())
     for name in sorted(state):
+        if not isinstance(state[name], Tensor):  # a module's extra state, which is no weight
+            continue
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
