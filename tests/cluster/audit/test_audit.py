@@ -533,7 +533,8 @@ def test_pictures_are_no_masks(run: Path, pictures: Path, tmp_path: Path) -> Non
     shutil.copytree(pictures, tmp_path / "copy")
     for folder in (pictures, tmp_path / "copy"):
         refused = Command("audit", run, *INLINE, "--truth", folder)
-        assert (refused.code, "is the picture discs/00.png itself" in refused.result["error"]) == (2, True)
+        assert refused.code == 2
+        assert "is the picture discs/" in refused.result["error"]
 
 
 def test_an_audit_that_fails_costs_no_earlier_one_and_leaves_nothing(run: Path, truth: Path) -> None:
