@@ -45,10 +45,11 @@ class NamesBelow:
     def of(self, place: str) -> Names:
         """Return the names for labels in a place, where necessary the only ones of the folder. Raises UsageError."""
         if place not in self.known:
-            self.known[place] = names = self._nearest(place) or self.whole
+            names = self._nearest(place) or self.whole
             if not names.words:
-                only = self._only()
-                self.known[place] = names = replace(names, words=only.words, where=only.where)
+                names = self._only()
+            names = replace(names, num_keypoints=names.num_keypoints or self.whole.num_keypoints)
+            self.known[place] = names
             if names.where not in self.said and (not names.where or Path(names.where).parent != self.folder):
                 none = f"no {' or '.join((YAML_NAMES[0], *LIST_NAMES))} at {self.folder}"
                 numbers = f"{none}, the numbers of classes are taken as the network's"

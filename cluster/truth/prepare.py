@@ -29,7 +29,13 @@ from cluster.truth.classes import FindClasses, class_finder
 from cluster.truth.frames import Orientations, TruthFrame, turns_of
 from cluster.truth.matching import PLANNED, match, planned_images, rows_between
 from cluster.truth.problems import Problem, Problems, shown_example
-from cluster.truth.refusals import refuse_open_frames, refuse_other_units, refuse_strangers, refuse_two_classes
+from cluster.truth.refusals import (
+    refuse_open_frames,
+    refuse_other_units,
+    refuse_pictures,
+    refuse_strangers,
+    refuse_two_classes,
+)
 from cluster.truth.rows import NO_CLASS, NOT_TOLD, TRUTH, ClassOf, truth_rows
 
 TRUTH_FOLDER = "truth"
@@ -129,6 +135,7 @@ def prepare_truth(
         part_size = SHARDS_PER_PART * run.plan.shard_size
         for part, first in enumerate(range(0, run.plan.num_images, part_size)):
             images, found = (rows_between(database, table, first, first + part_size) for table in ("images", "found"))
+            refuse_pictures(run_dir, config.truth, images, found)
             turns = turns_of(run_dir, images, found, config.truth_frame, orientations)
             made = truth_rows(images, found, source.frame, class_of, turns)
             problems.add(made.problems)

@@ -1,14 +1,22 @@
 """Truths that are not taken, as they would give wrong figures or none: a UsageError each, with the cure."""
 
+import filecmp
+import os
+from urllib.parse import unquote_to_bytes
+
+import pyarrow as pa
+import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection
 
 from cam_ops.errors import UsageError
 from cluster.formats.entries import Frame
 from cluster.process.console import shown
+from cluster.runs.directory import RunDir
+from cluster.runs.plan import read_shard
 from cluster.truth.classes import FindClasses
 from cluster.truth.matching import Matching
 from cluster.truth.placing import FRACTIONS
-from cluster.truth.problems import Problems, shown_example
+from cluster.truth.problems import NUM_EXAMPLES, Problems, shown_example
 from cluster.truth.rows import OPEN_FRAME
 
 STRANGERS = {
@@ -87,6 +95,24 @@ def refuse_two_classes(database: DuckDBPyConnection, truth: str, find: FindClass
             raise UsageError(
                 f"the ground truth {truth} has two columns for the class, which are not the same: {shown(number)} and "
                 f"{shown(name)}; leave one of them out, or give --class-map {shown(f'{number}={name}')} ..."
+            )
+
+
+def refuse_pictures(run_dir: RunDir, truth: str, images: pa.Table, found: pa.Table) -> None:
+    """Refuse masks that are the run's own pictures, by the first of some images; tables as `match` makes them."""
+    first = images["place"][0].as_py()
+    for mask in found.filter(pc.is_valid(found["mask"])).slice(0, NUM_EXAMPLES).to_pylist():
+        image = images.slice(mask["place"] - first, 1).to_pylist()[0]
+        (planned,) = read_shard(run_dir, image["shard"]).slice(image["row"], 1).to_pylist()
+        path = os.fsdecode(unquote_to_bytes(planned["uri"].removeprefix("file://")))
+        try:
+            is_picture = filecmp.cmp(path, mask["mask"], shallow=False)
+        except (OSError, ValueError):  # it is on a store, or gone
+            continue
+        if is_picture:
+            raise UsageError(
+                f"the mask {mask['mask']} of the ground truth {truth} is the picture {image['image_id']} itself; give "
+                "--truth the folder of its masks"
             )
 
 

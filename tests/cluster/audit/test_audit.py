@@ -528,6 +528,15 @@ def test_masks_that_say_nothing_are_as_boxes_that_are_not_there(run: Path, pictu
     assert audit(run, "--truth", tmp_path / "boxes.csv")["excluded"] == {"no true box or mask": 3}
 
 
+def test_pictures_are_no_masks(run: Path, pictures: Path, tmp_path: Path) -> None:
+    """Neither themselves nor as a copy."""
+    shutil.copytree(pictures, tmp_path / "copy")
+    for folder in (pictures, tmp_path / "copy"):
+        refused = Command("audit", run, *INLINE, "--truth", folder)
+        assert refused.code == 2
+        assert "is the picture discs/" in refused.result["error"]
+
+
 def test_an_audit_that_fails_costs_no_earlier_one_and_leaves_nothing(run: Path, truth: Path) -> None:
     before = audit(run, "--truth", truth)
     shard = run / "heatmaps" / "shard-0000001.parquet"

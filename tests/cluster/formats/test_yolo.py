@@ -224,3 +224,9 @@ def test_names_in_a_folder_beside_the_labels(planner: Planner, tmp_path: Path) -
     assert classes(planner.truth(ONE, folder)[1]) == [[1]]
     tree(folder, {"other/classes.txt": "kangaroo\n"})
     assert "meta/classes.txt or " in (said := refusal(planner, ONE, folder)) or "other/classes.txt or " in said
+
+
+def test_how_many_keypoints_there_are_holds_for_all_below(planner: Planner, tmp_path: Path) -> None:
+    files = {"labels/a/1.txt": EITHER, "labels/a/classes.txt": "Crane\n", "data.yaml": "kpt_shape: [2, 2]"}
+    _, rows = planner.truth(ONE, tree(tmp_path / "yolo", files))
+    assert (ours(rows[0]), classes(rows)) == ([HALF_OPEN], [[1]])
