@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 SIDE = 32
 INPUTS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "image_size": SIDE}
 
-BODIES = ("plain", "plain", "norms", "shared", "residual", "checkpoint", "in place", "numpy")
+BODIES = ("plain", "plain", "norms", "shared", "residual", "checkpoint", "reentrant", "in place", "numpy")
 POOLS = (*("mean",) * 3, "adaptive", "avg_pool", "flat mean", "steps", "sum", "gem", "max", "both", "part", "flatten")
 HEADS = ("linear", "linear", "bare", "norm", "deep", "layer norm", "cosine", "cosine by hand", "scores", "two")
 REPEATS = (*("once",) * 12, "mirrored", "mirrored together", "of the batch")
@@ -95,8 +95,8 @@ class Odd(nn.Module):
         """Return what is pooled, (B, C, 4, 4)."""
         body = self.recipe.body
         features = self.act(self.first(images))
-        if body == "checkpoint":
-            features = checkpoint(self.second, features, use_reentrant=False)
+        if body in ("checkpoint", "reentrant"):
+            features = checkpoint(self.second, features, use_reentrant=body == "reentrant")
         else:
             features = self.second(features)
         if body == "numpy":

@@ -150,6 +150,37 @@ def test_wrappers_are_taken_off_wherever_they_are(tmp_path: Path, name: str) -> 
     assert (mapper.head.kind, mapper.refinement.layers) == ("affine", ("c", "b"))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize")
+def test_what_a_module_keeps_beside_its_tensors_is_no_weight(tmp_path: Path) -> None:
+    (tmp_path / "extra.py").write_text(EXTRA)
+    digests = {load(tmp_path / f"extra.py:{name}", image_size=32).digest for name in ("one", "other")}
+    assert len(digests) == 2  # by their names alone
+    with pytest.raises(UsageError, match=r"keeps fc\._packed_params\.\w+ as \w+, and not as a tensor, as quantised"):
+        load(tmp_path / "extra.py:quantised")
+
+
+EXTRA = """
+import torch
+from tests.support.networks import TwoChannels
+
+class Extra(TwoChannels):
+    def get_extra_state(self):
+        return {"epoch": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+def one():
+    return Extra()
+
+def other():
+    return Extra()
+
+def quantised():
+    return torch.ao.quantization.quantize_dynamic(TwoChannels(), {torch.nn.Linear})
+"""
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

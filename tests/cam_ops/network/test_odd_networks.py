@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -55,6 +56,7 @@ def check(number: int, network: nn.Module, mapper: Mapper) -> None:
         assert far <= TOLERANCE * expected_HW.abs().max() + 1e-9, recipe
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # of a reentrant checkpoint
 def test_each_is_mapped_as_autograd_says_or_refused_in_a_sentence() -> None:
     outcomes: Counter[str] = Counter()
     refusals: list[str] = []
@@ -72,6 +74,7 @@ def test_each_is_mapped_as_autograd_says_or_refused_in_a_sentence() -> None:
     assert min(outcomes[kind] for kind in (*EXACT, "pooled", "layer")) > 0, outcomes
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_the_command_refuses_in_a_sentence_or_labels(pictures: Path, tmp_path: Path) -> None:
     codes: Counter[int] = Counter()
     for number in range(NUM_NETWORKS, NUM_NETWORKS + 12):
