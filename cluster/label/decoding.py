@@ -5,17 +5,19 @@ Letters: Y, X height and width of the network's input.
 
 import resource
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 
 from cam_ops.arrays import F32, U8
-from cam_ops.errors import BadImage
+from cam_ops.errors import BadImage, StorageError
 from cam_ops.pictures.fit import fit
 from cam_ops.settings import Preprocessing
 from cluster.process.apart import Apart, ProcessEnded
-from cluster.sources.reading import decode_for_input
+from cluster.sources.reading import decode_for_input, read_image
+from cluster.storage.options import StorageOptions
 
 DECODE_TIMEOUT_S = 60.0
 MAX_DEATHS = 2  # of decoders: the first may have died of something else
@@ -93,6 +95,17 @@ class LimitedDecoder:
             return bad.status, str(bad)
         except MemoryError:
             return "undecodable", f"decoding it takes more than {ROOM_BYTES} bytes"
+
+    def decode_first(self, rows: list[dict[str, Any]], most: int, options: StorageOptions) -> list[U8]:
+        """Return the network's input of the first rows whose pictures can be had, at most so many."""
+        found: list[U8] = []
+        for row in rows:
+            with suppress(BadImage, StorageError, MemoryError):  # the run will say so
+                content = read_image(row["uri"], row["offset"], row["size"], options)
+                found.append(decode_and_fit(row, content, self.config).pixels_YX3)
+            if len(found) == most:
+                break
+        return found
 
 
 def _how(process_code: int | None, timeout_s: float) -> str:

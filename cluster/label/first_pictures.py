@@ -1,34 +1,40 @@
 """The first pictures of a listing, as the network will see them: to look at what it makes of them before the run."""
 
 from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from cam_ops.errors import BadImage, StorageError
+from cam_ops.arrays import U8
 from cam_ops.settings import Preprocessing
-from cluster.label.decoding import DecoderApart
+from cluster.process.apart import Apart, ProcessEnded
 from cluster.sources.listing import Listing
-from cluster.sources.reading import read_image
 from cluster.storage.options import StorageOptions
 
-NUM_PICTURES, NUM_TRIES = 8, 16
-LEAST = 2
+NUM_PICTURES, NUM_TRIES, LEAST = 8, 16, 2
+TIMEOUT_S = 60.0
 
 
-def first_pictures(listing: Listing, config: Preprocessing, options: StorageOptions) -> Tensor | None:
-    """Return some of the first pictures, uint8 (B, 3, Y, X), decoded in a process with limits; bad ones are left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Rows of a listing, and how their pictures become the network's input."""
 
-    None where there are fewer than two.
-    """
+    rows: list[dict[str, Any]]
+    shape: Preprocessing
+
+
+def wanted_of(listing: Listing, shape: Preprocessing) -> Wanted:
+    """Choose some of the first pictures, spread over the first batch of the listing."""
     batch = next(listing.batches())
     step = max(1, len(batch) // NUM_TRIES)
-    pictures: list[Tensor] = []
-    with closing(DecoderApart(config)) as decoder:
-        for row in batch.take(list(range(0, len(batch), step))[:NUM_TRIES]).to_pylist():
-            with suppress(BadImage, StorageError):  # the run will say so
-                content = read_image(row["uri"], row["offset"], row["size"], options)
-                pictures.append(torch.from_numpy(decoder.decode_and_fit(row, content).pixels_YX3))
-            if len(pictures) == NUM_PICTURES:
-                break
-    return torch.stack(pictures).permute(0, 3, 1, 2) if len(pictures) >= LEAST else None
+    return Wanted(rows=batch.take(list(range(0, len(batch), step))[:NUM_TRIES]).to_pylist(), shape=shape)
+
+
+def load_first(wanted: Wanted, options: StorageOptions) -> list[U8]:
+    """Return a few of the wanted pictures, each (Y, X, 3), read and decoded in a process with limits.
+
+    Bad ones are left out; none are returned where fewer than two are good, or one of them kills the process.
+    """
+    with closing(Apart("cluster.label.decoding:LimitedDecoder", wanted.shape)) as decoder, suppress(ProcessEnded):
+        pictures: list[U8] = decoder.call("decode_first", wanted.rows, NUM_PICTURES, options, timeout_s=TIMEOUT_S)
+        return pictures if len(pictures) >= LEAST else []
+    return []

@@ -3,9 +3,13 @@
 The only part of the driver that needs torch and much memory; `cluster.label.preparing` says where it runs.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+import torch
+
+from cam_ops.arrays import U8
 from cam_ops.classes import ClassList, ScoreChoice, ScoreKind, parse_class_choice
 from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
@@ -15,7 +19,7 @@ from cam_ops.network.statistics import distance_from_training, has_statistics
 from cam_ops.settings import ATTENTION, Device
 from cluster.executors.choose import UNIT
 from cluster.label.config import LabelConfig
-from cluster.label.first_pictures import first_pictures
+from cluster.label.first_pictures import Wanted, wanted_of
 from cluster.label.settled import Network, Settled, request_of, settled_again
 from cluster.machine.compilation import choose_compile
 from cluster.machine.precision import choose_precision
@@ -87,9 +91,10 @@ class Preparation:
         settled = replace(settled_again(self.config, run), network=self.network)
         refuse_another(self.run_dir, run, request_of(self.config, settled))
 
-    def settle(self, num_replicas: int, device: Device) -> None:
+    def settle(self, num_replicas: int, device: Device) -> Wanted | None:
         """List the source and settle what flags leave open. Nothing is written.
 
+        Returns which pictures `look_at` wants, None where the network has nothing to compare them with.
         Raises UsageError or StorageError where source or labels cannot be used, as what `begin` needs of them.
         """
         config = self.config
@@ -115,7 +120,6 @@ class Preparation:
                 compiled=compiled,
                 batch_size=config.batch_size or auto_batch_size(listing.num_images, LARGEST_BATCH[device]),
             )
-            self._look_at_pictures(listing)
             auto_batch = f"auto is {LARGEST_BATCH[device]} on {device}, less if few"
             self.prepared = _Prepared(
                 listing=listing,
@@ -129,23 +133,21 @@ class Preparation:
                 ),
             )
             self.opened = opened.pop_all()
+        if not has_statistics(self.mapper.network):
+            return None
+        return wanted_of(listing, replace(self.network.preprocessing, image_size=self.mapper.size))
 
-    def _look_at_pictures(self, listing: Listing) -> None:
-        """Say so where the first batch norm gets other numbers of them than in training."""
+    def look_at(self, pictures: Sequence[U8]) -> None:
+        """Say so where the first batch norm gets other numbers of pictures, each (Y, X, 3), than in training."""
         view = self.mapper.views[0]
-        if not has_statistics(view.explainer.network):
-            return
-        shape = replace(self.network.preprocessing, image_size=self.mapper.size)
-        pixels_BCSS = first_pictures(listing, shape, self.config.options)
-        if pixels_BCSS is None:
-            return
-        images_BCSS = view.forward.normalised(view.of(pixels_BCSS))
-        distance = distance_from_training(view.explainer.network, images_BCSS)
+        pixels_BCYX = torch.stack([torch.from_numpy(pixels_YX3) for pixels_YX3 in pictures]).permute(0, 3, 1, 2)
+        images_BCYX = view.forward.normalised(view.of(pixels_BCYX))
+        distance = distance_from_training(view.explainer.network, images_BCYX)
         if distance is not None and distance.is_far:
             say(
-                f"warning: of the first {len(images_BCSS)} pictures the batch norm {distance.layer} gets numbers that "
-                f"vary {distance.spread:.3g} times as much as in training, {distance.shift:.3g} standard deviations "
-                "away; are --mean and --std, and the scaling that the network itself does, those of its training?"
+                f"warning: of the first {len(pictures)} pictures the batch norm {distance.layer} gets numbers that "
+                f"vary {distance.spread:.3g} times as much as in training, {distance.shift:.3g} standard deviations away; "
+                "are --mean and --std, and the scaling that the network itself does, those of its training?"
             )
 
     def begin(self) -> Run:

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from cam_ops.settings import Device
 from cluster.label.config import LabelConfig
+from cluster.label.first_pictures import Wanted, load_first
 from cluster.process.apart import Apart, Here, ProcessEnded
 from cluster.runs.record import Run
 
@@ -15,6 +16,7 @@ class Preparing:
         """Begin, in a process of its own where actors will do the work: the driver then stays without torch."""
         where = Here if config.executor == "inline" else Apart
         self.held = where("cluster.label.preparation:Preparation", config)
+        self.options = config.options
         self.is_settled = False
 
     def refuse_another(self, run: Run) -> None:
@@ -22,9 +24,11 @@ class Preparing:
         self.held.call("refuse_another", run)
 
     def settle(self, num_replicas: int, device: Device) -> None:
-        """List the source and settle what flags leave open, for `begin`. Nothing is written."""
-        self.held.call("settle", num_replicas, device)
+        """List the source and settle what flags leave open, for `begin`; look at some pictures. Nothing is written."""
+        wanted: Wanted | None = self.held.call("settle", num_replicas, device)
         self.is_settled = True
+        if wanted is not None and (pictures := load_first(wanted, self.options)):
+            self.held.call("look_at", pictures)
 
     def begin(self) -> Run:
         """Publish plan and run.json of what was settled, the latter last."""
