@@ -146,8 +146,8 @@ class Preparation:
         if distance is not None and distance.is_far:
             say(
                 f"warning: of the first {len(pictures)} pictures the batch norm {distance.layer} gets numbers that "
-                f"vary {distance.spread:.3g} times as much as in training, {distance.shift:.3g} standard deviations away; "
-                "are --mean and --std, and the scaling that the network itself does, those of its training?"
+                f"vary {distance.spread:.3g} times as much as in training, {distance.shift:.3g} standard deviations "
+                "away; are --mean and --std, and the scaling that the network itself does, those of its training?"
             )
 
     def begin(self) -> Run:
