@@ -33,17 +33,20 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
     y, x = max(1, height // BORDER), max(1, width // BORDER)
     framed_CHW = other_CHW.clone()
     framed_CHW[:, y : height - y, x : width - x] = picture_CHW[:, y : height - y, x : width - x]
-    for place, features_BCHW in _features(network, torch.stack([*variants, framed_CHW, other_CHW]), places).items():
-        *_, whole_HW = change_BHW = (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
+    variants += [framed_CHW, other_CHW]
+    found = [_features(network, torch.stack(variants[first : first + 2]), places) for first in range(0, 6, 2)]
+    for place in places:
+        features_BCHW = torch.cat([some[place] for some in found])
+        *corners, frame_HW, whole_HW = (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
         if not whole_HW.any():  # they are the same for all pictures
             continue
         where = f" at {place.name}" if place.name else ""
-        if not change_BHW.flatten(1).any(1).all():
+        if not frame_HW.any():
             raise UsageError(
                 f"the network's features{where} do not depend on the borders of its input, as of one that crops it, so "
                 "that its maps lie elsewhere; let it take the whole input, and crop with --resize center-crop"
             )
-        if not _is_in_order(change_BHW[:3]):
+        if all(corner_HW.any() for corner_HW in corners) and not _is_in_order(torch.stack(corners)):
             raise UsageError(
                 f"the network's features{where} lie mirrored or turned over its input, and so do its maps; leave that "
                 "out of its forward"
@@ -57,8 +60,8 @@ def _features(network: nn.Module, images_BCHW: Tensor, places: Sequence[Place]) 
         if seen.place in places:
             is_pool = seen.place.cut == "pool"
             view = seen.given if is_pool else spatial_view(seen.given, len(images_BCHW), images_BCHW.shape[2:])
-            if view is not None:
-                found[seen.place] = view.detach().float().clone()
+            assert view is not None
+            found[seen.place] = view.detach().float().clone()
         return seen.returned
 
     names = [place.name for place in places if place.name]

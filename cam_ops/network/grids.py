@@ -81,7 +81,7 @@ def spatial_view(output: Tensor, batch: int, size: Sequence[int]) -> Tensor | No
         view_BCHW = output[:, output.shape[1] - prod(grid) :].transpose(1, 2).reshape(batch, output.shape[2], *grid)
     else:
         view_BCHW = output.movedim(axis, 1)
-    return view_BCHW if view_BCHW[0, 0].numel() > 1 else None
+    return view_BCHW if prod(view_BCHW.shape[2:]) > 1 else None
 
 
 def channel_axis(output: Tensor, size: Sequence[int]) -> int | None:

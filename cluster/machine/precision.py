@@ -17,7 +17,7 @@ def choose_precision(asked: PrecisionChoice, device: Device, mapper: Mapper) -> 
     replicas' CPUs are taken to be like. Also returns why. Raises UsageError if the network fails in what was asked.
     """
     if asked != "auto":
-        mapper.check(DTYPES[asked])
+        mapper.check(DTYPES[asked], may_overflow=True)
         return asked, "as asked"
     precision, why = _fast_precision(device)
     try:

@@ -170,3 +170,5 @@ def test_logits_that_another_number_format_changes_are_refused(
     mapper.check(torch.float32)
     with pytest.raises(UsageError, match=f"other logits in .*float16, {far} the largest; try --precision fp32"):
         mapper.check(dtype)
+    if dtype == torch.float16:
+        mapper.check(dtype, may_overflow=True)

@@ -86,7 +86,8 @@ class Turned(nn.Module):
 
 def test_a_grid_that_is_turned_is_no_grid() -> None:
     network = Turned().eval().requires_grad_(False)
-    assert find_head(network, 64).kind == "affine"
+    with pytest.raises(UsageError, match="lie mirrored or turned over its input"):
+        find_head(network, 64)
     head = find_head(network, (64, 128))
     assert (head.kind, head.layers, head.grid) == ("layer", ("conv",), (8, 16))  # before it is turned
 

@@ -131,7 +131,7 @@ class Split(Chain):
         self.other = Chain()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.fc((self.d(self.stage(images)) + self.other.d(self.other.stage(images.flip(3)))).mean((2, 3)))
+        return self.fc((self.d(self.stage(images)) + self.other.d(self.other.stage(images.flip(1)))).mean((2, 3)))
 
 
 class FrozenFront(Chain):

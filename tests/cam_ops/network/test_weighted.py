@@ -137,7 +137,7 @@ def test_how_the_input_is_scaled_is_as_the_flag_says_and_said_where_nothing_says
         ({"model": "a:b", "transform_input": "no"}, "--transform-input is for"),
         ({"model": "resnet18", "weights": "random", "checkpoint_key": "ema"}, "--checkpoint-key says where"),
         ({"model": "resnet18", "checkpoint_key": "ema"}, "--checkpoint-key says where"),
-        ({"model": "a:b", "checkpoint_key": "ema"}, "--checkpoint-key does not go with the factory a:b"),
+        ({"model": "a:b", "checkpoint_key": "ema"}, "--checkpoint-key does not go with --model a:b, which has its own"),
     ],
 )
 def test_flags_on_weights_that_mean_nothing_are_refused(flags: dict[str, Any], reason: str) -> None:

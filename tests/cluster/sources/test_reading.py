@@ -75,9 +75,9 @@ def test_what_cannot_be_read_or_is_another_picture_is_unknown(tmp_path: Path) ->
 
 def test_a_store_and_one_that_is_gone(s3: Store, tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(picture(6))
-    s3.put(tmp_path, "pictures")
-    found = row(s3.address("pictures/1.jpg"), 6)
-    assert orientations([found, row(s3.address("pictures/2.jpg"), 6)], s3.options) == [6, UNKNOWN_TURN]
+    s3.put(tmp_path, "turned")
+    found = row(s3.address("turned/1.jpg"), 6)
+    assert orientations([found, row(s3.address("turned/2.jpg"), 6)], s3.options) == [6, UNKNOWN_TURN]
 
 
 @pytest.mark.parametrize("count", [1, 40])
