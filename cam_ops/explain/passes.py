@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cam_ops.errors import UsageError
 from cam_ops.network.grids import channel_axis, spatial_view
 from cam_ops.network.heads import Head
 from cam_ops.network.stages import Stages
@@ -90,6 +91,11 @@ def run(
 
     def keep(seen: Seen) -> Tensor:
         view_BCHW = seen.given if seen.place.cut == "pool" else spatial_view(seen.given, len(images_BCHW), size)
+        if seen.place in (*head.places, *places) and (view_BCHW is None or len(view_BCHW) != len(images_BCHW)):
+            raise UsageError(
+                f"the network works on parts of {len(images_BCHW)} pictures at a time; give --batch-size 1, or let it "
+                "take batches as they are"
+            )
         if seen.place in head.places:
             assert view_BCHW is not None
             features[seen.place] = view_BCHW.detach().to(torch.float32, copy=True)

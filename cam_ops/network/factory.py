@@ -68,23 +68,27 @@ def _unwrapped(network: Any) -> Any:
 
     What torch.compile runs cannot be watched; DataParallel copies the network to all GPUs of the machine.
     """
-    while (inner := _inside(network)) is not None:
-        network = inner
+    network = _inside(network)
     if isinstance(network, nn.Module):
-        for module in network.modules():
+        for module in list(network.modules()):
             module._compiled_call_impl = None  # of its method compile()
             for name, child in module._modules.items():
-                module._modules[name] = _unwrapped(child)
+                module._modules[name] = _inside(child)
     if "torch._dynamo" in sys.modules:  # functions that torch.compile made
         torch.compiler.set_stance("force_eager")
     return network
 
 
 def _inside(network: Any) -> Any:
-    """Return the network in a wrapper, None where it is none."""
-    if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return network.module
-    return getattr(network, "_orig_mod", None)
+    """Return what is in all wrappers of a network; what it is, where it is none."""
+    while isinstance(network, nn.Module):
+        if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            network = network.module
+        elif "_orig_mod" in network._modules:  # torch.compile's; a user's own may pass on all names
+            network = network._modules["_orig_mod"]
+        else:
+            break
+    return network
 
 
 def _check_state(network: nn.Module, model: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cam_ops.classes import ScoreKind
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.names import HUB
 from cam_ops.network.takes import UNREADABLE, size_of
@@ -34,7 +35,7 @@ class Input:
 
     mean: PerChannel
     std: PerChannel
-    size: Size
+    size: Size | None  # None where pictures keep theirs
     interpolation: Interpolation
     crop_fraction: float
     notes: tuple[str, ...]
@@ -48,6 +49,7 @@ class Snapshot:
     name: str  # `hf:` and the folder's own name
     path: str  # for the model's digest
     categories: list[str] | None
+    scores: ScoreKind | None  # as its config says, None where it does not
     input: Input | None  # None where the folder does not say
     size: Size | None
 
@@ -74,8 +76,9 @@ def load_snapshot(model: str) -> Snapshot:
         name=f"{HUB}{folder.resolve().name}",
         path=f"transformers:{type(network).__name__}",
         categories=_categories(network),
+        scores="sigmoid" if config.get("problem_type") == "multi_label_classification" else None,
         input=made,
-        size=_stated_size(config) if made is None else made.size,
+        size=(made and made.size) or _stated_size(config),
     )
 
 
@@ -174,12 +177,14 @@ def _input(transformers: Any, folder: Path, model: str) -> Input:
     mean, std = (-black_C / slope_C / 255).tolist(), (1 / slope_C / 255).tolist()
     resample = getattr(processor, "resample", None)
     height, width = made_NCHW.shape[2:]
-    try:
-        size = size_of((height, width))
-    except UNREADABLE:
-        raise UsageError(
-            f"--model {model}: {PREPROCESSOR} makes pictures of {width}x{height}; give --image-size"
-        ) from None
+    size: Size | None = None
+    if (height, width) != (SIDE, SIDE) or getattr(processor, "do_resize", True):
+        try:
+            size = size_of((height, width))
+        except UNREADABLE:
+            raise UsageError(
+                f"--model {model}: {PREPROCESSOR} makes pictures of {width}x{height}; give --image-size"
+            ) from None
     return Input(
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.class_lists import read_class_names
-from cam_ops.classes import ClassList, class_list, numbered_classes
+from cam_ops.classes import ClassList, ScoreKind, class_list, numbered_classes
 from cam_ops.errors import UsageError
 from cam_ops.network.dilation import dilate_last_stage
 from cam_ops.network.factory import call_factory
@@ -37,6 +37,7 @@ class Classifier:
     class_names: str | None  # the user's list, which `classes_for` reads
     categories: list[str] | None  # as the weights name them
     reading: Reading  # what of its results are the logits
+    scores: ScoreKind | None  # what it makes of them, None where nothing tells
     notes: tuple[str, ...]  # what is to be said of its weights and its input
 
 
@@ -52,6 +53,7 @@ def load_classifier(config: ModelConfig) -> Classifier:
     check_weights(config)
     if config.channels == "gray" and not is_factory(config.model):
         raise UsageError(f"--channels gray: {config.model} takes RGB; a network of one channel comes from a factory")
+    scores: ScoreKind | None = None
     if is_factory(config.model):
         name = path = factory_name(config.model)
         (network, preprocessing, has_size), categories = _from_factory(config), None
@@ -59,7 +61,7 @@ def load_classifier(config: ModelConfig) -> Classifier:
     elif config.model.startswith(HUB):
         found = load_snapshot(config.model)
         name, path, network, categories = found.name, found.path, found.network, found.categories
-        notes = found.input.notes if found.input else ()
+        notes, scores = found.input.notes if found.input else (), found.scores
         preprocessing, has_size = _of_snapshot(config, found), True
         config = config if config.output else replace(config, output="logits")
     else:
@@ -86,10 +88,18 @@ def load_classifier(config: ModelConfig) -> Classifier:
         else hashlib.sha256("\0".join((digest, *reading.said())).encode()).hexdigest(),
         preprocessing=preprocessing,
         class_names=config.class_names,
-        categories=categories or (list(SINGLE) if reading.is_single else None),
+        categories=_of_one(categories) if reading.is_single else categories,
+        scores=scores or reading.scores,
         reading=reading,
         notes=notes,
     )
+
+
+def _of_one(categories: list[str] | None) -> list[str]:
+    """Return the names of the two classes of one logit; a library that names one names the positive."""
+    if not categories:
+        return list(SINGLE)
+    return [f"not {categories[0]}", categories[0]] if len(categories) == 1 else categories
 
 
 def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
@@ -161,7 +171,8 @@ def _of_snapshot(config: ModelConfig, found: Snapshot) -> Preprocessing:
     """Return the network's input; raises UsageError where nothing says mean and std."""
     made = found.input
     if made is not None:
-        return _preprocessing(config, made.mean, made.std, made.size, made.interpolation, made.crop_fraction)
+        size = found.size or USUAL_SIZE
+        return _preprocessing(config, made.mean, made.std, size, made.interpolation, made.crop_fraction)
     if config.mean is None or config.std is None:
         raise UsageError(f"--model {config.model} needs --mean and --std, as there is no {PREPROCESSOR}")
     return _preprocessing(config, config.mean, config.std, found.size or USUAL_SIZE, "bilinear", 224 / 256)

@@ -10,7 +10,6 @@ Letters: B batch, K classes.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
@@ -64,7 +63,8 @@ class Reading:
 
     path: Path = ()  # keys and places, outermost first
     squashing: Squashing | None = None
-    number: int = 0  # of the squashing among the calls of such
+    number: int = 0  # of the squashing among the calls of such on outputs
+    num_calls: int = 0  # of these
     num_outputs: int  # numbers an image
     is_shaped: bool = True  # (B, K) whatever B is
 
@@ -99,25 +99,35 @@ class Reading:
 
 
 class _Leaving(TorchFunctionMode):
-    """While entered, notes calls that squash; the one of that number returns what it was given."""
+    """While entered, notes calls that squash as many numbers an image as there are outputs.
 
-    def __init__(self, number: int | None = None) -> None:
+    The one of that number returns what it was given.
+    """
+
+    def __init__(self, num_outputs: int | None = None, number: int | None = None) -> None:
         super().__init__()
-        self.number = number
-        self.kinds: list[Squashing] = []
+        self.num_outputs, self.number = num_outputs, number
+        self.calls: list[tuple[Squashing, torch.Size]] = []
         self.by_hand: list[Tensor] = []  # sigmoids that may be made of what calls returned
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         kind = SQUASHINGS.get(func)
         if kind is not None:
-            self.kinds.append(kind)
-            if len(self.kinds) - 1 == self.number:
-                return args[0] if args else kwargs["input"]
+            given: Tensor = args[0] if args else kwargs["input"]
+            if self.num_outputs is None or _has_outputs(given.shape, self.num_outputs):
+                self.calls.append((kind, given.shape))
+                if len(self.calls) - 1 == self.number:
+                    return given
         returned = func(*args, **kwargs)
         if func in BY_HAND:
             self.by_hand += BY_HAND[func](returned)
         return returned
+
+
+def _has_outputs(shape: torch.Size, num_outputs: int) -> bool:
+    """Has each image as many numbers, or one image alone without an axis for it?"""
+    return len(shape) > 0 and (shape.numel() == shape[0] * num_outputs or shape == (num_outputs,))
 
 
 class _Read:
@@ -126,12 +136,17 @@ class _Read:
     reading: Reading
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
-        leaving: AbstractContextManager[Any] = nullcontext()
-        if self.reading.squashing:
-            leaving = _Leaving(self.reading.number)
-        with leaving:
+        reading = self.reading
+        if not reading.squashing:
+            return reading.taken(super().__call__(images_BCHW))  # type: ignore[misc]
+        with _Leaving(reading.num_outputs, reading.number) as leaving:
             returned = super().__call__(images_BCHW)  # type: ignore[misc]
-        return self.reading.taken(returned)
+        if len(leaving.calls) != reading.num_calls:
+            raise UsageError(
+                f"the network squashes its outputs in {reading.num_calls} call(s) for two pictures, in "
+                f"{len(leaving.calls)} for {len(images_BCHW)}: which of them to leave out is not known; return logits"
+            )
+        return reading.taken(returned)
 
 
 @in_a_sentence
@@ -144,17 +159,22 @@ def return_logits(
     on noise. Raises UsageError where nothing or several things may be the logits, and where they are squashed by hand.
     """
     images_BCHW = trial_pictures(network, image_size, normalisation=normalisation)
+    if isinstance(network, _Read):  # a factory that keeps its network
+        network.__class__ = type(network).__bases__[1]
     seen = _Leaving()
     with torch.no_grad(), seen:
         returned = network(images_BCHW)
     path = _logits_path(returned, len(images_BCHW), output)
     values = _at(returned, path)
-    squashing, number = _last_squashing(network, images_BCHW, path, values, seen.kinds)
+    num_outputs = values[0].numel()
+    kinds = [kind for kind, shape in seen.calls if _has_outputs(shape, num_outputs)]
+    squashing, number = _last_squashing(network, images_BCHW, path, values, kinds)
     reading = Reading(
         path=path,
         squashing=squashing,
         number=number,
-        num_outputs=values[0].numel(),
+        num_calls=len(kinds),
+        num_outputs=num_outputs,
         is_shaped=values.ndim == 2 and _keeps_shape(network, images_BCHW, path),
     )
     if reading.is_single and SCORES.get(squashing or "sigmoid") == "softmax":
@@ -163,7 +183,9 @@ def return_logits(
         kind = type(network)
         network.__class__ = type(kind.__name__, (_Read, kind), {"reading": reading, "__module__": kind.__module__})
     if squashing is None:
-        _refuse_probabilities(values.reshape(len(values), -1), seen.by_hand[-MAX_TRIES:])
+        values_BK = values.reshape(len(values), -1)
+        is_squashed = any(len(shape) <= 2 and shape.numel() <= values.numel() for _, shape in seen.calls)
+        _refuse_probabilities(values_BK, seen.by_hand[-MAX_TRIES:], is_squashed)
     return reading
 
 
@@ -228,7 +250,7 @@ def _last_squashing(
 ) -> tuple[Squashing | None, int]:
     """Return the squashing that makes the values, and its number among all; None where none of the last ones does."""
     for number in reversed(range(max(0, len(kinds) - MAX_TRIES), len(kinds))):
-        with torch.no_grad(), _Leaving(number):
+        with torch.no_grad(), _Leaving(values[0].numel(), number):
             other = _at(network(images_BCHW), path)
         if other.shape == values.shape and not other.equal(values):
             squashed = SQUASH[kinds[number]](other.reshape(len(other), -1)).reshape(values.shape)
@@ -246,8 +268,11 @@ def _keeps_shape(network: nn.Module, images_BCHW: Tensor, path: Path) -> bool:
         return True
 
 
-def _refuse_probabilities(values_BK: Tensor, by_hand: list[Tensor]) -> None:
-    """Raise UsageError for what a softmax, a log-softmax or a sigmoid made that the network computes by hand."""
+def _refuse_probabilities(values_BK: Tensor, by_hand: list[Tensor], is_squashed: bool) -> None:
+    """Raise UsageError for what a softmax, a log-softmax or a sigmoid made that cannot be left out.
+
+    It is computed by hand; or several are joined, or clamped, where the network `is_squashed` somewhere.
+    """
     ones_B = torch.ones_like(values_BK[:, 0])
     kind, squashing = "", "softmax"
     if values_BK.shape[1] > 1 and torch.allclose(values_BK.exp().sum(1), ones_B, atol=1e-4):
@@ -256,7 +281,7 @@ def _refuse_probabilities(values_BK: Tensor, by_hand: list[Tensor]) -> None:
         kind = "probabilities"
     elif ((values_BK >= 0) & (values_BK <= 1)).all():
         alike = [made.reshape(values_BK.shape) for made in by_hand if made.numel() == values_BK.numel()]
-        if any(torch.allclose(made_BK, values_BK, rtol=TOLERANCE, atol=TOLERANCE) for made_BK in alike):
+        if is_squashed or any(torch.allclose(made_BK, values_BK, rtol=TOLERANCE, atol=TOLERANCE) for made_BK in alike):
             kind, squashing = "probabilities", "sigmoid"
     if kind:
         raise UsageError(f"the network returns {kind}; return logits, without the {squashing}, as maps explain those")

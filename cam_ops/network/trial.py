@@ -5,7 +5,6 @@ Letters: B batch, C channels, H, W the picture, K classes.
 
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from itertools import chain
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import CamrayError, UsageError
-from cam_ops.network.takes import noise, what_it_takes
+from cam_ops.network.takes import noise, runs, what_it_takes
 from cam_ops.settings import PerChannel, Size
 
 ALONE_TOLERANCE = 1e-3  # of the largest logit: other kernels run for other batches
@@ -53,8 +52,7 @@ def trial_pictures(
     """
     device, num_channels = device_of(network), len(normalisation.mean)
     normal_BCHW = noise(number, num_channels, image_size).to(device)
-    with suppress(UsageError):
-        first_run(network, normal_BCHW)
+    if runs(network, normal_BCHW):
         return normal_BCHW
     pixels_BCHW = torch.rand(normal_BCHW.shape, generator=torch.Generator().manual_seed(0))
     mean_C11, std_C11 = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))

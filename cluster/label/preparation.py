@@ -227,7 +227,7 @@ def _scores(asked: ScoreChoice, classifier: Classifier) -> ScoreKind:
         raise UsageError(
             "--scores softmax: the network has a single logit, whose score is its sigmoid; leave --scores out"
         )
-    return classifier.reading.scores or "softmax" if asked == "auto" else asked
+    return classifier.scores or "softmax" if asked == "auto" else asked
 
 
 def _why(asked: object, reason: str) -> str:

@@ -103,7 +103,8 @@ def names_network_of(config: LabelConfig, run: Run) -> bool:
     before = run.request.refinement
     layers = () if before is None else before.layers
     model = run.config.get("model")
-    is_same_model = isinstance(model, dict) and {"channels": None, **model} == document["model"]  # runs of before it
+    expected = document["model"]  # a flag that a run's version had not is as if not given
+    is_same_model = isinstance(model, dict) and {**dict.fromkeys(expected), **model} == expected
     is_same_refine = run.config.get("refine") == document["refine"] or refine.refine_layers == layers
     if before is None:
         is_same_refine = refine.refine == "none"

@@ -118,6 +118,31 @@ class Calls(Chain):
 def function():
     return Calls()
 
+class Delegates(nn.Module):
+    # normalises by itself, and passes on all names to what it wraps
+
+    def __init__(self):
+        super().__init__()
+        self.model = torch.compile(chain())
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.model, name)
+
+    def forward(self, images):
+        return 3 * self.model(images)
+
+def delegates():
+    return Delegates()
+
+def deep():
+    network = nn.Identity()
+    for _ in range(200):
+        network = nn.Sequential(network)
+    return nn.Sequential(network, chain())
+
 class Silent(Chain):
     def train(self, mode=True):
         super().train(mode)
@@ -137,6 +162,14 @@ def exported():
 def traced():
     return torch.jit.trace(chain(), torch.rand(2, 3, 32, 32))
 """
+
+
+def test_a_wrapper_of_the_user_s_own_stays_and_depth_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "wrapped.py").write_text(WRAPPED)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for name, times in (("delegates", 3), ("deep", 1)):
+        network = load(tmp_path / f"wrapped.py:{name}", image_size=64).network
+        torch.testing.assert_close(network(images), times * chain()(images))
 
 
 @pytest.mark.parametrize("name", ["parallel", "compiled", "parts", "in_place", "function", "silent"])

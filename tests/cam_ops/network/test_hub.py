@@ -112,6 +112,22 @@ def test_a_vision_transformer_by_command(tmp_path: Path, pictures: Path) -> None
     assert "maps: legrad" in finished.err
 
 
+def test_several_labels_one_name_and_pictures_of_any_size(tmp_path: Path) -> None:
+    folder = snapshot(tmp_path)
+    assert load(folder).scores is None
+    edit(folder, "config.json", problem_type="multi_label_classification")
+    assert load(folder).scores == "sigmoid"
+    one = resnet()
+    one.classifier[1] = torch.nn.Linear(16, 1)
+    one.config.id2label, one.config.label2id = {0: "tumor"}, {"tumor": 0}
+    single = load(snapshot(tmp_path / "one", one))
+    assert (classes_for(single, 2).names, single.scores) == (("not tumor", "tumor"), "sigmoid")
+    snapshot(tmp_path / "any", processor=ViTImageProcessor(do_resize=False))
+    assert load(tmp_path / "any").preprocessing.image_size == 224
+    edit(tmp_path / "any", "config.json", image_size=96)
+    assert load(tmp_path / "any").preprocessing.image_size == 96
+
+
 def edit(folder: Path, name: str, **changes: Any) -> None:
     path = folder / name
     document = json.loads(path.read_text())

@@ -142,6 +142,10 @@ def test_an_output_that_is_named_is_taken() -> None:
         (lambda z: 1 / (1 + torch.exp(-z)), "returns probabilities; .* without the sigmoid"),
         (lambda z: ((z / 2).tanh() + 1) / 2, "without the sigmoid"),
         (functional.hardsigmoid, "without the sigmoid"),
+        (lambda z: torch.cat([z[:, :2].sigmoid(), z[:, 2:].sigmoid()], 1), "without the sigmoid"),
+        (lambda z: torch.cat([one.sigmoid() for one in z.split(1, 1)], 1), "without the sigmoid"),
+        (lambda z: z.sigmoid().clamp(1e-6, 1 - 1e-6) * 0.999, "without the sigmoid"),
+        (lambda z: 1 - z.sigmoid() / 2, "without the sigmoid"),
     ],
 )
 def test_what_has_no_single_meaning_is_refused(end: Callable[[Tensor], Any], reason: str) -> None:
@@ -152,3 +156,43 @@ def test_what_has_no_single_meaning_is_refused(end: Callable[[Tensor], Any], rea
 def test_a_softmax_over_one_logit_says_nothing() -> None:
     with pytest.raises(UsageError, match="softmax over a single logit, which is the same for all pictures"):
         return_logits(Ends(lambda z: z.softmax(1), 1), 32)
+
+
+class Chunks(Ends):
+    """Works on eight pictures at a time, each chunk with a gate and a sigmoid of its own."""
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return torch.cat([(self.logits(part) * torch.sigmoid(part.mean())).sigmoid() for part in images_BCHW.split(8)])
+
+
+def test_a_squashing_that_is_called_more_often_for_more_pictures_is_refused_and_not_left_in() -> None:
+    network = Chunks(lambda z: z, 5)
+    return_logits(network, 32)
+    images = torch.rand(8, 3, 32, 32)
+    torch.testing.assert_close(network(images), network.logits(images) * torch.sigmoid(images.mean()))
+    with pytest.raises(UsageError, match=r"in 1 call\(s\) for two pictures, in 2 for 16"):
+        network(torch.rand(16, 3, 32, 32))
+
+
+def test_a_network_that_is_kept_is_read_again() -> None:
+    network = Ends(torch.sigmoid, 5)
+    first, second = return_logits(network, 32), return_logits(network, 32)
+    assert first == second
+    assert first.said() == ("what goes into its last sigmoid",)
+    check_maps(network, lambda z: z, 5)
+
+
+class Gates(Ends):
+    """A gate for each picture, before the end."""
+
+    def logits(self, images_BCHW: Tensor) -> Tensor:
+        features = self.features(images_BCHW).mean((2, 3))
+        return self.fc(features * torch.stack([row.mean().sigmoid() for row in features])[:, None])
+
+
+def test_gates_inside_are_no_ends() -> None:
+    network = Gates(lambda z: z.softmax(1), 5)
+    assert return_logits(network, 32).scores == "softmax"
+    for num_images in (1, 2, 7):
+        images = torch.rand(num_images, 3, 32, 32)
+        assert torch.equal(network(images), network.logits(images))
