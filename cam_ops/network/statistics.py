@@ -6,6 +6,7 @@ the classes with it, of which nothing else tells where there are no labels.
 Letters: B batch, C channels, H, W the picture, N pictures and cells together.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,10 @@ class Distance:
     def is_far(self) -> bool:
         """Is it another kind of input than it was trained on?"""
         return not (LEAST_SPREAD <= self.spread <= MOST_SPREAD and self.shift <= MOST_SHIFT)
+
+
+class _Enough(Exception):
+    """The first batch norm has been seen: what lies behind it need not run."""
 
 
 def has_statistics(network: nn.Module) -> bool:
@@ -57,6 +62,7 @@ def distance_from_training(network: nn.Module, images_BCHW: Tensor) -> Distance 
         shift_C = (given_CN.mean(1) - mean_C) / (variance_C + norm.eps).sqrt()
         shift = float(shift_C.square().mean().sqrt())
         found.append(Distance(layer=name, spread=float(spread_C.median()), shift=shift))
+        raise _Enough
 
     handles = [
         module.register_forward_pre_hook(lambda norm, given, name=name: compare(name, norm, given[0]))
@@ -64,7 +70,7 @@ def distance_from_training(network: nn.Module, images_BCHW: Tensor) -> Distance 
         if isinstance(module, nn.BatchNorm2d) and _is_trained(module)
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), suppress(_Enough):
             network(images_BCHW)
     finally:
         for handle in handles:
