@@ -8,7 +8,8 @@ import importlib
 import json
 import os
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,18 @@ def _transformers(model: str) -> Any:
     return transformers
 
 
+@contextmanager
+def _refusing(sentence: str) -> Iterator[None]:
+    """Raise UsageError with the sentence and the reason for whatever the library raises for files of others."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # noqa: BLE001  in its own way
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise UsageError(f"{sentence} ({type(error).__name__}: {reason})") from None
+
+
 def _json(path: Path, model: str) -> dict[str, Any] | None:
     """Return a JSON object, None where there is no such file."""
     try:
@@ -117,23 +130,15 @@ def _network(transformers: Any, folder: Path, model: str) -> nn.Module:
             f"--model {model}: expected its weights as *.safetensors in {folder}, there are none; other files would "
             "have to be unpickled: load them where you trust them, and save with save_pretrained(FOLDER)"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            network, loading = transformers.AutoModelForImageClassification.from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                dtype="float32",
-            )
-    except Exception as error:  # noqa: BLE001  whatever the library raises for files of others
-        reason = str(error).strip().partition("\n")[0][:300]
-        raise UsageError(
-            f"--model {model}: transformers finds no image classifier in {folder} that it knows by itself "
-            f"({type(error).__name__}: {reason})"
-        ) from None
+    with _refusing(f"--model {model}: transformers finds no image classifier in {folder} that it knows by itself"):
+        network, loading = transformers.AutoModelForImageClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            dtype="float32",
+        )
     for kind in ("missing_keys", "mismatched_keys"):
         if names := sorted(map(str, loading.get(kind) or ())):
             raise UsageError(
@@ -154,19 +159,13 @@ def _categories(network: Any) -> list[str] | None:
 
 def _input(transformers: Any, folder: Path, model: str) -> Input:
     """Return how the input is made: what the library's own preprocessing makes of black, gray and white pictures."""
-    try:
+    with _refusing(f"--model {model}: transformers cannot make an input as {PREPROCESSOR} says"):
         processor = transformers.AutoImageProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
         pictures = [torch.full((3, SIDE, SIDE), value, dtype=torch.uint8) for value in VALUES]
         made_NCHW = processor(pictures, return_tensors="pt")["pixel_values"].float()
         black_C, gray_C, white_C = made_NCHW.mean((2, 3))
-    except Exception as error:  # noqa: BLE001  whatever the library raises for files of others
-        reason = str(error).strip().partition("\n")[0][:300]
-        raise UsageError(
-            f"--model {model}: transformers cannot make an input as {PREPROCESSOR} says ({type(error).__name__}: "
-            f"{reason})"
-        ) from None
     slope_C = (white_C - black_C) / 255
     is_linear = torch.allclose(gray_C, black_C + VALUES[1] * slope_C, rtol=1e-3, atol=1e-3)
     if len(slope_C) != 3 or not is_linear or not (slope_C > 0).all() or made_NCHW.std((2, 3)).max() > FLAT:
