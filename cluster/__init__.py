@@ -11,6 +11,7 @@ A picture's way: a *source* lists it, a *run*'s plan holds it, an *executor* han
 * `rebox`: `rebox`: new boxes from stored maps
 * `audit`: `audit`: how well a run localizes
 * `calibrate`: `calibrate`: settings and probabilities from a labelled sample
+* `export`: `export`: a run as a dataset for another tool
 * `machine`: how a network runs on this machine
 * `truth`: ground truth matched to a run's plan
 * `formats`: annotation formats, a file each

@@ -10,6 +10,7 @@
 * `audit`: how well a run localizes
 * `calibrate`: settings and probabilities from a labelled sample
 * `compare`: what changed between two runs
+* `export`: a dataset for another tool
 * `verify`: proof that a run is whole
 * `status`: progress of a run
 * `show`: one image, drawn

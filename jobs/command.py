@@ -18,6 +18,9 @@ class Outcome:
     boxes: int = 0
     out: str | None = None
     error: str | None = None
+    exported: int | None = None  # images in an export
+    images_left_out: dict[str, int] | None = None  # of it, by the reason
+    boxes_left_out: dict[str, int] | None = None
 
 
 def outcome_of(
@@ -49,6 +52,7 @@ def result_line(command: str, outcome: Outcome, seconds: float) -> str:
         "seconds": round(seconds, 3),
         "out": outcome.out,
     }
-    if outcome.error is not None:
-        document["error"] = outcome.error
+    for name in ("error", "exported", "images_left_out", "boxes_left_out"):
+        if (value := getattr(outcome, name)) is not None:
+            document[name] = value
     return "CAMRAY_RESULT " + json.dumps(document)

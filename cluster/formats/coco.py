@@ -1,10 +1,13 @@
 """COCO: one JSON document, boxes ``[x, y, width, height]`` in pixels whose ends are outside.
 
-It is validated and read by pydantic, which leaves out what is not asked for, and whole, up to `MAX_COCO_BYTES`, into
-which the instances of COCO's own training set fit. Segmentations, most of such a file, are looked at where a box is
-missing, each becoming its box at once. One field that is null or empty costs its entry alone.
+Written, a category's id is ``class_id + 1``, as 0 is the background for torchvision and others; all else that a box has
+goes with it: `score`, `energy`, `probability`. Read, it is validated by pydantic, which leaves out what
+is not asked for, and whole, up to `MAX_COCO_BYTES`, into which the instances of COCO's own training set fit.
+Segmentations, most of such a file, are looked at where a box is missing, each becoming its box at once. One field that
+is null or empty costs its entry alone.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -12,6 +15,19 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from cluster.formats.entries import UNKNOWN, Entry, Size, batches_of, number_of, size_of
+from cluster.formats.exported import (
+    SCORE_DIGITS,
+    ExportFormat,
+    Part,
+    Picture,
+    Settings,
+    Whole,
+    document_name,
+    joined,
+)
+from cluster.formats.exported import (
+    Box as ExportedBox,
+)
 from cluster.formats.files import is_file, parsed, read_bounded, reading
 from cluster.formats.format import Format
 from cluster.formats.shapes import Box, box_of_segmentation
@@ -175,4 +191,100 @@ COCO = Format(
     frame="half-open",
     recognise=lambda path: is_file(path, ".json"),
     read=lambda path, masks: batches_of(_entries(path)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """The ids of a dataset."""
+
+    images: dict[str, int]  # by file name
+    categories: dict[str, int]  # by name
+
+
+def read_ids(path: str) -> Ids:
+    """Read the ids of a COCO file. Raises UsageError, also where a name has two, or an id is no whole number."""
+    with reading(path, "COCO JSON", "give another --like"):
+        document = parsed(_Coco, read_bounded(path, MAX_COCO_BYTES))
+        images = _ids("image", ((each.file_name, each.id) for each in document.images if each))
+        categories = _ids("category", ((each.name, each.id) for each in document.categories or () if each))
+    return Ids(images=images, categories=categories)
+
+
+def _ids(what: str, pairs: Iterable[tuple[object, object]]) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for name, number in pairs:
+        text, key = _text(name), number_of(number)
+        if text is None or key is None or key != int(key):
+            raise ValueError(f"an {what} has no name, or the id {shortened(number, SHOWN_CHARACTERS)}")
+        if ids.setdefault(text, int(key)) != int(key):
+            raise ValueError(f"the {what} {shown(text)} has the ids {ids[text]} and {int(key)}")
+    return ids
+
+
+DOCUMENT = "annotations.json"
+IMAGES, ANNOTATIONS = "images", "annotations"
+
+
+def box_fields(box: ExportedBox) -> dict[str, Any]:
+    """Return what COCO says of a box, but for ids."""
+    x, y, width, height = box.extent
+    fields = {
+        "bbox": [x, y, width, height],
+        "area": round(width * height, 2),
+        "iscrowd": 0,
+        "score": round(box.score, SCORE_DIGITS),
+        "energy": round(box.energy, SCORE_DIGITS),
+    }
+    return fields if box.probability is None else {**fields, "probability": round(box.probability, SCORE_DIGITS)}
+
+
+def packed(document: object) -> bytes:
+    """Return JSON in one line, in ASCII."""
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _write(pictures: Iterator[Picture], part: Part) -> None:
+    for picture in pictures:
+        image = {
+            "id": picture.number,
+            "file_name": picture.name,
+            "width": picture.width,
+            "height": picture.height,
+            **({} if picture.name == picture.image_id else {"image_id": picture.image_id}),
+        }
+        part.note(IMAGES, picture.split, packed(image))
+        for box in picture.boxes:
+            fields = {"image_id": picture.number, "category_id": box.class_id + 1, **box_fields(box)}
+            part.note(ANNOTATIONS, picture.split, packed(fields))
+
+
+def _finish(whole: Whole) -> None:
+    settings = whole.settings
+    categories = [
+        {"id": class_id + 1, "name": settings.classes.names[class_id]} for class_id in settings.classes.numbers
+    ]
+    for split in whole.splits:
+        with whole.open(document_name(DOCUMENT, split)) as file:
+            file.write(b'{"info":' + packed(_info(settings)) + b',\n"images":[\n')
+            file.writelines(joined(whole.notes(IMAGES, split)))
+            file.write(b'\n],\n"annotations":[\n')
+            lines = enumerate(whole.notes(ANNOTATIONS, split), 1)
+            file.writelines(joined(b'{"id":%d,' % number + line[1:] for number, line in lines))
+            file.write(b'\n],\n"categories":' + packed(categories) + b"}\n")
+
+
+def _info(settings: Settings) -> dict[str, str]:
+    return {
+        "description": f"boxes that camray made of class activation maps, of the run {settings.run}",
+        "categories": "id = class_id of the network + 1: 0 is the background",
+        "boxes": "pixels of the picture as it is seen, after EXIF orientation: x, y, width, height",
+    }
+
+
+COCO_EXPORT = ExportFormat(
+    name="coco",
+    entries=(DOCUMENT, DOCUMENT.partition(".")[0]),
+    write=_write,
+    finish=_finish,
 )

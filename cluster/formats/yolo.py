@@ -1,6 +1,7 @@
 """YOLO: a text file a picture, lines ``class x y width height``, the centre and size as fractions of the picture's.
 
 Where a picture is ``images/a/1.jpg``, its file is ``labels/a/1.txt``. One without lines says that there is no object.
+Written, classes are counted from 0 among those exported, and ``data.yaml`` names them and the splits.
 """
 
 import os
@@ -8,12 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from cam_ops.errors import UsageError
 from cluster.formats.entries import Entry, batches_of, number_of
+from cluster.formats.exported import SCORE_DIGITS, ExportFormat, Part, Picture, Whole
 from cluster.formats.files import files_below, lines_of, reading
 from cluster.formats.format import Format
 from cluster.formats.shapes import MIN_POINTS, Box, box_of_points
 from cluster.formats.yolo_names import YOLO_LABELS, YOLO_NAMES, Names, NamesBelow
+from cluster.storage.objects import is_store
 
 YOLO_IMAGES = "images"
 MAX_CLASS = 10**9
@@ -191,4 +196,47 @@ YOLO_POLYGONS = Format(
     frame="fractions",
     is_folder=True,
     read=lambda path, masks: batches_of(_entries(path, are_polygons=True)),
+)
+
+
+DATA = "data.yaml"
+FRACTION_DIGITS = 9
+
+
+def _write(pictures: Iterator[Picture], part: Part) -> None:
+    for picture in pictures:
+        lines = _lines(picture, part)
+        part.put(f"{YOLO_LABELS}/{picture.split}/{picture.stem}.txt", "".join(lines).encode())
+
+
+def _lines(picture: Picture, part: Part) -> Iterator[str]:
+    for box in picture.boxes:
+        x, y = (box.x0 + box.x1) / 2 / picture.width, (box.y0 + box.y1) / 2 / picture.height
+        width, height = (box.x1 - box.x0) / picture.width, (box.y1 - box.y0) / picture.height
+        numbers = (f"{value:.{FRACTION_DIGITS}f}" for value in (x, y, width, height))
+        confidence = f" {box.score:.{SCORE_DIGITS}f}" if part.settings.confidence else ""
+        yield f"{part.settings.classes.numbers[box.class_id]} {' '.join(numbers)}{confidence}\n"
+
+
+def _finish(whole: Whole) -> None:
+    """Write data.yaml, without `path` on a store: Ultralytics takes the folder of the file for it then."""
+    settings = whole.settings
+    document = {
+        **({} if is_store(settings.root) else {"path": settings.root}),
+        **{split: f"{YOLO_IMAGES}/{split}" for split in whole.splits},
+        "names": {number: settings.classes.names[class_id] for class_id, number in settings.classes.numbers.items()},
+    }
+    whole.put(DATA, yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=10**6).encode())
+
+
+YOLO_EXPORT = ExportFormat(
+    name="yolo",
+    entries=(YOLO_LABELS, DATA),
+    write=_write,
+    finish=_finish,
+    pictures="link",
+    folder=YOLO_IMAGES,
+    has_files=True,
+    split="train=0.9,val=0.1",
+    reserved=frozenset({YOLO_IMAGES}),
 )

@@ -99,7 +99,7 @@ def _orientation(row: Row, options: StorageOptions, failed: Event) -> int:
     if decoder_of(row):
         return AS_STORED
     try:
-        number, width, height = (UNKNOWN_TURN, 0, 0) if failed.is_set() else _header(row, options)
+        number, width, height = (UNKNOWN_TURN, 0, 0) if failed.is_set() else header_of(row, options)
     except (BadImage, *PILLOW_ERRORS):
         return UNKNOWN_TURN
     except StorageError:
@@ -109,8 +109,8 @@ def _orientation(row: Row, options: StorageOptions, failed: Event) -> int:
     return number if seen == (row["width"], row["height"]) else UNKNOWN_TURN
 
 
-def _header(row: Row, options: StorageOptions) -> tuple[int, int, int]:
-    """Return what `orientation_of` says, of a JPEG by its first bytes where they will do."""
+def header_of(row: Row, options: StorageOptions) -> tuple[int, int, int]:
+    """Return what `orientation_of` says of a planned picture, and raises; of a JPEG by its first bytes if they do."""
     size = row["size"]
     if is_cell(size):
         return orientation_of(read_image(row["uri"], row["offset"], size, options))

@@ -12,6 +12,7 @@ import pytest
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig, RefineConfig
 from cluster.audit.config import AuditConfig
 from cluster.calibrate.config import CalibrateConfig
+from cluster.export.config import ExportConfig
 from cluster.label.config import LabelConfig
 from cluster.rebox.config import ReboxConfig
 from jobs.__main__ import COMMANDS
@@ -31,6 +32,7 @@ CONFIGS = {
     "rebox": ReboxConfig,
     "audit": AuditConfig,
     "calibrate": CalibrateConfig,
+    "export": ExportConfig,
     "verify": VerifyConfig,
     "status": StatusConfig,
     "show": ShowConfig,

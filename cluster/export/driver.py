@@ -1,0 +1,178 @@
+"""`export`: a run as a dataset for another tool. Replicas write parts, the driver joins what all have in one file.
+
+The run is only read. Memory holds a part: some thousand images.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from typing import IO
+
+from cam_ops.errors import UsageError
+from cluster.executors.choose import ExecutorName, choose_replicas, no_gpus, open_executor
+from cluster.executors.progress import Progress
+from cluster.executors.work import Work
+from cluster.export.config import ExportConfig
+from cluster.export.counts import Counts
+from cluster.export.destination import Destination, destination_at
+from cluster.export.kinds import EXPORTS
+from cluster.export.like import read_like
+from cluster.export.replica import Task, part_file
+from cluster.export.selecting import classes_of, select
+from cluster.formats.exported import ExportFormat, PicturesChoice, Settings
+from cluster.process.failpoints import reach
+from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.record import Run, existing_run, maps_of
+from cluster.runs.resume import refuse_incomplete
+
+IMAGES_PER_PART = 1024
+MAX_PARTS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What came of it."""
+
+    counts: Counts
+    statuses: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WholePlace:
+    """An export whose parts are there, as formats see it."""
+
+    destination: Destination
+    settings: Settings
+    splits: tuple[str, ...]
+    num_parts: int
+
+    def put(self, name: str, content: bytes) -> None:
+        """Put a file in place."""
+        self.destination.put(name, content)
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Write a file; it is put in place where nothing was raised."""
+        return self.destination.open(name)
+
+    def notes(self, section: str, split: str) -> Iterator[bytes]:
+        """Yield the lines that the parts left, in order."""
+        for part in range(self.num_parts):
+            yield from self.destination.part(part_file(section, split, part)).splitlines()
+
+
+def export(config: ExportConfig) -> Export:
+    """Export a run; raises StorageError where it is not complete, or damaged, RefusedError where --out is not free."""
+    run_dir = open_run_dir(config.run, config.options)
+    run = existing_run(run_dir)
+    form = EXPORTS[config.to]
+    pictures = _pictures(config, form)
+    maps_of(run_dir, run)
+    refuse_incomplete(run_dir, run)
+    destination = destination_at(config.out, config.options)
+    if f"{destination.root}/".startswith(f"{run_dir.root}/"):
+        raise UsageError(f"--out {destination.root} lies in the run, which is only read; give another --out")
+    selection = select(config, run_dir, run, form, has_files=form.has_files or form.embeds or pictures != "none")
+    classes = classes_of(config, run_dir, run, selection)
+    like = read_like(config.like, run_dir, run) if config.like is not None else None
+    if like is not None:
+        filters = replace(selection.filters, like=tuple(like.categories))
+        selection = replace(selection, filters=filters, like=frozenset(like.images))
+    task = Task(
+        form=form.name,
+        settings=Settings(
+            root=destination.root,
+            run=run_dir.root,
+            input_size=run.request.preprocessing.image_size,
+            maps=run.request.maps,
+            has_pictures=pictures != "none",
+            is_calibrated=run.request.calibration is not None,
+            classes=classes,
+            confidence=config.confidence,
+            url_prefix=config.url_prefix,
+            high=config.high,
+            low=config.low,
+            at_grid=config.at == "grid",
+            like=like,
+        ),
+        selection=selection,
+        pictures=pictures,
+        parts=_parts(run, config.limit),
+    )
+    asked = {"run": run_dir.root, "fingerprint": run.request.fingerprint(), **config.asked()}
+    entries = (*form.entries, *([form.folder] if pictures != "none" and not form.embeds else []))
+    in_the_way = destination.begin(asked, entries, overwrite=config.overwrite)
+    try:
+        done = _write(config, run_dir, run, destination, task, form)
+        reach("parts")
+        place = WholePlace(destination, task.settings, _splits(task, done.counts), len(task.parts))
+        form.finish(place)
+        record = {
+            "command": "export",
+            "asked": asked,
+            "entries": entries,
+            "images": done.counts.images,
+            "boxes": done.counts.boxes,
+            "images_left_out": dict(done.counts.images_left_out),
+            "boxes_left_out": dict(done.counts.boxes_left_out),
+        }
+        reach("record")
+        destination.finish(record, in_the_way)
+    except BaseException:
+        destination.give_up()
+        raise
+    return done
+
+
+def _pictures(config: ExportConfig, form: ExportFormat) -> PicturesChoice:
+    if form.embeds and config.pictures == "link":
+        raise UsageError(f"--to {form.name} has the pictures in its own files; give --pictures copy, or none")
+    return form.pictures if config.pictures is None else config.pictures
+
+
+def _parts(run: Run, limit: int | None) -> tuple[range, ...]:
+    """Cut the shards into parts of about one size, in order."""
+    size, num_shards = run.plan.shard_size, run.plan.num_shards
+    if limit is not None:
+        num_shards = min(num_shards, -(-limit // size))
+    step = max(-(-IMAGES_PER_PART // size), -(-num_shards // MAX_PARTS))
+    return tuple(range(first, min(first + step, num_shards)) for first in range(0, num_shards, step))
+
+
+def _splits(task: Task, counts: Counts) -> tuple[str, ...]:
+    """Return the splits of an export: those that were asked for, or that folders name."""
+    split = task.selection.split
+    if split is None:
+        return ("",)
+    return tuple(name for name, _ in split.shares) or tuple(sorted(counts.splits))
+
+
+def _write(
+    config: ExportConfig, run_dir: RunDir, run: Run, destination: Destination, task: Task, form: ExportFormat
+) -> Export:
+    """Have replicas write the parts; return what became of the images."""
+    work = Work(
+        device="cpu",
+        factory="cluster.export.replica:ExportReplica",
+        arguments=(run_dir, run.request.fingerprint(), destination, task),
+    )
+    num_images = min(run.plan.num_images, config.limit or run.plan.num_images)
+    progress = Progress(num_images=num_images, num_shards=len(task.parts), done_images=0, done_shards=0)
+    counts, statuses = Counts(), Counter[str]()
+    with closing(open_executor(_executor(config, task, form), config.ray_address, no_gpus)) as executor:
+        replicas = choose_replicas(config.replicas, "cpu", executor)
+        shards = range(len(task.parts))
+        with closing(executor.run(work, replicas, shards, lambda _: False, config.shard_timeout)) as reports:
+            for report in reports:
+                counts += report.findings
+                statuses.update(report.statuses)
+                progress.add(report)
+    return Export(counts=counts, statuses=dict(sorted(statuses.items())))
+
+
+def _executor(config: ExportConfig, task: Task, form: ExportFormat) -> ExecutorName:
+    """Return what `auto` means: actors where there is enough for two to do."""
+    if config.executor != "auto":
+        return config.executor
+    is_heavy = (form.maps or task.pictures != "none") and len(task.parts) > 1
+    return "ray" if is_heavy or config.ray_address or (config.replicas or 1) > 1 else "inline"

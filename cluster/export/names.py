@@ -1,0 +1,82 @@
+"""Names of pictures' files: an image's id, unless that leads elsewhere, breaks a line, or meets another's.
+
+Such a name gets a mark that is made of the id, so that no two are equal: `../1.jpg` becomes `__/1~5f1c0e2a93.jpg`.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from cam_ops.arrays import I64
+from cam_ops.errors import StorageError
+from cluster.formats.exported import split_suffix
+from cluster.runs.directory import RunDir
+from cluster.runs.plan import read_shard
+from cluster.runs.record import Run
+from cluster.storage.scratch import load, open_database
+
+MAX_PART_BYTES = 150  # of a folder or file: file systems take 255, of which suffixes and scratch names need some
+MAX_NAME_BYTES = 900
+MAX_MARKED = 10**6
+MARK_DIGITS = 10
+MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$")
+UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
+KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
+
+
+def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mark: bool = False) -> str:
+    """Return the name of an image's file, a relative path; `reserved` are names that none of its parts may have."""
+    name = "/".join(_fit(part, reserved) for part in image_id.split("/"))
+    if len(name.encode()) > MAX_NAME_BYTES:
+        name = name.rpartition("/")[2]
+    stem, suffix = split_suffix(name)
+    if name == image_id and not must_mark and not MARKED.search(stem):
+        return name
+    mark = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()[:MARK_DIGITS]
+    return f"{stem}~{mark}{suffix}"
+
+
+def _fit(part: str, reserved: frozenset[str]) -> str:
+    part = UNFIT.sub("_", part)
+    if part != part.strip() or not part.strip("."):
+        part = part.strip() if part.strip(". ") else "_" * max(1, len(part))
+    if part.casefold() in reserved:
+        part += "_"
+    if len(part.encode()) > MAX_PART_BYTES:
+        stem, suffix = split_suffix(part)
+        part = stem.encode()[: MAX_PART_BYTES - len(suffix)].decode("utf-8", "ignore") + suffix
+    return part
+
+
+def meeting(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> I64:
+    """Return the places in the plan of images whose names, without suffix, are those of others, too; rising.
+
+    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots.
+    """
+    with open_database() as database:
+        load(database, "keys", KEYS, _keys(run_dir, run, reserved))
+        query = "SELECT unnest(list(place)) AS place FROM keys GROUP BY key HAVING count(*) > 1 ORDER BY place"
+        found = database.sql(query).to_arrow_table()["place"]
+    if len(found) > MAX_MARKED:
+        raise StorageError(
+            f"{len(found)} images have a name, but for suffix and capitals, that another has, too; at most "
+            f"{MAX_MARKED} are renamed: export parts of the run, or --pictures none to a format of one file"
+        )
+    return np.asarray(found.to_numpy(), np.int64)
+
+
+def _keys(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    for shard in range(run.plan.num_shards):
+        ids = read_shard(run_dir, shard)["image_id"].to_pylist()
+        keys = np.array([_key(file_name(image_id, reserved)) for image_id in ids], np.int64)
+        places = np.arange(len(ids), dtype=np.int64) + shard * run.plan.shard_size
+        yield pa.record_batch([pa.array(keys), pa.array(places)], schema=KEYS)
+
+
+def _key(name: str) -> int:
+    folded = unicodedata.normalize("NFC", split_suffix(name)[0]).casefold().replace(".", "_")
+    return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little", signed=True)

@@ -1,0 +1,97 @@
+"""What an export's flags mean for a run: which classes, whose names, which images have to be renamed."""
+
+import re
+from collections import Counter
+
+import numpy as np
+
+from cam_ops.errors import UsageError
+from cam_ops.words import near
+from cluster.export.config import ExportConfig
+from cluster.export.filters import Filters
+from cluster.export.names import meeting
+from cluster.export.records import Selection, read_shard
+from cluster.formats.exported import Classes, ExportFormat
+from cluster.process.console import say, shown
+from cluster.runs.directory import RunDir
+from cluster.runs.record import Run
+from cluster.truth.classes import class_finder
+
+UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+NUM_SHOWN = 3
+
+
+def select(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, *, has_files: bool) -> Selection:
+    """Say which images and boxes go out; `has_files`: images have files of their own. Raises UsageError."""
+    if config.min_probability is not None and run.request.calibration is None:
+        raise UsageError(
+            f"--min-probability needs boxes with a probability, those of {run_dir.root} have none; make them by "
+            "`calibrate` and `rebox --calibration`, or use --min-score or --min-energy"
+        )
+    nothing = np.empty(0, np.int64)
+    return Selection(
+        filters=Filters(
+            min_score=config.min_score,
+            min_probability=config.min_probability,
+            min_energy=config.min_energy,
+            min_area=config.min_area,
+            max_area=config.max_area,
+            only_classes=_class_ids(config.only_classes, run) if config.only_classes else None,
+            labels_only=config.labels_only,
+            top=config.top,
+        ),
+        split=config.split_of(form.split),
+        limit=config.limit,
+        keep_empty=config.keep_empty,
+        reserved=form.reserved,
+        meeting=meeting(run_dir, run, form.reserved) if has_files else nothing,
+    )
+
+
+def _class_ids(words: tuple[str, ...], run: Run) -> tuple[int, ...]:
+    find = class_finder(run.class_names, ())
+    found: set[int] = set()
+    for word in words:
+        class_ids = find(word)
+        if len(class_ids) > 1:
+            raise UsageError(f"--only-classes {shown(word)} may be the classes {class_ids}; give the number")
+        if not class_ids:
+            hint = f"; is it {' or '.join(map(shown, alike))}?" if (alike := near(word, run.class_names)) else ""
+            raise UsageError(f"--only-classes {shown(word)} is no class of the run, by name or number{hint}")
+        found |= {*class_ids}
+    return tuple(sorted(found))
+
+
+def classes_of(config: ExportConfig, run_dir: RunDir, run: Run, selection: Selection) -> Classes:
+    """Return the classes of an export, with names that tell them apart."""
+    exported = range(len(run.class_names)) if config.category_ids == "all" else used_classes(run_dir, run, selection)
+    return Classes(
+        names=_distinct(run.class_names), numbers={class_id: number for number, class_id in enumerate(exported)}
+    )
+
+
+def used_classes(run_dir: RunDir, run: Run, selection: Selection) -> list[int]:
+    """Return the classes that have a box which the filters leave, rising."""
+    found: set[int] = set()
+    for shard in range(run.plan.num_shards):
+        tables = read_shard(run_dir, run, shard, selection, maps=False)
+        boxes, _ = selection.filters.apply(tables.images, tables.boxes)
+        found |= {*boxes["class_id"].to_pylist()}
+    return sorted(found)
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names without control characters; one that several classes bear gets its number behind it."""
+    plain = [UNFIT.sub("\N{REPLACEMENT CHARACTER}", name).strip() or "unnamed" for name in names]
+    counts = Counter(name.casefold() for name in plain)
+    again = [class_id for class_id, name in enumerate(plain) if counts[name.casefold()] > 1]
+    distinct = list(plain)
+    for class_id in again:
+        distinct[class_id] = f"{plain[class_id]} ({class_id})"
+    while len({*distinct}) < len(distinct):  # somebody has such names, too
+        counts = Counter(distinct)
+        distinct = [f"{name} #{i}" if counts[name] > 1 else name for i, name in enumerate(distinct)]
+    if again:
+        examples = ", ".join(distinct[class_id] for class_id in again[:NUM_SHOWN])
+        say(f"{len(again)} classes have a name that another has, too; in the export they are called {examples}")
+    return tuple(distinct)

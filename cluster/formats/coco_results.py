@@ -1,0 +1,38 @@
+"""COCO's results: a list of boxes ``[x, y, width, height]``, ends outside, for `COCO.loadRes`. Only written.
+
+Ids are those of `coco`, or of the truth that `--like` names.
+"""
+
+from collections.abc import Iterator
+
+from cluster.formats.coco import box_fields, packed
+from cluster.formats.exported import ExportFormat, Part, Picture, Whole, document_name, joined
+
+DOCUMENT = "results.json"
+BOXES = "boxes"
+
+
+def _write(pictures: Iterator[Picture], part: Part) -> None:
+    like = part.settings.like
+    for picture in pictures:
+        image_id = like.images[picture.image_id] if like else picture.number
+        for box in picture.boxes:
+            category_id = like.categories[box.class_id] if like else box.class_id + 1
+            fields = {"image_id": image_id, "category_id": category_id, **box_fields(box)}
+            part.note(BOXES, picture.split, packed(fields))
+
+
+def _finish(whole: Whole) -> None:
+    for split in whole.splits:
+        with whole.open(document_name(DOCUMENT, split)) as file:
+            file.write(b"[\n")
+            file.writelines(joined(whole.notes(BOXES, split)))
+            file.write(b"\n]\n")
+
+
+COCO_RESULTS_EXPORT = ExportFormat(
+    name="coco-results",
+    entries=(DOCUMENT, DOCUMENT.partition(".")[0]),
+    write=_write,
+    finish=_finish,
+)

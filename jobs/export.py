@@ -1,0 +1,59 @@
+"""`export`: a run as a dataset for another tool."""
+
+from cluster.export.config import ExportConfig
+from cluster.export.counts import Counts
+from cluster.export.driver import export
+from cluster.process.console import say, shown
+from jobs.command import Outcome
+from jobs.flags import parse
+from jobs.paths import refuse_relative
+
+
+def run(arguments: list[str]) -> Outcome:
+    """Export, and say what was written and what was left out; an export without a box is said, and no error."""
+    config = parse(ExportConfig, arguments, "export", {})
+    refuse_relative({"the run": config.run, "--out": config.out, "--like": config.like or "/"})
+    done = export(config)
+    for line in lines_of(config.out, done.counts):
+        print(line)
+    if not done.counts.boxes:
+        say(f"warning: the export has no box; {why_no_box(done.counts)}")
+    images = sum(done.statuses.values())
+    ok = done.statuses.get("ok", 0)
+    return Outcome(
+        images=images,
+        ok=ok,
+        errors=images - ok,
+        boxes=done.counts.boxes,
+        out=config.out,
+        exported=done.counts.images,
+        images_left_out=dict(done.counts.images_left_out),
+        boxes_left_out=dict(done.counts.boxes_left_out),
+    )
+
+
+def lines_of(out: str, counts: Counts) -> list[str]:
+    """Return what an export holds, and what it leaves out with an example."""
+    splits = ", ".join(f"{count} in {split}" for split, count in counts.splits.items() if split)
+    lines = [f"{out}: {counts.images} images{f' ({splits})' if splits else ''}, {counts.boxes} boxes"]
+    lines += [
+        f"left out: {count} images, {reason}, such as {shown(counts.examples[reason])}"
+        for reason, count in counts.images_left_out.most_common()
+    ]
+    if taken := ", ".join(
+        f"{count} by {flag}" for flag, count in counts.boxes_left_out.items() if flag.startswith("-")
+    ):
+        lines.append(f"left out: boxes, {taken}")
+    if counts.renamed:
+        lines.append(f"{counts.renamed} images have another name here: their id is not one, or is that of another, too")
+    if counts.rewritten:
+        lines.append(f"{counts.rewritten} pictures were written anew: turned upright, or from a format that few read")
+    return lines
+
+
+def why_no_box(counts: Counts) -> str:
+    """Return what took the boxes of an export that has none."""
+    if not counts.boxes_left_out:
+        return "the run has none for these images"
+    reason, count = counts.boxes_left_out.most_common(1)[0]
+    return f"most were taken by {reason}: {count}"
