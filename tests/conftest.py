@@ -13,6 +13,7 @@ from PIL import Image
 from cluster.runs.directory import RunDir
 from cluster.runs.record import Run, existing_run
 from tests.support.command import ROOT, Command
+from tests.support.exported_runs import ExportedRun, calibrated_run, hostile_run, labelled_run
 from tests.support.stores import RCLONE, Store, gcs_store, s3_store
 from tests.support.truths import Planner
 
@@ -56,6 +57,24 @@ def pictures(tmp_path: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image_HWC).save(folder / f"{i:02d}.png")
     return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
+    """A run of pictures whose names are hostile, with several boxes and classes each; no test writes to it."""
+    return hostile_run(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="session")
+def calibrated(hostile: ExportedRun, tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
+    """The same boxes with a probability each."""
+    return calibrated_run(hostile, tmp_path_factory.mktemp("calibrated"))
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
+    """A run of pictures with labels, in folders train and val; no test writes to it."""
+    return labelled_run(tmp_path_factory.mktemp("labelled"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""Small networks: of two channels, whose maps can be worked out by hand, and one whose maps can be refined.
+"""Small networks: of two channels, whose maps can be worked out by hand, one whose maps can be refined,
+and one that boxes patches of a colour.
 
 `--model tests.support.networks:two_channels`.
 """
@@ -77,3 +78,24 @@ class Chain(nn.Module):
 def chain() -> nn.Module:
     """Factory: `--model tests.support.networks:chain`."""
     return Chain()
+
+
+class Colours(nn.Module):
+    """Features are how red, green, blue, magenta and yellow a pixel is; the head adds up each, a class a colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colours, self.fc = nn.Conv2d(3, 5, 1), nn.Linear(5, 5)
+        rows_KC = torch.tensor([[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, -1, 1], [1, 1, -1]], dtype=torch.float32)
+        self.colours.weight.data = rows_KC[:, :, None, None]
+        self.colours.bias.data = torch.tensor([0.0, 0, 0, -1, -1])
+        self.fc.weight.data, self.fc.bias.data = 9 * torch.eye(5), torch.zeros(5)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        logits_BK: torch.Tensor = self.fc(self.colours(images_BCHW).relu().mean((2, 3)))
+        return logits_BK
+
+
+def colours() -> nn.Module:
+    """Factory: `--model tests.support.networks:colours`."""
+    return Colours()
