@@ -15,6 +15,11 @@ FormatName = Literal[
     "coco",
     "coco-results",
     "yolo",
+    "voc",
+    "label-studio",
+    "cvat",
+    "csv",
+    "loc",
 ]
 OF_ONE_FORMAT: dict[str, str] = {
     "confidence": "yolo",
