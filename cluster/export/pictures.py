@@ -20,6 +20,7 @@ from cluster.formats.exported import split_suffix
 from cluster.sources.kinds import decoder_of
 from cluster.sources.reading import header_of, read_image
 from cluster.sources.source import Row
+from cluster.sources.tables.cells import is_cell
 from cluster.storage.objects import is_store
 from cluster.storage.options import StorageOptions
 
@@ -40,7 +41,8 @@ class Ready:
 
 def own_file(row: Row) -> str:
     """Return the address of the file or object that holds a planned picture alone; empty where there is none."""
-    return row["uri"] if row["size"] == -1 and row["offset"] == 0 else ""
+    is_file = row["offset"] == 0 and not is_cell(row["size"]) and decoder_of(row) is None
+    return row["uri"] if is_file else ""
 
 
 def read_ready(row: Row, options: StorageOptions, *, may_link: bool, as_jpeg: bool) -> Ready:
@@ -73,7 +75,9 @@ def _local_path(row: Row) -> str | None:
     address = own_file(row)
     if not address or is_store(address):
         return None
-    return os.fsdecode(unquote_to_bytes(address[7:])) if address.startswith("file://") else address
+    path = os.fsdecode(unquote_to_bytes(address[7:])) if address.startswith("file://") else address
+    is_whole = row["size"] < 0 or (os.path.isfile(path) and os.path.getsize(path) == row["size"])
+    return path if is_whole else None
 
 
 def _encoded(pixels_HWC: U8, *, is_lossy: bool) -> Ready:
