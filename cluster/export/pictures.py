@@ -25,6 +25,7 @@ from cluster.storage.objects import is_store
 from cluster.storage.options import StorageOptions
 
 JPEG_QUALITY = 95
+JPEG_END = b"\xff\xd9"
 JPEG, PNG = OPENCV[0], OPENCV[1]
 LOSSY = {"JPEG", "WEBP", "AVIF", "JPEG2000", "HEIF"}  # by Pillow's names
 
@@ -64,7 +65,16 @@ def read_ready(row: Row, options: StorageOptions, *, may_link: bool, as_jpeg: bo
         raise BadImage("undecodable", f"it has {width}x{height} pixels")
     if turn != AS_STORED or form not in OPENCV or (as_jpeg and form is not JPEG):
         return _encoded(decode(content or _content(row, options)), is_lossy=as_jpeg or form.pillow in LOSSY)
+    if local and form is JPEG and not _ends_well(local):
+        return Ready(form=form, content=_content(row, options))
     return Ready(form=form, content=content, path=local)
+
+
+def _ends_well(path: str) -> bool:
+    """Say whether a JPEG ends as it should; Ultralytics mends others where they lie, which must not be the user's."""
+    with open(path, "rb") as file:
+        file.seek(-len(JPEG_END), os.SEEK_END)
+        return file.read() == JPEG_END
 
 
 def _content(row: Row, options: StorageOptions) -> bytes:

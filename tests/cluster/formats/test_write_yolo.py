@@ -10,6 +10,8 @@ import supervision
 import yaml
 from PIL import Image
 
+from cluster.export.pictures import read_ready
+from cluster.storage.options import NO_OPTIONS
 from tests.support.command import Command
 from tests.support.exported_runs import ExportedRun, corners, hostile_run, labelled_run
 
@@ -105,6 +107,15 @@ def test_links_are_hard_and_a_link_s_target_is_followed(labelled: ExportedRun, t
     picture = next(iter(labelled.boxes))
     assert os.path.samefile(tmp_path / "out" / "images" / "train" / picture, labelled.pictures / picture)
     assert not (tmp_path / "out" / "images" / "train" / picture).is_symlink()
+
+
+def test_a_picture_that_ultralytics_would_mend_in_place_is_copied(labelled: ExportedRun, tmp_path: Path) -> None:
+    picture = next(path for path in sorted(labelled.pictures.rglob("*.jpg")))
+    for tail, path in ((b"", tmp_path / "a.jpg"), (b"\0", tmp_path / "b.jpg")):
+        path.write_bytes(picture.read_bytes() + tail)
+        row = {"uri": str(path), "offset": 0, "size": len(path.read_bytes()), "width": 64, "height": 48}
+        ready = read_ready(row, NO_OPTIONS, may_link=True, as_jpeg=False)
+        assert (ready.path, ready.content) == ((None, path.read_bytes()) if tail else (str(path), b""))
 
 
 def test_our_own_audit_takes_an_export_for_truth(labelled: ExportedRun, tmp_path: Path) -> None:
