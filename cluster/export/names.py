@@ -34,7 +34,7 @@ def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mar
     if len(name.encode()) > MAX_NAME_BYTES:
         name = name.rpartition("/")[2]
     stem, suffix = split_suffix(name)
-    if name == image_id and not must_mark and not MARKED.search(stem):
+    if name == image_id and stem == stem.strip() and not must_mark and not MARKED.search(stem):
         return name
     mark = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()[:MARK_DIGITS]
     return f"{stem}~{mark}{suffix}"
@@ -55,7 +55,8 @@ def _fit(part: str, reserved: frozenset[str]) -> str:
 def meeting(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> I64:
     """Return the places in the plan of images whose names, without suffix, are those of others, too; rising.
 
-    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots.
+    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots, nor a second
+    suffix: readers may take `a.png` of `a.png.jpg` for that of a picture.
     """
     with open_database() as database:
         load(database, "keys", KEYS, _keys(run_dir, run, reserved))
@@ -78,5 +79,8 @@ def _keys(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> Iterator[pa.Re
 
 
 def _key(name: str) -> int:
-    folded = unicodedata.normalize("NFC", split_suffix(name)[0]).casefold().replace(".", "_")
+    stem, suffix = split_suffix(name)
+    while suffix:
+        stem, suffix = split_suffix(stem)
+    folded = unicodedata.normalize("NFC", stem).casefold().replace(".", "_")
     return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little", signed=True)
