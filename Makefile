@@ -36,7 +36,8 @@ levels: .venv/test.stamp
 
 # What is exported, read by programs that are large or pin other libraries; they are in no environment of camray's.
 consumers: .venv-consumers/stamp
-	.venv-consumers/bin/python -m tests.support.consumers
+	folder=$$(mktemp -d) && .venv/bin/python -m tests.support.consumers write $$folder && \
+	.venv-consumers/bin/python tests/support/consumers.py read $$folder && rm -r $$folder
 
 .venv-consumers/stamp: .venv/test.stamp
 	$(PYTHON) -m venv .venv-consumers

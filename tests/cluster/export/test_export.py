@@ -234,6 +234,7 @@ def test_an_export_that_fails_leaves_what_was_there(run: Path, tmp_path: Path) -
             "shares add up to 1, got train=0.9,val=0.2, which are 1.1",
         ),
         (["--to", "coco", "--split", "../x=1"], 2, "--split expects NAME=SHARE"),
+        (["--to", "coco", "--out", "boxes.json"], 2, "--out expects a folder to make, got boxes.json"),
         (["--to", "coco", "--top", 0], 2, "--top expects a number of at least 1"),
         (["--to", "coco", "--confidence"], 2, "--confidence is of --to yolo, not of coco"),
         (["--to", "coco-results", "--like", "/nowhere.json"], 2, "cannot read"),
