@@ -25,6 +25,7 @@ MAX_MARKED = 10**6
 MARK_DIGITS = 10
 MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$")
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
+DRIVE = re.compile("^([A-Za-z]):")  # of Windows, where such a name leads elsewhere
 KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 
 
@@ -41,7 +42,7 @@ def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mar
 
 
 def _fit(part: str, reserved: frozenset[str]) -> str:
-    part = UNFIT.sub("_", part)
+    part = DRIVE.sub(r"\1_", UNFIT.sub("_", part))
     if part != part.strip() or not part.strip("."):
         part = part.strip() if part.strip(". ") else "_" * max(1, len(part))
     if part.casefold() in reserved:
