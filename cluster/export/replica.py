@@ -130,7 +130,7 @@ class ExportReplica:
     def _ready(self, found: tuple[Picture, Row]) -> Ready | None:
         """Put a picture's file in place, unless the format embeds it; None where it is gone."""
         picture, row = found
-        may_link = self.task.pictures == "link"
+        may_link = self.task.pictures == "link" and not self.destination.is_store
         try:
             ready = read_ready(row, self.run_dir.options, may_link=may_link, as_jpeg=self.form.is_jpeg)
         except BadImage:
