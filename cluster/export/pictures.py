@@ -27,6 +27,7 @@ from cluster.storage.objects import is_store
 from cluster.storage.options import StorageOptions
 
 JPEG_QUALITY = 95
+JPEG_END = b"\xff\xd9"
 JPEG, PNG = OPENCV[0], OPENCV[1]
 START_BYTES = 2**18  # of a JPEG, in which its EXIF and XMP lie
 TURNED_BY_XMP = re.compile(rb'tiff:Orientation(?:="|>)[2-8]')  # as Pillow finds it
@@ -72,7 +73,16 @@ def read_ready(row: Row, options: StorageOptions, *, may_link: bool, as_jpeg: bo
     is_upright = turn == AS_STORED and not TURNED_BY_XMP.search(content or start)
     if not is_upright or form not in OPENCV or (as_jpeg and form is not JPEG):
         return _encoded(decode(content or _content(row, options)), is_lossy=as_jpeg or form.pillow in LOSSY)
+    if path and form is JPEG and not _ends_well(path):
+        return Ready(form=form, content=_content(row, options))
     return Ready(form=form, content=content, path=path)
+
+
+def _ends_well(path: str) -> bool:
+    """Say whether a JPEG ends as it should; Ultralytics mends others where they lie, which must not be the user's."""
+    with open(path, "rb") as file:
+        file.seek(-len(JPEG_END), os.SEEK_END)
+        return file.read() == JPEG_END
 
 
 def _content(row: Row, options: StorageOptions) -> bytes:

@@ -108,6 +108,7 @@ class ExportReplica:
                     for picture in self._with_files(pool, some, counts):
                         counts.images += 1
                         counts.boxes += len(picture.boxes)
+                        counts.classes.update(box.class_id for box in picture.boxes)
                         counts.splits[picture.split] += 1
                         counts.renamed += picture.name != picture.image_id
                         yield picture

@@ -147,7 +147,7 @@ def test_a_run_of_rebox_is_exported_as_that_of_label(run: Path, tmp_path: Path) 
         assert export(rebox, tmp_path / "b" / form, form, "--pictures", "copy").code == 0
     ours, theirs = files(tmp_path / "a"), files(tmp_path / "b")
     names = ours.keys() - {"coco/export.json", "yolo/export.json", "yolo/data.yaml"}
-    assert (len(names), ours.keys()) == (1 + 12 + 12, theirs.keys())
+    assert (len(names), ours.keys()) == (1 + 12 + 12 + 12, theirs.keys())
     said = {name: text.replace(str(rebox).encode(), str(run).encode()) for name, text in theirs.items()}
     assert all(ours[name] == said[name] for name in names)
 
@@ -234,6 +234,7 @@ def test_an_export_that_fails_leaves_what_was_there(run: Path, tmp_path: Path) -
             "shares add up to 1, got train=0.9,val=0.2, which are 1.1",
         ),
         (["--to", "coco", "--split", "../x=1"], 2, "--split expects NAME=SHARE"),
+        (["--to", "coco", "--out", "boxes.json"], 2, "--out expects a folder to make, got boxes.json"),
         (["--to", "coco", "--top", 0], 2, "--top expects a number of at least 1"),
         (["--to", "coco", "--confidence"], 2, "--confidence is of --to yolo, not of coco"),
         (["--to", "coco-results", "--like", "/nowhere.json"], 2, "cannot read"),
