@@ -3,6 +3,8 @@
 from cluster.formats.coco import COCO_EXPORT
 from cluster.formats.coco_results import COCO_RESULTS_EXPORT
 from cluster.formats.exported import ExportFormat
+from cluster.formats.huggingface import HUGGINGFACE_EXPORT
+from cluster.formats.tar import WEBDATASET_EXPORT
 from cluster.formats.yolo import YOLO_EXPORT
 
 EXPORTS: dict[str, ExportFormat] = {
@@ -11,5 +13,7 @@ EXPORTS: dict[str, ExportFormat] = {
         COCO_EXPORT,
         COCO_RESULTS_EXPORT,
         YOLO_EXPORT,
+        HUGGINGFACE_EXPORT,
+        WEBDATASET_EXPORT,
     )
 }
