@@ -21,7 +21,7 @@ from cluster.formats.exported import Add, ExportFormat, Part, Picture, Settings,
 FOLDER, CARD = "data", "README.md"
 ALONE = "train"  # the split of an export that has none, as load_dataset would call it
 SIZES = "sizes"
-GROUP_ROWS, GROUP_BYTES = 100, 32 * 2**20  # of pictures: readers of one row, and the hub's viewer, read its group
+GROUP_ROWS, GROUP_BYTES = 100, 16 * 2**20  # of pictures: readers of one row, and the hub's viewer, read its group
 TEXT = """
 # Boxes of class activation maps
 
