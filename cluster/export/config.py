@@ -15,6 +15,11 @@ FormatName = Literal[
     "coco",
     "coco-results",
     "yolo",
+    "voc",
+    "label-studio",
+    "cvat",
+    "csv",
+    "loc",
     "huggingface",
     "webdataset",
 ]

@@ -2,8 +2,13 @@
 
 from cluster.formats.coco import COCO_EXPORT
 from cluster.formats.coco_results import COCO_RESULTS_EXPORT
+from cluster.formats.cvat import CVAT_EXPORT
 from cluster.formats.exported import ExportFormat
 from cluster.formats.huggingface import HUGGINGFACE_EXPORT
+from cluster.formats.label_studio import LABEL_STUDIO_EXPORT
+from cluster.formats.loc_csv import LOC_EXPORT
+from cluster.formats.pascal_voc import VOC_EXPORT
+from cluster.formats.table import CSV_EXPORT
 from cluster.formats.tar import WEBDATASET_EXPORT
 from cluster.formats.yolo import YOLO_EXPORT
 
@@ -13,6 +18,11 @@ EXPORTS: dict[str, ExportFormat] = {
         COCO_EXPORT,
         COCO_RESULTS_EXPORT,
         YOLO_EXPORT,
+        VOC_EXPORT,
+        LABEL_STUDIO_EXPORT,
+        CVAT_EXPORT,
+        CSV_EXPORT,
+        LOC_EXPORT,
         HUGGINGFACE_EXPORT,
         WEBDATASET_EXPORT,
     )

@@ -28,6 +28,7 @@ MARK_DIGITS = 20  # of a hash: to find two ids of one mark costs more than it co
 MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$", re.IGNORECASE)
 FILES = ("txt", "xml", "json", "npy")  # suffixes of files that lie beside pictures
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
+DRIVE = re.compile("^([A-Za-z]):")  # of Windows, where such a name leads elsewhere
 KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 
 
@@ -38,14 +39,14 @@ def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mar
     if len(name.encode()) > MAX_NAME_BYTES:
         name = name.rpartition("/")[2]
     stem, suffix = split_suffix(name)
-    if name == image_id and not must_mark and not MARKED.search(stem):
+    if name == image_id and stem == stem.strip() and not must_mark and not MARKED.search(stem):
         return name
     mark = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()[:MARK_DIGITS]
     return f"{stem}~{mark}{suffix}"
 
 
 def _fit(part: str, reserved: frozenset[str]) -> str:
-    part = UNFIT.sub("_", part).strip()
+    part = DRIVE.sub(r"\1_", UNFIT.sub("_", part).strip())
     if not part.strip("."):
         part = "_" * max(1, len(part))
     if part.casefold() in reserved:
@@ -64,7 +65,8 @@ def _fit_folder(part: str) -> str:
 def meeting(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> I64:
     """Return the places in the plan of images whose names, without suffix, are those of others, too; rising.
 
-    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots.
+    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots, nor a second
+    suffix: readers may take `a.png` of `a.png.jpg` for that of a picture.
     """
     with open_database() as database:
         load(database, "keys", KEYS, _keys(run_dir, run, reserved))
@@ -87,5 +89,8 @@ def _keys(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> Iterator[pa.Re
 
 
 def _key(name: str) -> int:
-    folded = unicodedata.normalize("NFC", split_suffix(name)[0]).casefold().replace(".", "_")
+    stem, suffix = split_suffix(name)
+    while suffix:
+        stem, suffix = split_suffix(stem)
+    folded = unicodedata.normalize("NFC", stem).casefold().replace(".", "_")
     return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little", signed=True)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from math import floor
 from typing import IO, Literal, Protocol
 
 from cam_ops.arrays import F32
@@ -43,6 +44,21 @@ class Box:
         """x, y, width, height, rounded to DIGITS."""
         x0, y0, x1, y1 = self.corners
         return x0, y0, round(x1 - x0, DIGITS), round(y1 - y0, DIGITS)
+
+    @property
+    def pixels(self) -> tuple[int, int, int, int]:
+        """The first and last columns and rows, counted from 0: x0, y0, x1, y1, ends inside.
+
+        Each side is the nearest one between pixels, off by half of one at most. Where a box would have no pixel then,
+        it is the one that its middle is in. So `x0 <= x1` always, and both are columns of the picture if the box is.
+        """
+        (x0, x1), (y0, y1) = _pixels(self.x0, self.x1), _pixels(self.y0, self.y1)
+        return x0, y0, x1, y1
+
+
+def _pixels(start: float, end: float) -> tuple[int, int]:
+    first, last = round(start), round(end) - 1
+    return (first, last) if first <= last else (floor((start + end) / 2),) * 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +228,7 @@ Begin = Callable[[IO[bytes]], AbstractContextManager[Add]]
 def pack(pictures: Iterator[Picture], part: Part, name: Callable[[str], str], suffix: str, begin: Begin) -> None:
     """Write a part's pictures into a file for each split, by what `begin` makes of it; where it is full, into more.
 
-    Files are called as `name` says for the split: NAME.SUFFIX, then NAME_01.SUFFIX, which sort as they follow.
+    Files are called as `name` says for the split: NAME.SUFFIX, then NAME_001.SUFFIX, which sort as they follow.
     """
     with ExitStack() as stack:
         adds: dict[str, tuple[ExitStack, Add]] = {}
@@ -223,7 +239,7 @@ def pack(pictures: Iterator[Picture], part: Part, name: Callable[[str], str], su
                 adds.pop(split)[0].close()
                 num_bytes[split] = 0
             if split not in adds:
-                further = f"_{num_files[split]:02d}" if num_files[split] else ""
+                further = f"_{num_files[split]:03d}" if num_files[split] else ""
                 opened = stack.enter_context(ExitStack())
                 file = opened.enter_context(part.open(f"{name(split)}{further}{suffix}"))
                 adds[split] = opened, opened.enter_context(begin(file))

@@ -15,7 +15,7 @@ import numpy as np
 NEAR_PX = 1e-3
 CORNERS = ("x0", "y0", "x1", "y1")
 EXPECTED = "expected.json"
-FORMATS: dict[str, list[str]] = {"yolo": ["--pictures", "copy", "--split", "train=0.7,val=0.3"]}
+FORMATS: dict[str, list[str]] = {"yolo": ["--pictures", "copy", "--split", "train=0.7,val=0.3"], "label-studio": []}
 
 Rows = list[dict[str, Any]]
 
@@ -37,6 +37,7 @@ def read(folder: Path) -> None:
     for run in ("hostile", "labelled"):
         rows_of = json.loads((folder / run / EXPECTED).read_text())
         print(f"Ultralytics: {run}: {read_yolo(folder / run / 'yolo', rows_of)}", flush=True)
+        print(f"Label Studio: {run}: {read_label_studio(folder / run / 'label-studio', rows_of)}", flush=True)
 
 
 def read_yolo(out: Path, rows_of: dict[str, Rows]) -> str:
@@ -61,6 +62,35 @@ def read_yolo(out: Path, rows_of: dict[str, Rows]) -> str:
     settings = {"epochs": 1, "imgsz": 64, "batch": 4, "workers": 0, "plots": False, "device": "cpu", "verbose": False}
     YOLO("yolov8n.yaml").train(data=str(out / "data.yaml"), project=str(out.parent / "trained"), **settings)
     return f"{num_images} images, {num_boxes} boxes, one epoch of training"
+
+
+def read_label_studio(out: Path, rows_of: dict[str, Rows]) -> str:
+    """Have Label Studio's SDK check interface, tasks and predictions, and convert these; return what was compared."""
+    from label_studio_sdk.converter import Converter
+    from label_studio_sdk.label_interface import LabelInterface
+
+    config, tasks = (out / "config.xml").read_text(), json.loads((out / "tasks.json").read_text())
+    interface = LabelInterface(config)
+    interface.validate()
+    for task in tasks:
+        assert interface.validate_task({"data": task["data"]}), task
+        assert not interface.validate_prediction(task["predictions"][0], return_errors=True), task
+    accepted = [  # as if a user had accepted each prediction: the converter reads annotations alone
+        {"id": number, "data": task["data"], "annotations": [{"result": task["predictions"][0]["result"]}]}
+        for number, task in enumerate(tasks)
+    ]
+    (out / "accepted.json").write_text(json.dumps(accepted))
+    converter = Converter(config, project_dir=None, download_resources=False)
+    converter.convert_to_coco(str(out / "accepted.json"), str(out / "coco"), str(out / "none"), is_dir=False)
+    coco = json.loads((out / "coco" / "result.json").read_text())
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    rows = [row for task in tasks for row in rows_of[task["data"]["image_id"]]]
+    assert sum(map(len, rows_of.values())) == len(rows) == len(coco["annotations"])
+    for row, found in zip(rows, coco["annotations"], strict=True):
+        x, y, width, height = found["bbox"]
+        assert _distance(np.array([[x, y, x + width, y + height]]), [row]) < NEAR_PX, (row, found)
+        assert names[found["category_id"]].startswith(row["class_name"])
+    return f"{len(tasks)} tasks, {len(rows)} boxes"
 
 
 def _distance(ours: np.ndarray, rows: Rows) -> float:

@@ -165,7 +165,7 @@ def test_row_groups_and_files_are_bounded(
     assert train["image_id"][:] == [image_id for image_id in hostile.images if image_id in hostile.boxes]
     files = sorted((tmp_path / "out" / "data").iterdir())
     assert files[0].name == "train-00000.parquet"
-    assert files[1].name == "train-00000_01.parquet"
+    assert files[1].name == "train-00000_001.parquet"
     for path in files:
         footer = pq.read_metadata(path)
         assert max(footer.row_group(i).num_rows for i in range(footer.num_row_groups)) <= 2

@@ -155,7 +155,7 @@ def test_files_are_bounded_and_sort_as_they_follow(
     found = exported(hostile, tmp_path / "out")
     assert [one["json"]["image_id"] for one in found] == [i for i in hostile.images if i in hostile.boxes]
     names = [Path(path).name for path in shards(tmp_path / "out")]
-    assert names[:3] == ["shard-000000.tar", "shard-000000_01.tar", "shard-000000_02.tar"]
+    assert names[:3] == ["shard-000000.tar", "shard-000000_001.tar", "shard-000000_002.tar"]
     for path in shards(tmp_path / "out"):
         with tarfile.open(path) as tar:
             sizes = [member.size for member in tar if not member.name.endswith("json")]
