@@ -19,6 +19,7 @@ import cluster.formats.exported
 from tests.cluster.export.conftest import TWO
 from tests.support.command import Command, listed
 from tests.support.exported_runs import FOREIGN, ExportedRun, calibrated_run, corners, hostile_run, labelled_run
+from tests.support.stores import Store
 from tests.support.truths import Planned, Planner, ours, refusal
 
 NEAR = {"rtol": 0, "atol": 0.51e-3}
@@ -211,6 +212,25 @@ def test_label_takes_an_export_as_its_pictures_and_audit_as_its_truth(pictures: 
     assert "12 matched by path, 0 by stem" in done.err
     metrics = json.loads((tmp_path / "again" / "audit" / "metrics.json").read_text())["metrics"]
     assert (metrics["ap"]["value"], metrics["ap"]["images"]) == (pytest.approx(100), 12)
+
+
+@pytest.mark.parametrize("form", ["webdataset", "huggingface"])
+def test_a_run_on_a_store_of_pictures_there_goes_to_a_store(
+    s3: Store, pictures: Path, tmp_path: Path, form: str
+) -> None:
+    images, run, out = s3.put(pictures, f"{form}/pictures"), s3.address(f"{form}/run"), s3.address(f"{form}/out")
+    store = ["--executor", "inline", "--storage-options", *s3.words]
+    done = Command("label", "--images", images, "--out", run, *TWO, *store)
+    assert done.code == 0, done.err
+    done = Command("export", run, "--to", form, "--out", out, *store)
+    assert (done.code, done.result["exported"]) == (0, 12), done.err
+    folder = s3.folder / form / "out"
+    if form == "webdataset":
+        found = {json.loads(one["json"])["image_id"]: one["png"] for one in samples(folder, decode=False)}
+    else:
+        table = pq.read_table(folder / "data" / "train-00000.parquet")
+        found = {row["image_id"]: row["image"]["bytes"] for row in table.to_pylist()}
+    assert found == {str(path.relative_to(pictures)): path.read_bytes() for path in pictures.glob("*/*.png")}
 
 
 BOXES = [[10, 5, 30, 15], [0, 0, 5, 5]]
