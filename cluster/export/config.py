@@ -20,6 +20,8 @@ FormatName = Literal[
     "cvat",
     "csv",
     "loc",
+    "huggingface",
+    "webdataset",
 ]
 OF_ONE_FORMAT: dict[str, str] = {
     "confidence": "yolo",
@@ -123,7 +125,11 @@ class ExportConfig:
             raise UsageError("--split expects NAME=SHARE,... or folder, got an empty text")
         if self.out.lower().endswith(OF_FILES):
             raise UsageError(f"--out expects a folder to make, got {self.out}; files in it have names of their own")
-        parse_split(self.split or "", self.seed)
+        split = parse_split(self.split or "", self.seed)
+        if self.to == "huggingface" and split and (unfit := [name for name, _ in split.shares if _is_unfit(name)]):
+            raise UsageError(
+                f"--split {unfit[0]}: huggingface expects letters, digits and _, and not all; call it otherwise"
+            )
         parse_options(self.storage_options)
 
     @property
@@ -142,3 +148,8 @@ class ExportConfig:
             for name, value in asdict(self).items()
             if name not in ELSEWHERE
         }
+
+
+def _is_unfit(name: str) -> bool:
+    """Say whether load_dataset refuses a split's name."""
+    return "-" in name or name.lower() == "all"

@@ -1,6 +1,7 @@
 """Names of pictures' files: an image's id, unless that leads elsewhere, breaks a line, or meets another's.
 
-Such a name gets a mark that is made of the id, so that no two are equal: `../1.jpg` becomes `__/1~5f1c0e2a93.jpg`.
+Such a name gets a mark that is made of the id, so that no two are equal: `../1.jpg` becomes
+`__/1~69c4be62092ccf6652c4.jpg`.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from cam_ops.arrays import I64
 from cam_ops.errors import StorageError
+from cam_ops.pictures.formats import suffix_of
 from cluster.formats.exported import split_suffix
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import read_shard
@@ -22,8 +24,9 @@ from cluster.storage.scratch import load, open_database
 MAX_PART_BYTES = 150  # of a folder or file: file systems take 255, of which suffixes and scratch names need some
 MAX_NAME_BYTES = 900
 MAX_MARKED = 10**6
-MARK_DIGITS = 10
-MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$")
+MARK_DIGITS = 20  # of a hash: to find two ids of one mark costs more than it could gain
+MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$", re.IGNORECASE)
+FILES = ("txt", "xml", "json", "npy")  # suffixes of files that lie beside pictures
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
 DRIVE = re.compile("^([A-Za-z]):")  # of Windows, where such a name leads elsewhere
 KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
@@ -31,7 +34,8 @@ KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 
 def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mark: bool = False) -> str:
     """Return the name of an image's file, a relative path; `reserved` are names that none of its parts may have."""
-    name = "/".join(_fit(part, reserved) for part in image_id.split("/"))
+    *folders, last = (_fit(part, reserved) for part in image_id.split("/"))
+    name = "/".join([*map(_fit_folder, folders), last])
     if len(name.encode()) > MAX_NAME_BYTES:
         name = name.rpartition("/")[2]
     stem, suffix = split_suffix(name)
@@ -42,15 +46,20 @@ def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mar
 
 
 def _fit(part: str, reserved: frozenset[str]) -> str:
-    part = DRIVE.sub(r"\1_", UNFIT.sub("_", part))
-    if part != part.strip() or not part.strip("."):
-        part = part.strip() if part.strip(". ") else "_" * max(1, len(part))
+    part = DRIVE.sub(r"\1_", UNFIT.sub("_", part).strip())
+    if not part.strip("."):
+        part = "_" * max(1, len(part))
     if part.casefold() in reserved:
         part += "_"
     if len(part.encode()) > MAX_PART_BYTES:
         stem, suffix = split_suffix(part)
-        part = stem.encode()[: MAX_PART_BYTES - len(suffix)].decode("utf-8", "ignore") + suffix
+        part = stem.encode()[: MAX_PART_BYTES - len(suffix)].decode("utf-8", "ignore").rstrip() + suffix
     return part
+
+
+def _fit_folder(part: str) -> str:
+    """Return a folder's name that no file has: beside `a.jpg/1.jpg` there may be `a.jpg`, or its label `a.txt`."""
+    return f"{part}_" if split_suffix(part)[1] or suffix_of(part) in FILES else part
 
 
 def meeting(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> I64:

@@ -1,10 +1,12 @@
 """The pictures of an export: linked as they are, or written so that every reader sees them as the boxes are drawn.
 
 Boxes are of the picture as it is seen. Readers that ignore EXIF orientation see the stored pixels, so a picture that it
-turns is written anew, upright; and so is one of a format that few read.
+turns is written anew, upright; so is one that XMP turns, as Pillow sees it and OpenCV does not; and one of a format
+that few read.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -27,6 +29,8 @@ from cluster.storage.options import StorageOptions
 JPEG_QUALITY = 95
 JPEG_END = b"\xff\xd9"
 JPEG, PNG = OPENCV[0], OPENCV[1]
+START_BYTES = 2**18  # of a JPEG, in which its EXIF and XMP lie
+TURNED_BY_XMP = re.compile(rb'tiff:Orientation(?:="|>)[2-8]')  # as Pillow finds it
 LOSSY = {"JPEG", "WEBP", "AVIF", "JPEG2000", "HEIF"}  # by Pillow's names
 
 
@@ -42,32 +46,36 @@ class Ready:
 
 def own_file(row: Row) -> str:
     """Return the address of the file or object that holds a planned picture alone; empty where there is none."""
-    is_file = row["offset"] == 0 and not is_cell(row["size"]) and decoder_of(row) is None
-    return row["uri"] if is_file else ""
+    is_whole = row["offset"] == 0 and not is_cell(row["size"]) and decoder_of(row) is None
+    return row["uri"] if is_whole else ""
 
 
 def read_ready(row: Row, options: StorageOptions, *, may_link: bool, as_jpeg: bool) -> Ready:
     """Read a picture of a run's images table as it goes out; `may_link` to its file, if it has one.
 
-    Raises BadImage where it is gone, or not of the size that the run saw, StorageError where storage fails.
+    Raises BadImage where it is gone, or has not the pixels or bytes that the run saw, StorageError where storage fails.
     """
     if own := decoder_of(row):
         return _encoded(own(_content(row, options)), is_lossy=as_jpeg)
-    local = _local_path(row) if may_link else None
-    content = b"" if local else _content(row, options)
+    path = _local_path(row) if may_link else None
+    start = read_image(row["uri"], 0, START_BYTES, options) if path else b""
+    content = b"" if start.startswith(JPEG.starts) else _content(row, options)
     try:
-        head = read_image(row["uri"], 0, HEAD_BYTES, options) if local else content[:HEAD_BYTES]
-        turn, width, height = header_of(row, options) if local else orientation_of(content)
+        turn, width, height = orientation_of(content) if content else header_of(row, options)
+        num_bytes = len(content) if content or path is None else os.path.getsize(path)
     except PILLOW_ERRORS:
         raise BadImage("undecodable", "it is no picture") from None
-    form = format_of(head)
+    form = format_of((content or start)[:HEAD_BYTES])
     if form is None or (row["width"], row["height"]) != ((height, width) if turn >= QUARTER else (width, height)):
         raise BadImage("undecodable", f"it has {width}x{height} pixels")
-    if turn != AS_STORED or form not in OPENCV or (as_jpeg and form is not JPEG):
+    if row["size"] >= 0 and num_bytes != row["size"]:
+        raise BadImage("undecodable", f"it has {num_bytes} bytes")
+    is_upright = turn == AS_STORED and not TURNED_BY_XMP.search(content or start)
+    if not is_upright or form not in OPENCV or (as_jpeg and form is not JPEG):
         return _encoded(decode(content or _content(row, options)), is_lossy=as_jpeg or form.pillow in LOSSY)
-    if local and form is JPEG and not _ends_well(local):
+    if path and form is JPEG and not _ends_well(path):
         return Ready(form=form, content=_content(row, options))
-    return Ready(form=form, content=content, path=local)
+    return Ready(form=form, content=content, path=path)
 
 
 def _ends_well(path: str) -> bool:
@@ -78,16 +86,15 @@ def _ends_well(path: str) -> bool:
 
 
 def _content(row: Row, options: StorageOptions) -> bytes:
-    return read_image(row["uri"], row["offset"], row["size"], options)
+    """Return a picture's bytes, of a file of its own all that it has now."""
+    return read_image(row["uri"], row["offset"], -1 if own_file(row) else row["size"], options)
 
 
 def _local_path(row: Row) -> str | None:
     address = own_file(row)
     if not address or is_store(address):
         return None
-    path = os.fsdecode(unquote_to_bytes(address[7:])) if address.startswith("file://") else address
-    is_whole = row["size"] < 0 or (os.path.isfile(path) and os.path.getsize(path) == row["size"])
-    return path if is_whole else None
+    return os.fsdecode(unquote_to_bytes(address[7:])) if address.startswith("file://") else address
 
 
 def _encoded(pixels_HWC: U8, *, is_lossy: bool) -> Ready:

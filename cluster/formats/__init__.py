@@ -17,6 +17,7 @@
 * `wsol`: wsolevaluation's metadata
 * `table`: CSV or Parquet, a box a row
 * `tar`: boxes in WebDataset's tar files
+* `huggingface`: Hugging Face's datasets
 * `masks`: masks as PNG
 * `mask_pixels`: the pixels of such masks
 

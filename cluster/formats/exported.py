@@ -3,8 +3,9 @@
 Boxes are those of a run: pixels of the picture as it is seen, half-open. Files have names below the export's folder.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from math import floor
 from typing import IO, Literal, Protocol
@@ -15,6 +16,7 @@ from cam_ops.settings import MapConfig, Size
 
 DIGITS = 3  # of pixels behind the point: a corner is off by half a thousandth at most
 SCORE_DIGITS = 6
+MAX_PACKED_BYTES = 512 * 2**20  # of pictures in one file; one picture alone may have more
 
 PicturesChoice = Literal["link", "copy", "none"]
 
@@ -217,3 +219,30 @@ def joined(lines: Iterator[bytes], comma: bytes = b",\n") -> Iterator[bytes]:
     """Yield lines with a comma between them."""
     for number, line in enumerate(lines):
         yield comma + line if number else line
+
+
+Add = Callable[[Picture], None]
+Begin = Callable[[IO[bytes]], AbstractContextManager[Add]]
+
+
+def pack(pictures: Iterator[Picture], part: Part, name: Callable[[str], str], suffix: str, begin: Begin) -> None:
+    """Write a part's pictures into a file for each split, by what `begin` makes of it; where it is full, into more.
+
+    Files are called as `name` says for the split: NAME.SUFFIX, then NAME_001.SUFFIX, which sort as they follow.
+    """
+    with ExitStack() as stack:
+        adds: dict[str, tuple[ExitStack, Add]] = {}
+        num_bytes, num_files = Counter[str](), Counter[str]()
+        for picture in pictures:
+            split = picture.split
+            if split in adds and num_bytes[split] + len(picture.content) > MAX_PACKED_BYTES:
+                adds.pop(split)[0].close()
+                num_bytes[split] = 0
+            if split not in adds:
+                further = f"_{num_files[split]:03d}" if num_files[split] else ""
+                opened = stack.enter_context(ExitStack())
+                file = opened.enter_context(part.open(f"{name(split)}{further}{suffix}"))
+                adds[split] = opened, opened.enter_context(begin(file))
+                num_files[split] += 1
+            num_bytes[split] += len(picture.content)
+            adds[split][1](picture)
