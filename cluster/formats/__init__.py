@@ -15,8 +15,7 @@
 * `wsol`: wsolevaluation's metadata
 * `table`: CSV or Parquet, a box a row
 * `tar`: boxes in WebDataset's tar files
-* `masks`: masks as PNG
-* `mask_pixels`: the pixels of such masks
+* `pixels`: formats of pixels
 
 To add a format, write its file, which ends in a record::
 
