@@ -15,6 +15,9 @@ FormatName = Literal[
     "coco",
     "coco-results",
     "yolo",
+    "wsol",
+    "seeds",
+    "masks",
 ]
 OF_ONE_FORMAT: dict[str, str] = {
     "confidence": "yolo",

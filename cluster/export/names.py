@@ -25,6 +25,7 @@ MAX_MARKED = 10**6
 MARK_DIGITS = 10
 MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$")
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
+AS_ONE = str.maketrans(".,", "__")  # formats replace them where they would end a name
 KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 
 
@@ -55,7 +56,7 @@ def _fit(part: str, reserved: frozenset[str]) -> str:
 def meeting(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> I64:
     """Return the places in the plan of images whose names, without suffix, are those of others, too; rising.
 
-    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots.
+    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots and commas.
     """
     with open_database() as database:
         load(database, "keys", KEYS, _keys(run_dir, run, reserved))
@@ -78,5 +79,5 @@ def _keys(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> Iterator[pa.Re
 
 
 def _key(name: str) -> int:
-    folded = unicodedata.normalize("NFC", split_suffix(name)[0]).casefold().replace(".", "_")
+    folded = unicodedata.normalize("NFC", split_suffix(name)[0]).casefold().translate(AS_ONE)
     return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little", signed=True)
