@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test quick long soak fuzz levels clean
+.PHONY: demo test quick long soak fuzz levels consumers clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m jobs demo
@@ -34,8 +34,19 @@ fuzz: .venv/test.stamp
 levels: .venv/test.stamp
 	.venv/bin/python -m tests.cam_ops.metrics.test_level_sets --count 10000
 
+# What is exported, read by programs that are large or pin other libraries; they are in no environment of camray's.
+consumers: .venv-consumers/stamp
+	folder=$$(mktemp -d) && .venv/bin/python -m tests.support.consumers write $$folder && \
+	.venv-consumers/bin/python tests/support/consumers.py read $$folder && rm -r $$folder
+
+.venv-consumers/stamp: .venv/test.stamp
+	$(PYTHON) -m venv .venv-consumers
+	echo "$(CURDIR)/.venv/lib/$$(ls .venv/lib)/site-packages" > .venv-consumers/lib/$$(ls .venv-consumers/lib)/site-packages/camray.pth
+	.venv-consumers/bin/pip install --quiet --disable-pip-version-check ultralytics label-studio-sdk
+	touch $@
+
 clean:
-	rm -rf .venv camray-demo
+	rm -rf .venv .venv-consumers camray-demo
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -1,7 +1,8 @@
 """Names of the classes, and the words that choose which classes of an image to explain."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,6 +10,7 @@ from cam_ops.errors import UsageError
 from cam_ops.words import folded
 
 WHOLE_NUMBER = re.compile(r"0*(\d{1,9})(?:\.0*)?")  # as spreadsheets and pandas write numbers beside empty cells
+UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 ScoreKind = Literal["softmax", "sigmoid"]
 ScoreChoice = Literal["auto", "softmax", "sigmoid"]
 UnknownLabels = Literal["refuse", "skip"]
@@ -89,6 +91,20 @@ def _indexed(names: tuple[str, ...], ids_of: dict[str, tuple[int, ...]]) -> Clas
     for word, ids in ids_of.items():
         by_fold.setdefault(folded(word), set()).update(ids)
     return ClassList(names=names, ids_of=ids_of, folded_ids={word: tuple(sorted(ids)) for word, ids in by_fold.items()})
+
+
+def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names that tell classes apart, without control characters, for tools that know names alone.
+
+    One that several classes bear, whatever its capitals, gets its number: ``crane (134)`` and ``crane (517)``.
+    """
+    plain = [UNFIT.sub("\N{REPLACEMENT CHARACTER}", name).strip() or "unnamed" for name in names]
+    counts = Counter(name.casefold() for name in plain)
+    distinct = [f"{name} ({i})" if counts[name.casefold()] > 1 else name for i, name in enumerate(plain)]
+    while len({*distinct}) < len(distinct):  # somebody has such names, too
+        counts = Counter(distinct)
+        distinct = [f"{name} #{i}" if counts[name] > 1 else name for i, name in enumerate(distinct)]
+    return tuple(distinct)
 
 
 def numbered_classes(num_classes: int) -> ClassList:

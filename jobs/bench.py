@@ -28,7 +28,18 @@ from jobs.command import Outcome
 from jobs.flags import parse
 
 Section = Literal[
-    "stages", "limit", "refine", "executors", "peers", "start", "dispatch", "plan", "memory", "rebox", "audit"
+    "stages",
+    "limit",
+    "refine",
+    "executors",
+    "peers",
+    "start",
+    "dispatch",
+    "plan",
+    "memory",
+    "rebox",
+    "audit",
+    "export",
 ]
 Figure = dict[str, Any]
 
@@ -51,7 +62,8 @@ class BenchConfig:
     """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `refine`: whole runs
     with and without refined maps; `executors`: Ray against inline; `peers`: what one would run instead; `start`:
     seconds from the command to the first replica's work; `dispatch`: shards a second; `plan`: a large manifest;
-    `memory`: resident sizes over a long run; `rebox` and `audit`: maps a second, in one process."""
+    `memory`: resident sizes over a long run; `rebox` and `audit`: maps a second, in one process; `export`: seconds
+    and memory of one process for the boxes of --num-images maps."""
     images: str
     """Folder of pictures; they are used again and again."""
     models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
@@ -268,6 +280,23 @@ def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     }
 
 
+def export(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Export the boxes of --num-images maps, copies of those of 512 pictures, with links to the pictures for yolo."""
+    with closing(_copies(config, scratch, "export")) as copies:
+        run = copies.call("where")
+    for form in ("coco", "yolo"):
+        found = []
+        for number in range(config.rounds):
+            with closing(Apart("cluster.bench.copies:Exports")) as exports:
+                found.append(exports.call("export", run, form, str(scratch / f"export-{form}-{number}")))
+        yield {
+            "section": f"export to {form}, {found[0][0]} boxes",
+            "seconds": _spread([seconds for _, seconds, _ in found]),
+            "boxes/s": _spread([boxes / seconds for boxes, seconds, _ in found]),
+            "max_rss_mib": _spread([rss_mib for *_, rss_mib in found]),
+        }
+
+
 MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "stages": stages,
     "limit": limit,
@@ -280,6 +309,7 @@ MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "memory": memory,
     "rebox": rebox,
     "audit": audit,
+    "export": export,
 }
 
 

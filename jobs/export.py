@@ -2,7 +2,7 @@
 
 from cluster.export.config import ExportConfig
 from cluster.export.counts import Counts
-from cluster.export.driver import export
+from cluster.export.driver import Export, export
 from cluster.process.console import say, shown
 from jobs.command import Outcome
 from jobs.flags import parse
@@ -14,7 +14,7 @@ def run(arguments: list[str]) -> Outcome:
     config = parse(ExportConfig, arguments, "export", {})
     refuse_relative({"the run": config.run, "--out": config.out, "--like": config.like or "/"})
     done = export(config)
-    for line in lines_of(config.out, done.counts):
+    for line in lines_of(config.out, done):
         print(line)
     if not done.counts.boxes:
         say(f"warning: the export has no box; {why_no_box(done.counts)}")
@@ -32,14 +32,17 @@ def run(arguments: list[str]) -> Outcome:
     )
 
 
-def lines_of(out: str, counts: Counts) -> list[str]:
+def lines_of(out: str, done: Export) -> list[str]:
     """Return what an export holds, and what it leaves out with an example."""
+    counts, num_used = done.counts, len(done.counts.classes)
     splits = ", ".join(f"{count} in {split}" for split, count in counts.splits.items() if split)
     lines = [f"{out}: {counts.images} images{f' ({splits})' if splits else ''}, {counts.boxes} boxes"]
     lines += [
         f"left out: {count} images, {reason}, such as {shown(counts.examples[reason])}"
         for reason, count in counts.images_left_out.most_common()
     ]
+    if 0 < num_used < done.num_classes:
+        lines.append(f"{num_used} of its {done.num_classes} classes have a box; --category-ids used has these alone")
     if taken := ", ".join(
         f"{count} by {flag}" for flag, count in counts.boxes_left_out.items() if flag.startswith("-")
     ):

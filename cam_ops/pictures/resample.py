@@ -38,7 +38,8 @@ def inside(rectangle_4: F32, rows: range, width: int) -> Bools:
     """Say which pixels of some rows lie in a rectangle, (R, W)."""
     x0, y0, x1, y1 = rectangle_4.tolist()
     x_W, y_R = np.arange(width) + 0.5, np.arange(rows.start, rows.stop) + 0.5
-    return ((y_R > y0) & (y_R < y1))[:, None] & (x_W > x0) & (x_W < x1)
+    is_inside_RW: Bools = ((y_R > y0) & (y_R < y1))[:, None] & (x_W > x0) & (x_W < x1)
+    return is_inside_RW
 
 
 def _places(cells: int, start: float, end: float, pixels: range) -> tuple[I64, I64, F64]:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +18,8 @@ from cam_ops.metrics.level_sets import LevelSets
 from cam_ops.tables import CORNERS, LABELLED
 from cluster.audit.config import AuditConfig
 from cluster.audit.driver import audit
+from cluster.export.config import ExportConfig, FormatName
+from cluster.export.driver import export
 from cluster.rebox.config import ReboxConfig
 from cluster.rebox.driver import rebox
 from cluster.runs.directory import open_run_dir
@@ -35,6 +38,10 @@ class Copies:
         """Write the copies to `out`, `num_maps` or a few more in all."""
         self.out, self.num_maps = out, _copy_shard(source, out, num_maps)
         cv2.setNumThreads(0)
+
+    def where(self) -> str:
+        """Return the run of the copies."""
+        return self.out
 
     def audit(self, bootstrap: int) -> tuple[float, float]:
         """Return what `rebox` does, of an audit against the run's own boxes as true ones."""
@@ -81,6 +88,17 @@ class Copies:
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
         rebox(ReboxConfig(run=self.out, out=out, threshold=(0.3,), executor="inline"))
         return self.num_maps / (time.perf_counter() - start_s), self.num_maps / (time.process_time() - start_cpu_s)
+
+
+class Exports:
+    """Exports of a run, in a process of its own."""
+
+    def export(self, run: str, form: FormatName, out: str) -> tuple[int, float, float]:
+        """Return the number of boxes, the seconds by the clock, and the process's largest resident size in MiB."""
+        start_s = time.perf_counter()
+        done = export(ExportConfig(run=run, to=form, out=out, executor="inline"))
+        seconds = time.perf_counter() - start_s
+        return done.counts.boxes, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _copy_shard(source: str, out: str, num_maps: int) -> int:

@@ -15,6 +15,11 @@ FormatName = Literal[
     "coco",
     "coco-results",
     "yolo",
+    "voc",
+    "label-studio",
+    "cvat",
+    "csv",
+    "loc",
     "wsol",
     "seeds",
     "masks",
@@ -27,6 +32,7 @@ OF_ONE_FORMAT: dict[str, str] = {
     "at": "seeds",
     "like": "coco-results",
 }
+OF_FILES = (".json", ".csv", ".xml", ".yaml", ".yml", ".parquet", ".tar", ".txt", ".zip")
 ELSEWHERE = ("run", "out", "replicas", "shard_timeout", "executor", "ray_address", "overwrite", "storage_options")
 """Flags that do not say what an export is."""
 
@@ -118,6 +124,8 @@ class ExportConfig:
                 raise UsageError(f"--{flag.name.replace('_', '-')} is of --to {form}, not of {self.to}")
         if self.split == "":
             raise UsageError("--split expects NAME=SHARE,... or folder, got an empty text")
+        if self.out.lower().endswith(OF_FILES):
+            raise UsageError(f"--out expects a folder to make, got {self.out}; files in it have names of their own")
         parse_split(self.split or "", self.seed)
         parse_options(self.storage_options)
 

@@ -10,6 +10,7 @@ class Counts:
 
     images: int = 0
     boxes: int = 0
+    classes: set[int] = field(default_factory=set)  # of the boxes
     splits: Counter[str] = field(default_factory=Counter)  # images by split
     images_left_out: Counter[str] = field(default_factory=Counter)  # by the reason
     boxes_left_out: Counter[str] = field(default_factory=Counter)  # by the filter's flag, or the reason of their image
@@ -27,6 +28,7 @@ class Counts:
     def __iadd__(self, other: "Counts") -> "Counts":
         self.images += other.images
         self.boxes += other.boxes
+        self.classes |= other.classes
         self.splits += other.splits
         self.images_left_out += other.images_left_out
         self.boxes_left_out += other.boxes_left_out

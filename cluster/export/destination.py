@@ -132,9 +132,10 @@ class Destination:
         target = f"{self.stage}/{OUT}/{name}"
         with self._said("link", self.root):
             os.makedirs(os.path.dirname(target), exist_ok=True)
+            real = os.path.realpath(path)  # a link to a relative link would lead nowhere
             for make in (os.link, os.symlink):
                 try:
-                    make(path, target)
+                    make(real, target)
                 except FileExistsError:  # of an attempt before this one
                     return
                 except OSError:
@@ -187,7 +188,6 @@ class Destination:
         with contextlib.suppress(StorageError, OSError):
             if not self.is_store:
                 self._remove(f"{STAGE}{self.token}")
-                os.rmdir(self.root)  # unless there is something in it
 
     def _found(self) -> tuple[list[str], set[str]]:
         """Return the markers that there are, and the names of all else."""

@@ -21,6 +21,7 @@ from cluster.export.like import read_like
 from cluster.export.replica import Task, part_file
 from cluster.export.selecting import classes_of, select
 from cluster.formats.exported import ExportFormat, PicturesChoice, Settings
+from cluster.process.console import say
 from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, existing_run, maps_of
@@ -36,6 +37,7 @@ class Export:
 
     counts: Counts
     statuses: dict[str, int]
+    num_classes: int  # that it names
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ def export(config: ExportConfig) -> Export:
     if f"{destination.root}/".startswith(f"{run_dir.root}/"):
         raise UsageError(f"--out {destination.root} lies in the run, which is only read; give another --out")
     selection = select(config, run_dir, run, form, has_files=form.has_files or form.embeds or pictures != "none")
+    if config.split is None and form.split:
+        say(f"split: {form.split}, as {form.name} needs one and --split gives none")
     classes = classes_of(config, run_dir, run, selection)
     like = read_like(config.like, run_dir, run) if config.like is not None else None
     if like is not None:
@@ -168,7 +172,8 @@ def _write(
                 counts += report.findings
                 statuses.update(report.statuses)
                 progress.add(report)
-    return Export(counts=counts, statuses=dict(sorted(statuses.items())))
+    num_classes = len(task.settings.classes.numbers)
+    return Export(counts=counts, statuses=dict(sorted(statuses.items())), num_classes=num_classes)
 
 
 def _executor(config: ExportConfig, task: Task, form: ExportFormat) -> ExecutorName:

@@ -2,10 +2,15 @@
 
 from cluster.formats.coco import COCO_EXPORT
 from cluster.formats.coco_results import COCO_RESULTS_EXPORT
+from cluster.formats.cvat import CVAT_EXPORT
 from cluster.formats.exported import ExportFormat
+from cluster.formats.label_studio import LABEL_STUDIO_EXPORT
+from cluster.formats.loc_csv import LOC_EXPORT
+from cluster.formats.pascal_voc import VOC_EXPORT
 from cluster.formats.pixels.score_maps import WSOL_EXPORT
 from cluster.formats.pixels.seeds import SEEDS_EXPORT
 from cluster.formats.pixels.soft_masks import MASKS_EXPORT
+from cluster.formats.table import CSV_EXPORT
 from cluster.formats.yolo import YOLO_EXPORT
 
 EXPORTS: dict[str, ExportFormat] = {
@@ -14,6 +19,11 @@ EXPORTS: dict[str, ExportFormat] = {
         COCO_EXPORT,
         COCO_RESULTS_EXPORT,
         YOLO_EXPORT,
+        VOC_EXPORT,
+        LABEL_STUDIO_EXPORT,
+        CVAT_EXPORT,
+        CSV_EXPORT,
+        LOC_EXPORT,
         WSOL_EXPORT,
         SEEDS_EXPORT,
         MASKS_EXPORT,

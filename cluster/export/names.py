@@ -26,6 +26,7 @@ MARK_DIGITS = 10
 MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$")
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
 AS_ONE = str.maketrans(".,", "__")  # formats replace them where they would end a name
+DRIVE = re.compile("^([A-Za-z]):")  # of Windows, where such a name leads elsewhere
 KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 
 
@@ -35,14 +36,14 @@ def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mar
     if len(name.encode()) > MAX_NAME_BYTES:
         name = name.rpartition("/")[2]
     stem, suffix = split_suffix(name)
-    if name == image_id and not must_mark and not MARKED.search(stem):
+    if name == image_id and stem == stem.strip() and not must_mark and not MARKED.search(stem):
         return name
     mark = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()[:MARK_DIGITS]
     return f"{stem}~{mark}{suffix}"
 
 
 def _fit(part: str, reserved: frozenset[str]) -> str:
-    part = UNFIT.sub("_", part)
+    part = DRIVE.sub(r"\1_", UNFIT.sub("_", part))
     if part != part.strip() or not part.strip("."):
         part = part.strip() if part.strip(". ") else "_" * max(1, len(part))
     if part.casefold() in reserved:
@@ -56,7 +57,8 @@ def _fit(part: str, reserved: frozenset[str]) -> str:
 def meeting(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> I64:
     """Return the places in the plan of images whose names, without suffix, are those of others, too; rising.
 
-    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots and commas.
+    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots and commas,
+    nor a second suffix: readers may take `a.png` of `a.png.jpg` for that of a picture.
     """
     with open_database() as database:
         load(database, "keys", KEYS, _keys(run_dir, run, reserved))
@@ -79,5 +81,8 @@ def _keys(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> Iterator[pa.Re
 
 
 def _key(name: str) -> int:
-    folded = unicodedata.normalize("NFC", split_suffix(name)[0]).casefold().translate(AS_ONE)
+    stem, suffix = split_suffix(name)
+    while suffix:
+        stem, suffix = split_suffix(stem)
+    folded = unicodedata.normalize("NFC", stem).casefold().translate(AS_ONE)
     return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little", signed=True)

@@ -20,10 +20,12 @@ from cluster.formats.exported import split_suffix
 from cluster.sources.kinds import decoder_of
 from cluster.sources.reading import header_of, read_image
 from cluster.sources.source import Row
+from cluster.sources.tables.cells import is_cell
 from cluster.storage.objects import is_store
 from cluster.storage.options import StorageOptions
 
 JPEG_QUALITY = 95
+JPEG_END = b"\xff\xd9"
 JPEG, PNG = OPENCV[0], OPENCV[1]
 LOSSY = {"JPEG", "WEBP", "AVIF", "JPEG2000", "HEIF"}  # by Pillow's names
 
@@ -40,7 +42,8 @@ class Ready:
 
 def own_file(row: Row) -> str:
     """Return the address of the file or object that holds a planned picture alone; empty where there is none."""
-    return row["uri"] if row["size"] == -1 and row["offset"] == 0 else ""
+    is_file = row["offset"] == 0 and not is_cell(row["size"]) and decoder_of(row) is None
+    return row["uri"] if is_file else ""
 
 
 def read_ready(row: Row, options: StorageOptions, *, may_link: bool, as_jpeg: bool) -> Ready:
@@ -62,7 +65,16 @@ def read_ready(row: Row, options: StorageOptions, *, may_link: bool, as_jpeg: bo
         raise BadImage("undecodable", f"it has {width}x{height} pixels")
     if turn != AS_STORED or form not in OPENCV or (as_jpeg and form is not JPEG):
         return _encoded(decode(content or _content(row, options)), is_lossy=as_jpeg or form.pillow in LOSSY)
+    if local and form is JPEG and not _ends_well(local):
+        return Ready(form=form, content=_content(row, options))
     return Ready(form=form, content=content, path=local)
+
+
+def _ends_well(path: str) -> bool:
+    """Say whether a JPEG ends as it should; Ultralytics mends others where they lie, which must not be the user's."""
+    with open(path, "rb") as file:
+        file.seek(-len(JPEG_END), os.SEEK_END)
+        return file.read() == JPEG_END
 
 
 def _content(row: Row, options: StorageOptions) -> bytes:
@@ -73,7 +85,9 @@ def _local_path(row: Row) -> str | None:
     address = own_file(row)
     if not address or is_store(address):
         return None
-    return os.fsdecode(unquote_to_bytes(address[7:])) if address.startswith("file://") else address
+    path = os.fsdecode(unquote_to_bytes(address[7:])) if address.startswith("file://") else address
+    is_whole = row["size"] < 0 or (os.path.isfile(path) and os.path.getsize(path) == row["size"])
+    return path if is_whole else None
 
 
 def _encoded(pixels_HWC: U8, *, is_lossy: bool) -> Ready:

@@ -108,6 +108,7 @@ class ExportReplica:
                     for picture in self._with_files(pool, some, counts):
                         counts.images += 1
                         counts.boxes += len(picture.boxes)
+                        counts.classes.update(box.class_id for box in picture.boxes)
                         counts.splits[picture.split] += 1
                         counts.renamed += picture.name != picture.image_id
                         yield picture
@@ -130,7 +131,7 @@ class ExportReplica:
     def _ready(self, found: tuple[Picture, Row]) -> Ready | None:
         """Put a picture's file in place, unless the format embeds it; None where it is gone."""
         picture, row = found
-        may_link = self.task.pictures == "link"
+        may_link = self.task.pictures == "link" and not self.destination.is_store
         try:
             ready = read_ready(row, self.run_dir.options, may_link=may_link, as_jpeg=self.form.is_jpeg)
         except BadImage:

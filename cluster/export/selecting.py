@@ -1,10 +1,8 @@
 """What an export's flags mean for a run: which classes, whose names, which images have to be renamed."""
 
-import re
-from collections import Counter
-
 import numpy as np
 
+from cam_ops.classes import distinct_names
 from cam_ops.errors import UsageError
 from cam_ops.words import near
 from cluster.export.config import ExportConfig
@@ -17,7 +15,6 @@ from cluster.runs.directory import RunDir
 from cluster.runs.record import Run
 from cluster.truth.classes import class_finder
 
-UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 NUM_SHOWN = 3
 
 
@@ -66,7 +63,7 @@ def classes_of(config: ExportConfig, run_dir: RunDir, run: Run, selection: Selec
     """Return the classes of an export, with names that tell them apart."""
     exported = range(len(run.class_names)) if config.category_ids == "all" else used_classes(run_dir, run, selection)
     return Classes(
-        names=_distinct(run.class_names), numbers={class_id: number for number, class_id in enumerate(exported)}
+        names=_named(run.class_names), numbers={class_id: number for number, class_id in enumerate(exported)}
     )
 
 
@@ -80,18 +77,12 @@ def used_classes(run_dir: RunDir, run: Run, selection: Selection) -> list[int]:
     return sorted(found)
 
 
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return names without control characters; one that several classes bear gets its number behind it."""
-    plain = [UNFIT.sub("\N{REPLACEMENT CHARACTER}", name).strip() or "unnamed" for name in names]
-    counts = Counter(name.casefold() for name in plain)
-    again = [class_id for class_id, name in enumerate(plain) if counts[name.casefold()] > 1]
-    distinct = list(plain)
-    for class_id in again:
-        distinct[class_id] = f"{plain[class_id]} ({class_id})"
-    while len({*distinct}) < len(distinct):  # somebody has such names, too
-        counts = Counter(distinct)
-        distinct = [f"{name} #{i}" if counts[name] > 1 else name for i, name in enumerate(distinct)]
-    if again:
-        examples = ", ".join(distinct[class_id] for class_id in again[:NUM_SHOWN])
-        say(f"{len(again)} classes have a name that another has, too; in the export they are called {examples}")
-    return tuple(distinct)
+def _named(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names that tell classes apart, and say where they are not the run's."""
+    distinct = distinct_names(names)
+    if changed := [name for name, own in zip(distinct, names, strict=True) if name != own]:
+        say(
+            f"{len(changed)} classes have other names in the export, as a name is that of several or breaks files: "
+            + ", ".join(changed[:NUM_SHOWN])
+        )
+    return distinct

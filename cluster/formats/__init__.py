@@ -12,6 +12,8 @@
 * `yolo`: YOLO text files
 * `yolo_names`: the names of its classes
 * `loc_csv`: ImageNet's LOC CSV
+* `label_studio`: Label Studio's tasks
+* `cvat`: CVAT for images
 * `wsol`: wsolevaluation's metadata
 * `table`: CSV or Parquet, a box a row
 * `tar`: boxes in WebDataset's tar files

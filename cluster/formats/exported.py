@@ -3,11 +3,10 @@
 Boxes are those of a run: pixels of the picture as it is seen, half-open. Files have names below the export's folder.
 """
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from io import StringIO
+from math import floor
 from typing import IO, Literal, Protocol
 
 from cam_ops.arrays import F32
@@ -43,6 +42,21 @@ class Box:
         """x, y, width, height, rounded to DIGITS."""
         x0, y0, x1, y1 = self.corners
         return x0, y0, round(x1 - x0, DIGITS), round(y1 - y0, DIGITS)
+
+    @property
+    def pixels(self) -> tuple[int, int, int, int]:
+        """The first and last columns and rows, counted from 0: x0, y0, x1, y1, ends inside.
+
+        Each side is the nearest one between pixels, off by half of one at most. Where a box would have no pixel then,
+        it is the one that its middle is in. So `x0 <= x1` always, and both are columns of the picture if the box is.
+        """
+        (x0, x1), (y0, y1) = _pixels(self.x0, self.x1), _pixels(self.y0, self.y1)
+        return x0, y0, x1, y1
+
+
+def _pixels(start: float, end: float) -> tuple[int, int]:
+    first, last = round(start), round(end) - 1
+    return (first, last) if first <= last else (floor((start + end) / 2),) * 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,10 +226,3 @@ def joined(lines: Iterator[bytes], comma: bytes = b",\n") -> Iterator[bytes]:
     """Yield lines with a comma between them."""
     for number, line in enumerate(lines):
         yield comma + line if number else line
-
-
-def csv_line(cells: Iterable[object]) -> bytes:
-    """Return a line of CSV in UTF-8, with its end."""
-    line = StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode()

@@ -2,17 +2,21 @@
 
 An object has a `bndbox`, or is a polygon, of which the box is taken: points `pt` of an `x` and a `y`, or `x1`, `y1`,
 `x2`, `y2` and so on. What it says of its parts is left out, and so are objects that are marked as deleted.
+Written, boxes are whole pixels, and an object's `score` and `probability` stand where readers look for nothing.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
-from xml.etree.ElementTree import ParseError  # the exception alone
+from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring  # to write; it reads nothing
 
 import pyarrow as pa
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from cluster.formats.entries import VOC_CORNERS, Entry, batches_of, number_of, size_of
+from cluster.formats.exported import SCORE_DIGITS, ExportFormat, Part, Picture, Whole
+from cluster.formats.exported import Box as ExportedBox
 from cluster.formats.files import files_below, read_bounded, reading
 from cluster.formats.format import Format
 from cluster.formats.shapes import Box, box_of_points
@@ -120,4 +124,59 @@ VOC_HALF_OPEN = Format(
     frame="half-open",
     is_folder=True,
     read=_read,
+)
+
+
+PICTURES, ANNOTATIONS, SETS = "JPEGImages", "Annotations", "ImageSets"
+WHOLE_SET = "trainval"  # of an export without splits
+NAMES = "names"
+NUM_CHANNELS = 3  # as readers take all pictures
+BREAKS_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _write(pictures: Iterator[Picture], part: Part) -> None:
+    for picture in pictures:
+        root = Element("annotation")
+        _fill(root, folder=PICTURES, filename=picture.name)
+        _fill(SubElement(root, "source"), database="camray", image=BREAKS_XML.sub("\ufffd", picture.image_id))
+        _fill(SubElement(root, "size"), width=picture.width, height=picture.height, depth=NUM_CHANNELS)
+        _fill(root, segmented=0)
+        for box in picture.boxes:
+            _add_object(root, box, part.settings.classes.names[box.class_id])
+        indent(root, "\t")
+        part.put(f"{ANNOTATIONS}/{picture.stem}.xml", tostring(root, encoding="utf-8"))
+        part.note(NAMES, picture.split, picture.stem.encode())
+
+
+def _add_object(root: Element, box: ExportedBox, name: str) -> None:
+    thing = SubElement(root, "object")
+    _fill(thing, name=name, pose="Unspecified", truncated=0, difficult=0)
+    corners = (from_0 + 1 for from_0 in box.pixels)
+    _fill(SubElement(thing, "bndbox"), **dict(zip(VOC_CORNERS, corners, strict=True)))
+    _fill(thing, score=f"{box.score:.{SCORE_DIGITS}f}")
+    if box.probability is not None:
+        _fill(thing, probability=f"{box.probability:.{SCORE_DIGITS}f}")
+
+
+def _fill(element: Element, **texts: object) -> None:
+    for tag, text in texts.items():
+        SubElement(element, tag).text = str(text)
+
+
+def _finish(whole: Whole) -> None:
+    for split in whole.splits:
+        with whole.open(f"{SETS}/Main/{split or WHOLE_SET}.txt") as file:
+            file.writelines(name + b"\n" for name in whole.notes(NAMES, split))
+
+
+VOC_EXPORT = ExportFormat(
+    name="voc",
+    entries=(ANNOTATIONS, SETS),
+    write=_write,
+    finish=_finish,
+    pictures="link",
+    folder=PICTURES,
+    has_split_folders=False,
+    is_jpeg=True,
+    has_files=True,
 )

@@ -1,12 +1,14 @@
 """Tables of boxes, CSV or Parquet: a box a row, pixels whose ends are outside, or as `table-inclusive` inside.
 
 Columns are found by the words that people have for them, see `cam_ops.words`; the signs between cells are sniffed.
+Written, it is a CSV as RFC 4180 has it, in UTF-8, whose lines end in a line feed.
 """
 
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ from cam_ops.arrays import F64
 from cam_ops.tables import CORNERS
 from cam_ops.words import column_of, delimiter_of, folded
 from cluster.formats.entries import ENTRIES, MAX_SIDE, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS, number_of
+from cluster.formats.exported import SCORE_DIGITS, ExportFormat, Part, Picture, Whole, document_name
 from cluster.formats.files import bounded_lines, is_file, open_text, reading
 from cluster.formats.format import Format
 from cluster.process.console import say
@@ -268,4 +271,49 @@ TABLE_FRACTIONS = Format(
     name="table-fractions",  # as this one must
     frame="fractions",
     read=lambda path, masks: _read(path),
+)
+
+
+DOCUMENT = "boxes.csv"
+ROWS = "rows"
+COLUMNS = ("filename", "width", "height", "class", *VOC_CORNERS, "score")
+PROBABILITY = "probability"
+
+
+def csv_line(cells: Iterable[object]) -> bytes:
+    """Return a line of a CSV, without its end."""
+    text = StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue().encode()
+
+
+def _write(pictures: Iterator[Picture], part: Part) -> None:
+    columns = _columns_written(part)
+    for picture in pictures:
+        first = (picture.name, picture.width, picture.height)
+        for box in picture.boxes:
+            likely = () if box.probability is None else (f"{box.probability:.{SCORE_DIGITS}f}",)
+            name = part.settings.classes.names[box.class_id]
+            cells = (*first, name, *box.corners, f"{box.score:.{SCORE_DIGITS}f}", *likely)
+            part.note(ROWS, picture.split, csv_line(cells))
+        if not picture.boxes:
+            part.note(ROWS, picture.split, csv_line((*first, *[""] * (len(columns) - len(first)))))
+
+
+def _columns_written(place: Part | Whole) -> tuple[str, ...]:
+    return (*COLUMNS, PROBABILITY) if place.settings.is_calibrated else COLUMNS
+
+
+def _finish(whole: Whole) -> None:
+    for split in whole.splits:
+        with whole.open(document_name(DOCUMENT, split)) as file:
+            file.write(csv_line(_columns_written(whole)) + b"\n")
+            file.writelines(line + b"\n" for line in whole.notes(ROWS, split))
+
+
+CSV_EXPORT = ExportFormat(
+    name="csv",
+    entries=(DOCUMENT, DOCUMENT.partition(".")[0]),
+    write=_write,
+    finish=_finish,
 )

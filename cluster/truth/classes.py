@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cam_ops.class_lists import read_class_names
-from cam_ops.classes import ClassList, class_list
+from cam_ops.classes import ClassList, class_list, distinct_names
 from cam_ops.errors import UsageError
 from cam_ops.words import column_of, delimiter_of
 from cluster.formats.files import read_bounded, reading
@@ -20,10 +20,12 @@ FindClasses = Callable[[str], tuple[int, ...]]
 def class_finder(class_names: tuple[str, ...], class_map: tuple[str, ...]) -> FindClasses:
     """Return who looks words up: in `class_map`, then by name or number, then as `cam_ops.words` has it.
 
+    Of a name that several classes bear, each is known by that of `export`, too: ``crane (134)``.
+
     A part of `class_map` is ``WORD=CLASS``, or a CSV file: with the columns truth and class, or a class list as `label`
     takes it, of which each word means its class. Raises UsageError for a class that the network has not.
     """
-    classes = class_list([()] * len(class_names), list(class_names))
+    classes = class_list([(name,) for name in distinct_names(class_names)], list(class_names))
     given: dict[str, tuple[int, ...]] = {}
     for part in class_map:
         word, equals, class_word = part.rpartition("=")

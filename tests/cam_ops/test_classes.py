@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cam_ops.classes import class_list, parse_class_choice
+from cam_ops.classes import class_list, distinct_names, parse_class_choice
 from cam_ops.errors import UsageError
 from cam_ops.explain.scores import best_classes, choose_classes, class_scores
 
@@ -51,3 +51,10 @@ def test_scores() -> None:
 def test_names_that_are_numbers_mean_those() -> None:
     classes = class_list([("1",), ("2",)], ["1", "2"])
     assert (classes.find("1"), classes.find("2"), classes.find("0")) == (0, 1, None)
+
+
+def test_distinct_names_tell_apart_what_several_classes_are_called() -> None:
+    names = ["crane", "Crane", "crane (1)", "a\nb\x85", "  ", "a, b"]
+    assert distinct_names(names) == ("crane (0)", "Crane (1)", "crane (1)", "a\ufffdb\ufffd", "unnamed", "a, b")
+    twice = distinct_names(["crane", "crane", "crane (1)"])
+    assert twice == ("crane (0)", "crane (1) #1", "crane (1) #2")

@@ -5,6 +5,7 @@ labels and folders named train and val. Features are the colours of a picture: b
 """
 
 import csv
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -82,6 +83,13 @@ class ExportedRun:
         """Export, in this process."""
         return Command("export", self.root, "--to", form, "--out", out, "--executor", "inline", *more)
 
+    def audited(self, truth: Path, *more: object) -> dict[str, Any]:
+        """Audit the run with a truth, in this process; return the figures."""
+        words = ["--truth", truth, "--executor", "inline", "--bootstrap", 0]
+        done = Command("audit", self.root, *words, *more)
+        assert done.code == 0, done.err
+        return json.loads((self.root / "audit" / "metrics.json").read_text())["metrics"]
+
 
 def hostile_run(folder: Path) -> ExportedRun:
     """Label pictures whose names are hostile, two classes each and a box for each patch of these; two are broken."""
@@ -130,15 +138,17 @@ def calibrated_run(hostile: ExportedRun, folder: Path) -> ExportedRun:
     return ExportedRun(out, hostile.pictures, existing_run(RunDir(str(out))))
 
 
-def labelled_run(folder: Path) -> ExportedRun:
-    """Label twelve pictures in folders per class, each with folders train and val; one box an image, of its label."""
+def labelled_run(folder: Path, scale: int = 1) -> ExportedRun:
+    """Label twelve pictures in folders per class, each with folders train and val; one box an image, of its label.
+
+    At scale 10 boxes end between pixels.
+    """
     classes = (1, GREEN), (2, BLUE), (4, YELLOW)
     for at in range(12):
         class_id, colour = classes[at % len(classes)]
         place = folder / "pictures" / FOLDERS[class_id] / ("val" if at % 4 == 3 else "train")
-        write_picture(
-            place / f"{at:02d}.{'jpg' if at % 2 else 'png'}", ((colour, (5 + at, 7, 30 + at, 31 - at)),), (64, 48)
-        )
+        patch = scale * (5 + at), scale * 7, scale * (30 + at), scale * (31 - at)
+        write_picture(place / f"{at:02d}.{'jpg' if at % 2 else 'png'}", ((colour, patch),), (scale * 64, scale * 48))
     return _labelled(folder, folder / "pictures", "--labels", "folder", "--shard-size", 5)
 
 

@@ -16,7 +16,8 @@ from cam_ops.arrays import F32, U8
 from cam_ops.boxes.normalise import Enlarger
 from cam_ops.errors import UsageError
 from cam_ops.pictures.resample import at_pixels, inside, strips
-from cluster.formats.exported import ExportFormat, Map, Part, Picture, Settings, Whole, csv_line
+from cluster.formats.exported import ExportFormat, Map, Part, Picture, Settings, Whole
+from cluster.formats.table import csv_line
 
 SEEDS, CLASSES = "seeds", "classes.csv"
 BACKGROUND, LEFT_OUT = 0, 255
@@ -92,7 +93,7 @@ def _encoded(seeds_HW: U8) -> bytes:
 def _finish(whole: Whole) -> None:
     classes = whole.settings.classes
     rows = ((number + 1, class_id, classes.names[class_id]) for class_id, number in classes.numbers.items())
-    whole.put(CLASSES, b"".join(map(csv_line, [("number", "class_id", "class"), *rows])))
+    whole.put(CLASSES, b"".join(csv_line(row) + b"\n" for row in [("number", "class_id", "class"), *rows]))
 
 
 SEEDS_EXPORT = ExportFormat(

@@ -14,7 +14,8 @@ from cam_ops.arrays import U8
 from cam_ops.boxes.normalise import Enlarger
 from cam_ops.pictures.resample import at_pixels, inside, strips
 from cluster.formats.coco import packed
-from cluster.formats.exported import SCORE_DIGITS, ExportFormat, Map, Part, Picture, Whole, csv_line
+from cluster.formats.exported import SCORE_DIGITS, ExportFormat, Map, Part, Picture, Whole
+from cluster.formats.table import csv_line
 
 MASKS, INDEX = "masks", "masks.csv"
 COLUMNS = ("file", "image_id", "class_id", "class", "score")
@@ -45,9 +46,9 @@ def _mask(found: Map, picture: Picture, enlarger: Enlarger) -> U8:
 
 def _finish(whole: Whole) -> None:
     with whole.open(INDEX) as file:
-        file.write(csv_line(COLUMNS))
+        file.write(csv_line(COLUMNS) + b"\n")
         for split in whole.splits:
-            file.writelines(csv_line(json.loads(line)) for line in whole.notes(INDEX, split))
+            file.writelines(csv_line(json.loads(line)) + b"\n" for line in whole.notes(INDEX, split))
 
 
 MASKS_EXPORT = ExportFormat(

@@ -63,3 +63,8 @@ def test_a_word_that_no_class_has_is_counted_beside_the_nearest_that_one_has(
 
 def test_the_same_said_twice_is_said_once(tmp_path: Path) -> None:
     assert class_finder(NAMES, ("koala=kangaroo", "koala=0"))("koala") == (0,)
+
+
+def test_classes_of_one_name_are_known_by_the_names_that_export_gives_them() -> None:
+    find = class_finder(("crane", "tabby cat", "crane"), ())
+    assert [find(word) for word in ("crane", "crane (0)", "Crane_(2)", "2")] == [(0, 2), (0,), (2,), (2,)]
