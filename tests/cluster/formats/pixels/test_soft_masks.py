@@ -35,6 +35,14 @@ def test_beyond_what_the_network_saw_it_is_0(tmp_path: Path) -> None:
     assert mask(out / "masks" / "0" / "a.png").tolist() == [[0] * 4, [0, 255, 128, 0], [0, 255, 128, 0], [0] * 4]
 
 
+@pytest.mark.parametrize("name", ["a\rb.jpg", "a\r\nb,'\"c.jpg", "=1+1.jpg"])
+def test_the_index_is_csv_whatever_a_name_holds(tmp_path: Path, name: str) -> None:
+    out = written("masks", settings_of(1), [picture_of((4, 4), {0: [[1.0, 0], [0, 0]]}, name=name)], tmp_path / "out")
+    with (out / "masks.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["image_id"]) for row in rows] == [(f"masks/0/{name[:-4]}.png", name)]
+
+
 @pytest.mark.parametrize("more", [(), ("--split", "one=0.5,0=0.5", "--keep-empty"), ("--only-classes", "0", "2")])
 def test_a_runs_masks_are_those_of_other_libraries_and_the_index_lists_each(
     hostile: ExportedRun, tmp_path: Path, more: tuple[str, ...]
