@@ -128,7 +128,8 @@ class Destination:
             raise StorageError(f"cannot read {path}: {error.strerror}") from None
 
     def link(self, name: str, path: str) -> None:
-        """Put a link to a local file in place, hard if the file systems allow it, else symbolic."""
+        """Put a link to a local file in place, hard if the file systems allow it, else symbolic; not on a store."""
+        assert not self.is_store
         target = f"{self.stage}/{OUT}/{name}"
         with self._said("link", self.root):
             os.makedirs(os.path.dirname(target), exist_ok=True)

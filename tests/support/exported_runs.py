@@ -84,11 +84,13 @@ class ExportedRun:
         return Command("export", self.root, "--to", form, "--out", out, "--executor", "inline", *more)
 
     def audited(self, truth: Path, *more: object) -> dict[str, Any]:
-        """Audit the run with a truth, in this process; return the figures."""
+        """Audit the run with a truth whose every image that it knows is as it should be; return the figures."""
         words = ["--truth", truth, "--executor", "inline", "--bootstrap", 0]
         done = Command("audit", self.root, *words, *more)
         assert done.code == 0, done.err
-        return json.loads((self.root / "audit" / "metrics.json").read_text())["metrics"]
+        report = json.loads((self.root / "audit" / "metrics.json").read_text())
+        assert {*report["truth"]["problems"]} <= {"unmatched_truth", "images_without_truth"}, report["truth"]
+        return report["metrics"]
 
 
 def hostile_run(folder: Path) -> ExportedRun:

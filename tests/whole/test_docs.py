@@ -40,6 +40,18 @@ def test_a_command_of_a_document_is_parsed(words: list[str], tmp_path: Path, mon
     assert isinstance(parse(CONFIGS[words[0]], words[1:], words[0]), CONFIGS[words[0]])
 
 
+SNIPPETS = [
+    pytest.param(code, id=f"{name} {number}")
+    for name, text in PAGES.items()
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_python_in_a_document_is_python(code: str) -> None:
+    compile(code, "a document", "exec")
+
+
 def heading_anchor(heading: str) -> str:
     """Return the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")

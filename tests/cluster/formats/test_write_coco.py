@@ -1,6 +1,8 @@
 """COCO as an export: what pycocotools, torchvision, supervision and our own audit read of it is the run's."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,9 @@ from pycocotools.cocoeval import COCOeval
 from torchvision.datasets import CocoDetection
 
 from tests.support.command import Command
-from tests.support.exported_runs import FOREIGN, ExportedRun, calibrated_run, corners, hostile_run, labelled_run
+from tests.support.exported_runs import FOREIGN, ExportedRun, corners
 
 NEAR = {"rtol": 0, "atol": 1.1e-3}  # of two corners, each rounded to a thousandth
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
-    return hostile_run(tmp_path_factory.mktemp("hostile"))
 
 
 def extents(boxes: list[dict[str, float]]) -> list[list[float]]:
@@ -55,10 +52,8 @@ def test_pycocotools_reads_each_box_of_the_run(
         np.testing.assert_allclose([a["area"] for a in annotations], areas, rtol=0, atol=0.1)
 
 
-def test_a_calibrated_run_has_probabilities(
-    hostile: ExportedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = calibrated_run(hostile, tmp_path / "calibrated")
+def test_a_calibrated_run_has_probabilities(calibrated: ExportedRun, tmp_path: Path) -> None:
+    run = calibrated
     run.export("coco", tmp_path / "out", "--min-probability", 0.5)
     annotations = json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]
     expected = [row["probability"] for rows in run.boxes.values() for row in rows if row["probability"] >= 0.5]
@@ -101,22 +96,22 @@ def test_names_that_lead_elsewhere_stay_below_the_folder_and_tell_images_apart(
             assert picture.size == (image["width"], image["height"])
 
 
-def test_supervision_reads_the_same_boxes(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
-    run = labelled_run(tmp_path_factory.mktemp("labelled"))
-    run.export("coco", tmp_path / "out", "--pictures", "link")
+def test_supervision_reads_the_same_boxes(labelled: ExportedRun, tmp_path: Path) -> None:
+    labelled.export("coco", tmp_path / "out", "--pictures", "link")
     out = tmp_path / "out"
     dataset = supervision.DetectionDataset.from_coco(str(out / "images"), str(out / "annotations.json"))
     assert len(dataset) == 12
     for path, _, detections in dataset:
-        rows = run.boxes[str(Path(path).relative_to(out / "images"))]
+        rows = labelled.boxes[str(Path(path).relative_to(out / "images"))]
         np.testing.assert_allclose(detections.xyxy, corners(rows), rtol=0, atol=2e-3)
         assert [dataset.classes[i] for i in detections.class_id] == [row["class_name"] for row in rows]
 
 
 def test_cocoeval_of_the_results_is_our_own_audit(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labelled: ExportedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = labelled_run(tmp_path_factory.mktemp("labelled"))
+    root = shutil.copytree(labelled.root, tmp_path / "run")
+    run = replace(labelled, root=root)
     run.export("coco", tmp_path / "truth")
     truth = tmp_path / "truth" / "annotations.json"
     document = json.loads(truth.read_text())
@@ -149,10 +144,8 @@ def test_cocoeval_of_the_results_is_our_own_audit(
     )
 
 
-def test_a_like_that_fits_in_part_leaves_out_the_rest_and_counts_it(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    run = labelled_run(tmp_path_factory.mktemp("labelled"))
+def test_a_like_that_fits_in_part_leaves_out_the_rest_and_counts_it(labelled: ExportedRun, tmp_path: Path) -> None:
+    run = labelled
     names = sorted(run.images)
     images = [{"id": 7 + at, "file_name": name.rpartition("/")[2]} for at, name in enumerate(names[:5])]
     like = tmp_path / "like.json"
@@ -172,9 +165,9 @@ def test_a_like_that_fits_in_part_leaves_out_the_rest_and_counts_it(
 
 def test_our_own_audit_takes_an_export_for_truth(hostile: ExportedRun, tmp_path: Path) -> None:
     hostile.export("coco", tmp_path / "out")
-    words = ["--truth", tmp_path / "out" / "annotations.json", "--executor", "inline", "--bootstrap", 0]
-    maps = [word for at, name in enumerate(("crane (0)", "crane (3)")) for word in (f"{name}={at * 3}",)]
-    done = Command("audit", hostile.root, *words, "--class-map", *maps)
+    root = shutil.copytree(hostile.root, tmp_path / "run")
+    truth = tmp_path / "out" / "annotations.json"
+    done = Command("audit", root, "--truth", truth, "--executor", "inline", "--bootstrap", 0)
     assert done.code == 0, done.err
-    metrics = json.loads((hostile.root / "audit" / "metrics.json").read_text())["metrics"]
+    metrics = json.loads((root / "audit" / "metrics.json").read_text())["metrics"]
     assert metrics["ap"]["value"] == pytest.approx(100)

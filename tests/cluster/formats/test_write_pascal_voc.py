@@ -96,6 +96,13 @@ def test_splits_are_lists_of_names_beside_one_folder_of_pictures(labelled: Expor
             assert (tmp_path / "out" / folder / f"{stem}.{suffix}").is_file()
 
 
+def test_without_pictures_each_still_has_a_file_of_its_own(hostile: ExportedRun, tmp_path: Path) -> None:
+    assert hostile.export("voc", tmp_path / "out", "--pictures", "none").code == 0
+    assert not (tmp_path / "out" / "JPEGImages").exists()
+    ids = [parse(path).findtext("source/image") for path in (tmp_path / "out" / "Annotations").rglob("*.xml")]
+    assert sorted(ids) == sorted(hostile.boxes)  # a.jpg, a.png and A.JPG among them
+
+
 def test_a_kept_picture_without_a_box_has_no_object(hostile: ExportedRun, tmp_path: Path) -> None:
     assert hostile.export("voc", tmp_path / "out", "--keep-empty").code == 0
     root = parse(tmp_path / "out" / "Annotations" / "black.xml").getroot()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,10 @@ from PIL import Image
 from cluster.export.pictures import read_ready
 from cluster.storage.options import NO_OPTIONS
 from tests.support.command import Command
-from tests.support.exported_runs import ExportedRun, corners, hostile_run, labelled_run
+from tests.support.exported_runs import ExportedRun, corners
 
 NEAR = {"rtol": 0, "atol": 1e-4}  # pixels: nine digits of a fraction, read as float32
 ONE = ["--split", "train=1"]
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
-    return hostile_run(tmp_path_factory.mktemp("hostile"))
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
-    return labelled_run(tmp_path_factory.mktemp("labelled"))
 
 
 def label_path(picture: str) -> str:
@@ -120,8 +111,8 @@ def test_a_picture_that_ultralytics_would_mend_in_place_is_copied(labelled: Expo
 
 def test_our_own_audit_takes_an_export_for_truth(labelled: ExportedRun, tmp_path: Path) -> None:
     labelled.export("yolo", tmp_path / "out", "--split", "train=0.5,val=0.5")
-    words = ["--truth", tmp_path / "out", "--executor", "inline", "--bootstrap", 0]
-    done = Command("audit", labelled.root, *words)
+    root = shutil.copytree(labelled.root, tmp_path / "run")
+    done = Command("audit", root, "--truth", tmp_path / "out", "--executor", "inline", "--bootstrap", 0)
     assert done.code == 0, done.err
-    metrics = json.loads((labelled.root / "audit" / "metrics.json").read_text())["metrics"]
+    metrics = json.loads((root / "audit" / "metrics.json").read_text())["metrics"]
     assert (metrics["ap"]["value"], metrics["ap"]["images"]) == (pytest.approx(100), 12)
