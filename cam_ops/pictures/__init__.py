@@ -5,5 +5,6 @@
 * `decode`: bytes to pixels, bounded
 * `fit`: resize, and the rectangle that the grid covers
 * `orientation`: how EXIF turns stored pixels, and boxes in them
+* `resample`: a map's values at the picture's pixels
 * `overlays`: heat maps and boxes drawn over pictures
 """

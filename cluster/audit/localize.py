@@ -15,7 +15,7 @@ from cam_ops.metrics import localization, wsol
 from cam_ops.metrics.level_sets import LevelSets, best_overlap
 from cam_ops.metrics.localization import CORRECT_IOU, Failure
 from cluster.audit.shard import ShardIndex, true_corners, true_integers
-from cluster.formats.mask_pixels import read_mask
+from cluster.formats.pixels.mask_pixels import read_mask
 
 NOTHING_TRUE = "no true box or mask"
 

@@ -22,6 +22,9 @@ FormatName = Literal[
     "loc",
     "huggingface",
     "webdataset",
+    "wsol",
+    "seeds",
+    "masks",
 ]
 OF_ONE_FORMAT: dict[str, str] = {
     "confidence": "yolo",

@@ -103,6 +103,7 @@ def export(config: ExportConfig) -> Export:
         pictures=pictures,
         parts=_parts(run, config.limit),
     )
+    form.check(task.settings)
     asked = {"run": run_dir.root, "fingerprint": run.request.fingerprint(), **config.asked()}
     entries = (*form.entries, *([form.folder] if pictures != "none" and not form.embeds else []))
     in_the_way = destination.begin(asked, entries, overwrite=config.overwrite)

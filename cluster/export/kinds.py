@@ -8,6 +8,9 @@ from cluster.formats.huggingface import HUGGINGFACE_EXPORT
 from cluster.formats.label_studio import LABEL_STUDIO_EXPORT
 from cluster.formats.loc_csv import LOC_EXPORT
 from cluster.formats.pascal_voc import VOC_EXPORT
+from cluster.formats.pixels.score_maps import WSOL_EXPORT
+from cluster.formats.pixels.seeds import SEEDS_EXPORT
+from cluster.formats.pixels.soft_masks import MASKS_EXPORT
 from cluster.formats.table import CSV_EXPORT
 from cluster.formats.tar import WEBDATASET_EXPORT
 from cluster.formats.yolo import YOLO_EXPORT
@@ -25,5 +28,8 @@ EXPORTS: dict[str, ExportFormat] = {
         LOC_EXPORT,
         HUGGINGFACE_EXPORT,
         WEBDATASET_EXPORT,
+        WSOL_EXPORT,
+        SEEDS_EXPORT,
+        MASKS_EXPORT,
     )
 }

@@ -28,6 +28,7 @@ MARK_DIGITS = 20  # of a hash: to find two ids of one mark costs more than it co
 MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$", re.IGNORECASE)
 FILES = ("txt", "xml", "json", "npy")  # suffixes of files that lie beside pictures
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
+AS_ONE = str.maketrans(".,", "__")  # formats replace them where they would end a name
 DRIVE = re.compile("^([A-Za-z]):")  # of Windows, where such a name leads elsewhere
 KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 
@@ -65,8 +66,8 @@ def _fit_folder(part: str) -> str:
 def meeting(run_dir: RunDir, run: Run, reserved: frozenset[str]) -> I64:
     """Return the places in the plan of images whose names, without suffix, are those of others, too; rising.
 
-    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots, nor a second
-    suffix: readers may take `a.png` of `a.png.jpg` for that of a picture.
+    Capitals and Unicode forms do not tell names apart, as they do not on all file systems, nor do dots and commas,
+    nor a second suffix: readers may take `a.png` of `a.png.jpg` for that of a picture.
     """
     with open_database() as database:
         load(database, "keys", KEYS, _keys(run_dir, run, reserved))
@@ -92,5 +93,5 @@ def _key(name: str) -> int:
     stem, suffix = split_suffix(name)
     while suffix:
         stem, suffix = split_suffix(stem)
-    folded = unicodedata.normalize("NFC", stem).casefold().replace(".", "_")
+    folded = unicodedata.normalize("NFC", stem).casefold().translate(AS_ONE)
     return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little", signed=True)

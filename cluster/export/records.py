@@ -21,6 +21,7 @@ from cluster.runs.record import Run, maps_of
 from cluster.sources.source import Row
 
 NO_BOX = "no box that the filters leave"
+NO_MAP = "no map"
 NO_SPLIT = "no split in its folders"
 NOT_LIKE = "not in --like"
 
@@ -80,10 +81,10 @@ def pictures_of(shard: Shard, selection: Selection, counts: Counts) -> Iterator[
     for at, image in enumerate(shard.images.to_pylist()):
         image_id = image["image_id"]
         split = selection.split.of(image_id) if selection.split else ""
-        if reason := _left_out(image, split, boxes_B[at], selection):
+        has_maps = shard.heatmaps is None or bool(maps_B[at])
+        if reason := _left_out(image, split, boxes_B[at], selection, has_maps=has_maps):
             counts.leave_out(image_id, reason, len(boxes_B[at]))
             continue
-        mapped = {box.class_id for box in boxes_B[at]}
         picture = Picture(
             image_id=image_id,
             number=shard.first + at + 1,
@@ -94,12 +95,12 @@ def pictures_of(shard: Shard, selection: Selection, counts: Counts) -> Iterator[
             labels=labels_B[at],
             uri=own_file(image),
             boxes=boxes_B[at],
-            maps=[found for found in maps_B[at] if found.class_id in mapped],
+            maps=maps_B[at],
         )
         yield picture, image
 
 
-def _left_out(image: Row, split: str | None, boxes: list[Box], selection: Selection) -> str:
+def _left_out(image: Row, split: str | None, boxes: list[Box], selection: Selection, *, has_maps: bool) -> str:
     """Return why an image is left out, nothing where it is not."""
     if image["status"] != "ok":
         return str(image["status"])
@@ -107,6 +108,8 @@ def _left_out(image: Row, split: str | None, boxes: list[Box], selection: Select
         return NOT_LIKE
     if not boxes and not selection.keep_empty:
         return NO_BOX
+    if not has_maps:
+        return NO_MAP
     return NO_SPLIT if split is None else ""
 
 

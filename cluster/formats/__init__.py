@@ -18,8 +18,7 @@
 * `table`: CSV or Parquet, a box a row
 * `tar`: boxes in WebDataset's tar files
 * `huggingface`: Hugging Face's datasets
-* `masks`: masks as PNG
-* `mask_pixels`: the pixels of such masks
+* `pixels`: formats of pixels
 
 To add a format, write its file, which ends in a record::
 

@@ -14,8 +14,8 @@ from cluster.formats.entries import Frame
 from cluster.formats.files import files_below, reading
 from cluster.formats.format import Format
 from cluster.formats.loc_csv import LOC
-from cluster.formats.masks import MASKS
 from cluster.formats.pascal_voc import VOC, VOC_HALF_OPEN, VOC_INCLUSIVE, is_annotation
+from cluster.formats.pixels.masks import MASKS
 from cluster.formats.table import TABLE, TABLE_FRACTIONS, TABLE_INCLUSIVE, TABLE_SUFFIXES
 from cluster.formats.tar import TAR
 from cluster.formats.wsol import WSOL

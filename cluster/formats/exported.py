@@ -84,13 +84,20 @@ class Picture:
     labels: tuple[int, ...]
     uri: str  # the file or object that holds it alone, else empty
     boxes: list[Box]
-    maps: list[Map] = field(default_factory=list)  # if the format has them: of the classes that have a box
+    maps: list[Map] = field(default_factory=list)  # if the format has them: at least one
     content: bytes = b""  # if the format has it: its file, upright
 
     @property
     def stem(self) -> str:
         """The name without its suffix; in formats with files by picture no other picture has it."""
         return split_suffix(self.name)[0]
+
+    @property
+    def boxed_maps(self) -> list[Map]:
+        """The maps of the classes that have a box, the highest score first."""
+        boxed = {box.class_id for box in self.boxes}
+        found = (each for each in self.maps if each.class_id in boxed)
+        return sorted(found, key=lambda each: (-each.score, each.class_id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,13 +193,15 @@ class ExportFormat:
     embeds: bool = False
     """Whether pictures lie in the format's own files: their `content` is wanted."""
     maps: bool = False
-    """Whether maps are wanted."""
+    """Whether maps are wanted; an image that has none is left out."""
     has_files: bool = False
     """Whether pictures have files of their own, so that names without suffix must differ."""
     split: str = ""
     """--split where none is given."""
     reserved: frozenset[str] = frozenset()
     """Names that no folder of a picture may have."""
+    check: Callable[[Settings], None] = lambda settings: None
+    """Raise UsageError where the format cannot hold such an export; called before anything is written."""
 
 
 def folder_of(form: ExportFormat, split: str) -> str:

@@ -278,13 +278,14 @@ DOCUMENT = "boxes.csv"
 ROWS = "rows"
 COLUMNS = ("filename", "width", "height", "class", *VOC_CORNERS, "score")
 PROBABILITY = "probability"
+CSV_END = "\r\n"  # Python quotes cells with the characters of a line's end alone
 
 
 def csv_line(cells: Iterable[object]) -> bytes:
     """Return a line of a CSV, without its end."""
     text = StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue().encode()
+    csv.writer(text, lineterminator=CSV_END).writerow(cells)
+    return text.getvalue().removesuffix(CSV_END).encode()
 
 
 def _write(pictures: Iterator[Picture], part: Part) -> None:

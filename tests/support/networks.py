@@ -99,3 +99,18 @@ class Colours(nn.Module):
 def colours() -> nn.Module:
     """Factory: `--model tests.support.networks:colours`."""
     return Colours()
+
+
+class ManyClasses(TwoChannels):
+    """Red is the score of class 299, green that of 290, the others have none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 300)
+        self.fc.weight.data, self.fc.bias.data = torch.zeros(300, 2), torch.zeros(300)
+        self.fc.weight.data[299, 0] = self.fc.weight.data[290, 1] = 9
+
+
+def many_classes() -> nn.Module:
+    """Factory: `--model tests.support.networks:many_classes`."""
+    return ManyClasses()

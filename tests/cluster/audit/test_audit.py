@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -17,10 +16,10 @@ from PIL import Image
 
 from cam_ops.metrics.bootstrap import image_seeds, poisson_weights
 from cam_ops.metrics.counts import Split
-from cam_ops.tables import heatmaps_schema, with_metadata
 from tests.support.command import Command, table_rows
 from tests.support.stores import Store
 from tests.support.wsol_reference import SIDE, level_ious, score_map
+from tests.support.wsol_run import reference_run
 
 TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
 INLINE = ["--executor", "inline"]
@@ -195,24 +194,9 @@ def test_maps_of_a_part_or_of_more_than_the_picture_are_seen_in_its_own_frame(
 
 @pytest.mark.slow
 def test_the_references_maps_and_metadata_give_the_references_figures(data: Path, tmp_path: Path) -> None:
-    """500 blank pictures of the real sizes are labelled, and their maps replaced by the reference's."""
-    reference = data / "wsol_reference"
-    sizes = [line.split(",") for line in (reference / "image_sizes.txt").read_text().splitlines()]
-    for path, width, height in sizes:
-        picture = (tmp_path / "pictures" / path).with_suffix(".png")
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (int(width), int(height))).save(picture, compress_level=1)
-    shutil.copytree(reference, tmp_path / "truth")
-    ids = [path for path, *_ in sizes]
-    (tmp_path / "truth" / "class_labels.txt").write_text("\n".join(f"{path},0" for path in ids))
-    (tmp_path / "names.txt").write_text("discs\nrings\n")
-    flags = ["--classes", "topk:2", "--class-names", tmp_path / "names.txt", "--precision", "fp32"]
-    out = tmp_path / "run"
-    assert Command("label", "--images", tmp_path / "pictures", "--out", out, *INLINE, *TWO, *flags).code == 0
-    arrays = np.load(reference / "cams.npz")
-    replace_maps(out, dict(zip(arrays["image_ids"].tolist(), arrays["cams_NHW"], strict=True)))
+    out = reference_run(data, tmp_path)
     document = audit(out, "--truth", tmp_path / "truth")
-    expected = json.loads((reference / "expected.json").read_text())
+    expected = json.loads((data / "wsol_reference" / "expected.json").read_text())
     figures = document["metrics"]
     _, at_50, _ = expected["largest_contour"]["max_box_acc_at_iou_30_50_70"]
     assert figures["max_box_acc"]["value"] == pytest.approx(at_50, abs=1e-9)
@@ -223,20 +207,6 @@ def test_the_references_maps_and_metadata_give_the_references_figures(data: Path
     for name, contours in (("box_acc", "largest_contour"), ("box_acc_v2", "multi_contour")):
         for iou, counted in expected[contours]["num_correct"].items():
             assert np.rint(np.array(curves[f"{name}_{iou}"]) * 5).astype(int).tolist() == counted
-
-
-def replace_maps(out: Path, raw_of: dict[str, np.ndarray]) -> None:
-    """Put other maps, 7x7, in the place of a run's."""
-    document = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps({**document, "grid": [7, 7]}))
-    by_stem = {str(Path(name).with_suffix("")): raw_hw for name, raw_hw in raw_of.items()}
-    for path in (out / "heatmaps").glob("*.parquet"):
-        table = pq.read_table(path)
-        raw = np.stack([by_stem[str(Path(name).with_suffix(""))] for name in table["image_id"].to_pylist()])
-        columns = {name: table[name] for name in table.column_names}
-        columns["heatmap"] = pa.FixedShapeTensorArray.from_numpy_ndarray(raw)
-        described = with_metadata(heatmaps_schema((7, 7)), json.loads(table.schema.metadata[b"camray"]))
-        pq.write_table(pa.table(columns, schema=described), path)
 
 
 def test_without_truth_the_maps_themselves_are_judged(run: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from cam_ops.errors import BadImage
-from cluster.formats.mask_pixels import read_mask
+from cluster.formats.pixels.mask_pixels import read_mask
 from tests.support.truths import Planned, Planner, coco, ours, refusal, wsol, xml
 
 WIDTH, HEIGHT = 40, 20  # as stored

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cam_ops.errors import BadImage
-from cluster.formats.mask_pixels import read_mask
+from cluster.formats.pixels.mask_pixels import read_mask
 
 SIDE = 8
 INSIDE_HW = np.zeros((SIDE, SIDE), np.uint8)
