@@ -22,20 +22,10 @@ from torchvision.io import ImageReadMode, decode_image
 import cluster.formats.exported
 from cluster.formats import huggingface
 from tests.support.command import ROOT
-from tests.support.exported_runs import FOREIGN, ExportedRun, calibrated_run, corners, hostile_run, labelled_run
+from tests.support.exported_runs import FOREIGN, ExportedRun, calibrated_run, corners
 
 NEAR = {"rtol": 0, "atol": 1.1e-3}  # of two corners, each rounded to a thousandth
 NAMES = ["crane (0)", 'a <b>"c" & d</b>, e', "=SUM(1,2); 'x'", "crane (3)", "räd 🦊 fox"]
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
-    return hostile_run(tmp_path_factory.mktemp("hostile"))
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
-    return labelled_run(tmp_path_factory.mktemp("labelled"))
 
 
 def exported(run: ExportedRun, out: Path, *more: object) -> DatasetDict:

@@ -18,21 +18,11 @@ from webdataset import WebDataset
 import cluster.formats.exported
 from tests.cluster.export.conftest import TWO
 from tests.support.command import Command, listed
-from tests.support.exported_runs import FOREIGN, ExportedRun, calibrated_run, corners, hostile_run, labelled_run
+from tests.support.exported_runs import FOREIGN, ExportedRun, calibrated_run, corners
 from tests.support.stores import Store
 from tests.support.truths import Planned, Planner, ours, refusal
 
 NEAR = {"rtol": 0, "atol": 0.51e-3}
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
-    return hostile_run(tmp_path_factory.mktemp("hostile"))
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> ExportedRun:
-    return labelled_run(tmp_path_factory.mktemp("labelled"))
 
 
 def shards(out: Path) -> list[str]:
