@@ -2,7 +2,8 @@
 
 In a folder all is made in `.camray-export-TOKEN`, which lies in it, and moved out of there at the end. On a store,
 where nothing can be moved, a marker of that name is there until the end. In both `export.json` comes last. Who finds a
-marker knows of an export that did not end, and what it was asked for. Who made it stops where another one removed it.
+marker knows of an export that did not end, what it was asked for, and what in the place is an export's. Who made it
+stops where another one removed it.
 """
 
 import contextlib
@@ -10,24 +11,30 @@ import errno
 import json
 import mmap
 import os
+import re
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO, Any, cast
 
 from cam_ops.errors import RefusedError, StorageError, UsageError
-from cluster.process.console import say
+from cluster.export.kinds import EXPORTS
+from cluster.process.console import say, shown
+from cluster.process.failpoints import reach
 from cluster.runs.directory import open_run_dir
 from cluster.storage.objects import is_store, list_level, list_objects, put_object, read_object, remove_object
 from cluster.storage.options import StorageOptions
 
 STAGE = ".camray-export-"
-MARKER, TMP, PARTS, OUT = "marker.json", "tmp", "parts", "out"
+STAGES = re.compile(re.escape(STAGE) + "[0-9a-f]{32}")
+MARKER, TMP, PARTS, OUT, OLD = "marker.json", "tmp", "parts", "out", "old"
 RECORD = "export.json"
+ENTRIES = {RECORD, *(name for form in EXPORTS.values() for name in (*form.entries, form.folder))}
+"""All that exports ever make: a record from elsewhere cannot give away anything else."""
 MAX_RECORD_BYTES = 2**20
 OF_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
 
@@ -69,15 +76,15 @@ class Destination:
                 "give another --out, or --overwrite"
             )
         ours = {name for marker in left.values() for name in _entries_of(marker)}
-        if RECORD in others:
+        if RECORD in others and _is_record(record := self._document(RECORD)):
             if not overwrite:
                 raise RefusedError(f"{self.root} holds an export; give another --out, or --overwrite to replace it")
-            ours |= {RECORD, *_entries_of(self._document(RECORD))}
+            ours |= {RECORD, *_entries_of(record)}
         strange = sorted(others - ours - OF_SYSTEMS)
         if strange and not overwrite:
             raise RefusedError(
-                f"{self.root} is not empty, it holds {strange[0]}; give another --out, or --overwrite to write beside "
-                "what is there"
+                f"{self.root} is not empty, it holds {shown(strange[0])}; give another --out, or --overwrite to write "
+                "beside what is there"
             )
         if clash := sorted({*strange} & {*entries, RECORD}):
             raise RefusedError(
@@ -85,14 +92,22 @@ class Destination:
             )
         if stages:
             say(f"{self.root} holds an export that did not end, it is made anew")
+        reach("begin")
+        in_the_way = ours & others
+        marker = {"asked": asked, "entries": sorted({*entries, *in_the_way})}
         with self._said("write", self.root):
             if not self.is_store:
-                for folder in (TMP, PARTS, OUT):
+                for folder in (TMP, PARTS, OUT, OLD):
                     os.makedirs(f"{self.stage}/{folder}")
-            self._write(f"{self.stage}/{MARKER}", json.dumps({"asked": asked, "entries": entries}, indent=1).encode())
+            self._write(f"{self.stage}/{MARKER}", json.dumps(marker, indent=1).encode())
+            if self._found() != (sorted([*stages, f"{STAGE}{self.token}"]), others):
+                self._remove(f"{STAGE}{self.token}")
+                raise RefusedError(
+                    f"{self.root} changed while this export began: another one writes there; let it end, or give "
+                    "another --out"
+                )
             for name in stages:
                 self._remove(name)
-        in_the_way = ours & others
         if self.is_store:
             for name in sorted(in_the_way, key=lambda name: name != RECORD):
                 self._remove(name)
@@ -128,6 +143,7 @@ class Destination:
             raise StorageError(f"cannot read {path}: {error.strerror}") from None
 
     def link(self, name: str, path: str) -> None:
+<<<<<<< HEAD
         """Put a link to a local file in place, hard if the file systems allow it, else symbolic; not on a store."""
         assert not self.is_store
         target = f"{self.stage}/{OUT}/{name}"
@@ -144,12 +160,24 @@ class Destination:
                         raise
                 else:
                     return
+=======
+        """Put a link to a local file in place, hard if the file systems allow it, else symbolic."""
+        real = os.path.realpath(path)  # a link to a relative link would lead nowhere
+
+        def make(scratch: str) -> None:
+            try:
+                os.link(real, scratch)
+            except OSError:
+                os.symlink(real, scratch)
+
+        self._place(f"{OUT}/{name}", make)
+>>>>>>> h-r
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """Write a file of the export, which is put in place where nothing was raised."""
         if self.is_store:
-            with NamedTemporaryFile(prefix="camray-") as file:
+            with self._said("write", tempfile.gettempdir()), tempfile.NamedTemporaryFile(prefix="camray-") as file:
                 yield cast(IO[bytes], file)
                 file.flush()
                 empty = not file.tell()
@@ -166,20 +194,36 @@ class Destination:
                 with contextlib.suppress(OSError):
                     os.unlink(scratch)
 
-    def finish(self, record: dict[str, Any], in_the_way: set[str]) -> None:
-        """Give the export its names; `in_the_way` goes."""
+    def prepare(self, in_the_way: set[str]) -> None:
+        """Have all on disk. Raises StorageError where `finish` would replace more than what is `in_the_way`."""
         self.check()
-        content = json.dumps(record, indent=1).encode()
+        if self.is_store:
+            return
+        os.sync()  # the files, once, instead of each
+        self.check()
+        names = {*os.listdir(f"{self.stage}/{OUT}"), RECORD} - in_the_way
+        if new := sorted(name for name in names if os.path.lexists(f"{self.root}/{name}")):
+            raise StorageError(
+                f"{self.root} holds {new[0]}, which was not there when this export began; move it away, or give "
+                "another --out"
+            )
+
+    def finish(self, record: dict[str, Any], in_the_way: set[str]) -> None:
+        """Give the export its names; `in_the_way` goes. Fails in the middle, it leaves the marker."""
         with self._said("write", self.root):
+            made = self._found()[1] if self.is_store else {*os.listdir(f"{self.stage}/{OUT}")}
+            entries = [name for name in record["entries"] if name in made]
+            content = json.dumps({**record, "entries": entries}, indent=1).encode()
             if self.is_store:
                 self._write(f"{self.root}/{RECORD}", content)
                 self._remove(f"{STAGE}{self.token}")
                 return
-            os.sync()  # the files, once, instead of each
-            for name in sorted(in_the_way, key=lambda name: name != RECORD):
-                self._remove(name)
-            for name in sorted(os.listdir(f"{self.stage}/{OUT}")):
+            for name in sorted(in_the_way, key=lambda name: (name != RECORD, name)):
+                os.rename(f"{self.root}/{name}", f"{self.stage}/{OLD}/{name}")
+                reach(f"taken-{name}")
+            for name in sorted(made, reverse=True):  # labels before pictures
                 os.rename(f"{self.stage}/{OUT}/{name}", f"{self.root}/{name}")
+                reach(f"moved-{name}")
             self._write(f"{self.root}/{RECORD}", content)
             os.unlink(f"{self.stage}/{MARKER}")
             shutil.rmtree(self.stage)
@@ -204,7 +248,7 @@ class Destination:
                 raise UsageError(f"--out expects a folder, {self.root} is none") from None
             except OSError as error:
                 raise StorageError(f"cannot list {self.root}: {error.strerror}; check --out") from None
-        stages = sorted(name for name in names if name.startswith(STAGE))
+        stages = sorted(name for name in names if STAGES.fullmatch(name))
         return stages, names - {*stages}
 
     def _document(self, name: str) -> dict[str, Any] | None:
@@ -227,11 +271,19 @@ class Destination:
         if self.is_store:
             put_object(f"{self.root}/{on_store}", content, self.options)
             return
+
+        def make(scratch: str) -> None:
+            with open(scratch, "xb") as file:
+                file.write(content)
+
+        self._place(name, make)
+
+    def _place(self, name: str, make: Callable[[str], None]) -> None:
+        """Make a file below the stage, which appears whole."""
+        scratch = self._scratch()
         with self._said("write", self.root):
-            scratch = self._scratch()
             try:
-                with open(scratch, "xb") as file:
-                    file.write(content)
+                make(scratch)
                 self._move(scratch, f"{self.stage}/{name}")
             finally:
                 with contextlib.suppress(OSError):
@@ -245,6 +297,8 @@ class Destination:
         try:
             os.replace(scratch, target)
         except FileNotFoundError:
+            if not os.path.lexists(scratch):  # the stage is gone, and must not come back
+                raise
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.replace(scratch, target)
 
@@ -252,11 +306,12 @@ class Destination:
         if self.is_store:
             put_object(path, content, self.options)
         else:
-            with open(f"{path}.tmp", "wb") as file:
+            scratch = self._scratch()
+            with open(scratch, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(f"{path}.tmp", path)
+            os.replace(scratch, path)
 
     def _remove(self, name: str) -> None:
         """Remove a file or a folder of this place, with all that is in it."""
@@ -282,10 +337,13 @@ class Destination:
             raise StorageError(f"cannot {what} in {where}: {error.strerror or error}; {cure}") from None
 
 
+def _is_record(document: dict[str, Any] | None) -> bool:
+    """Say whether an export.json is one of ours: other tools have such, too."""
+    return document is not None and document.get("command") == "export" and isinstance(document.get("asked"), dict)
+
+
 def _entries_of(document: dict[str, Any] | None) -> set[str]:
     """Return the names that a marker or a record says an export made; a document from elsewhere may say anything."""
     entries = (document or {}).get("entries")
     names = entries if isinstance(entries, list) else []
-    return {
-        name for name in names if isinstance(name, str) and name.strip(".") and "/" not in name and "\0" not in name
-    }
+    return {name for name in names if isinstance(name, str)} & ENTRIES

@@ -3,6 +3,7 @@
 The run is only read. Memory holds a part: some thousand images.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
@@ -26,6 +27,7 @@ from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, existing_run, maps_of
 from cluster.runs.resume import refuse_incomplete
+from cluster.storage.objects import is_store
 
 IMAGES_PER_PART = 1024
 MAX_PARTS = 4096
@@ -69,11 +71,13 @@ def export(config: ExportConfig) -> Export:
     run = existing_run(run_dir)
     form = EXPORTS[config.to]
     pictures = _pictures(config, form)
-    maps_of(run_dir, run)
+    if form.maps:
+        maps_of(run_dir, run)
     refuse_incomplete(run_dir, run)
     destination = destination_at(config.out, config.options)
-    if f"{destination.root}/".startswith(f"{run_dir.root}/"):
-        raise UsageError(f"--out {destination.root} lies in the run, which is only read; give another --out")
+    for root in (run_dir.root, *([run.maps_from.root] if run.maps_from else [])):
+        if f"{_real(destination.root)}/".startswith(f"{_real(root)}/"):
+            raise UsageError(f"--out {destination.root} lies in the run {root}, which is only read; give another --out")
     selection = select(config, run_dir, run, form, has_files=form.has_files or form.embeds or pictures != "none")
     if config.split is None and form.split:
         say(f"split: {form.split}, as {form.name} needs one and --split gives none")
@@ -121,12 +125,17 @@ def export(config: ExportConfig) -> Export:
             "images_left_out": dict(done.counts.images_left_out),
             "boxes_left_out": dict(done.counts.boxes_left_out),
         }
-        reach("record")
-        destination.finish(record, in_the_way)
+        destination.prepare(in_the_way)
     except BaseException:
         destination.give_up()
         raise
+    reach("record")
+    destination.finish(record, in_the_way)
     return done
+
+
+def _real(root: str) -> str:
+    return root if is_store(root) else os.path.realpath(root)
 
 
 def _pictures(config: ExportConfig, form: ExportFormat) -> PicturesChoice:

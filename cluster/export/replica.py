@@ -105,6 +105,8 @@ class ExportReplica:
                 statuses.update(tables.images["status"].to_pylist())
                 found = pictures_of(tables, self.task.selection, counts)
                 while some := list(islice(found, AHEAD * self.num_threads)):
+                    if self.destination.is_store:  # where a replica that is given up for dead could write on
+                        self.destination.check()
                     for picture in self._with_files(pool, some, counts):
                         counts.images += 1
                         counts.boxes += len(picture.boxes)

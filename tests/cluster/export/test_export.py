@@ -200,7 +200,7 @@ def test_what_is_there_already_is_refused_and_only_exports_are_replaced(run: Pat
     (own / "images" / "mine.jpg").write_bytes(b"mine")
     (own / "notes.txt").write_text("mine")
     refused = export(run, own, "yolo")
-    assert (refused.code, "is not empty, it holds images" in refused.err) == (4, True)
+    assert (refused.code, "is not empty, it holds 'images'" in refused.err) == (4, True)
     refused = export(run, own, "yolo", "--overwrite")
     assert (refused.code, "holds images, which no export made" in refused.err) == (4, True)
     assert export(run, own, "coco", "--overwrite").code == 0
