@@ -143,25 +143,8 @@ class Destination:
             raise StorageError(f"cannot read {path}: {error.strerror}") from None
 
     def link(self, name: str, path: str) -> None:
-<<<<<<< HEAD
         """Put a link to a local file in place, hard if the file systems allow it, else symbolic; not on a store."""
         assert not self.is_store
-        target = f"{self.stage}/{OUT}/{name}"
-        with self._said("link", self.root):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            real = os.path.realpath(path)  # a link to a relative link would lead nowhere
-            for make in (os.link, os.symlink):
-                try:
-                    make(real, target)
-                except FileExistsError:  # of an attempt before this one
-                    return
-                except OSError:
-                    if make is os.symlink:
-                        raise
-                else:
-                    return
-=======
-        """Put a link to a local file in place, hard if the file systems allow it, else symbolic."""
         real = os.path.realpath(path)  # a link to a relative link would lead nowhere
 
         def make(scratch: str) -> None:
@@ -171,7 +154,6 @@ class Destination:
                 os.symlink(real, scratch)
 
         self._place(f"{OUT}/{name}", make)
->>>>>>> h-r
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
