@@ -119,6 +119,8 @@ class ExportConfig:
             form = OF_ONE_FORMAT.get(flag.name, self.to)
             if form != self.to and getattr(self, flag.name) != flag.default:
                 raise UsageError(f"--{flag.name.replace('_', '-')} is of --to {form}, not of {self.to}")
+        if self.keep_empty and self.to == "coco-results":
+            raise UsageError("--keep-empty is of formats that list images, coco-results lists boxes alone")
         if self.split == "":
             raise UsageError("--split expects NAME=SHARE,... or folder, got an empty text")
         if self.out.lower().endswith(OF_FILES):

@@ -39,7 +39,7 @@ class Export:
 
     counts: Counts
     statuses: dict[str, int]
-    num_classes: int  # that it names
+    num_classes: int  # that it lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,8 @@ def export(config: ExportConfig) -> Export:
         done = _write(config, run_dir, run, destination, task, form)
         reach("parts")
         place = WholePlace(destination, task.settings, _splits(task, done.counts), len(task.parts))
+        if empty := [split for split in place.splits if split and not done.counts.splits[split]]:
+            say(f"warning: no image is in the split {' nor in '.join(empty)}; give other shares, or another --seed")
         form.finish(place)
         record = {
             "command": "export",
@@ -180,7 +182,7 @@ def _write(
                 counts += report.findings
                 statuses.update(report.statuses)
                 progress.add(report)
-    num_classes = len(task.settings.classes.numbers)
+    num_classes = len(task.settings.classes.numbers) if form.lists_classes else 0
     return Export(counts=counts, statuses=dict(sorted(statuses.items())), num_classes=num_classes)
 
 

@@ -316,4 +316,5 @@ CSV_EXPORT = ExportFormat(
     entries=(DOCUMENT, DOCUMENT.partition(".")[0]),
     write=_write,
     finish=_finish,
+    lists_classes=False,
 )
