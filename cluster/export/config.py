@@ -100,7 +100,7 @@ class ExportConfig:
     """Seconds after which a replica that still works on the same part is taken to hang, as of `label`."""
     executor: Literal["auto", "ray", "inline"] = "auto"
     """`ray` runs actors; `inline` runs one replica in this process. `auto` takes actors for pictures and maps of more
-    than a thousand images."""
+    than eight thousand images."""
     ray_address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
     overwrite: bool = False
@@ -124,6 +124,8 @@ class ExportConfig:
             form = OF_ONE_FORMAT.get(flag.name, self.to)
             if form != self.to and getattr(self, flag.name) != flag.default:
                 raise UsageError(f"--{flag.name.replace('_', '-')} is of --to {form}, not of {self.to}")
+        if self.keep_empty and self.to == "coco-results":
+            raise UsageError("--keep-empty is of formats that list images, coco-results lists boxes alone")
         if self.split == "":
             raise UsageError("--split expects NAME=SHARE,... or folder, got an empty text")
         if self.out.lower().endswith(OF_FILES):

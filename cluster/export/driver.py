@@ -31,6 +31,7 @@ from cluster.storage.objects import is_store
 
 IMAGES_PER_PART = 1024
 MAX_PARTS = 4096
+FEW_PARTS = 8  # Ray starts in some six seconds, in which one process does a few thousand images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class Export:
 
     counts: Counts
     statuses: dict[str, int]
-    num_classes: int  # that it names
+    num_classes: int  # that it lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,8 @@ def export(config: ExportConfig) -> Export:
         done = _write(config, run_dir, run, destination, task, form)
         reach("parts")
         place = WholePlace(destination, task.settings, _splits(task, done.counts), len(task.parts))
+        if empty := [split for split in place.splits if split and not done.counts.splits[split]]:
+            say(f"warning: no image is in the split {' nor in '.join(empty)}; give other shares, or another --seed")
         form.finish(place)
         record = {
             "command": "export",
@@ -181,7 +184,7 @@ def _write(
                 counts += report.findings
                 statuses.update(report.statuses)
                 progress.add(report)
-    num_classes = len(task.settings.classes.numbers)
+    num_classes = len(task.settings.classes.numbers) if form.lists_classes else 0
     return Export(counts=counts, statuses=dict(sorted(statuses.items())), num_classes=num_classes)
 
 
@@ -189,5 +192,5 @@ def _executor(config: ExportConfig, task: Task, form: ExportFormat) -> ExecutorN
     """Return what `auto` means: actors where there is enough for two to do."""
     if config.executor != "auto":
         return config.executor
-    is_heavy = (form.maps or task.pictures != "none") and len(task.parts) > 1
+    is_heavy = (form.maps or task.pictures != "none") and len(task.parts) > FEW_PARTS
     return "ray" if is_heavy or config.ray_address or (config.replicas or 1) > 1 else "inline"

@@ -12,9 +12,11 @@ from cluster.runs.plan import read_shard
 from cluster.runs.record import Run
 from cluster.truth.classes import class_finder
 
+ENOUGH = 2  # images of a name to say that it is not of one
+
 
 def read_like(path: str, run_dir: RunDir, run: Run) -> Like:
-    """Read the ids of a file: images by their name, whole or the last part of both; categories by name.
+    """Read the ids of a file: categories by name, images by the whole name, or by one that ends with the other's.
 
     Raises UsageError where no image has one, or two have the same.
     """
@@ -53,20 +55,26 @@ def _images(known: Mapping[str, int], run_dir: RunDir, run: Run, path: str) -> d
                 exact[image_id] = known[image_id]
                 continue
             names = by_last.get(image_id.rpartition("/")[2], [])
-            if len(names) == 1:
+            if len(names) == 1 and _is_end(names[0], image_id) and len(ended[names[0]]) < ENOUGH:
                 ended[names[0]].append(image_id)
     taken = {*exact.values()}
     for name, image_ids in ended.items():
-        if len(image_ids) > 1:
+        if known[name] in taken:
+            continue
+        if len(image_ids) == ENOUGH:
             raise UsageError(
                 f"--like {path}: its image {shown(name)} may be {shown(image_ids[0])} or {shown(image_ids[1])} of the "
                 "run; name images there as the run does"
             )
-        if known[name] not in taken:
-            exact[image_ids[0]] = known[name]
+        exact[image_ids[0]] = known[name]
     if not exact:
         raise UsageError(
             f"--like {path}: none of its images, such as {shown(next(iter(known), ''))}, is one of the run; are "
             "they the same pictures?"
         )
     return exact
+
+
+def _is_end(one: str, other: str) -> bool:
+    """Say whether one path ends with the other: of `a/1.jpg` and `b/1.jpg` none does."""
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")

@@ -18,7 +18,7 @@ from cluster.export.destination import Destination
 from cluster.export.kinds import EXPORTS
 from cluster.export.pictures import Ready, name_with, read_ready
 from cluster.export.records import Selection, pictures_of, read_shard
-from cluster.formats.exported import ExportFormat, Picture, PicturesChoice, Settings, folder_of
+from cluster.formats.exported import ExportFormat, Picture, PicturesChoice, Settings, folder_of, split_suffix
 from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir
 from cluster.runs.membership import Membership
@@ -112,7 +112,7 @@ class ExportReplica:
                         counts.boxes += len(picture.boxes)
                         counts.classes.update(box.class_id for box in picture.boxes)
                         counts.splits[picture.split] += 1
-                        counts.renamed += picture.name != picture.image_id
+                        counts.renamed += picture.stem != split_suffix(picture.image_id)[0]
                         yield picture
 
     def _with_files(

@@ -25,6 +25,11 @@ def select(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, 
             f"--min-probability needs boxes with a probability, those of {run_dir.root} have none; make them by "
             "`calibrate` and `rebox --calibration`, or use --min-score or --min-energy"
         )
+    if config.category_ids == "used" and not form.lists_classes:
+        raise UsageError(f"--category-ids used is of formats that list classes, {form.name} names those of boxes alone")
+    split = config.split_of(form.split)
+    if config.seed and not (split and split.shares):
+        raise UsageError("--seed draws another --split NAME=SHARE,..., and there is none")
     nothing = np.empty(0, np.int64)
     return Selection(
         filters=Filters(
@@ -37,7 +42,7 @@ def select(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, 
             labels_only=config.labels_only,
             top=config.top,
         ),
-        split=config.split_of(form.split),
+        split=split,
         limit=config.limit,
         keep_empty=config.keep_empty,
         reserved=form.reserved,
@@ -68,12 +73,19 @@ def classes_of(config: ExportConfig, run_dir: RunDir, run: Run, selection: Selec
 
 
 def used_classes(run_dir: RunDir, run: Run, selection: Selection) -> list[int]:
-    """Return the classes that have a box which the filters leave, rising."""
+    """Return the classes that have a box which the filters leave, of an image that has a split; rising."""
     found: set[int] = set()
-    for shard in range(run.plan.num_shards):
+    num_images = run.plan.num_images if selection.limit is None else min(selection.limit, run.plan.num_images)
+    for shard in range(-(-num_images // run.plan.shard_size)):
         tables = read_shard(run_dir, run, shard, selection, maps=False)
         boxes, _ = selection.filters.apply(tables.images, tables.boxes)
-        found |= {*boxes["class_id"].to_pylist()}
+        class_ids_N = boxes["class_id"].to_numpy()
+        if selection.split:
+            splits = map(selection.split.of, tables.images["image_id"].to_pylist())
+            class_ids_N = class_ids_N[
+                np.array([split is not None for split in splits], np.bool_)[boxes["row"].to_numpy()]
+            ]
+        found |= {*class_ids_N.tolist()}
     return sorted(found)
 
 

@@ -10,6 +10,7 @@ from cluster.sources.splits import SPLITS
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 FOLDER = "folder"
 TOLERANCE = 1e-6
+NO_NAMES = frozenset({"path", "names", "nc", "channels", "download"})  # YOLO's data.yaml has these for other things
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,15 @@ def parse_split(text: str, seed: int) -> Split | None:
             share = -1.0
         if not equals or not NAME.fullmatch(name) or not 0 < share <= 1:
             raise UsageError(f"--split expects NAME=SHARE,... such as train=0.9,val=0.1, or folder; got {text}")
+        if name.lower() in NO_NAMES:
+            raise UsageError(
+                f"--split names a split {name}, which means something else in data.yaml; call it otherwise"
+            )
         shares.append((name, share))
     names, total = [name for name, _ in shares], sum(share for _, share in shares)
-    if len({*names}) < len(names) or abs(total - 1) > TOLERANCE:
-        raise UsageError(f"--split expects different names whose shares add up to 1, got {text}, which are {total:g}")
+    if len({name.lower() for name in names}) < len(names) or abs(total - 1) > TOLERANCE:
+        raise UsageError(
+            f"--split expects names that differ, not in capitals alone, whose shares add up to 1, got {text}, which "
+            f"are {total:g}"
+        )
     return Split(shares=tuple(shares), seed=seed)

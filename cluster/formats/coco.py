@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from cam_ops.errors import UsageError
 from cluster.formats.entries import UNKNOWN, Entry, Size, batches_of, number_of, size_of
 from cluster.formats.exported import (
     SCORE_DIGITS,
@@ -203,9 +204,13 @@ class Ids:
 
 
 def read_ids(path: str) -> Ids:
-    """Read the ids of a COCO file. Raises UsageError, also where a name has two, or an id is no whole number."""
+    """Read the ids of a COCO file. Raises UsageError, also unless names and ids, whole numbers, fit one to one."""
     with reading(path, "COCO JSON", "give another --like"):
-        document = parsed(_Coco, read_bounded(path, MAX_COCO_BYTES))
+        try:
+            content = read_bounded(path, MAX_COCO_BYTES)
+        except OSError as error:
+            raise UsageError(f"cannot read --like {path}: {error.strerror}; give another --like") from None
+        document = parsed(_Coco, content)
         images = _ids("image", ((each.file_name, each.id) for each in document.images if each))
         categories = _ids("category", ((each.name, each.id) for each in document.categories or () if each))
     return Ids(images=images, categories=categories)
@@ -213,12 +218,18 @@ def read_ids(path: str) -> Ids:
 
 def _ids(what: str, pairs: Iterable[tuple[object, object]]) -> dict[str, int]:
     ids: dict[str, int] = {}
-    for name, number in pairs:
-        text, key = _text(name), number_of(number)
-        if text is None or key is None or key != int(key):
-            raise ValueError(f"an {what} has no name, or the id {shortened(number, SHOWN_CHARACTERS)}")
-        if ids.setdefault(text, int(key)) != int(key):
-            raise ValueError(f"the {what} {shown(text)} has the ids {ids[text]} and {int(key)}")
+    names: dict[int, str] = {}
+    for name, key in pairs:
+        text = _text(name)
+        if text is None or not isinstance(key, int) or isinstance(key, bool):
+            said = shortened(repr(key), SHOWN_CHARACTERS)
+            raise ValueError(
+                f"expected names and ids that are whole numbers, found the {what} {shown(str(name))}, {said}"
+            )
+        if ids.setdefault(text, key) != key:
+            raise ValueError(f"the {what} {shown(text)} has the ids {ids[text]} and {key}")
+        if names.setdefault(key, text) != text:
+            raise ValueError(f"the {what} id {key} is that of {shown(names[key])} and of {shown(text)}")
     return ids
 
 

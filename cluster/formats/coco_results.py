@@ -35,4 +35,5 @@ COCO_RESULTS_EXPORT = ExportFormat(
     entries=(DOCUMENT, DOCUMENT.partition(".")[0]),
     write=_write,
     finish=_finish,
+    lists_classes=False,
 )

@@ -198,6 +198,8 @@ class ExportFormat:
     """Whether pictures have files of their own, so that names without suffix must differ."""
     split: str = ""
     """--split where none is given."""
+    lists_classes: bool = True
+    """Whether classes are in it that have no box."""
     reserved: frozenset[str] = frozenset()
     """Names that no folder of a picture may have."""
     check: Callable[[Settings], None] = lambda settings: None

@@ -99,4 +99,5 @@ LOC_EXPORT = ExportFormat(
     write=_write,
     finish=_finish,
     has_files=True,
+    lists_classes=False,
 )

@@ -179,4 +179,5 @@ VOC_EXPORT = ExportFormat(
     has_split_folders=False,
     is_jpeg=True,
     has_files=True,
+    lists_classes=False,
 )

@@ -317,4 +317,5 @@ CSV_EXPORT = ExportFormat(
     entries=(DOCUMENT, DOCUMENT.partition(".")[0]),
     write=_write,
     finish=_finish,
+    lists_classes=False,
 )

@@ -18,6 +18,7 @@ from cluster.formats.files import files_below, lines_of, reading
 from cluster.formats.format import Format
 from cluster.formats.shapes import MIN_POINTS, Box, box_of_points
 from cluster.formats.yolo_names import YOLO_LABELS, YOLO_NAMES, Names, NamesBelow
+from cluster.process.console import say
 from cluster.storage.objects import is_store
 
 YOLO_IMAGES = "images"
@@ -201,6 +202,7 @@ YOLO_POLYGONS = Format(
 
 DATA = "data.yaml"
 FRACTION_DIGITS = 9
+NEEDED = ("train", "val")
 
 
 def _write(pictures: Iterator[Picture], part: Part) -> None:
@@ -221,6 +223,8 @@ def _lines(picture: Picture, part: Part) -> Iterator[str]:
 def _finish(whole: Whole) -> None:
     """Write data.yaml, without `path` on a store: Ultralytics takes the folder of the file for it then."""
     settings = whole.settings
+    if lacking := [split for split in NEEDED if split not in whole.splits]:
+        say(f"warning: {DATA} names no {' and no '.join(lacking)}, which Ultralytics needs; give them by --split")
     document = {
         **({} if is_store(settings.root) else {"path": settings.root}),
         **{split: f"{YOLO_IMAGES}/{split}" for split in whole.splits},

@@ -237,7 +237,13 @@ def test_an_export_that_fails_leaves_what_was_there(run: Path, tmp_path: Path) -
         (["--to", "coco", "--out", "boxes.json"], 2, "--out expects a folder to make, got boxes.json"),
         (["--to", "coco", "--top", 0], 2, "--top expects a number of at least 1"),
         (["--to", "coco", "--confidence"], 2, "--confidence is of --to yolo, not of coco"),
-        (["--to", "coco-results", "--like", "/nowhere.json"], 2, "cannot read"),
+        (["--to", "coco-results", "--like", "/nowhere.json"], 2, "cannot read --like /nowhere.json: No such file"),
+        (["--to", "coco-results", "--keep-empty"], 2, "--keep-empty is of formats that list images"),
+        (["--to", "voc", "--category-ids", "used"], 2, "--category-ids used is of formats that list classes"),
+        (["--to", "coco", "--seed", 1], 2, "--seed draws another --split NAME=SHARE,..., and there is none"),
+        (["--to", "yolo", "--split", "folder", "--seed", 1], 2, "--seed draws another --split"),
+        (["--to", "yolo", "--split", "train=0.5,Train=0.5"], 2, "names that differ, not in capitals alone"),
+        (["--to", "yolo", "--split", "names=0.5,val=0.5"], 2, "--split names a split names"),
     ],
 )
 def test_flags_that_mean_nothing_are_refused_in_a_sentence(
@@ -282,3 +288,18 @@ def test_a_run_on_a_store_is_exported_to_a_store_with_its_pictures(store: Store,
     assert (refused.code, "holds an export" in refused.err) == (4, True)
     assert export(there, out, "coco", *options, "--overwrite").code == 0
     assert files(store.folder / "export" / "out").keys() == {"annotations.json", "export.json"}
+
+
+def test_a_split_without_an_image_and_one_that_yolo_lacks_are_said(run: Path, tmp_path: Path) -> None:
+    done = export(run, tmp_path / "a", "yolo", "--limit", 4, "--split", "train=0.999999,val=0.000001")
+    assert (done.code, "warning: no image is in the split val" in done.err) == (0, True)
+    done = export(run, tmp_path / "b", "yolo", "--split", "train=1")
+    assert (done.code, "data.yaml names no val, which Ultralytics needs" in done.err) == (0, True)
+
+
+def test_used_classes_are_those_of_images_that_have_a_split(run: Path, tmp_path: Path) -> None:
+    done = export(run, tmp_path / "out", "coco", "--split", "folder", "--category-ids", "used")
+    assert done.result["images_left_out"] == {"truncated": 1, "no split in its folders": 12}
+    assert "its 2 classes" not in done.out
+    done = export(run, tmp_path / "yolo", "yolo", "--split", "folder", "--category-ids", "used")
+    assert "names: {}" in (tmp_path / "yolo" / "data.yaml").read_text()
