@@ -14,11 +14,7 @@ import pyarrow as pa
 
 from cam_ops.arrays import I64
 from cam_ops.errors import StorageError
-<<<<<<< HEAD
 from cam_ops.pictures.formats import suffix_of
-=======
-from cam_ops.pictures.formats import format_named, suffix_of
->>>>>>> h-r
 from cluster.formats.exported import split_suffix
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import read_shard
@@ -28,18 +24,11 @@ from cluster.storage.scratch import load, open_database
 MAX_PART_BYTES = 150  # of a folder or file: file systems take 255, of which suffixes and scratch names need some
 MAX_NAME_BYTES = 900
 MAX_MARKED = 10**6
-<<<<<<< HEAD
 MARK_DIGITS = 20  # of a hash: to find two ids of one mark costs more than it could gain
 MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$", re.IGNORECASE)
 FILES = ("txt", "xml", "json", "npy")  # suffixes of files that lie beside pictures
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
 AS_ONE = str.maketrans(".,", "__")  # formats replace them where they would end a name
-=======
-MARK_DIGITS = 20  # so many that nobody finds two ids of one mark
-MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$", re.IGNORECASE)
-UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
-OF_FILES = frozenset({"txt", "xml", "json", "npy"})  # suffixes of what is written by picture, besides pictures
->>>>>>> h-r
 DRIVE = re.compile("^([A-Za-z]):")  # of Windows, where such a name leads elsewhere
 KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 
@@ -47,11 +36,7 @@ KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mark: bool = False) -> str:
     """Return the name of an image's file, a relative path; `reserved` are names that none of its parts may have."""
     *folders, last = (_fit(part, reserved) for part in image_id.split("/"))
-<<<<<<< HEAD
     name = "/".join([*map(_fit_folder, folders), last])
-=======
-    name = "/".join([*map(_folder, folders), last])
->>>>>>> h-r
     if len(name.encode()) > MAX_NAME_BYTES:
         name = name.rpartition("/")[2]
     stem, suffix = split_suffix(name)
@@ -59,12 +44,6 @@ def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mar
         return name
     mark = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()[:MARK_DIGITS]
     return f"{stem}~{mark}{suffix}"
-
-
-def _folder(part: str) -> str:
-    """Return the name of a folder, which must not be that of a file: that of `a.jpg` beside `a.jpg/1.png`."""
-    suffix = suffix_of(part)
-    return f"{part}_" if format_named(suffix) or suffix in OF_FILES else part
 
 
 def _fit(part: str, reserved: frozenset[str]) -> str:
@@ -114,9 +93,5 @@ def _key(name: str) -> int:
     stem, suffix = split_suffix(name)
     while suffix:
         stem, suffix = split_suffix(stem)
-<<<<<<< HEAD
-    folded = unicodedata.normalize("NFC", stem).casefold().translate(AS_ONE)
-=======
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold()).replace(".", "_")
->>>>>>> h-r
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold()).translate(AS_ONE)
     return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little", signed=True)

@@ -69,7 +69,9 @@ FILTERS: list[tuple[list[object], str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "name", "is_kept"), FILTERS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("flags", "name", "is_kept"), FILTERS, ids=[" ".join(map(str, flags)) for flags, *_ in FILTERS]
+)
 def test_a_filter_leaves_what_it_says_and_counts_the_rest(
     run: Path, tmp_path: Path, flags: list[object], name: str, is_kept: Any
 ) -> None:

@@ -1,19 +1,14 @@
 """Names of pictures' files, of 60,000 ids that are made of what breaks names: none leads out, no two are one."""
 
-<<<<<<< HEAD
 import os
 import random
 import re
 import unicodedata
 from dataclasses import replace
-=======
-import unicodedata
->>>>>>> h-r
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
-<<<<<<< HEAD
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -175,15 +170,6 @@ def test_a_folder_never_has_the_name_of_a_file(tmp_path: Path) -> None:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(b"")
     assert file_name("00000.tar/a.v2/1.jpg") == "00000.tar/a.v2/1.jpg"
-=======
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
-
-from cluster.export.names import _key, file_name
-from tests.cluster.export.conftest import TWO
-from tests.support.command import Command
->>>>>>> h-r
 
 
 @pytest.mark.parametrize("image_id", ["a.jpg", "b/a b.png", "a.png.jpg", "two.dots", "räd 🦊.webp", "=1+1;x.jpg"])
@@ -206,12 +192,6 @@ def test_names_of_which_one_is_the_other_s_without_its_suffix_meet() -> None:
     assert _key("a.b.png") != _key("a.png")
 
 
-def test_among_a_million_ids_with_control_characters_no_two_have_one_name() -> None:
-    ids = ("".join(signs) for signs in product(map(chr, range(1, 17)), repeat=5))
-    names = {file_name(f"a{signs}.jpg") for signs in ids}
-    assert len(names) == 16**5
-
-
 def test_what_looks_like_a_mark_in_capitals_gets_one() -> None:
     mark = sha256(b"a.jpg").hexdigest()[:20]
     assert file_name("a.jpg", must_mark=True) == f"a~{mark}.jpg"
@@ -222,16 +202,3 @@ def test_names_that_a_file_system_without_capitals_and_unicode_forms_takes_for_o
     small, capital = "\N{GREEK SMALL LETTER IOTA WITH DIALYTIKA AND TONOS}", "\u03aa\u0301"
     assert unicodedata.normalize("NFC", small.upper()) == capital
     assert _key(f"{small}.jpg") == _key(f"{capital}.jpg")
-
-
-def test_a_folder_never_has_the_name_of_a_file(run: Path, tmp_path: Path) -> None:
-    pictures = sorted((run.parent / "pictures" / "rings").glob("*.png"))
-    ids = ["a.png", "a.png/b.png", "a.txt/c.png"]
-    pq.write_table(pa.table({"uri": [*map(str, pictures[:3])], "image_id": ids}), tmp_path / "manifest.parquet")
-    words = ["--images", tmp_path / "manifest.parquet", "--out", tmp_path / "run", *TWO, "--precision", "fp32"]
-    assert Command("label", *words, "--executor", "inline").code == 0
-    done = Command("export", tmp_path / "run", "--to", "yolo", "--out", tmp_path / "out", "--split", "train=1")
-    assert done.code == 0, done.err
-    labels = {str(path.relative_to(tmp_path / "out" / "labels")) for path in (tmp_path / "out").rglob("*.txt")}
-    assert labels == {f"train/{file_name(image_id)[:-4]}.txt" for image_id in ids}
-    assert len(labels) == len(ids)
