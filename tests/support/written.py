@@ -69,5 +69,6 @@ def written(form: str, settings: Settings, pictures: list[Picture], out: Path) -
     export.write(iter(pictures), part)
     part.close()
     export.finish(WholePlace(destination, settings, ("",), 1))
-    destination.finish({}, in_the_way)
+    destination.prepare(in_the_way)
+    destination.finish({"entries": export.entries}, in_the_way)
     return out
