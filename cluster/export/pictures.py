@@ -5,6 +5,7 @@ turns is written anew, upright; and so is one of a format that few read.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -13,12 +14,12 @@ import cv2
 from cam_ops.arrays import U8
 from cam_ops.errors import BadImage
 from cam_ops.pictures.decode import decode
-from cam_ops.pictures.formats import HEAD_BYTES, OPENCV, PictureFormat, format_of
+from cam_ops.pictures.formats import OPENCV, PictureFormat, format_of
 from cam_ops.pictures.header import PILLOW_ERRORS
 from cam_ops.pictures.orientation import AS_STORED, QUARTER, orientation_of
 from cluster.formats.exported import split_suffix
 from cluster.sources.kinds import decoder_of
-from cluster.sources.reading import header_of, read_image
+from cluster.sources.reading import HEAD_BYTES, header_of, read_image
 from cluster.sources.source import Row
 from cluster.sources.tables.cells import is_cell
 from cluster.storage.objects import is_store
@@ -27,6 +28,8 @@ from cluster.storage.options import StorageOptions
 JPEG_QUALITY = 95
 JPEG_END = b"\xff\xd9"
 JPEG, PNG = OPENCV[0], OPENCV[1]
+KEPT = {"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "mpo"}  # suffixes that readers of folders look for
+TURNS = re.compile(rb'tiff:Orientation(?:="|>)[2-8]')  # of XMP, which Pillow heeds where EXIF says nothing
 LOSSY = {"JPEG", "WEBP", "AVIF", "JPEG2000", "HEIF"}  # by Pillow's names
 
 
@@ -63,7 +66,7 @@ def read_ready(row: Row, options: StorageOptions, *, may_link: bool, as_jpeg: bo
     form = format_of(head)
     if form is None or (row["width"], row["height"]) != ((height, width) if turn >= QUARTER else (width, height)):
         raise BadImage("undecodable", f"it has {width}x{height} pixels")
-    if turn != AS_STORED or form not in OPENCV or (as_jpeg and form is not JPEG):
+    if turn != AS_STORED or TURNS.search(head) or form not in OPENCV or (as_jpeg and form is not JPEG):
         return _encoded(decode(content or _content(row, options)), is_lossy=as_jpeg or form.pillow in LOSSY)
     if local and form is JPEG and not _ends_well(local):
         return Ready(form=form, content=_content(row, options))
@@ -105,4 +108,4 @@ def name_with(name: str, ready: Ready, *, as_jpeg: bool) -> str:
     stem, suffix = split_suffix(name)
     if as_jpeg:
         return stem + _suffix(ready.form)
-    return name if suffix.lower().removeprefix(".") in ready.form.suffixes else stem + _suffix(ready.form)
+    return name if suffix.lower().removeprefix(".") in KEPT & {*ready.form.suffixes} else stem + _suffix(ready.form)

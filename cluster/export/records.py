@@ -76,7 +76,9 @@ def pictures_of(shard: Shard, selection: Selection, counts: Counts) -> Iterator[
     boxes_B = _boxes(shard, boxes)
     maps_B = _maps(shard)
     labels_B = labels_of(shard.images)
-    must_mark_B = np.isin(np.arange(len(boxes_B)) + shard.first, selection.meeting, assume_unique=True)
+    first, end = np.searchsorted(selection.meeting, [shard.first, shard.first + len(boxes_B)])
+    must_mark_B = np.zeros(len(boxes_B), np.bool_)
+    must_mark_B[selection.meeting[first:end] - shard.first] = True
     for at, image in enumerate(shard.images.to_pylist()):
         image_id = image["image_id"]
         split = selection.split.of(image_id) if selection.split else ""

@@ -14,6 +14,7 @@ from cam_ops.errors import StorageError
 from cluster.export.destination import Destination, destination_at
 from cluster.storage.options import NO_OPTIONS
 from tests.support.command import ROOT, Command
+from tests.support.stores import Store
 
 
 def export(run: object, out: object, form: str, *more: object) -> Command:
@@ -31,7 +32,13 @@ def ended_at(point: str, name: str, tmp_path: Path, words: list[str]) -> subproc
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """Return what is in a folder; empty folders of a store's server are nothing."""
+    return {path.name for path in folder.iterdir() if path.is_file() or any(path.iterdir())}
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def store(request: pytest.FixtureRequest) -> Store:
+    return request.getfixturevalue(request.param)
 
 
 def begun(out: Path) -> Destination:
@@ -56,6 +63,7 @@ def test_a_folder_that_an_export_could_have_made_and_did_not_is_never_removed(ru
 def test_a_record_from_elsewhere_gives_away_nothing(run: Path, tmp_path: Path, document: object) -> None:
     out = tmp_path / "out"
     (out / "mine").mkdir(parents=True)
+    (out / "mine" / "notes").write_text("mine")
     (out / "export.json").write_text(json.dumps(document))
     done = export(run, out, "coco", "--overwrite")
     assert "mine" in names(out)
@@ -66,6 +74,7 @@ def test_a_record_from_elsewhere_gives_away_nothing(run: Path, tmp_path: Path, d
 def test_a_file_that_is_only_named_like_one_of_ours_is_not_written_through(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / ".camray-export-notes").mkdir(parents=True)
+    (out / ".camray-export-notes" / "mine").write_text("mine")
     (tmp_path / "mine").write_text("mine")
     (out / "export.json.tmp").symlink_to(tmp_path / "mine")
     assert export(run, out, "coco", "--overwrite").code == 0
@@ -146,3 +155,34 @@ def test_boxes_are_exported_where_the_maps_are_gone(run: Path, tmp_path: Path) -
     assert Command("rebox", first, "--out", again, "--executor", "inline").code == 0
     shutil.rmtree(first)
     assert export(again, tmp_path / "out", "coco").code == 0
+
+
+@pytest.mark.parametrize("point", ["part-0", "record"])
+def test_an_export_that_is_killed_on_a_store_says_that_it_is_not_whole_and_is_made_again(
+    store: Store, run: Path, tmp_path: Path, point: str
+) -> None:
+    out = store.address(f"killed/{point}")
+    words = words_of(run, "yolo", Path("."), "--storage-options", *store.words)
+    words[words.index("--out") + 1] = out
+    assert ended_at(point, "KILL", tmp_path, words).returncode == -signal.SIGKILL
+    there = store.folder / "killed" / point
+    assert any(name.startswith(".camray-export-") for name in names(there))
+    assert "export.json" not in names(there)
+    again = export(run, out, "yolo", "--storage-options", *store.words)
+    assert again.code == 0, again.err
+    assert names(there) == {"images", "labels", "data.yaml", "export.json"}
+    assert len(list(there.rglob("*.txt"))) == again.result["exported"] == 12
+
+
+def test_of_two_exports_at_once_on_a_store_none_writes_into_the_other(store: Store, run: Path, tmp_path: Path) -> None:
+    out = store.address("both")
+    words = words_of(run, "yolo", Path("."), "--only-classes", "rings", "--storage-options", *store.words)
+    words[words.index("--out") + 1] = out
+    env = {**os.environ, "CAMRAY_FAILPOINTS": f"begin:STOP:{tmp_path / 'stopped'}"}
+    with subprocess.Popen(words, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as first:
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
+        assert export(run, out, "yolo", "--storage-options", *store.words).code == 0
+        first.send_signal(signal.SIGCONT)
+        _, said = first.communicate()
+    assert (first.returncode, "another one writes there" in said) == (4, True)
+    assert names(store.folder / "both") == {"images", "labels", "data.yaml", "export.json"}
