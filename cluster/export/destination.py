@@ -235,6 +235,8 @@ class Destination:
     def _document(self, name: str) -> dict[str, Any] | None:
         """Return a small JSON document; None where it is none, or not there."""
         path = f"{self.root}/{name}"
+        if not self.is_store and not os.path.isfile(path):
+            return None
         try:
             if self.is_store:
                 content = read_object(path, self.options, max_bytes=MAX_RECORD_BYTES)

@@ -32,11 +32,18 @@ DRIVE = re.compile("^([A-Za-z]):")  # of Windows, where such a name leads elsewh
 KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 
 
-def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mark: bool = False) -> str:
-    """Return the name of an image's file, a relative path; `reserved` are names that none of its parts may have."""
+def file_name(
+    image_id: str, reserved: frozenset[str] = frozenset(), *, must_mark: bool = False, is_file: bool = True
+) -> str:
+    """Return the name of an image's file, a relative path; `reserved` are names that none of its parts may have.
+
+    Where no file of that name `is_file` of the export, it may be as long as it is, below folders of any name.
+    """
     *folders, last = (_fit(part, reserved) for part in image_id.split("/"))
-    name = "/".join([*map(_folder, folders), last])
-    if len(name.encode()) > MAX_NAME_BYTES:
+    if is_file:
+        *folders, last = *map(_folder, map(_short, folders)), _short(last)
+    name = "/".join([*folders, last])
+    if is_file and len(name.encode()) > MAX_NAME_BYTES:
         name = name.rpartition("/")[2]
     stem, suffix = split_suffix(name)
     if name == image_id and stem == stem.strip() and not must_mark and not MARKED.search(stem):
@@ -57,6 +64,10 @@ def _fit(part: str, reserved: frozenset[str]) -> str:
         part = part.strip() if part.strip(". ") else "_" * max(1, len(part))
     if part.casefold() in reserved:
         part += "_"
+    return part
+
+
+def _short(part: str) -> str:
     if len(part.encode()) > MAX_PART_BYTES:
         stem, suffix = split_suffix(part)
         part = stem.encode()[: MAX_PART_BYTES - len(suffix)].decode("utf-8", "ignore") + suffix

@@ -33,6 +33,7 @@ class Selection:
     split: Split | None
     limit: int | None
     keep_empty: bool
+    has_files: bool  # images have files of their own
     reserved: frozenset[str]
     meeting: I64  # places in the plan of images whose names must have a mark, rising
     like: frozenset[str] | None = None  # if given: images that are not in it are left out
@@ -89,7 +90,7 @@ def pictures_of(shard: Shard, selection: Selection, counts: Counts) -> Iterator[
         picture = Picture(
             image_id=image_id,
             number=shard.first + at + 1,
-            name=file_name(image_id, selection.reserved, must_mark=bool(must_mark_B[at])),
+            name=file_name(image_id, selection.reserved, must_mark=bool(must_mark_B[at]), is_file=selection.has_files),
             split=split or "",
             width=image["width"],
             height=image["height"],

@@ -71,6 +71,13 @@ def test_a_record_from_elsewhere_gives_away_nothing(run: Path, tmp_path: Path, d
     assert (done.code, "holds export.json, which no export made" in done.err) == ((0, False) if is_ours else (4, True))
 
 
+def test_a_record_that_is_no_file_is_not_waited_for(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "export.json")
+    refused = export(run, tmp_path / "out", "coco", "--overwrite")
+    assert (refused.code, "holds export.json, which no export made" in refused.err) == (4, True)
+
+
 def test_a_file_that_is_only_named_like_one_of_ours_is_not_written_through(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / ".camray-export-notes").mkdir(parents=True)
