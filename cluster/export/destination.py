@@ -107,6 +107,7 @@ class Destination:
                     "another --out"
                 )
             for name in stages:
+                self._remove(f"{name}/{MARKER}")  # first: who finds its own has still all of its files
                 self._remove(name)
         if self.is_store:
             for name in sorted(in_the_way, key=lambda name: name != RECORD):
@@ -205,6 +206,7 @@ class Destination:
             for name in sorted(made, reverse=True):  # labels before pictures
                 os.rename(f"{self.stage}/{OUT}/{name}", f"{self.root}/{name}")
                 reach(f"moved-{name}")
+            self.check()
             self._write(f"{self.root}/{RECORD}", content)
             os.unlink(f"{self.stage}/{MARKER}")
             shutil.rmtree(self.stage)
@@ -229,7 +231,9 @@ class Destination:
                 raise UsageError(f"--out expects a folder, {self.root} is none") from None
             except OSError as error:
                 raise StorageError(f"cannot list {self.root}: {error.strerror}; check --out") from None
-        stages = sorted(name for name in names if STAGES.fullmatch(name))
+        stages = [name for name in sorted(names) if STAGES.fullmatch(name)]
+        if not self.is_store:  # a link leads to what is somebody else's
+            stages = [name for name in stages if not os.path.islink(f"{self.root}/{name}")]
         return stages, names - {*stages}
 
     def _document(self, name: str) -> dict[str, Any] | None:
@@ -268,6 +272,9 @@ class Destination:
             try:
                 make(scratch)
                 self._move(scratch, f"{self.stage}/{name}")
+            except FileNotFoundError:
+                self.check()
+                raise
             finally:
                 with contextlib.suppress(OSError):
                     os.unlink(scratch)

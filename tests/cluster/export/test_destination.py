@@ -84,9 +84,14 @@ def test_a_file_that_is_only_named_like_one_of_ours_is_not_written_through(run: 
     (out / ".camray-export-notes" / "mine").write_text("mine")
     (tmp_path / "mine").write_text("mine")
     (out / "export.json.tmp").symlink_to(tmp_path / "mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "marker.json").write_text("{}")
+    (out / f".camray-export-{'0' * 32}").symlink_to(tmp_path / "folder")
     assert export(run, out, "coco", "--overwrite").code == 0
     assert (tmp_path / "mine").read_text() == "mine"
-    assert names(out) == {".camray-export-notes", "export.json.tmp", "annotations.json", "export.json"}
+    assert (tmp_path / "folder" / "marker.json").read_text() == "{}"
+    own = {".camray-export-notes", f".camray-export-{'0' * 32}", "export.json.tmp"}
+    assert names(out) == own | {"annotations.json", "export.json"}
 
 
 @pytest.mark.parametrize("name", ["KILL", "TERM"])
@@ -128,6 +133,22 @@ def test_of_two_exports_at_once_none_writes_into_the_other(run: Path, tmp_path: 
     assert names(out) == {"images", "labels", "data.yaml", "export.json"}
 
 
+def test_an_export_that_another_replaces_while_it_is_moved_fails_and_the_other_is_whole(
+    run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    env = {**os.environ, "CAMRAY_FAILPOINTS": f"moved-labels:STOP:{tmp_path / 'stopped'}"}
+    with subprocess.Popen(words_of(run, "yolo", out), cwd=ROOT, env=env, stderr=subprocess.PIPE) as first:
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
+        done = export(run, out, "yolo")
+        assert done.code == 0, done.err
+        first.send_signal(signal.SIGCONT)
+        first.communicate()
+    assert first.returncode == StorageError.exit_code
+    assert names(out) == {"images", "labels", "data.yaml", "export.json"}
+    assert len(list(out.rglob("*.txt"))) == 12
+
+
 def test_what_came_since_the_export_began_is_not_replaced(tmp_path: Path) -> None:
     destination = begun(tmp_path / "out")
     destination.put("labels/1.txt", b"ours")
@@ -140,9 +161,9 @@ def test_a_replica_that_lives_on_cannot_bring_back_what_is_done(tmp_path: Path) 
     destination = begun(tmp_path / "out")
     (tmp_path / "picture.jpg").write_bytes(b"")
     shutil.rmtree(destination.stage)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match="another one replaced it"):
         destination.link("images/1.jpg", str(tmp_path / "picture.jpg"))
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match="another one replaced it"):
         destination.put("labels/1.txt", b"")
     assert not any((tmp_path / "out").iterdir())
 
