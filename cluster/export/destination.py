@@ -193,7 +193,7 @@ class Destination:
     def finish(self, record: dict[str, Any], in_the_way: set[str]) -> None:
         """Give the export its names; `in_the_way` goes. Fails in the middle, it leaves the marker."""
         with self._said("write", self.root):
-            made = self._found()[1] if self.is_store else {*os.listdir(f"{self.stage}/{OUT}")}
+            made = self._made({*record["entries"]})
             entries = [name for name in record["entries"] if name in made]
             content = json.dumps({**record, "entries": entries}, indent=1).encode()
             if self.is_store:
@@ -210,6 +210,12 @@ class Destination:
             self._write(f"{self.root}/{RECORD}", content)
             os.unlink(f"{self.stage}/{MARKER}")
             shutil.rmtree(self.stage)
+
+    def _made(self, entries: set[str]) -> set[str]:
+        """Return which of its entries the export has made."""
+        if self.root.startswith("gs://"):  # whose client would list all objects below: these may be millions
+            return entries
+        return self._found()[1] & entries if self.is_store else {*os.listdir(f"{self.stage}/{OUT}")}
 
     def give_up(self) -> None:
         """Remove what was made, where that is possible: an export that fails leaves nothing."""
