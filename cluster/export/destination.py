@@ -107,6 +107,7 @@ class Destination:
                     "another --out"
                 )
             for name in stages:
+                self._remove(f"{name}/{MARKER}")  # first: who finds its own has still all of its files
                 self._remove(name)
         if self.is_store:
             for name in sorted(in_the_way, key=lambda name: name != RECORD):
@@ -193,7 +194,7 @@ class Destination:
     def finish(self, record: dict[str, Any], in_the_way: set[str]) -> None:
         """Give the export its names; `in_the_way` goes. Fails in the middle, it leaves the marker."""
         with self._said("write", self.root):
-            made = self._found()[1] if self.is_store else {*os.listdir(f"{self.stage}/{OUT}")}
+            made = self._made({*record["entries"]})
             entries = [name for name in record["entries"] if name in made]
             content = json.dumps({**record, "entries": entries}, indent=1).encode()
             if self.is_store:
@@ -206,9 +207,16 @@ class Destination:
             for name in sorted(made, reverse=True):  # labels before pictures
                 os.rename(f"{self.stage}/{OUT}/{name}", f"{self.root}/{name}")
                 reach(f"moved-{name}")
+            self.check()
             self._write(f"{self.root}/{RECORD}", content)
             os.unlink(f"{self.stage}/{MARKER}")
             shutil.rmtree(self.stage)
+
+    def _made(self, entries: set[str]) -> set[str]:
+        """Return which of its entries the export has made."""
+        if self.root.startswith("gs://"):  # whose client would list all objects below: these may be millions
+            return entries
+        return self._found()[1] & entries if self.is_store else {*os.listdir(f"{self.stage}/{OUT}")}
 
     def give_up(self) -> None:
         """Remove what was made, where that is possible: an export that fails leaves nothing."""
@@ -230,12 +238,16 @@ class Destination:
                 raise UsageError(f"--out expects a folder, {self.root} is none") from None
             except OSError as error:
                 raise StorageError(f"cannot list {self.root}: {error.strerror}; check --out") from None
-        stages = sorted(name for name in names if STAGES.fullmatch(name))
+        stages = [name for name in sorted(names) if STAGES.fullmatch(name)]
+        if not self.is_store:  # a link leads to what is somebody else's
+            stages = [name for name in stages if not os.path.islink(f"{self.root}/{name}")]
         return stages, names - {*stages}
 
     def _document(self, name: str) -> dict[str, Any] | None:
         """Return a small JSON document; None where it is none, or not there."""
         path = f"{self.root}/{name}"
+        if not self.is_store and not os.path.isfile(path):
+            return None
         try:
             if self.is_store:
                 content = read_object(path, self.options, max_bytes=MAX_RECORD_BYTES)
@@ -267,6 +279,9 @@ class Destination:
             try:
                 make(scratch)
                 self._move(scratch, f"{self.stage}/{name}")
+            except FileNotFoundError:
+                self.check()
+                raise
             finally:
                 with contextlib.suppress(OSError):
                     os.unlink(scratch)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from typing import IO
 
-from cam_ops.errors import UsageError
+from cam_ops.errors import StorageError, UsageError
 from cluster.executors.choose import ExecutorName, choose_replicas, no_gpus, open_executor
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
@@ -19,10 +19,10 @@ from cluster.export.counts import Counts
 from cluster.export.destination import Destination, destination_at
 from cluster.export.kinds import EXPORTS
 from cluster.export.like import read_like
-from cluster.export.replica import Task, part_file
+from cluster.export.replica import GONE, Task, part_file
 from cluster.export.selecting import classes_of, select
 from cluster.formats.exported import ExportFormat, PicturesChoice, Settings
-from cluster.process.console import say
+from cluster.process.console import say, shown
 from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, existing_run, maps_of
@@ -184,6 +184,11 @@ def _write(
                 counts += report.findings
                 statuses.update(report.statuses)
                 progress.add(report)
+    if (gone := counts.images_left_out[GONE]) and not counts.images:
+        raise StorageError(
+            f"none of {gone} pictures is as the run found it, such as {shown(counts.examples[GONE])}; put them back, "
+            "or give --pictures none"
+        )
     num_classes = len(task.settings.classes.numbers) if form.lists_classes else 0
     return Export(counts=counts, statuses=dict(sorted(statuses.items())), num_classes=num_classes)
 

@@ -27,29 +27,43 @@ MAX_MARKED = 10**6
 MARK_DIGITS = 20  # of a hash: to find two ids of one mark costs more than it could gain
 MARKED = re.compile(rf"~[0-9a-f]{{{MARK_DIGITS}}}$", re.IGNORECASE)
 FILES = ("txt", "xml", "json", "npy")  # suffixes of files that lie beside pictures
-UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff\\\\]")
+UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 AS_ONE = str.maketrans(".,", "__")  # formats replace them where they would end a name
 DRIVE = re.compile("^([A-Za-z]):")  # of Windows, where such a name leads elsewhere
 KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("place", pa.int64())])
 
 
-def file_name(image_id: str, reserved: frozenset[str] = frozenset(), *, must_mark: bool = False) -> str:
-    """Return the name of an image's file, a relative path; `reserved` are names that none of its parts may have."""
-    *folders, last = (_fit(part, reserved) for part in image_id.split("/"))
-    name = "/".join([*map(_fit_folder, folders), last])
-    if len(name.encode()) > MAX_NAME_BYTES:
-        name = name.rpartition("/")[2]
+def file_name(
+    image_id: str, reserved: frozenset[str] = frozenset(), *, must_mark: bool = False, is_file: bool = True
+) -> str:
+    """Return the name of an image's file, a relative path; `reserved` are names that none of its parts may have.
+
+    Where no file of that name `is_file` of the export, only what leads elsewhere or breaks a line is no name.
+    """
+    parts = [_plain(part) for part in image_id.split("/")]
+    if is_file:
+        *folders, last = (_fit(part, reserved) for part in parts)
+        parts = [*map(_fit_folder, folders), last]
+    name = "/".join(parts)
+    if is_file and len(name.encode()) > MAX_NAME_BYTES:
+        name = parts[-1]
     stem, suffix = split_suffix(name)
-    if name == image_id and stem == stem.strip() and not must_mark and not MARKED.search(stem):
+    is_fit = not is_file or stem == stem.strip()
+    if name == image_id and is_fit and not must_mark and not MARKED.search(stem):
         return name
     mark = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()[:MARK_DIGITS]
     return f"{stem}~{mark}{suffix}"
 
 
+def _plain(part: str) -> str:
+    """Return a part of an id that neither leads elsewhere nor breaks a line."""
+    part = UNFIT.sub("_", part)
+    return part if part.strip().strip(".") else "_" * max(1, len(part.strip()))
+
+
 def _fit(part: str, reserved: frozenset[str]) -> str:
-    part = DRIVE.sub(r"\1_", UNFIT.sub("_", part).strip())
-    if not part.strip("."):
-        part = "_" * max(1, len(part))
+    """Return a part that can name a file anywhere."""
+    part = DRIVE.sub(r"\1_", part.replace("\\", "_").strip())
     if part.casefold() in reserved:
         part += "_"
     if len(part.encode()) > MAX_PART_BYTES:

@@ -15,12 +15,12 @@ import cv2
 from cam_ops.arrays import U8
 from cam_ops.errors import BadImage
 from cam_ops.pictures.decode import decode
-from cam_ops.pictures.formats import HEAD_BYTES, OPENCV, PictureFormat, format_of
+from cam_ops.pictures.formats import OPENCV, PictureFormat, format_of
 from cam_ops.pictures.header import PILLOW_ERRORS
 from cam_ops.pictures.orientation import AS_STORED, QUARTER, orientation_of
 from cluster.formats.exported import split_suffix
 from cluster.sources.kinds import decoder_of
-from cluster.sources.reading import header_of, read_image
+from cluster.sources.reading import HEAD_BYTES, header_of, read_image
 from cluster.sources.source import Row
 from cluster.sources.tables.cells import is_cell
 from cluster.storage.objects import is_store
@@ -31,6 +31,7 @@ JPEG_END = b"\xff\xd9"
 JPEG, PNG = OPENCV[0], OPENCV[1]
 START_BYTES = 2**18  # of a JPEG, in which its EXIF and XMP lie
 TURNED_BY_XMP = re.compile(rb'tiff:Orientation(?:="|>)[2-8]')  # as Pillow finds it
+KEPT = {"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "mpo"}  # suffixes that readers of folders look for
 LOSSY = {"JPEG", "WEBP", "AVIF", "JPEG2000", "HEIF"}  # by Pillow's names
 
 
@@ -112,4 +113,4 @@ def name_with(name: str, ready: Ready, *, as_jpeg: bool) -> str:
     stem, suffix = split_suffix(name)
     if as_jpeg:
         return stem + _suffix(ready.form)
-    return name if suffix.lower().removeprefix(".") in ready.form.suffixes else stem + _suffix(ready.form)
+    return name if suffix.lower().removeprefix(".") in KEPT & {*ready.form.suffixes} else stem + _suffix(ready.form)

@@ -34,6 +34,7 @@ class Selection:
     split: Split | None
     limit: int | None
     keep_empty: bool
+    has_files: bool  # images have files of their own
     reserved: frozenset[str]
     meeting: I64  # places in the plan of images whose names must have a mark, rising
     like: frozenset[str] | None = None  # if given: images that are not in it are left out
@@ -77,7 +78,9 @@ def pictures_of(shard: Shard, selection: Selection, counts: Counts) -> Iterator[
     boxes_B = _boxes(shard, boxes)
     maps_B = _maps(shard)
     labels_B = labels_of(shard.images)
-    must_mark_B = np.isin(np.arange(len(boxes_B)) + shard.first, selection.meeting, assume_unique=True)
+    first, end = np.searchsorted(selection.meeting, [shard.first, shard.first + len(boxes_B)])
+    must_mark_B = np.zeros(len(boxes_B), np.bool_)
+    must_mark_B[selection.meeting[first:end] - shard.first] = True
     for at, image in enumerate(shard.images.to_pylist()):
         image_id = image["image_id"]
         split = selection.split.of(image_id) if selection.split else ""
@@ -88,7 +91,7 @@ def pictures_of(shard: Shard, selection: Selection, counts: Counts) -> Iterator[
         picture = Picture(
             image_id=image_id,
             number=shard.first + at + 1,
-            name=file_name(image_id, selection.reserved, must_mark=bool(must_mark_B[at])),
+            name=file_name(image_id, selection.reserved, must_mark=bool(must_mark_B[at]), is_file=selection.has_files),
             split=split or "",
             width=image["width"],
             height=image["height"],

@@ -93,6 +93,7 @@ class ExportReplica:
             counts, statuses = Counts(), Counter[str]()
             place = PartPlace(self.destination, self.task.settings, part)
             self.form.write(self._pictures(part, counts, statuses), place)
+            self.destination.check()
             place.close()
             self.destination.check()
             reach(f"part-{part}")

@@ -45,6 +45,7 @@ def select(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, 
         split=split,
         limit=config.limit,
         keep_empty=config.keep_empty,
+        has_files=has_files,
         reserved=form.reserved,
         meeting=meeting(run_dir, run, form.reserved) if has_files else nothing,
     )

@@ -14,6 +14,7 @@ from cam_ops.errors import StorageError
 from cluster.export.destination import Destination, destination_at
 from cluster.storage.options import NO_OPTIONS
 from tests.support.command import ROOT, Command
+from tests.support.stores import Store
 
 
 def export(run: object, out: object, form: str, *more: object) -> Command:
@@ -31,7 +32,13 @@ def ended_at(point: str, name: str, tmp_path: Path, words: list[str]) -> subproc
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """Return what is in a folder; empty folders of a store's server are nothing."""
+    return {path.name for path in folder.iterdir() if path.is_file() or any(path.iterdir())}
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def store(request: pytest.FixtureRequest) -> Store:
+    return request.getfixturevalue(request.param)
 
 
 def begun(out: Path) -> Destination:
@@ -56,6 +63,7 @@ def test_a_folder_that_an_export_could_have_made_and_did_not_is_never_removed(ru
 def test_a_record_from_elsewhere_gives_away_nothing(run: Path, tmp_path: Path, document: object) -> None:
     out = tmp_path / "out"
     (out / "mine").mkdir(parents=True)
+    (out / "mine" / "notes").write_text("mine")
     (out / "export.json").write_text(json.dumps(document))
     done = export(run, out, "coco", "--overwrite")
     assert "mine" in names(out)
@@ -63,14 +71,27 @@ def test_a_record_from_elsewhere_gives_away_nothing(run: Path, tmp_path: Path, d
     assert (done.code, "holds export.json, which no export made" in done.err) == ((0, False) if is_ours else (4, True))
 
 
+def test_a_record_that_is_no_file_is_not_waited_for(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "export.json")
+    refused = export(run, tmp_path / "out", "coco", "--overwrite")
+    assert (refused.code, "holds export.json, which no export made" in refused.err) == (4, True)
+
+
 def test_a_file_that_is_only_named_like_one_of_ours_is_not_written_through(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / ".camray-export-notes").mkdir(parents=True)
+    (out / ".camray-export-notes" / "mine").write_text("mine")
     (tmp_path / "mine").write_text("mine")
     (out / "export.json.tmp").symlink_to(tmp_path / "mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "marker.json").write_text("{}")
+    (out / f".camray-export-{'0' * 32}").symlink_to(tmp_path / "folder")
     assert export(run, out, "coco", "--overwrite").code == 0
     assert (tmp_path / "mine").read_text() == "mine"
-    assert names(out) == {".camray-export-notes", "export.json.tmp", "annotations.json", "export.json"}
+    assert (tmp_path / "folder" / "marker.json").read_text() == "{}"
+    own = {".camray-export-notes", f".camray-export-{'0' * 32}", "export.json.tmp"}
+    assert names(out) == own | {"annotations.json", "export.json"}
 
 
 @pytest.mark.parametrize("name", ["KILL", "TERM"])
@@ -112,6 +133,22 @@ def test_of_two_exports_at_once_none_writes_into_the_other(run: Path, tmp_path: 
     assert names(out) == {"images", "labels", "data.yaml", "export.json"}
 
 
+def test_an_export_that_another_replaces_while_it_is_moved_fails_and_the_other_is_whole(
+    run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    env = {**os.environ, "CAMRAY_FAILPOINTS": f"moved-labels:STOP:{tmp_path / 'stopped'}"}
+    with subprocess.Popen(words_of(run, "yolo", out), cwd=ROOT, env=env, stderr=subprocess.PIPE) as first:
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
+        done = export(run, out, "yolo")
+        assert done.code == 0, done.err
+        first.send_signal(signal.SIGCONT)
+        first.communicate()
+    assert first.returncode == StorageError.exit_code
+    assert names(out) == {"images", "labels", "data.yaml", "export.json"}
+    assert len(list(out.rglob("*.txt"))) == 12
+
+
 def test_what_came_since_the_export_began_is_not_replaced(tmp_path: Path) -> None:
     destination = begun(tmp_path / "out")
     destination.put("labels/1.txt", b"ours")
@@ -124,9 +161,9 @@ def test_a_replica_that_lives_on_cannot_bring_back_what_is_done(tmp_path: Path) 
     destination = begun(tmp_path / "out")
     (tmp_path / "picture.jpg").write_bytes(b"")
     shutil.rmtree(destination.stage)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match="another one replaced it"):
         destination.link("images/1.jpg", str(tmp_path / "picture.jpg"))
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match="another one replaced it"):
         destination.put("labels/1.txt", b"")
     assert not any((tmp_path / "out").iterdir())
 
@@ -146,3 +183,34 @@ def test_boxes_are_exported_where_the_maps_are_gone(run: Path, tmp_path: Path) -
     assert Command("rebox", first, "--out", again, "--executor", "inline").code == 0
     shutil.rmtree(first)
     assert export(again, tmp_path / "out", "coco").code == 0
+
+
+@pytest.mark.parametrize("point", ["part-0", "record"])
+def test_an_export_that_is_killed_on_a_store_says_that_it_is_not_whole_and_is_made_again(
+    store: Store, run: Path, tmp_path: Path, point: str
+) -> None:
+    out = store.address(f"killed/{point}")
+    words = words_of(run, "yolo", Path("."), "--storage-options", *store.words)
+    words[words.index("--out") + 1] = out
+    assert ended_at(point, "KILL", tmp_path, words).returncode == -signal.SIGKILL
+    there = store.folder / "killed" / point
+    assert any(name.startswith(".camray-export-") for name in names(there))
+    assert "export.json" not in names(there)
+    again = export(run, out, "yolo", "--storage-options", *store.words)
+    assert again.code == 0, again.err
+    assert names(there) == {"images", "labels", "data.yaml", "export.json"}
+    assert len(list(there.rglob("*.txt"))) == again.result["exported"] == 12
+
+
+def test_of_two_exports_at_once_on_a_store_none_writes_into_the_other(store: Store, run: Path, tmp_path: Path) -> None:
+    out = store.address("both")
+    words = words_of(run, "yolo", Path("."), "--only-classes", "rings", "--storage-options", *store.words)
+    words[words.index("--out") + 1] = out
+    env = {**os.environ, "CAMRAY_FAILPOINTS": f"begin:STOP:{tmp_path / 'stopped'}"}
+    with subprocess.Popen(words, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as first:
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
+        assert export(run, out, "yolo", "--storage-options", *store.words).code == 0
+        first.send_signal(signal.SIGCONT)
+        _, said = first.communicate()
+    assert (first.returncode, "another one writes there" in said) == (4, True)
+    assert names(store.folder / "both") == {"images", "labels", "data.yaml", "export.json"}

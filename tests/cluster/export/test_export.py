@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
+from tests.cluster.export.conftest import TWO
 from tests.support.command import ROOT, Command
 from tests.support.stores import Store
 
@@ -305,3 +308,12 @@ def test_used_classes_are_those_of_images_that_have_a_split(run: Path, tmp_path:
     assert "its 2 classes" not in done.out
     done = export(run, tmp_path / "yolo", "yolo", "--split", "folder", "--category-ids", "used")
     assert "names: {}" in (tmp_path / "yolo" / "data.yaml").read_text()
+
+
+def test_coco_without_pictures_names_images_by_their_ids(run: Path, tmp_path: Path) -> None:
+    picture, image_id = next((run.parent / "pictures" / "rings").glob("*.png")), f"a.png/{'long' * 50}.png"
+    pq.write_table(pa.table({"uri": [str(picture)], "image_id": [image_id]}), tmp_path / "manifest.parquet")
+    words = ["--images", tmp_path / "manifest.parquet", "--out", tmp_path / "run", *TWO, "--precision", "fp32"]
+    assert Command("label", *words, "--executor", "inline").code == 0
+    assert export(tmp_path / "run", tmp_path / "out", "coco").code == 0
+    assert {image for image, _, _ in exported(tmp_path / "out")} == {image_id}

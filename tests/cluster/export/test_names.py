@@ -192,6 +192,13 @@ def test_names_of_which_one_is_the_other_s_without_its_suffix_meet() -> None:
     assert _key("a.b.png") != _key("a.png")
 
 
+def test_a_name_without_a_file_is_the_id_however_long_it_is() -> None:
+    image_id = f"{'a' * 90}/{'b' * 200}.jpg/{'c' * 250}.jpg"
+    assert file_name(image_id, is_file=False) == image_id
+    assert max(map(len, file_name(image_id).split("/"))) < 200
+    assert file_name(f"../{image_id}", is_file=False).startswith("__/aaa")
+
+
 def test_what_looks_like_a_mark_in_capitals_gets_one() -> None:
     mark = sha256(b"a.jpg").hexdigest()[:20]
     assert file_name("a.jpg", must_mark=True) == f"a~{mark}.jpg"
