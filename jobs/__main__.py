@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> int:
         say(f"error: {error}")
         outcome = Outcome(status=error.status, exit_code=error.exit_code, out=out_of(arguments), error=str(error))
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on where this one stopped")
+        say("interrupted; type the same command again: label and rebox go on where they stopped, others begin anew")
         outcome = Outcome(status="interrupted", exit_code=130, out=out_of(arguments))
     except Exception as error:
         if isinstance(error, OSError) and _is_output_lost():

@@ -3,14 +3,20 @@
 from cluster.export.config import ExportConfig
 from cluster.export.counts import Counts
 from cluster.export.driver import Export, export
+from cluster.export.replica import CHANGED, GONE
 from cluster.process.console import say, shown
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative
 
+MAX_LOST = 0.02  # of the pictures, as the usual --max-error-rate of `label`
+
 
 def run(arguments: list[str]) -> Outcome:
-    """Export, and say what was written and what was left out; an export without a box is said, and no error."""
+    """Export, and say what was written and what was left out; exit code 3 if pictures are lost.
+
+    An export from which the filters took all boxes is said, and is no error.
+    """
     config = parse(ExportConfig, arguments, "export", {})
     refuse_relative({"the run": config.run, "--out": config.out, "--like": config.like or "/"})
     done = export(config)
@@ -20,7 +26,13 @@ def run(arguments: list[str]) -> Outcome:
         say(f"warning: the export has no box; {why_no_box(done.counts)}")
     images = sum(done.statuses.values())
     ok = done.statuses.get("ok", 0)
+    lost = done.counts.images_left_out[GONE] + done.counts.images_left_out[CHANGED]
+    is_bad = lost > MAX_LOST * (lost + done.counts.images)
+    if is_bad:
+        say(f"{lost} of {lost + done.counts.images} pictures are not where and as the run found them: exit code 3")
     return Outcome(
+        status="lost_pictures" if is_bad else "done",
+        exit_code=3 if is_bad else 0,
         images=images,
         ok=ok,
         errors=images - ok,
@@ -48,7 +60,10 @@ def lines_of(out: str, done: Export) -> list[str]:
     ):
         lines.append(f"left out: boxes, {taken}")
     if counts.renamed:
-        lines.append(f"{counts.renamed} images have another name here: their id is not one, or is that of another, too")
+        lines.append(
+            f"{counts.renamed} images are called otherwise here, as their id cannot name a file, or another one is "
+            "called so but for capitals or suffix"
+        )
     if counts.rewritten:
         lines.append(f"{counts.rewritten} pictures were written anew: turned upright, or from a format that few read")
     return lines

@@ -98,7 +98,8 @@ def out_of(arguments: list[str]) -> str | None:
         arguments, from_file = _take_config_file(arguments)
     except UsageError:
         from_file = []
-    positional = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") else None
+    has_out = arguments[:1] in (["rebox"], ["export"], ["bench"])  # whose first word is another thing
+    positional = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") and not has_out else None
     out = last_value(arguments, "--out") or last_value(from_file, "--out") or positional
     return out and without_credentials(out)
 

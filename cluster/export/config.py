@@ -100,7 +100,7 @@ class ExportConfig:
     """Seconds after which a replica that still works on the same part is taken to hang, as of `label`."""
     executor: Literal["auto", "ray", "inline"] = "auto"
     """`ray` runs actors; `inline` runs one replica in this process. `auto` takes actors for pictures and maps of more
-    than eight thousand images."""
+    than thirty thousand images."""
     ray_address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
     overwrite: bool = False
@@ -126,6 +126,8 @@ class ExportConfig:
                 raise UsageError(f"--{flag.name.replace('_', '-')} is of --to {form}, not of {self.to}")
         if self.keep_empty and self.to == "coco-results":
             raise UsageError("--keep-empty is of formats that list images, coco-results lists boxes alone")
+        if not self.out:
+            raise UsageError("--out expects a folder to make, got an empty text")
         if self.split == "":
             raise UsageError("--split expects NAME=SHARE,... or folder, got an empty text")
         if self.out.lower().endswith(OF_FILES):

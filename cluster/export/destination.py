@@ -8,6 +8,7 @@ stops where another one removed it.
 
 import contextlib
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -31,11 +32,13 @@ from cluster.storage.options import StorageOptions
 
 STAGE = ".camray-export-"
 STAGES = re.compile(re.escape(STAGE) + "[0-9a-f]{32}")
-MARKER, TMP, PARTS, OUT, OLD = "marker.json", "tmp", "parts", "out", "old"
+MARKER, LOCK, TMP, PARTS, OUT, OLD = "marker.json", "lock", "tmp", "parts", "out", "old"
 RECORD = "export.json"
 ENTRIES = {RECORD, *(name for form in EXPORTS.values() for name in (*form.entries, form.folder))}
 """All that exports ever make: a record from elsewhere cannot give away anything else."""
 MAX_RECORD_BYTES = 2**20
+HELD: dict[str, IO[bytes]] = {}
+"""The locks of this process, by token."""
 OF_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
 
 
@@ -68,6 +71,8 @@ class Destination:
         `asked` says what the export is, `entries` what it may make. Raises RefusedError where the place is not free.
         """
         stages, others = self._found()
+        if any(map(self._is_held, stages)):
+            raise RefusedError(f"another export writes to {self.root} now; let it end, or give another --out")
         left = {name: self._document(f"{name}/{MARKER}") for name in stages}
         other = next((name for name, marker in left.items() if marker and marker.get("asked") != asked), None)
         if other and not overwrite:
@@ -78,7 +83,10 @@ class Destination:
         ours = {name for marker in left.values() for name in _entries_of(marker)}
         if RECORD in others and _is_record(record := self._document(RECORD)):
             if not overwrite:
-                raise RefusedError(f"{self.root} holds an export; give another --out, or --overwrite to replace it")
+                raise RefusedError(
+                    f"{self.root} holds an export, {_described(record)}; give another --out, or --overwrite to "
+                    "replace it"
+                )
             ours |= {RECORD, *_entries_of(record)}
         strange = sorted(others - ours - OF_SYSTEMS)
         if strange and not overwrite:
@@ -99,6 +107,7 @@ class Destination:
             if not self.is_store:
                 for folder in (TMP, PARTS, OUT, OLD):
                     os.makedirs(f"{self.stage}/{folder}")
+                self._hold()
             self._write(f"{self.stage}/{MARKER}", json.dumps(marker, indent=1).encode())
             if self._found() != (sorted([*stages, f"{STAGE}{self.token}"]), others):
                 self._remove(f"{STAGE}{self.token}")
@@ -114,6 +123,35 @@ class Destination:
                 self._remove(name)
             return set()
         return in_the_way
+
+    def finished(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the record of an export that is here, whole, and is the one asked for; None where there is none."""
+        stages, others = self._found()
+        record = self._document(RECORD) if RECORD in others and not stages else None
+        return record if record is not None and _is_record(record) and record["asked"] == asked else None
+
+    def _hold(self) -> None:
+        """Lock the stage while this process lives, where the file system has locks."""
+        file = HELD[self.token] = open(f"{self.stage}/{LOCK}", "wb")  # noqa: SIM115
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _is_held(self, stage: str) -> bool:
+        """Say whether the export of a stage goes on; of one on a store nobody knows."""
+        if self.is_store:
+            return False
+        try:
+            with open(f"{self.root}/{stage}/{LOCK}", "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # there is none, or no locks here
+            return False
+        return False
+
+    def _let_go(self) -> None:
+        if self.token in HELD:
+            HELD.pop(self.token).close()
 
     def check(self) -> None:
         """Raise StorageError where this machine does not see the marker: another export has removed it."""
@@ -211,6 +249,7 @@ class Destination:
             self._write(f"{self.root}/{RECORD}", content)
             os.unlink(f"{self.stage}/{MARKER}")
             shutil.rmtree(self.stage)
+            self._let_go()
 
     def _made(self, entries: set[str]) -> set[str]:
         """Return which of its entries the export has made."""
@@ -223,6 +262,7 @@ class Destination:
         with contextlib.suppress(StorageError, OSError):
             if not self.is_store:
                 self._remove(f"{STAGE}{self.token}")
+        self._let_go()
 
     def _found(self) -> tuple[list[str], set[str]]:
         """Return the markers that there are, and the names of all else."""
@@ -337,6 +377,12 @@ class Destination:
 def _is_record(document: dict[str, Any] | None) -> bool:
     """Say whether an export.json is one of ours: other tools have such, too."""
     return document is not None and document.get("command") == "export" and isinstance(document.get("asked"), dict)
+
+
+def _described(record: dict[str, Any] | None) -> str:
+    """Say what a record is of, for people."""
+    asked = (record or {}).get("asked", {})
+    return f"--to {shown(str(asked.get('to')))} of {shown(str(asked.get('run')))}"
 
 
 def _entries_of(document: dict[str, Any] | None) -> set[str]:

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.errors import StorageError, UsageError
 from cluster.executors.choose import ExecutorName, choose_replicas, no_gpus, open_executor
@@ -19,7 +21,8 @@ from cluster.export.counts import Counts
 from cluster.export.destination import Destination, destination_at
 from cluster.export.kinds import EXPORTS
 from cluster.export.like import read_like
-from cluster.export.replica import GONE, Task, part_file
+from cluster.export.records import NO_SPLIT
+from cluster.export.replica import CHANGED, GONE, Task, part_file
 from cluster.export.selecting import classes_of, select
 from cluster.formats.exported import ExportFormat, PicturesChoice, Settings
 from cluster.process.console import say, shown
@@ -31,7 +34,7 @@ from cluster.storage.objects import is_store
 
 IMAGES_PER_PART = 1024
 MAX_PARTS = 4096
-FEW_PARTS = 8  # Ray starts in some six seconds, in which one process does a few thousand images
+FEW_PARTS = 32  # Ray starts in some ten seconds, in which one process does tens of thousands of images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,11 @@ class Export:
     counts: Counts
     statuses: dict[str, int]
     num_classes: int  # that it lists
+
+    def fields(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        document: dict[str, Any] = TypeAdapter(Export).dump_python(self, mode="json")
+        return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +87,18 @@ def export(config: ExportConfig) -> Export:
     for root in (run_dir.root, *([run.maps_from.root] if run.maps_from else [])):
         if f"{_real(destination.root)}/".startswith(f"{_real(root)}/"):
             raise UsageError(f"--out {destination.root} lies in the run {root}, which is only read; give another --out")
+    asked = {"run": run_dir.root, "fingerprint": run.request.fingerprint(), **config.asked()}
+    if not config.overwrite and (known := destination.finished(asked)) and (before := _exported(known)):
+        say(f"{destination.root} holds this export already")
+        return before
     selection = select(config, run_dir, run, form, has_files=form.has_files or form.embeds or pictures != "none")
     if config.split is None and form.split:
         say(f"split: {form.split}, as {form.name} needs one and --split gives none")
+    if form.name == "yolo" and pictures == "none":
+        say("data.yaml names images/, which --pictures none leaves out: put the pictures there before you train")
+    if run.request.calibration is None and len(run.request.boxes.threshold) > 1:
+        first, *others = run.request.boxes.threshold
+        say(f"boxes are those of threshold {first}, not of {', '.join(map(str, others))}; `rebox` gives others")
     classes = classes_of(config, run_dir, run, selection)
     like = read_like(config.like, run_dir, run) if config.like is not None else None
     if like is not None:
@@ -109,7 +126,6 @@ def export(config: ExportConfig) -> Export:
         parts=_parts(run, config.limit),
     )
     form.check(task.settings)
-    asked = {"run": run_dir.root, "fingerprint": run.request.fingerprint(), **config.asked()}
     entries = (*form.entries, *([form.folder] if pictures != "none" and not form.embeds else []))
     in_the_way = destination.begin(asked, entries, overwrite=config.overwrite)
     try:
@@ -123,10 +139,7 @@ def export(config: ExportConfig) -> Export:
             "command": "export",
             "asked": asked,
             "entries": entries,
-            "images": done.counts.images,
-            "boxes": done.counts.boxes,
-            "images_left_out": dict(done.counts.images_left_out),
-            "boxes_left_out": dict(done.counts.boxes_left_out),
+            **done.fields(),
         }
         destination.prepare(in_the_way)
     except BaseException:
@@ -135,6 +148,14 @@ def export(config: ExportConfig) -> Export:
     reach("record")
     destination.finish(record, in_the_way)
     return done
+
+
+def _exported(record: dict[str, Any]) -> Export | None:
+    """Return what export.json says of an export; None where it is not as we write it."""
+    try:
+        return TypeAdapter(Export).validate_python(record)
+    except ValidationError:
+        return None
 
 
 def _real(root: str) -> str:
@@ -174,7 +195,11 @@ def _write(
         arguments=(run_dir, run.request.fingerprint(), destination, task),
     )
     num_images = min(run.plan.num_images, config.limit or run.plan.num_images)
-    progress = Progress(num_images=num_images, num_shards=len(task.parts), done_images=0, done_shards=0)
+    progress = (
+        None
+        if len(task.parts) == 1
+        else Progress(num_images=num_images, num_shards=len(task.parts), done_images=0, done_shards=0)
+    )
     counts, statuses = Counts(), Counter[str]()
     with closing(open_executor(_executor(config, task, form), config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)
@@ -183,11 +208,19 @@ def _write(
             for report in reports:
                 counts += report.findings
                 statuses.update(report.statuses)
-                progress.add(report)
-    if (gone := counts.images_left_out[GONE]) and not counts.images:
+                if progress:
+                    progress.add(report)
+    lost = counts.images_left_out[GONE] + counts.images_left_out[CHANGED]
+    if lost and not counts.images:
+        reason = GONE if counts.images_left_out[GONE] else CHANGED
         raise StorageError(
-            f"none of {gone} pictures is as the run found it, such as {shown(counts.examples[GONE])}; put them back, "
-            "or give --pictures none"
+            f"none of {lost} pictures is where and as the run found it ({reason}: {shown(counts.examples[reason])}, "
+            f"listed from {' '.join(run.request.addresses)}); put them back, or give --pictures none"
+        )
+    if not counts.images and counts.images_left_out[NO_SPLIT]:
+        raise UsageError(
+            f"--split folder: no image has one folder that names a split, such as train/ or valid/, in its id "
+            f"({shown(counts.examples[NO_SPLIT])} has none, or several); give --split NAME=SHARE,..."
         )
     num_classes = len(task.settings.classes.numbers) if form.lists_classes else 0
     return Export(counts=counts, statuses=dict(sorted(statuses.items())), num_classes=num_classes)

@@ -25,7 +25,7 @@ from cluster.runs.membership import Membership
 from cluster.sources.source import Row
 
 AHEAD = 4  # pictures that each thread may be ahead: they are held in memory
-GONE = "picture gone, or changed since the run"
+GONE, CHANGED = "picture gone since the run", "picture changed since the run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,21 +124,21 @@ class ExportReplica:
             yield from (picture for picture, _ in some)
             return
         for (picture, _), ready in zip(some, pool.map(self._ready, some), strict=True):
-            if ready is None:
-                counts.leave_out(picture.image_id, GONE, len(picture.boxes))
+            if isinstance(ready, str):
+                counts.leave_out(picture.image_id, ready, len(picture.boxes))
                 continue
             counts.rewritten += ready.is_new
             name = name_with(picture.name, ready, as_jpeg=self.form.is_jpeg)
             yield replace(picture, name=name, content=ready.content if self.form.embeds else b"")
 
-    def _ready(self, found: tuple[Picture, Row]) -> Ready | None:
-        """Put a picture's file in place, unless the format embeds it; None where it is gone."""
+    def _ready(self, found: tuple[Picture, Row]) -> Ready | str:
+        """Put a picture's file in place, unless the format embeds it; return why not where it cannot be."""
         picture, row = found
         may_link = self.task.pictures == "link" and not self.destination.is_store
         try:
             ready = read_ready(row, self.run_dir.options, may_link=may_link, as_jpeg=self.form.is_jpeg)
-        except BadImage:
-            return None
+        except BadImage as bad:
+            return GONE if bad.status in ("missing", "unreadable") else CHANGED
         if not self.form.embeds:
             name = name_with(picture.name, ready, as_jpeg=self.form.is_jpeg)
             place = f"{folder_of(self.form, picture.split)}/{name}"

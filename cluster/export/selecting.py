@@ -1,5 +1,7 @@
 """What an export's flags mean for a run: which classes, whose names, which images have to be renamed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cam_ops.classes import distinct_names
@@ -27,6 +29,8 @@ def select(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, 
         )
     if config.category_ids == "used" and not form.lists_classes:
         raise UsageError(f"--category-ids used is of formats that list classes, {form.name} names those of boxes alone")
+    if config.labels_only and run.request.labels == "none":
+        raise UsageError(f"--labels-only needs a run with labels, {run_dir.root} has none; see `label --labels`")
     split = config.split_of(form.split)
     if config.seed and not (split and split.shares):
         raise UsageError("--seed draws another --split NAME=SHARE,..., and there is none")
@@ -57,10 +61,14 @@ def _class_ids(words: tuple[str, ...], run: Run) -> tuple[int, ...]:
     for word in words:
         class_ids = find(word)
         if len(class_ids) > 1:
-            raise UsageError(f"--only-classes {shown(word)} may be the classes {class_ids}; give the number")
+            names = " or ".join(shown(distinct_names(run.class_names)[class_id]) for class_id in class_ids)
+            raise UsageError(f"--only-classes {shown(word)} may be several classes; give {names}")
         if not class_ids:
             hint = f"; is it {' or '.join(map(shown, alike))}?" if (alike := near(word, run.class_names)) else ""
-            raise UsageError(f"--only-classes {shown(word)} is no class of the run, by name or number{hint}")
+            raise UsageError(
+                f"--only-classes {shown(word)} is no class of the run, by name or number{hint}"
+                + ("; several are separated by blanks" if "," in word else "")
+            )
         found |= {*class_ids}
     return tuple(sorted(found))
 
@@ -69,7 +77,7 @@ def classes_of(config: ExportConfig, run_dir: RunDir, run: Run, selection: Selec
     """Return the classes of an export, with names that tell them apart."""
     exported = range(len(run.class_names)) if config.category_ids == "all" else used_classes(run_dir, run, selection)
     return Classes(
-        names=_named(run.class_names), numbers={class_id: number for number, class_id in enumerate(exported)}
+        names=_named(run.class_names, exported), numbers={class_id: number for number, class_id in enumerate(exported)}
     )
 
 
@@ -90,10 +98,10 @@ def used_classes(run_dir: RunDir, run: Run, selection: Selection) -> list[int]:
     return sorted(found)
 
 
-def _named(names: tuple[str, ...]) -> tuple[str, ...]:
+def _named(names: tuple[str, ...], exported: Sequence[int]) -> tuple[str, ...]:
     """Return names that tell classes apart, and say where they are not the run's."""
     distinct = distinct_names(names)
-    if changed := [name for name, own in zip(distinct, names, strict=True) if name != own]:
+    if changed := [distinct[class_id] for class_id in exported if distinct[class_id] != names[class_id]]:
         say(
             f"{len(changed)} classes have other names in the export, as a name is that of several or breaks files: "
             + ", ".join(changed[:NUM_SHOWN])

@@ -1,7 +1,8 @@
 """CVAT for images 1.1: an XML of all pictures, pixels from 0 as fractions have them, ends outside. Only written.
 
-An `image` is known by its name, or else its `id`, counted from 0. A box's `score`, and its `probability` where it has
-one, are attributes, which CVAT takes for labels that have such: `labels.json` is what its form for them takes.
+An `image` is known by its name, or else its `id`: its place in the run, from 0, which is that in a task of all its
+pictures. A box's `score`, and its `probability` where it has one, are attributes, which CVAT takes for labels that have
+such: `labels.json` is what its form for them takes.
 """
 
 import json
@@ -14,14 +15,13 @@ from cluster.formats.exported import SCORE_DIGITS, Box, ExportFormat, Part, Pict
 DOCUMENT, LABELS = "annotations.xml", "labels.json"
 IMAGES = "images"
 EDGES = ("xtl", "ytl", "xbr", "ybr")
-BEFORE_ID = b"<image "
 SCALE = ("0", "1", "0.000001")  # of a number: least, most, step
 
 
 def _write(pictures: Iterator[Picture], part: Part) -> None:
     for picture in pictures:
         width, height = str(picture.width), str(picture.height)
-        image = Element("image", name=picture.name, width=width, height=height)
+        image = Element("image", id=str(picture.number - 1), name=picture.name, width=width, height=height)
         for box in picture.boxes:
             _add_box(image, box, part.settings.classes.names[box.class_id])
         part.note(IMAGES, picture.split, tostring(image, encoding="utf-8"))
@@ -43,8 +43,7 @@ def _finish(whole: Whole) -> None:
         with whole.open(document_name(DOCUMENT, split)) as file:
             file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
             file.write(tostring(_meta(split, size, labels), encoding="utf-8") + b"\n")
-            for number, line in enumerate(whole.notes(IMAGES, split)):
-                file.write(b'<image id="%d" %s\n' % (number, line.removeprefix(BEFORE_ID)))
+            file.writelines(line + b"\n" for line in whole.notes(IMAGES, split))
             file.write(b"</annotations>\n")
 
 

@@ -77,7 +77,7 @@ def _address(picture: Picture, settings: Settings) -> str:
                 f"the picture {shown(picture.image_id)} lies in a file with others, so it has no address; give "
                 "--pictures copy, or --url-prefix for where such pictures are served"
             )
-    prefix = LOCAL_FILES if prefix is None else prefix
+    prefix = LOCAL_FILES if prefix is None else prefix if prefix.endswith(("/", "=")) else f"{prefix}/"
     return prefix + (quote(place) if _is_url(prefix) else place)
 
 

@@ -133,20 +133,20 @@ def test_of_two_exports_at_once_none_writes_into_the_other(run: Path, tmp_path: 
     assert names(out) == {"images", "labels", "data.yaml", "export.json"}
 
 
-def test_an_export_that_another_replaces_while_it_is_moved_fails_and_the_other_is_whole(
-    run: Path, tmp_path: Path
-) -> None:
+def test_an_export_that_goes_on_is_not_replaced_and_ends_whole(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    env = {**os.environ, "CAMRAY_FAILPOINTS": f"moved-labels:STOP:{tmp_path / 'stopped'}"}
-    with subprocess.Popen(words_of(run, "yolo", out), cwd=ROOT, env=env, stderr=subprocess.PIPE) as first:
-        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
-        done = export(run, out, "yolo")
-        assert done.code == 0, done.err
-        first.send_signal(signal.SIGCONT)
-        first.communicate()
-    assert first.returncode == StorageError.exit_code
-    assert names(out) == {"images", "labels", "data.yaml", "export.json"}
-    assert len(list(out.rglob("*.txt"))) == 12
+    for point in ("part-0", "moved-labels"):
+        env = {**os.environ, "CAMRAY_FAILPOINTS": f"{point}:STOP:{tmp_path / point}"}
+        command = words_of(run, "yolo", out, "--overwrite")
+        with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
+            os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
+            refused = export(run, out, "yolo", "--overwrite")
+            first.send_signal(signal.SIGCONT)
+            first.communicate()
+        assert (refused.code, "another export writes to" in refused.err) == (4, True)
+        assert first.returncode == 0
+        assert names(out) == {"images", "labels", "data.yaml", "export.json"}
+        assert len(list(out.rglob("*.txt"))) == 12
 
 
 def test_what_came_since_the_export_began_is_not_replaced(tmp_path: Path) -> None:

@@ -194,8 +194,12 @@ def test_a_killed_export_looks_like_none_and_the_same_command_makes_it_whole(
 
 def test_what_is_there_already_is_refused_and_only_exports_are_replaced(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert export(run, out, "yolo").code == 0
+    first = export(run, out, "yolo")
     before = files(out)
+    again = export(run, out, "yolo")
+    assert "holds this export already" in again.err
+    assert {**again.result, "seconds": 0} == {**first.result, "seconds": 0}
+    assert (first.code, again.out.splitlines()[:-1], files(out)) == (0, first.out.splitlines()[:-1], before)
     refused = export(run, out, "coco")
     assert (refused.code, "holds an export" in refused.err, files(out)) == (4, True, before)
     assert export(run, out, "coco", "--overwrite").code == 0
@@ -302,12 +306,11 @@ def test_a_split_without_an_image_and_one_that_yolo_lacks_are_said(run: Path, tm
     assert (done.code, "data.yaml names no val, which Ultralytics needs" in done.err) == (0, True)
 
 
-def test_used_classes_are_those_of_images_that_have_a_split(run: Path, tmp_path: Path) -> None:
-    done = export(run, tmp_path / "out", "coco", "--split", "folder", "--category-ids", "used")
-    assert done.result["images_left_out"] == {"truncated": 1, "no split in its folders": 12}
-    assert "its 2 classes" not in done.out
-    done = export(run, tmp_path / "yolo", "yolo", "--split", "folder", "--category-ids", "used")
-    assert "names: {}" in (tmp_path / "yolo" / "data.yaml").read_text()
+def test_a_split_by_folder_that_no_image_has_is_refused_and_leaves_nothing(run: Path, tmp_path: Path) -> None:
+    for form in ("coco", "yolo"):
+        done = export(run, tmp_path / "out", form, "--split", "folder", "--category-ids", "used")
+        assert (done.code, "no image has one folder that names a split, such as train/" in done.err) == (2, True)
+        assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_coco_without_pictures_names_images_by_their_ids(run: Path, tmp_path: Path) -> None:

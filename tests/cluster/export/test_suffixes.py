@@ -46,6 +46,6 @@ def test_an_export_whose_pictures_are_all_gone_fails_and_replaces_nothing(tmp_pa
     assert export(run, "--pictures", "copy", "--overwrite").result["exported"] == 1
     (tmp_path / "other.jfif").unlink()
     failed = export(run, "--pictures", "copy", "--overwrite")
-    assert (failed.code, "none of 2 pictures is as the run found it" in failed.err) == (5, True)
+    assert (failed.code, "none of 2 pictures is where and as the run found it" in failed.err) == (5, True)
     assert len(list((tmp_path / "out" / "images").iterdir())) == 1
     assert export(run, "--overwrite").code == 0

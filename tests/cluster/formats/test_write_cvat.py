@@ -19,13 +19,19 @@ def documents(out: Path) -> dict[str, Any]:
     return {str(path.relative_to(out)): parse(path).getroot() for path in sorted(out.rglob("*.xml"))}
 
 
+def place_of(run: ExportedRun, image_id: str) -> int:
+    """Return the place of an image in the plan of its run, from 0: that of its frame in a task of all pictures."""
+    row = run.images[image_id]
+    return row["shard"] * run.record.plan.shard_size + row["row"]
+
+
 def test_each_box_of_the_run_is_in_its_image_with_its_score(hostile: ExportedRun, tmp_path: Path) -> None:
     done = hostile.export("cvat", tmp_path / "out")
     assert done.code == 0, done.err
     root = documents(tmp_path / "out")["annotations.xml"]
     assert (root.tag, root.findtext("version")) == ("annotations", "1.1")
     images = root.findall("image")
-    assert [image.get("id") for image in images] == [str(number) for number in range(len(hostile.boxes))]
+    assert [int(image.get("id")) for image in images] == sorted(place_of(hostile, name) for name in hostile.boxes)
     assert len({image.get("name") for image in images}) == len(images)
     assert {"<&>\"'`$ {}.png", "=cmd|' 'x,1;y.jpg", "images/inner.png"} <= {image.get("name") for image in images}
     for image, image_id in zip(images, sorted(hostile.boxes), strict=True):
@@ -65,7 +71,9 @@ def test_the_task_lists_its_labels_with_their_attributes_as_its_form_takes_them(
     np.testing.assert_allclose([float(each.text) for each in found], expected, rtol=0, atol=1e-6)
 
 
-def test_each_split_is_a_document_whose_images_count_from_0(labelled: ExportedRun, tmp_path: Path) -> None:
+def test_each_split_is_a_document_whose_images_have_their_place_in_the_run(
+    labelled: ExportedRun, tmp_path: Path
+) -> None:
     words = ["--split", "folder", "--pictures", "copy", "--category-ids", "used"]
     assert labelled.export("cvat", tmp_path / "out", *words).code == 0
     found = documents(tmp_path / "out")
@@ -74,7 +82,7 @@ def test_each_split_is_a_document_whose_images_count_from_0(labelled: ExportedRu
         root = found[f"annotations/{split}.xml"]
         ids = sorted(image_id for image_id in labelled.boxes if f"/{split}/" in image_id)
         images = {image.get("name"): int(image.get("id")) for image in root.findall("image")}
-        assert images == {image_id: number for number, image_id in enumerate(ids)}
+        assert images == {image_id: place_of(labelled, image_id) for image_id in ids}
         task = root.find("meta/task")
         assert (task.findtext("subset"), task.findtext("size")) == (split, str(len(ids)))
         assert [name.text for name in task.findall("labels/label/name")] == [NAMES[1], NAMES[2], NAMES[4]]
