@@ -168,7 +168,7 @@ def build_detector(num_classes: int, config: Config) -> FCOS:
 def fit(detector: FCOS, pictures: list[Picture], config: Config) -> Iterator[float]:
     """Train on the pictures that have a box, half of the times mirrored, at three sizes; yield each step's loss."""
     detector.train().to(memory_format=torch.channels_last)
-    rate, steps = config.learning_rate, config.steps
+    rate, steps = config.learning_rate, max(config.steps, 20)  # at 10 steps the schedule divides by 0
     trained = [parameter for parameter in detector.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)

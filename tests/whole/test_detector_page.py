@@ -96,7 +96,7 @@ def test_a_step_changes_the_head_and_leaves_early_blocks_and_batch_norms(folder:
 def test_the_script_writes_what_it_finds_with_the_ids_of_each_file(folder: Path) -> None:
     val = coco(folder / "val.json", images=[{"id": 8, "file_name": "turned.png"}], annotations=[])
     words = f"--train {coco(folder / 'a.json')} --val {val} --images {folder} --out {folder / 'out'} --image-size 64"
-    detector.main(tyro.cli(detector.Config, args=[*words.split(), "--steps", "1", "--batch-size", "1"]))
+    detector.main(tyro.cli(detector.Config, args=[*words.split(), "--steps", "10", "--batch-size", "1"]))
     for name, image_id in (("train", 3), ("val", 8)):
         found = json.loads((folder / "out" / f"{name}.json").read_text())
         assert {(box["image_id"], *sorted(box)) for box in found} <= {(image_id, *sorted(KEYS))}
