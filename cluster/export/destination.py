@@ -37,8 +37,8 @@ RECORD = "export.json"
 ENTRIES = {RECORD, *(name for form in EXPORTS.values() for name in (*form.entries, form.folder))}
 """All that exports ever make: a record from elsewhere cannot give away anything else."""
 MAX_RECORD_BYTES = 2**20
-HELD: dict[str, IO[bytes]] = {}
-"""The locks of this process, by token."""
+HELD: dict[str, int] = {}
+"""Descriptors of the locks of this process, by token."""
 OF_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
 
 
@@ -82,7 +82,7 @@ class Destination:
             )
         ours = {name for marker in left.values() for name in _entries_of(marker)}
         if RECORD in others and _is_record(record := self._document(RECORD)):
-            if not overwrite:
+            if not overwrite and not _is_empty(record):
                 raise RefusedError(
                     f"{self.root} holds an export, {_described(record)}; give another --out, or --overwrite to "
                     "replace it"
@@ -132,9 +132,9 @@ class Destination:
 
     def _hold(self) -> None:
         """Lock the stage while this process lives, where the file system has locks."""
-        file = HELD[self.token] = open(f"{self.stage}/{LOCK}", "wb")  # noqa: SIM115
+        descriptor = HELD[self.token] = os.open(f"{self.stage}/{LOCK}", os.O_WRONLY | os.O_CREAT)
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _is_held(self, stage: str) -> bool:
         """Say whether the export of a stage goes on; of one on a store nobody knows."""
@@ -151,7 +151,7 @@ class Destination:
 
     def _let_go(self) -> None:
         if self.token in HELD:
-            HELD.pop(self.token).close()
+            os.close(HELD.pop(self.token))
 
     def check(self) -> None:
         """Raise StorageError where this machine does not see the marker: another export has removed it."""
@@ -377,6 +377,12 @@ class Destination:
 def _is_record(document: dict[str, Any] | None) -> bool:
     """Say whether an export.json is one of ours: other tools have such, too."""
     return document is not None and document.get("command") == "export" and isinstance(document.get("asked"), dict)
+
+
+def _is_empty(record: dict[str, Any] | None) -> bool:
+    """Say whether an export has no image: who mends its filters need not say that it may go."""
+    counts = (record or {}).get("counts")
+    return isinstance(counts, dict) and counts.get("images") == 0
 
 
 def _described(record: dict[str, Any] | None) -> str:

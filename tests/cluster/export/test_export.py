@@ -116,6 +116,8 @@ def test_an_export_without_a_box_is_no_error_and_says_what_took_them(run: Path, 
     assert (done.code, done.result["boxes"], done.result["exported"]) == (0, 0, 0)
     assert "warning: the export has no box; most were taken by --min-energy" in done.err
     assert json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"] == []
+    mended = export(run, tmp_path / "out", "coco", "--min-energy", 0.1)  # it need not say --overwrite
+    assert (mended.code, mended.result["boxes"] > 0) == (0, True)
 
 
 def test_empty_images_are_kept_where_asked_for_and_those_that_are_not_ok_never_are(run: Path, tmp_path: Path) -> None:
