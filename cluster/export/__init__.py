@@ -12,5 +12,8 @@
 * `names`: names of pictures' files
 * `pictures`: the pictures themselves, linked or written
 * `destination`: where it goes, whole or not at all
+* `marks`: by what an export is known: markers and records
+* `place_folder`: a local folder as such a place
+* `place_store`: a store as such a place
 * `counts`: what was written, what was left out
 """

@@ -79,19 +79,70 @@ def export(config: ExportConfig) -> Export:
     run_dir = open_run_dir(config.run, config.options)
     run = existing_run(run_dir)
     form = EXPORTS[config.to]
-    pictures = _pictures(config, form)
     if form.maps:
         maps_of(run_dir, run)
     refuse_incomplete(run_dir, run)
     destination = destination_at(config.out, config.options)
-    for root in (run_dir.root, *([run.maps_from.root] if run.maps_from else [])):
-        if f"{_real(destination.root)}/".startswith(f"{_real(root)}/"):
-            raise UsageError(f"--out {destination.root} lies in the run {root}, which is only read; give another --out")
+    _refuse_inside(destination, run_dir, run)
     asked = {"run": run_dir.root, "fingerprint": run.request.fingerprint(), **config.asked()}
     if not config.overwrite and (known := destination.finished(asked)) and (before := _exported(known)):
         say(f"{destination.root} holds this export already")
         return before
+    task = _task(config, run_dir, run, form, destination)
+    entries = (*form.entries, *([form.folder] if task.settings.has_pictures and not form.embeds else []))
+    in_the_way = destination.begin(asked, entries, overwrite=config.overwrite)
+    try:
+        done = _write(config, run_dir, run, destination, task, form)
+        reach("parts")
+        _join(form, WholePlace(destination, task.settings, _splits(task, done.counts), len(task.parts)), done.counts)
+        destination.prepare(in_the_way)
+    except BaseException:
+        destination.give_up()
+        raise
+    reach("record")
+    destination.finish({"command": "export", "asked": asked, "entries": entries, **done.fields()}, in_the_way)
+    return done
+
+
+def _refuse_inside(destination: Destination, run_dir: RunDir, run: Run) -> None:
+    for root in (run_dir.root, *([run.maps_from.root] if run.maps_from else [])):
+        if f"{_real(destination.root)}/".startswith(f"{_real(root)}/"):
+            raise UsageError(f"--out {destination.root} lies in the run {root}, which is only read; give another --out")
+
+
+def _task(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, destination: Destination) -> Task:
+    """Say what replicas have to do. Raises UsageError where the run, or the format, cannot do what is asked."""
+    pictures = _pictures(config, form)
     selection = select(config, run_dir, run, form, has_files=form.has_files or form.embeds or pictures != "none")
+    _say_taken(config, run, form, pictures)
+    classes = classes_of(config, run_dir, run, selection)
+    like = read_like(config.like, run_dir, run) if config.like is not None else None
+    if like is not None:
+        filters = replace(selection.filters, like=tuple(like.categories))
+        selection = replace(selection, filters=filters, like=frozenset(like.images))
+    settings = Settings(
+        root=destination.root,
+        run=run_dir.root,
+        input_size=run.request.preprocessing.image_size,
+        maps=run.request.maps,
+        has_pictures=pictures != "none",
+        is_calibrated=run.request.calibration is not None,
+        classes=classes,
+        confidence=config.confidence,
+        url_prefix=config.url_prefix,
+        high=config.high,
+        low=config.low,
+        at_grid=config.at == "grid",
+        like=like,
+    )
+    form.check(settings)
+    return Task(
+        form=form.name, settings=settings, selection=selection, pictures=pictures, parts=_parts(run, config.limit)
+    )
+
+
+def _say_taken(config: ExportConfig, run: Run, form: ExportFormat, pictures: PicturesChoice) -> None:
+    """Say what is taken where nothing else was asked for."""
     if config.split is None and form.split:
         say(f"split: {form.split}, as {form.name} needs one and --split gives none")
     if form.name == "yolo" and pictures == "none":
@@ -99,55 +150,12 @@ def export(config: ExportConfig) -> Export:
     if run.request.calibration is None and len(run.request.boxes.threshold) > 1:
         first, *others = run.request.boxes.threshold
         say(f"boxes are those of threshold {first}, not of {', '.join(map(str, others))}; `rebox` gives others")
-    classes = classes_of(config, run_dir, run, selection)
-    like = read_like(config.like, run_dir, run) if config.like is not None else None
-    if like is not None:
-        filters = replace(selection.filters, like=tuple(like.categories))
-        selection = replace(selection, filters=filters, like=frozenset(like.images))
-    task = Task(
-        form=form.name,
-        settings=Settings(
-            root=destination.root,
-            run=run_dir.root,
-            input_size=run.request.preprocessing.image_size,
-            maps=run.request.maps,
-            has_pictures=pictures != "none",
-            is_calibrated=run.request.calibration is not None,
-            classes=classes,
-            confidence=config.confidence,
-            url_prefix=config.url_prefix,
-            high=config.high,
-            low=config.low,
-            at_grid=config.at == "grid",
-            like=like,
-        ),
-        selection=selection,
-        pictures=pictures,
-        parts=_parts(run, config.limit),
-    )
-    form.check(task.settings)
-    entries = (*form.entries, *([form.folder] if pictures != "none" and not form.embeds else []))
-    in_the_way = destination.begin(asked, entries, overwrite=config.overwrite)
-    try:
-        done = _write(config, run_dir, run, destination, task, form)
-        reach("parts")
-        place = WholePlace(destination, task.settings, _splits(task, done.counts), len(task.parts))
-        if empty := [split for split in place.splits if split and not done.counts.splits[split]]:
-            say(f"warning: no image is in the split {' nor in '.join(empty)}; give other shares, or another --seed")
-        form.finish(place)
-        record = {
-            "command": "export",
-            "asked": asked,
-            "entries": entries,
-            **done.fields(),
-        }
-        destination.prepare(in_the_way)
-    except BaseException:
-        destination.give_up()
-        raise
-    reach("record")
-    destination.finish(record, in_the_way)
-    return done
+
+
+def _join(form: ExportFormat, place: WholePlace, counts: Counts) -> None:
+    if empty := [split for split in place.splits if split and not counts.splits[split]]:
+        say(f"warning: no image is in the split {' nor in '.join(empty)}; give other shares, or another --seed")
+    form.finish(place)
 
 
 def _exported(record: dict[str, Any]) -> Export | None:
