@@ -58,11 +58,6 @@ class Destination:
         """What it is."""
         return StorePlace(self.root, self.token, self.options) if self.is_store else FolderPlace(self.root, self.token)
 
-    @property
-    def stage(self) -> str:
-        """Where the marker is."""
-        return self.place.stage
-
     def finished(self, asked: Document) -> Document | None:
         """Return the record of an export that is here, whole, and is the one asked for; None where there is none."""
         stages, others = self.place.found()

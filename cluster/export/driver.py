@@ -114,7 +114,7 @@ def _task(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, d
     """Say what replicas have to do. Raises UsageError where the run, or the format, cannot do what is asked."""
     pictures = _pictures(config, form)
     selection = select(config, run_dir, run, form, has_files=form.has_files or form.embeds or pictures != "none")
-    _say_taken(config, run, form, pictures)
+    _say_taken(config, run, form)
     classes = classes_of(config, run_dir, run, selection)
     like = read_like(config.like, run_dir, run) if config.like is not None else None
     if like is not None:
@@ -141,12 +141,10 @@ def _task(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, d
     )
 
 
-def _say_taken(config: ExportConfig, run: Run, form: ExportFormat, pictures: PicturesChoice) -> None:
+def _say_taken(config: ExportConfig, run: Run, form: ExportFormat) -> None:
     """Say what is taken where nothing else was asked for."""
     if config.split is None and form.split:
         say(f"split: {form.split}, as {form.name} needs one and --split gives none")
-    if form.name == "yolo" and pictures == "none":
-        say("data.yaml names images/, which --pictures none leaves out: put the pictures there before you train")
     if run.request.calibration is None and len(run.request.boxes.threshold) > 1:
         first, *others = run.request.boxes.threshold
         say(f"boxes are those of threshold {first}, not of {', '.join(map(str, others))}; `rebox` gives others")

@@ -213,8 +213,8 @@ def folder_of(form: ExportFormat, split: str) -> str:
 
 def document_name(name: str, split: str) -> str:
     """Return the name of a document of one split: `annotations.json`, or `annotations/train.json`."""
-    stem, dot, suffix = name.rpartition(".")
-    return f"{stem}/{split}.{suffix}" if split else f"{stem}{dot}{suffix}"
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}/{split}.{suffix}" if split else name
 
 
 def split_suffix(name: str) -> tuple[str, str]:
@@ -226,10 +226,10 @@ def split_suffix(name: str) -> tuple[str, str]:
     return name[:at], name[at:]
 
 
-def joined(lines: Iterator[bytes], comma: bytes = b",\n") -> Iterator[bytes]:
+def joined(lines: Iterator[bytes]) -> Iterator[bytes]:
     """Yield lines with a comma between them."""
     for number, line in enumerate(lines):
-        yield comma + line if number else line
+        yield b",\n" + line if number else line
 
 
 Add = Callable[[Picture], None]

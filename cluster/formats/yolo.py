@@ -225,6 +225,8 @@ def _finish(whole: Whole) -> None:
     settings = whole.settings
     if lacking := [split for split in NEEDED if split not in whole.splits]:
         say(f"warning: {DATA} names no {' and no '.join(lacking)}, which Ultralytics needs; give them by --split")
+    if not settings.has_pictures:
+        say(f"{DATA} names {YOLO_IMAGES}/, which --pictures none leaves out: put the pictures there before you train")
     document = {
         **({} if is_store(settings.root) else {"path": settings.root}),
         **{split: f"{YOLO_IMAGES}/{split}" for split in whole.splits},

@@ -160,7 +160,7 @@ def test_what_came_since_the_export_began_is_not_replaced(tmp_path: Path) -> Non
 def test_a_replica_that_lives_on_cannot_bring_back_what_is_done(tmp_path: Path) -> None:
     destination = begun(tmp_path / "out")
     (tmp_path / "picture.jpg").write_bytes(b"")
-    shutil.rmtree(destination.stage)
+    shutil.rmtree(destination.place.stage)
     with pytest.raises(StorageError, match="another one replaced it"):
         destination.link("images/1.jpg", str(tmp_path / "picture.jpg"))
     with pytest.raises(StorageError, match="another one replaced it"):
