@@ -4,11 +4,13 @@ Boxes are pixels of the original picture, half-open. Letters: h, w a map's grid,
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from cam_ops.arrays import F32, F64, I64
 
 Corners = tuple[float, float, float, float]
+Place = tuple[int, int]
+"""Shard and row of an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,7 @@ class Card:
     height: int
     label: str | None  # class names, joined where there are several
     top: tuple[tuple[str, float], ...]  # best classes and their scores
-    picture: bytes | None  # WebP or JPEG, its longer side at most some hundred pixels; None where it is gone
-    media_type: str  # image/webp
+    picture: bytes | None  # WebP, its longer side at most some hundred pixels; None where it is gone
     missing: str  # why there is no picture; else empty
     maps: tuple[ShownMap, ...]  # the one to show first is first
     truth: Truth | None
@@ -79,7 +80,7 @@ class Setting:
     normalise: str
     components: str
     threshold: float
-    least_area: float  # of a region, as a share of the picture
+    least_areas: dict[str, float]  # of a region, as a share of the picture, by --components
     is_calibrated: bool  # then each class has its own threshold
 
 
@@ -152,10 +153,39 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFigure:
+    """One figure of metrics.json."""
+
+    value: float | None
+    unit: Literal["percent", "ratio"]
+    images: int
+    low: float | None = None  # of the 95 % interval
+    high: float | None = None
+    reason: str | None = None  # why there is no value
+    note: str | None = None
+    threshold: float | list[float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditDocument:
+    """What the page takes of metrics.json."""
+
+    images: int
+    audited: int
+    truth: dict[str, Any] | None  # its path, and how it was read
+    settings: dict[str, Any]
+    excluded: dict[str, int]
+    failures: dict[str, int]
+    metrics: dict[str, AuditFigure]
+    slices: dict[str, dict[str, AuditFigure]]
+    signals: dict[str, int | dict[str, float | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPart:
     """What the audit found."""
 
-    metrics: dict[str, Any]  # metrics.json
+    document: AuditDocument
     curves: dict[str, F64]  # curves.parquet, empty without truth
 
 
