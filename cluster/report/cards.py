@@ -82,10 +82,10 @@ def corners_in(row: dict[str, Any]) -> Corners:
     return x0, y0, x1, y1
 
 
-def make_cards(run: Run, rows: list[Rows], options: StorageOptions, max_bytes: int) -> tuple[list[Card], int]:
-    """Return a card for each image in order, with pictures so small that all fit, and how many fit.
+def make_cards(run: Run, rows: list[Rows], options: StorageOptions, max_bytes: int) -> list[Card]:
+    """Return a card for each image in order, with pictures so small that all fit.
 
-    Where even the smallest do not fit, the first ones that do. `max_bytes` are those of pictures and maps as base64.
+    Where even the smallest do not fit, those of the first that do. `max_bytes` are those of pictures and maps as base64.
     """
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         cards = list(pool.map(lambda each: _card(run, each, options), rows))
@@ -93,9 +93,8 @@ def make_cards(run: Run, rows: list[Rows], options: StorageOptions, max_bytes: i
         shrunk = cards if side == SIDES[0] else [_shrunk(card, side) for card in cards]
         sizes = np.cumsum([_size(card) for card in shrunk])
         if not len(sizes) or sizes[-1] <= max_bytes:
-            return shrunk, len(shrunk)
-    num_fit = int(np.searchsorted(sizes, max_bytes, side="right"))
-    return shrunk[:num_fit], num_fit
+            return shrunk
+    return shrunk[: int(np.searchsorted(sizes, max_bytes, side="right"))]
 
 
 def _size(card: Card) -> int:

@@ -16,6 +16,7 @@ from cam_ops.metrics.signals import WHOLE_IMAGE
 
 Picks = NDArray[np.void]
 PICK = np.dtype([("rank", "<f8"), ("hash", "<u8"), ("shard", "<i4"), ("row", "<i4")])
+RANDOM = "random"
 BY_CHANCE = "Drawn by chance."
 
 
@@ -38,12 +39,19 @@ Rank = Callable[[Looks], F64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GalleryKind:
-    """One gallery; `rank` gives (M,), NaN where an image does not belong."""
+    """One gallery."""
 
     key: str
     title: str
     says: str
-    rank: Rank
+    rank: Rank | None = None
+    """Gives (M,), NaN where an image does not belong; None where something else than the run's tables knows."""
+    orders_all: bool = False  # every image belongs: only its upper third is of interest
+
+    def limit(self, total: int, max_images: int) -> int:
+        """Return how many of `total` images are shown at most, where `max_images` of all galleries are."""
+        most = max(1, max_images * (2 if self.key == RANDOM else 1) // 5)
+        return min(most, -(-total // 3)) if self.orders_all else most
 
 
 def _those(belong: Callable[[Looks], Bools]) -> Rank:
@@ -52,7 +60,7 @@ def _those(belong: Callable[[Looks], Bools]) -> Rank:
 
 KINDS = (
     GalleryKind(
-        key="random",
+        key=RANDOM,
         title="At random",
         says="Drawn by chance from all images that have a map: what the labels look like on the whole.",
         rank=_those(lambda looks: np.ones(len(looks.row_M), np.bool_)),
@@ -62,12 +70,21 @@ KINDS = (
         title="Look here first",
         says="Low score, map spread out or along the border, no box or one of the whole picture.",
         rank=lambda looks: looks.attention_M,
+        orders_all=True,
     ),
     GalleryKind(
-        key="least-sure", title="Least sure", says="The lowest scores of the mapped class.", rank=lambda x: -x.score_M
+        key="least-sure",
+        title="Least sure",
+        says="The lowest scores of the mapped class.",
+        rank=lambda looks: -looks.score_M,
+        orders_all=True,
     ),
     GalleryKind(
-        key="surest", title="Surest", says="The highest scores of the mapped class.", rank=lambda x: x.score_M
+        key="surest",
+        title="Surest",
+        says="The highest scores of the mapped class.",
+        rank=lambda looks: looks.score_M,
+        orders_all=True,
     ),
     GalleryKind(
         key="several",
@@ -135,6 +152,7 @@ def find(looks: Looks, most: int) -> dict[str, Found]:
     hash_M = image_seeds(looks.image_ids)
     found = {}
     for kind in KINDS:
+        assert kind.rank
         rank_M = kind.rank(looks)
         found[kind.key] = Found(
             total=int((~np.isnan(rank_M)).sum()),

@@ -4,7 +4,8 @@ per_image.parquet is streamed; memory holds the picks.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +20,14 @@ from cluster.audit.files import (
     CURVES_FILE,
     MAX_METRICS_BYTES,
     METRICS_FILE,
+    PER_CLASS_FILE,
     audit_files,
     read_metrics,
     read_per_image,
 )
-from cluster.report.galleries import Found, nothing_found, pick
-from cluster.report.records import AuditDocument, AuditPart, Place, Truth
+from cluster.audit.tables import PER_CLASS_SCHEMA
+from cluster.report.galleries import BY_CHANCE, Found, GalleryKind, nothing_found, pick
+from cluster.report.records import AuditPart, Place, Truth
 from cluster.runs.directory import RunDir
 from cluster.runs.record import Run
 from cluster.storage.documents import first_reason
@@ -32,7 +35,7 @@ from cluster.storage.files import Files
 from cluster.storage.parquet import decode
 
 MAX_CURVE_ROWS = 10**5
-MEANS = {
+_MEANS = {
     "unreachable": "No box in what the network saw would have IoU 0.5 with a true one.",
     "wrong_class": "The best box is right, but another class scores best.",
     "several_in_one": "The best box holds at least half of several true boxes.",
@@ -40,9 +43,51 @@ MEANS = {
     "part": "The best box lies at least half inside a true box: a head for a dog.",
     "missed": "No box, or one that lies elsewhere.",
 }
-assert {*MEANS} == {*FAILURES}
 WORST = "worst"
+JUDGED_KINDS = (
+    GalleryKind(key=WORST, title="Worst against truth", says="The lowest IoU of the best box with a true one.", orders_all=True),
+    *(GalleryKind(key=key, title=f"Failure: {key.replace('_', ' ')}", says=f"{_MEANS[key]} {BY_CHANCE}")
+        for key in FAILURES),
+)
+CLASS_COLUMNS = pa.schema([PER_CLASS_SCHEMA.field(name) for name in ("class_id", "gt_known_loc", "ap")])
 COLUMNS = ["image_id", "shard", "row", "iou", "failure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFigure:
+    """One figure of metrics.json."""
+
+    value: float | None
+    unit: Literal["percent", "ratio"]
+    images: int
+    low: float | None = None  # of the 95 % interval
+    high: float | None = None
+    reason: str | None = None  # why there is no value
+    note: str | None = None
+    threshold: float | list[float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditDocument:
+    """What the page takes of metrics.json."""
+
+    images: int
+    audited: int
+    truth: dict[str, Any] | None  # its path, and how it was read
+    settings: dict[str, Any]
+    excluded: dict[str, int]
+    failures: dict[str, int]
+    metrics: dict[str, AuditFigure]
+    slices: dict[str, dict[str, AuditFigure]]
+    signals: dict[str, int | dict[str, float | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedClass:
+    """Figures of one class, in percent."""
+
+    gt_known_loc: float | None
+    ap: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +96,7 @@ class Judged:
 
     part: AuditPart
     found: dict[str, Found]  # worst, and each kind of failure
+    classes: dict[int, AuditedClass]
 
 
 def read_judged(run_dir: RunDir, run: Run, most: int) -> Judged | None:
@@ -67,12 +113,12 @@ def read_judged(run_dir: RunDir, run: Run, most: int) -> Judged | None:
     except ValidationError as error:
         where = files.where(METRICS_FILE)
         raise StorageError(f"{where} is not an audit's: {first_reason(error)}; run `audit` again") from None
-    part = AuditPart(document=document, curves=_curves(files))
+    part = AuditPart(metrics=asdict(document), curves=_curves(files))
     found = {key: nothing_found(most) for key in (WORST, *FAILURES)} if document.truth else {}
     for table in read_per_image(files, COLUMNS) if found else ():
         for key, of_part in _find(table, most).items():
             found[key] += of_part
-    return Judged(part=part, found=found)
+    return Judged(part=part, found=found, classes=_classes(files))
 
 
 def _curves(files: Files) -> dict[str, F64]:
@@ -81,6 +127,18 @@ def _curves(files: Files) -> dict[str, F64]:
         return {}
     table = decode(content, files.where(CURVES_FILE), max_rows=MAX_CURVE_ROWS)
     return {field.name: table[field.name].to_numpy() for field in table.schema if pa.types.is_float64(field.type)}
+
+
+def _classes(files: Files) -> dict[int, AuditedClass]:
+    content, where = files.read(PER_CLASS_FILE), files.where(PER_CLASS_FILE)
+    if content is None:
+        return {}
+    table = decode(content, where, [field.name for field in CLASS_COLUMNS])
+    if not table.schema.equals(CLASS_COLUMNS):
+        raise StorageError(f"{where} has not the columns of an audit; run `audit` again")
+    return {
+        row["class_id"]: AuditedClass(gt_known_loc=row["gt_known_loc"], ap=row["ap"]) for row in table.to_pylist()
+    }
 
 
 def _find(table: pa.Table, most: int) -> dict[str, Found]:
@@ -100,7 +158,7 @@ def _find(table: pa.Table, most: int) -> dict[str, Found]:
     }
 
 
-def truths_of(run_dir: RunDir, places: Iterable[Place]) -> dict[Place, Truth]:
+def truths_of(run_dir: RunDir, run: Run, places: Iterable[Place]) -> dict[Place, Truth]:
     """Return what the audit knows of images, those of which it knows nothing left out."""
     wanted, files = {*places}, audit_files(run_dir)
     shards, found = {shard for shard, _ in wanted}, {}

@@ -4,7 +4,7 @@ Boxes are pixels of the original picture, half-open. Letters: h, w a map's grid,
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from cam_ops.arrays import F32, F64, I64
 
@@ -153,39 +153,10 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuditFigure:
-    """One figure of metrics.json."""
-
-    value: float | None
-    unit: Literal["percent", "ratio"]
-    images: int
-    low: float | None = None  # of the 95 % interval
-    high: float | None = None
-    reason: str | None = None  # why there is no value
-    note: str | None = None
-    threshold: float | list[float] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditDocument:
-    """What the page takes of metrics.json."""
-
-    images: int
-    audited: int
-    truth: dict[str, Any] | None  # its path, and how it was read
-    settings: dict[str, Any]
-    excluded: dict[str, int]
-    failures: dict[str, int]
-    metrics: dict[str, AuditFigure]
-    slices: dict[str, dict[str, AuditFigure]]
-    signals: dict[str, int | dict[str, float | None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPart:
     """What the audit found."""
 
-    document: AuditDocument
+    metrics: dict[str, Any]  # metrics.json, as far as a page needs it, its types checked
     curves: dict[str, F64]  # curves.parquet, empty without truth
 
 

@@ -7,7 +7,7 @@ DERIVED = {
     "show": (".png",),
 }  # what other commands leave, by folder
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
-RUN, SUMMARY, SUSPECTS = "run.json", "summary.json", "suspects.parquet"
+RUN, SUMMARY, SUSPECTS, REPORT = "run.json", "summary.json", "suspects.parquet", "report.html"
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
 
 

@@ -1,0 +1,17 @@
+"""`report`: one page that shows a run."""
+
+from cluster.report.config import ReportConfig
+from cluster.report.driver import report
+from jobs.command import Outcome, outcome_of
+from jobs.flags import parse
+from jobs.paths import refuse_relative
+
+
+def run(arguments: list[str]) -> Outcome:
+    """Write the page and say where it is."""
+    config = parse(ReportConfig, arguments, "report")
+    refuse_relative({"the run": config.run, "--out": config.out, "--against": config.against})
+    done = report(config)
+    print(f"{done.num_shown} images, {done.num_bytes / 1e6:.1f} MB")
+    print(done.where)
+    return outcome_of(done.census.totals, done.where)
