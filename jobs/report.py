@@ -10,7 +10,8 @@ from jobs.paths import refuse_relative
 def run(arguments: list[str]) -> Outcome:
     """Write the page and say where it is."""
     config = parse(ReportConfig, arguments, "report")
-    refuse_relative({"the run": config.run, "--out": config.out, "--against": config.against})
+    paths = {"the run": config.run, "--out": config.out, "--against": config.against}
+    refuse_relative({flag: path for flag, path in paths.items() if path})
     done = report(config)
     print(f"{done.num_shown} images, {done.num_bytes / 1e6:.1f} MB")
     print(done.where)

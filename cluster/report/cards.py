@@ -53,8 +53,12 @@ def read_rows(run_dir: RunDir, run: Run, places: Iterable[Place]) -> dict[Place,
             heatmaps = tables.heatmaps.filter(np.equal(tables.heatmaps["row"].to_numpy(), row)).slice(0, MAX_MAPS)
             boxes = first_boxes(run.request, tables.boxes.filter(np.equal(tables.boxes["row"].to_numpy(), row)))
             shown = [
-                _shown_map(run, heatmap, raw_hw, [box for box in boxes.to_pylist() if box["class_id"] == heatmap["class_id"]])
-                for heatmap, raw_hw in zip(heatmaps.drop_columns("heatmap").to_pylist(), raw_maps(heatmaps), strict=True)
+                _shown_map(
+                    run, heatmap, raw_hw, [box for box in boxes.to_pylist() if box["class_id"] == heatmap["class_id"]]
+                )
+                for heatmap, raw_hw in zip(
+                    heatmaps.drop_columns("heatmap").to_pylist(), raw_maps(heatmaps), strict=True
+                )
             ]
             found[shard, row] = Rows(image=tables.images.slice(row, 1).to_pylist()[0], maps=tuple(shown))
     return found
@@ -70,7 +74,9 @@ def _shown_map(run: Run, heatmap: dict[str, Any], raw_hw: np.ndarray, boxes: lis
         rectangle=corners_in(heatmap),
         raw_hw=np.array(raw_hw, np.float32),
         boxes=tuple(
-            ShownBox(corners=corners_in(box), peak=box["peak"], energy=box["energy"], probability=box.get("probability"))
+            ShownBox(
+                corners=corners_in(box), peak=box["peak"], energy=box["energy"], probability=box.get("probability")
+            )
             for box in sorted(boxes, key=lambda box: box["rank"])
         ),
     )
@@ -83,9 +89,9 @@ def corners_in(row: dict[str, Any]) -> Corners:
 
 
 def make_cards(run: Run, rows: list[Rows], options: StorageOptions, max_bytes: int) -> list[Card]:
-    """Return a card for each image in order, with pictures so small that all fit.
+    """Return a card for each image, in order, with pictures so small that all fit.
 
-    Where even the smallest do not fit, those of the first that do. `max_bytes` are those of pictures and maps as base64.
+    Where even the smallest do not fit, those of the first that do. `max_bytes` are of pictures and maps as base64.
     """
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         cards = list(pool.map(lambda each: _card(run, each, options), rows))
@@ -102,17 +108,23 @@ def _size(card: Card) -> int:
 
 
 def _card(run: Run, rows: Rows, options: StorageOptions) -> Card:
+    picture, missing = _picture(rows.image, options)
+    return replace(beside(run, rows), picture=picture, missing=missing)
+
+
+def beside(run: Run, rows: Rows) -> Card:
+    """Return the card of an image whose picture is on the page already."""
     image, names = rows.image, run.class_names
-    picture, missing = _picture(image, options)
     labels = image.get(LABELS.name) or ([] if image["label"] is None else [image["label"]])
+    best = zip(image["top_classes"], image["top_scores"], strict=True)
     return Card(
         image_id=image["image_id"],
         width=image["width"],
         height=image["height"],
         label=", ".join(names[label] for label in labels) or None,
-        top=tuple((names[class_id], score) for class_id, score in zip(image["top_classes"], image["top_scores"], strict=True)),
-        picture=picture,
-        missing=missing,
+        top=tuple((names[class_id], score) for class_id, score in best),
+        picture=None,
+        missing="",
         maps=rows.maps,
         truth=None,
     )
@@ -144,5 +156,5 @@ def _encoded(picture_HWC: U8, side: int) -> bytes:
 def _shrunk(card: Card, side: int) -> Card:
     if card.picture is None:
         return card
-    decoded_HWC = cv2.imdecode(np.frombuffer(card.picture, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    return replace(card, picture=_encoded(np.asarray(decoded_HWC, np.uint8), side))
+    decoded_HWC = np.asarray(cv2.imdecode(np.frombuffer(card.picture, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    return replace(card, picture=_encoded(decoded_HWC[..., ::-1], side))

@@ -7,23 +7,26 @@ from cluster.runs.directory import RunDir
 from cluster.runs.record import Run
 
 
-def commands_of(run_dir: RunDir, run: Run, command_line: str | None, *, is_whole: bool, truth: str | None) -> tuple[Command, ...]:
+def commands_of(
+    run_dir: RunDir, run: Run, command_line: str | None, *, is_whole: bool, truth: str | None
+) -> tuple[Command, ...]:
     """Return the lines; `truth` is what the run was audited against, `command_line` what began it."""
     root = shlex.quote(run_dir.root)
-    beside = shlex.quote(run_dir.root.rstrip("/") + "-{}")
+    rebox, coco = (shlex.quote(f"{run_dir.root}-{name}") for name in ("rebox", "coco"))
+    setting = "--threshold {threshold} --normalise {normalise} --components {components}"
 
-    def line(command: str, flags: str) -> str:
+    def line(command: str, flags: str = "") -> str:
         return f"python -m jobs {command} {root}{flags}"
 
     commands = []
     if not is_whole and command_line:
         commands.append(Command(name="resume", does="Do what is missing of the run.", line=command_line))
     commands += [
-        Command(name="verify", does="Prove that the run is whole.", line=line("verify", "")),
+        Command(name="verify", does="Prove that the run is whole.", line=line("verify")),
         Command(
             name="rebox",
             does="Make the boxes anew as the bar above has them; pictures and network are not needed.",
-            line=line("rebox", f" --out {beside.format('rebox')} --threshold {{threshold}} --normalise {{normalise}} --components {{components}}"),
+            line=line("rebox", f" --out {rebox} {setting}"),
         ),
         Command(
             name="audit",
@@ -33,10 +36,8 @@ def commands_of(run_dir: RunDir, run: Run, command_line: str | None, *, is_whole
         Command(
             name="export",
             does="Carry the boxes into another tool: coco, yolo, voc, label-studio, ...",
-            line=line("export", f" --to coco --out {beside.format('coco')}"),
+            line=line("export", f" --to coco --out {coco}"),
         ),
-        Command(
-            name="show", does="Draw images as a picture.", line=line("show", " --random --grid 5x4")
-        ),
+        Command(name="show", does="Draw images as a picture.", line=line("show", " --random --grid 5x4")),
     ]
     return tuple(commands)

@@ -25,7 +25,8 @@ class ReportConfig:
     max_images: int = 120
     """Images to show, of all galleries together; fewer where the page would exceed 12 MB."""
     executor: Literal["auto"] | ExecutorName = "auto"
-    """`ray` reads the run on actors, `inline` in this process; `auto` takes actors for runs of more than 32,768 images."""
+    """`ray` reads the run on actors, `inline` in this process; `auto` takes actors for runs of more than 32,768
+    images."""
     replicas: int | None = None
     """Replicas, with `ray`; by default one per CPU core."""
     shard_timeout: float | None = None

@@ -37,7 +37,9 @@ def destination_of(config: ReportConfig, run_dir: RunDir) -> Destination:
     if config.out.endswith("/") or os.path.isdir(config.out):
         raise UsageError(f"--out {config.out} is a folder; give a file, such as {config.out.rstrip('/')}/{REPORT}")
     folder, _, name = config.out.rpartition("/")
-    return _free(Destination(open_run_dir(folder or ("/" if config.out.startswith("/") else "."), config.options), name))
+    return _free(
+        Destination(open_run_dir(folder or ("/" if config.out.startswith("/") else "."), config.options), name)
+    )
 
 
 def _free(destination: Destination) -> Destination:

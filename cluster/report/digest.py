@@ -90,9 +90,7 @@ def digest_shard(run: Run, tables: ShardTables, most: int) -> Digest:
     return Digest(
         histograms=_histograms(run, tables, index),
         by_class=_by_class(run, tables, index, labels_I),
-        sums=class_sums(
-            index.class_P, index.raw_Phw, index.box_class_N, index.boxes_N4, index.sizes(index.box_row_N)
-        ),
+        sums=class_sums(index.class_P, index.raw_Phw, index.box_class_N, index.boxes_N4, index.sizes(index.box_row_N)),
         found=find(_looks(run, index, is_unlike_I), most),
     )
 
@@ -101,11 +99,11 @@ def _labels(images: pa.Table) -> tuple[list[list[int]], np.ndarray]:
     """Return the labels of each image, and whether it has some and the best class is none of them."""
     single = images["label"].to_pylist()
     several = images[LABELS.name].to_pylist() if LABELS.name in images.column_names else [None] * len(single)
-    labels_I = [
-        many or ([] if label is None else [label]) for label, many in zip(single, several, strict=True)
-    ]
+    labels_I = [many or ([] if label is None else [label]) for label, many in zip(single, several, strict=True)]
     best_I = [top[0] if top else None for top in images["top_classes"].to_pylist()]
-    unlike = [bool(labels) and best is not None and best not in labels for labels, best in zip(labels_I, best_I, strict=True)]
+    unlike = [
+        bool(labels) and best is not None and best not in labels for labels, best in zip(labels_I, best_I, strict=True)
+    ]
     return labels_I, np.array(unlike, np.bool_)
 
 

@@ -45,9 +45,13 @@ _MEANS = {
 }
 WORST = "worst"
 JUDGED_KINDS = (
-    GalleryKind(key=WORST, title="Worst against truth", says="The lowest IoU of the best box with a true one.", orders_all=True),
-    *(GalleryKind(key=key, title=f"Failure: {key.replace('_', ' ')}", says=f"{_MEANS[key]} {BY_CHANCE}")
-        for key in FAILURES),
+    GalleryKind(
+        key=WORST, title="Worst against truth", says="The lowest IoU of the best box with a true one.", orders_all=True
+    ),
+    *(
+        GalleryKind(key=key, title=f"Failure: {key.replace('_', ' ')}", says=f"{_MEANS[key]} {BY_CHANCE}")
+        for key in FAILURES
+    ),
 )
 CLASS_COLUMNS = pa.schema([PER_CLASS_SCHEMA.field(name) for name in ("class_id", "gt_known_loc", "ap")])
 COLUMNS = ["image_id", "shard", "row", "iou", "failure"]
@@ -136,9 +140,7 @@ def _classes(files: Files) -> dict[int, AuditedClass]:
     table = decode(content, where, [field.name for field in CLASS_COLUMNS])
     if not table.schema.equals(CLASS_COLUMNS):
         raise StorageError(f"{where} has not the columns of an audit; run `audit` again")
-    return {
-        row["class_id"]: AuditedClass(gt_known_loc=row["gt_known_loc"], ap=row["ap"]) for row in table.to_pylist()
-    }
+    return {row["class_id"]: AuditedClass(gt_known_loc=row["gt_known_loc"], ap=row["ap"]) for row in table.to_pylist()}
 
 
 def _find(table: pa.Table, most: int) -> dict[str, Found]:
@@ -151,9 +153,7 @@ def _find(table: pa.Table, most: int) -> dict[str, Found]:
         is_it_N = pc.fill_null(pc.equal(table["failure"], failure), False).to_numpy()
         ranks[failure] = np.where(is_it_N, 0.0, np.nan)
     return {
-        key: Found(
-            total=int((~np.isnan(rank_N)).sum()), picks=pick(rank_N, hash_N, shard_N, row_N, most), most=most
-        )
+        key: Found(total=int((~np.isnan(rank_N)).sum()), picks=pick(rank_N, hash_N, shard_N, row_N, most), most=most)
         for key, rank_N in ranks.items()
     }
 

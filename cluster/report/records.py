@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cam_ops.arrays import F32, F64, I64
+from cluster.compare.driver import Comparison
 
 Corners = tuple[float, float, float, float]
 Place = tuple[int, int]
@@ -69,6 +70,7 @@ class Gallery:
     says: str  # a sentence: which images these are, and how they were drawn
     total: int  # images of the run that belong here
     cards: tuple[int, ...]  # places among the report's cards, in the gallery's order
+    others: tuple[int, ...] = ()  # where two runs are compared: for each card that of the other run, in `Against.cards`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,16 @@ class AuditPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """The other run, of `report A --against B`."""
+
+    root: str
+    comparison: Comparison  # from this run to the other
+    setting: Setting  # how the other's boxes were made
+    cards: tuple[Card, ...]  # of the other run; without a picture, and nothing `missing`, where it is this run's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A page."""
 
@@ -177,4 +189,5 @@ class Report:
     classes: tuple[ClassRow, ...]  # most maps first
     classes_total: int  # of which `classes` are shown
     audit: AuditPart | None
+    against: Against | None
     history: Any  # cluster.runs.log.RunHistory, None where there is no log
