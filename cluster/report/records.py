@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cam_ops.arrays import F32, F64, I64
+from cam_ops.settings import Recipe
 
 Corners = tuple[float, float, float, float]
 
@@ -52,8 +53,7 @@ class Card:
     height: int
     label: str | None  # class names, joined where there are several
     top: tuple[tuple[str, float], ...]  # best classes and their scores
-    picture: bytes | None  # WebP or JPEG, its longer side at most some hundred pixels; None where it is gone
-    media_type: str  # image/webp
+    picture: bytes | None  # WebP, its longer side at most some hundred pixels; None where it is gone
     missing: str  # why there is no picture; else empty
     maps: tuple[ShownMap, ...]  # the one to show first is first
     truth: Truth | None
@@ -75,11 +75,11 @@ class Setting:
     """How boxes are made of maps: where the slider begins."""
 
     input: tuple[int, int]  # height, width of the network's input
-    recipe: str
+    recipe: Recipe
     normalise: str
     components: str
     threshold: float
-    least_area: float  # of a region, as a share of the picture
+    least_areas: dict[str, float]  # of a region, as a share of the picture, by --components
     is_calibrated: bool  # then each class has its own threshold
 
 
