@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cam_ops.arrays import F32, F64, I64
+from cam_ops.settings import Recipe
 from cluster.compare.driver import Comparison
 
 Corners = tuple[float, float, float, float]
@@ -78,7 +79,7 @@ class Setting:
     """How boxes are made of maps: where the slider begins."""
 
     input: tuple[int, int]  # height, width of the network's input
-    recipe: str
+    recipe: Recipe
     normalise: str
     components: str
     threshold: float
