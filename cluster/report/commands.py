@@ -7,10 +7,8 @@ from cluster.runs.directory import RunDir
 from cluster.runs.record import Run
 
 
-def commands_of(
-    run_dir: RunDir, run: Run, command_line: str | None, *, is_whole: bool, truth: str | None
-) -> tuple[Command, ...]:
-    """Return the lines; `truth` is what the run was audited against, `command_line` what began it."""
+def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, truth: str | None) -> tuple[Command, ...]:
+    """Return the lines; `truth` is what the run was audited against."""
     root = shlex.quote(run_dir.root)
     rebox, coco = (shlex.quote(f"{run_dir.root}-{name}") for name in ("rebox", "coco"))
     setting = "--threshold {threshold} --normalise {normalise} --components {components}"
@@ -19,8 +17,9 @@ def commands_of(
         return f"python -m jobs {command} {root}{flags}"
 
     commands = []
-    if not is_whole and command_line:
-        commands.append(Command(name="resume", does="Do what is missing of the run.", line=command_line))
+    began = typed(run)
+    if not is_whole and began:
+        commands.append(Command(name="resume", does="Do what is missing of the run.", line=began))
     commands += [
         Command(name="verify", does="Prove that the run is whole.", line=line("verify")),
         Command(
@@ -41,3 +40,8 @@ def commands_of(
         Command(name="show", does="Draw images as a picture.", line=line("show", " --random --grid 5x4")),
     ]
     return tuple(commands)
+
+
+def typed(run: Run) -> str | None:
+    """Return the command that began a run, as one types it; None where that is not known."""
+    return f"python -m jobs {shlex.join(run.command_line)}" if run.command_line else None

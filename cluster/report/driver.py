@@ -21,6 +21,7 @@ from cluster.report.records import Histogram, Report
 from cluster.report.shown import found_in, set_beside, shown_of
 from cluster.runs.census import Census, take_census
 from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.history import read_log
 from cluster.runs.plan import check_plan
 from cluster.runs.record import Run, existing_run, maps_of
 
@@ -105,7 +106,7 @@ def _report(
     """Make all that the page shows."""
     found = found_in(census, digest, judged, other, config.max_images)
     galleries, cards, left_out = shown_of(config, run_dir, run, found, judged)
-    against = None
+    history, against = read_log(run_dir), None
     if other:
         galleries, against = set_beside(config, other, galleries, cards)
     classes = class_rows(run, digest, judged.classes if judged else {})
@@ -113,12 +114,11 @@ def _report(
     return Report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version("camray"),
-        head=head_of(run_dir, run, census, digest),
+        head=head_of(run_dir, run, census, digest, history),
         setting=setting_of(run),
         commands=commands_of(
             run_dir,
             run,
-            None,
             is_whole=is_whole,
             truth=str(audited["truth"]["path"]) if audited and audited["truth"] else None,
         ),
@@ -135,5 +135,5 @@ def _report(
         classes_total=len(classes),
         audit=judged.part if judged else None,
         against=against,
-        history=None,
+        history=history,
     )

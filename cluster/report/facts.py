@@ -4,15 +4,17 @@ import numpy as np
 
 from cam_ops.metrics.signals import suspected_shortcuts
 from cam_ops.settings import MIN_AREA, Components, height_and_width
+from cluster.report.commands import typed
 from cluster.report.digest import STEPS, Digest
 from cluster.report.judged import AuditedClass
 from cluster.report.records import ClassRow, Head, Reason, Setting
 from cluster.runs.census import Census
 from cluster.runs.directory import RunDir
+from cluster.runs.history import RunHistory
 from cluster.runs.record import Run
 
 
-def head_of(run_dir: RunDir, run: Run, census: Census, digest: Digest) -> Head:
+def head_of(run_dir: RunDir, run: Run, census: Census, digest: Digest, history: RunHistory | None) -> Head:
     request, totals = run.request, census.totals
     high, wide = height_and_width(request.preprocessing.image_size)
     grid = "x".join(map(str, run.grid))
@@ -31,7 +33,7 @@ def head_of(run_dir: RunDir, run: Run, census: Census, digest: Digest) -> Head:
     }
     return Head(
         root=run_dir.root,
-        command_line=None,
+        command_line=typed(run),
         sources=request.addresses,
         facts=tuple(facts.items()),
         images=run.plan.num_images,
@@ -44,7 +46,9 @@ def head_of(run_dir: RunDir, run: Run, census: Census, digest: Digest) -> Head:
             Reason(status=reason.status, error=reason.error, images=reason.images, example=reason.example)
             for reason in census.reasons
         ),
-        seconds=None,
+        rate=sum(session.images for session in history.sessions) / history.working_s
+        if history and history.working_s
+        else None,
         labels=_agreement(census),
     )
 

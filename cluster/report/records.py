@@ -9,6 +9,7 @@ from typing import Any
 from cam_ops.arrays import F32, F64, I64
 from cam_ops.settings import Recipe
 from cluster.compare.driver import Comparison
+from cluster.runs.history import RunHistory
 
 Corners = tuple[float, float, float, float]
 Place = tuple[int, int]
@@ -142,7 +143,7 @@ class Head:
     boxes: int
     without_box: int  # maps
     reasons: tuple[Reason, ...]  # commonest first
-    seconds: float | None  # that sessions worked, by the log
+    rate: float | None  # images a second of working time, by the log
     labels: str | None  # how far network and labels agree, a sentence
 
 
@@ -191,4 +192,4 @@ class Report:
     classes_total: int  # of which `classes` are shown
     audit: AuditPart | None
     against: Against | None
-    history: Any  # cluster.runs.log.RunHistory, None where there is no log
+    history: RunHistory | None  # None where there is no log

@@ -1,4 +1,4 @@
-"""Which images the page shows: the best of each gallery, as far as they fit; beside another run's, where one is given."""
+"""Which images the page shows: the best of each gallery, as far as they fit; beside another run's, if one is given."""
 
 from dataclasses import replace
 
