@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from cam_ops.errors import RefusedError, UsageError
 from cluster.report.config import ReportConfig
-from cluster.report.page import STARTS
+from cluster.report.page import MARK
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.names import REPORT
 from cluster.storage.files import Files
 
-MAX_START_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
+START_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def destination_of(config: ReportConfig, run_dir: RunDir) -> Destination:
 
 
 def _free(destination: Destination) -> Destination:
-    content = destination.files.read(destination.name, MAX_START_BYTES)
-    if content is not None and content.strip() and not content.startswith(STARTS):
+    content = destination.files.read(destination.name, MAX_BYTES)
+    if content and MARK.encode() not in content[:START_BYTES]:
         raise RefusedError(f"{destination.where} is there and is no report of camray; give another --out")
     return destination
