@@ -12,6 +12,7 @@
 * `cards`: the shown images: their rows, small pictures, maps
 * `facts`: what the page says of run and classes
 * `commands`: lines to copy
+* `plots`: records to inline SVG and tables
 * `records`: what a page is made of
 * `page`: records to HTML
 * `destination`: where the page goes
