@@ -14,6 +14,7 @@
 * `commands`: lines to copy
 * `plots`: records to inline SVG and tables
 * `records`: what a page is made of
-* `page`: records to HTML
+* `colours`: the heat's colour maps
+* `page`: records to HTML; what it is made of lies in the folder `page/`
 * `destination`: where the page goes
 """
