@@ -63,6 +63,7 @@ function refreshViewer() {
   const buttons = mapButtons(card, (at) => chooseMap(card, at));
   const group = field("viewer-maps");
   const hadFocus = group.contains(document.activeElement);
+  group.hidden = !buttons.length;
   group.replaceChildren(...buttons);
   if (hadFocus && buttons.length) buttons[card.at].focus();
   field("viewer-facts").replaceChildren(...factsOf(card, map).map(([name, value]) => fact(name, value)));
