@@ -31,6 +31,12 @@ def test_an_installed_wheel_has_every_package_and_runs(tmp_path: Path) -> None:
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")  # whose own .pth files do not count
 
     shutil.rmtree(source)
+    page = ROOT / "cluster" / "report" / "page"
+    installed = site / "cluster" / "report" / "page"
+    assert {path.name for path in page.iterdir()} >= {"boxes.js", "maps.js"}
+    assert {path.name: path.read_bytes() for path in installed.iterdir()} == {
+        path.name: path.read_bytes() for path in page.iterdir()
+    }
     run = Path(shutil.copytree(KEPT / "run", tmp_path / "run"))
     camray = tmp_path / "venv" / "bin" / "camray"
     helped = subprocess.run([camray, "--help"], cwd=tmp_path, capture_output=True, text=True)
