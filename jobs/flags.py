@@ -1,7 +1,7 @@
 """Flags to a config. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
 
 from collections.abc import Mapping
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import yaml
 
 from cam_ops.errors import UsageError
 from cluster.storage.objects import without_credentials
-from cluster.storage.options import SECRETS
+from cluster.storage.options import KNOWN, SECRETS
 
 Config = TypeVar("Config")
 
@@ -54,6 +54,33 @@ def _refuse_stray_secrets(arguments: list[str]) -> None:
         secret = value.partition("=")[0].removeprefix("s3.").removeprefix("gs.")
         if secret in SECRETS and flag.replace("_", "-") != "--storage-options":
             raise UsageError(f"a word {secret}=... stands behind {flag or 'no flag'}, it belongs to --storage-options")
+
+
+def shown_line(command: str, arguments: list[str]) -> tuple[str, ...]:
+    """Return a command line that parses, from the command on, as others may read it.
+
+    It lacks the values of --storage-options, in every form that `parse` takes, and credentials in addresses; bytes that
+    are not UTF-8 become escapes.
+    """
+    shown, is_secret = [command], False
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if flag == "--config":  # `parse` takes it out: what follows belongs to the flag before
+            shown += [word] if equals else [word, *islice(words, 1)]
+            continue
+        if flag:
+            is_secret = flag.replace("_", "-") == "--storage-options"
+        if is_secret and (equals or not flag):
+            word = f"{flag}{equals}{_without_value(value)}"
+        shown.append(word)
+    return tuple(without_credentials(word).encode("utf-8", "backslashreplace").decode() for word in shown)
+
+
+def _without_value(word: str) -> str:
+    key = word.partition("=")[0]
+    is_known = any(key.removeprefix(f"{store}.") in names for store, names in KNOWN.items())
+    return f"{key}=..." if is_known else "..."
 
 
 def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:

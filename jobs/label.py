@@ -9,7 +9,7 @@ from cluster.label.driver import label
 from cluster.runs.census import Census
 from jobs.command import Outcome, outcome_of
 from jobs.findings import print_findings, reason_text
-from jobs.flags import parse
+from jobs.flags import parse, shown_line
 from jobs.paths import in_ray_job, refuse_relative
 
 NAMED_REASONS = 3
@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> Outcome:
     refuse_relative({"--out": config.out})
     if not in_ray_job():
         config = _with_absolute_paths(config)
-    census = label(config)
+    census = label(config, shown_line("label", arguments))
     totals = census.totals
     rate = totals.errors / totals.images
     too_bad = rate > config.max_error_rate

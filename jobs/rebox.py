@@ -4,7 +4,7 @@ from cluster.rebox.config import ReboxConfig
 from cluster.rebox.driver import rebox
 from jobs.command import Outcome, outcome_of
 from jobs.findings import print_findings
-from jobs.flags import BOX_RECIPES, parse
+from jobs.flags import BOX_RECIPES, parse, shown_line
 from jobs.paths import refuse_relative
 
 
@@ -12,6 +12,6 @@ def run(arguments: list[str]) -> Outcome:
     """Box the maps; how many images are bad was `label`'s to judge."""
     config = parse(ReboxConfig, arguments, "rebox", BOX_RECIPES)
     refuse_relative({"the run": config.run, "--out": config.out})
-    census = rebox(config)
+    census = rebox(config, shown_line("rebox", arguments))
     print_findings(config.out, census)
     return outcome_of(census.totals, config.out)

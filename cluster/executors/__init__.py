@@ -24,11 +24,13 @@ of one. One shard's way, a number all along:
 * `choose`: Ray or here, which device, how many replicas
 * `dispatch`: the loop that hands out shards and replaces what dies
 * `places`: where no replica starts, where memory ran out
+* `events`: what executors tell of beside reports
 * `blame`: which shards replicas died at
 * `pace`: how long shards take, which hang, which are slow
 * `ray_actors`: Ray, and its actors as the loop sees them
 * `own_folder`: where a Ray of our own keeps its files
 * `inline`: one replica in this process
+* `laps`: seconds of a shard by stage
 * `turns`: threads pass in the order of their numbers
 * `progress`: lines on how a run advances
 * `simulated`: simulated replicas, to measure the loop

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from cam_ops.errors import CamrayError, MachineError, StorageError
 from cluster.executors.blame import Blame
+from cluster.executors.events import Event, Kind, Listener, ignore
 from cluster.executors.pace import Pace
 from cluster.executors.places import Places
 from cluster.process.console import say
@@ -70,7 +71,7 @@ class Cluster(Protocol[Report]):
 
 
 def dispatch(
-    cluster: Cluster[Report], shards: Iterable[int], timeout_s: float | None = None
+    cluster: Cluster[Report], shards: Iterable[int], timeout_s: float | None = None, listen: Listener = ignore
 ) -> Generator[Report, None, None]:
     """Yield one report per shard, in the order they finish; no shard is no report, and no replica.
 
@@ -84,7 +85,7 @@ def dispatch(
     Raises what a replica's own code raised, MachineError if no replica can be started, and CamrayError for shards that
     were left out, or if replicas die before any shard is done. Replicas are killed at the end, however it comes.
     """
-    loop = _Loop(cluster, list(shards), timeout_s)
+    loop = _Loop(cluster, list(shards), timeout_s, listen)
     try:
         yield from loop.reports()
     finally:
@@ -99,6 +100,7 @@ class _Slot(Generic[Report]):
     places_then: frozenset[str]  # that there were when it began to look for one
     started: bool = False
     shards: list[int] = field(default_factory=list)
+    asked_s: float = field(default_factory=time.monotonic)
     since_s: float = 0.0  # the oldest of them is at work; before the start, the replica was first seen to have a place
 
     def place(self) -> str:
@@ -118,9 +120,10 @@ class _Event(NamedTuple):
 class _Loop(Generic[Report]):
     """The live replicas, which of them have room, and the shards that wait."""
 
-    def __init__(self, cluster: Cluster[Report], shards: list[int], timeout_s: float | None) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster: Cluster[Report], shards: list[int], timeout_s: float | None, listen: Listener) -> None:
+        self.cluster, self.listen = cluster, listen
         self.places, self.blame, self.pace = Places(), Blame(), Pace(timeout_s)
+        self.avoided: frozenset[str] = frozenset()  # places, of which that was told
         self.waiting = deque(shards)
         self.left = set(shards)  # without a report
         self.slots: set[_Slot[Report]] = set()
@@ -149,7 +152,7 @@ class _Loop(Generic[Report]):
             except (StorageError, MachineError) as error:
                 if shard is None:
                     self._remove(slot)
-                    say(f"a replica could not start: {error}")
+                    self._could_not_start(slot, str(error))
                     self.places.cannot_work(slot.place(), error)
                     self._add_another()
                 elif shard in self.left:
@@ -211,7 +214,7 @@ class _Loop(Generic[Report]):
             for _ in range(num_new):
                 self._add_replica(places)
         if self.wanted and num_new > 0:
-            say(f"the cluster has grown: {num_new} more replica(s)")
+            self._tell(f"the cluster has grown: {num_new} more replica(s)", "cluster_grown", replicas=num_new)
         self.wanted = wanted
 
     def _add_replica(self, places: set[str]) -> None:
@@ -225,6 +228,7 @@ class _Loop(Generic[Report]):
             self.has_begun = True
             say(BEGINS)
         slot.started = True
+        self.listen(Event("replica_up", {"place": slot.place(), "seconds": time.monotonic() - slot.asked_s}))
         self.num_starting -= 1
         self.places.started(slot.place())
         self.idle.append(slot)
@@ -260,7 +264,8 @@ class _Loop(Generic[Report]):
             slot = self.idle.popleft()
             if slot in self.slots:
                 self.pace.copied.add(slow[0])
-                say(f"shard {slow[0]} is slow, another replica begins it as well")
+                said = f"shard {slow[0]} is slow, another replica begins it as well"
+                self._tell(said, "shard_copied", shard=slow[0])
                 self._give(slot, slow.pop(0))
 
     def _watch(self, slot: _Slot[Report], shard: int | None, call: Future[Any]) -> None:
@@ -290,14 +295,15 @@ class _Loop(Generic[Report]):
         if not slot.started:
             place = slot.place()
             if ({place} if place else slot.places_then) - self.cluster.places_now():
-                why = "its machine is gone"
+                self._could_not_start(slot, "its machine is gone")
             else:
-                why = str(self.places.died_loading(place, reason))
-            say(f"a replica could not start: {why}")
+                self._could_not_start(slot, str(self.places.died_loading(place, reason)))
             self._add_another()
             return
         back = self._take_back(slot)
-        say(f"a replica died, {len(back)} shard(s) go back to the queue: {reason.splitlines()[0]}")
+        why = reason.splitlines()[0]
+        said = f"a replica died, {len(back)} shard(s) go back to the queue: {why}"
+        self._tell(said, "replica_died", place=slot.place(), why=why, shards=len(back))
         if out_of_memory and any(other.started and other.place() == slot.place() for other in self.slots):
             if self.places.is_first_of_storm(slot.place(), time.monotonic()):
                 say("its machine was out of memory: it is not replaced, the others there go on")
@@ -320,10 +326,19 @@ class _Loop(Generic[Report]):
             raise error
         self._remove(slot)
         back = self._take_back(slot)
-        say(f"a replica cannot go on, {len(back)} shard(s) go to other machines: {error}")
+        said = f"a replica cannot go on, {len(back)} shard(s) go to other machines: {error}"
+        self._tell(said, "replica_died", place=place, why=str(error), shards=len(back))
         self.places.cannot_work(place, error)
         self._add_another()
         self._give_shards()
+
+    def _could_not_start(self, slot: _Slot[Report], why: str) -> None:
+        self._tell(f"a replica could not start: {why}", "replica_not_started", place=slot.place(), why=why)
+
+    def _tell(self, sentence: str, kind: Kind, **fields: str | int | float) -> None:
+        """Say it to people, and to who listens."""
+        say(sentence)
+        self.listen(Event(kind, fields))
 
     def _take_back(self, slot: _Slot[Report]) -> list[int]:
         """Put a lost replica's shards back to the front of the queue; return those that nobody else has."""
@@ -355,6 +370,9 @@ class _Loop(Generic[Report]):
 
         Raises the reason where none can work.
         """
+        for place in self.places.avoided() - self.avoided:
+            self.listen(Event("place_avoided", {"place": place, "why": str(self.places.failure)}))
+        self.avoided = self.places.avoided()
         places = self.cluster.places_now()
         if self.places.allow_another(places):
             if not places:

@@ -1,15 +1,19 @@
 """Run shards in this process, without Ray: one replica."""
 
 import os
+import time
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from functools import cached_property
 
+from cluster.executors.events import Event, Listener, ignore
 from cluster.executors.work import Replicas, ShardReport, Work, replica_share
 
 
 class InlineExecutor:
     """This process as the only replica."""
 
+    name = "inline"
     num_cpus = 1
     can_grow = False
 
@@ -29,6 +33,7 @@ class InlineExecutor:
         shards: Iterable[int],
         is_done: Callable[[int], bool],
         timeout_s: float | None,
+        listen: Listener = ignore,
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in order.
 
@@ -36,9 +41,11 @@ class InlineExecutor:
         """
         assert replicas.number == 1
         num_gpus = self.num_gpus if work.device == "cuda" else 0
+        place, start_s = os.uname().nodename, time.monotonic()
         replica = work.replica(replica_share(work.device, 1, len(os.sched_getaffinity(0)), num_gpus).threads)
+        listen(Event("replica_up", {"place": place, "seconds": time.monotonic() - start_s}))
         for number, shard in enumerate(shards):
-            yield replica.run_shard(shard, number, 0)
+            yield replace(replica.run_shard(shard, number, 0), place=place)
 
     def close(self) -> None:
         """Nothing to end."""

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -26,6 +27,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 
 from cam_ops.errors import MachineError
 from cluster.executors.dispatch import DEPTH, ReplicaDied, dispatch
+from cluster.executors.events import Listener, ignore
 from cluster.executors.own_folder import own_folder
 from cluster.executors.work import Replica, Replicas, ShardReport, Share, Work, replica_share
 from cluster.process.console import say
@@ -49,19 +51,22 @@ class _Actor:
 
     def __init__(self) -> None:
         self.replica: Future[Replica] = Future()
+        self.node: str = ray.get_runtime_context().get_node_id()
 
     def place(self) -> str:
-        return ray.get_runtime_context().get_node_id()
+        return self.node
 
     def start(self, work: Work, num_threads: int) -> None:
         self.replica.set_result(work.replica(num_threads))
 
     def run_shard(self, shard: int, number: int, deaths: int) -> ShardReport:
-        return self.replica.result().run_shard(shard, number, deaths)
+        return replace(self.replica.result().run_shard(shard, number, deaths), place=self.node)
 
 
 class RayExecutor:
     """A Ray cluster to run shards on: one to join, or one of our own for the time of this object."""
+
+    name = "ray"
 
     def __init__(self, address: str | None) -> None:
         """Join the cluster at `address` or at RAY_ADDRESS; without either start a Ray of our own on this machine."""
@@ -93,6 +98,7 @@ class RayExecutor:
         shards: Iterable[int],
         is_done: Callable[[int], bool],
         timeout_s: float | None,
+        listen: Listener = ignore,
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in the order they finish.
 
@@ -101,7 +107,7 @@ class RayExecutor:
         num_cpus = self._gpu_cpus() if work.device == "cuda" else self.num_cpus
         share = replica_share(work.device, replicas.number, num_cpus, self.num_gpus)
         cluster = _Actors(share, replicas, work, is_done)
-        return dispatch(cluster, shards, timeout_s)
+        return dispatch(cluster, shards, timeout_s, listen)
 
     def _gpu_cpus(self) -> int:
         """Return the cores that GPUs can count on: as many for each as on the node where they have fewest."""

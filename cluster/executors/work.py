@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cam_ops.settings import Device
+from cluster.executors.events import Listener, ignore
 from cluster.process.apart import build
 
 FETCH_THREADS = 4  # of a replica on a CPU; they wait for storage, decoding has the replica's own thread
@@ -54,6 +55,8 @@ class ShardReport:
     shard: int
     statuses: dict[str, int]  # images by status
     findings: Any = None  # what the driver needs of it besides its files
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage: see the replica that measures them
+    place: str = ""  # of the replica; executors fill it in
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ def replica_share(device: Device, num_replicas: int, num_cpus: int, num_gpus: in
 class Executor(Protocol):
     """Runs shards: here, or on a cluster. Whoever opens it closes it."""
 
+    name: str
     num_cpus: int
     can_grow: bool
 
@@ -95,8 +99,12 @@ class Executor(Protocol):
         shards: Iterable[int],
         is_done: Callable[[int], bool],
         timeout_s: float | None,
+        listen: Listener = ignore,
     ) -> Generator[ShardReport, None, None]:
-        """Yield one report per shard. `is_done` says whether a shard is committed, whoever did it."""
+        """Yield one report per shard. `is_done` says whether a shard is committed, whoever did it.
+
+        `listen` is told of what else happens, between two reports.
+        """
 
     def close(self) -> None:
         """Let go of what runs them."""

@@ -22,13 +22,16 @@ from cluster.runs.resume import finish, pending_shards, refuse_strangers, run_mi
 from cluster.runs.verify import repair
 
 
-def label(config: LabelConfig) -> Census:
-    """Do what is missing of the run in `config.out`, planning it first if it is new; return what it comes to."""
+def label(config: LabelConfig, command_line: tuple[str, ...] | None = None) -> Census:
+    """Do what is missing of the run in `config.out`, planning it first if it is new; return what it comes to.
+
+    `command_line` is what was typed, without secrets, for run.json and the log.
+    """
     run_dir = open_run_dir(config.out, config.options)
     config = replace(config, images=config.addresses)
     run = None if config.overwrite else read_run(run_dir)
     if run:
-        return _resume(config, run_dir, run)
+        return _resume(config, run_dir, run, command_line)
     _refuse_images_as_out(config, run_dir)
     if not config.overwrite:
         refuse_strangers(run_dir)
@@ -41,13 +44,14 @@ def label(config: LabelConfig) -> Census:
         preparing.settle(replicas.number, device)
         if config.overwrite:  # not before: what cannot be done costs no earlier run
             clear_run(run_dir)
-        run = preparing.begin()
+        run = preparing.begin(command_line)
         preparing.close()
-        run_missing(run_dir, run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
+        work = _work(config, run_dir, run)
+        run_missing(run_dir, run, work, executor, replicas, config.shard_timeout, command_line)
     return finish(run_dir, run)
 
 
-def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Census:
+def _resume(config: LabelConfig, run_dir: RunDir, run: Run, command_line: tuple[str, ...] | None) -> Census:
     """Do what is missing of the run in place, unless another one is asked for."""
     is_whole = not pending_shards(run_dir, run)
     if is_whole or config.repair or not names_network_of(config, run):
@@ -62,8 +66,9 @@ def _resume(config: LabelConfig, run_dir: RunDir, run: Run) -> Census:
     with closing(open_executor(config.executor, config.ray_address, _num_gpus)) as executor:
         device = choose_device(config.device, run.request.device, executor)
         replicas = choose_replicas(config.replicas, device, executor)
+        work = _work(config, run_dir, run)
         try:
-            run_missing(run_dir, run, _work(config, run_dir, run), executor, replicas, config.shard_timeout)
+            run_missing(run_dir, run, work, executor, replicas, config.shard_timeout, command_line)
         except OtherWeightsError:  # on one of the machines, or is it another request?
             _look_and_refuse(config, run)
             raise

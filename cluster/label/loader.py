@@ -6,6 +6,7 @@ core. Before a GPU they decode as well, into page-locked memory.
 Letters: B batch, Y, X height and width of the network's input.
 """
 
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from cam_ops.errors import BadImage
 from cam_ops.settings import Preprocessing, Size, height_and_width
+from cluster.executors.laps import Laps
 from cluster.label.decoding import DecoderApart, Fitted, decode_and_fit
 from cluster.label.quarantine import Quarantine
 from cluster.label.rows import Picture
@@ -38,7 +40,16 @@ class _Batch:
     rows: list[dict[str, Any]]  # the columns SOURCE
     pictures: list[Picture]
     pixels_BYX3: Tensor
-    work: list[Future[list[tuple[int, Encoded]]]]  # places in the batch that are left to decode
+    work: list[Future["_Worked"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Worked:
+    """What a thread did of a batch."""
+
+    left: list[tuple[int, Encoded]]  # to decode: their places in the batch
+    fetch_s: float
+    decode_s: float
 
 
 class Loader:
@@ -61,25 +72,31 @@ class Loader:
         self.pool = ThreadPoolExecutor(num_threads, thread_name_prefix="load")
 
     def open(
-        self, planned: pa.Table, known: Mapping[int, BadImage] | None = None
+        self, planned: pa.Table, known: Mapping[int, BadImage] | None = None, laps: Laps | None = None
     ) -> Iterator[tuple[Tensor, list[Picture]]]:
         """Begin to fetch, and return the batches: pixels uint8 (B, Y, X, 3), 0 where there is no picture, and pictures.
 
         An image keeps its place in the batch whatever becomes of its neighbours; those in `known`, by row, are not
-        touched. Iterating raises StorageError where the storage fails.
+        touched. `laps` gets the seconds of `fetch` and `decode`, added up over threads. Iterating raises StorageError
+        where the storage fails.
         """
         batches = self._batches(planned)
         begun = deque(self._begin(batch, known or {}) for batch in batches[:AHEAD])
-        return self._finished(batches, known or {}, begun)
+        return self._finished(batches, known or {}, begun, laps or Laps())
 
-    def open_carefully(self, planned: pa.Table, quarantine: Quarantine) -> Iterator[tuple[Tensor, list[Picture]]]:
+    def open_carefully(
+        self, planned: pa.Table, quarantine: Quarantine, laps: Laps
+    ) -> Iterator[tuple[Tensor, list[Picture]]]:
         """Return the same batches, decoded one by one in a process with limits; who kills it goes into quarantine."""
         with closing(DecoderApart(self.input)) as decoder:
             for rows in self._batches(planned):
                 batch = self._empty(rows)
                 for row, picture, pixels_YX3 in zip(rows, batch.pictures, batch.pixels_BYX3, strict=False):
+                    start_s = time.perf_counter()
+                    encoded = _fetch(row, quarantine.bad, self.options)
+                    fetched_s = time.perf_counter()
+                    laps.add("fetch", fetched_s - start_s)
                     try:
-                        encoded = _fetch(row, quarantine.bad, self.options)
                         if isinstance(encoded, BadImage):
                             raise encoded
                         _place(decoder.decode_and_fit(row, encoded), picture, pixels_YX3)
@@ -87,6 +104,7 @@ class Loader:
                         picture.status, picture.error = bad.status, str(bad)
                         if bad.status == "crashed_decoder" and row["row"] not in quarantine.bad:
                             quarantine.add(row["row"], bad)
+                    laps.add("decode", time.perf_counter() - fetched_s)
                 yield batch.pixels_BYX3, batch.pictures
 
     def _batches(self, planned: pa.Table) -> list[list[dict[str, Any]]]:
@@ -94,15 +112,18 @@ class Loader:
         return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
 
     def _finished(
-        self, batches: list[list[dict[str, Any]]], known: Mapping[int, BadImage], begun: deque[_Batch]
+        self, batches: list[list[dict[str, Any]]], known: Mapping[int, BadImage], begun: deque[_Batch], laps: Laps
     ) -> Iterator[Any]:
         for number in range(len(batches)):
             batch = begun.popleft()
             if number + AHEAD < len(batches):
                 begun.append(self._begin(batches[number + AHEAD], known))
             for part in batch.work:
-                for place, encoded in part.result():
-                    self._decode(batch.rows[place], encoded, batch.pictures[place], batch.pixels_BYX3[place])
+                worked = part.result()
+                start_s = time.perf_counter()
+                self._decode_all(batch, worked.left)
+                laps.add("fetch", worked.fetch_s)
+                laps.add("decode", worked.decode_s + time.perf_counter() - start_s)
             yield batch.pixels_BYX3, batch.pictures
 
     def _begin(self, rows: list[dict[str, Any]], known: Mapping[int, BadImage]) -> _Batch:
@@ -121,14 +142,19 @@ class Loader:
             work=[],
         )
 
-    def _work(self, batch: _Batch, places: range, known: Mapping[int, BadImage]) -> list[tuple[int, Encoded]]:
-        """Fetch some images of a batch; return those that are left to decode."""
+    def _work(self, batch: _Batch, places: range, known: Mapping[int, BadImage]) -> _Worked:
+        """Fetch some images of a batch, and decode them if it is for a GPU."""
+        start_s = time.perf_counter()
         fetched = [(place, _fetch(batch.rows[place], known, self.options)) for place in places]
+        fetched_s = time.perf_counter()
         if not self.for_gpu:
-            return fetched
+            return _Worked(left=fetched, fetch_s=fetched_s - start_s, decode_s=0)
+        self._decode_all(batch, fetched)
+        return _Worked(left=[], fetch_s=fetched_s - start_s, decode_s=time.perf_counter() - fetched_s)
+
+    def _decode_all(self, batch: _Batch, fetched: list[tuple[int, Encoded]]) -> None:
         for place, encoded in fetched:
             self._decode(batch.rows[place], encoded, batch.pictures[place], batch.pixels_BYX3[place])
-        return []
 
     def _decode(self, row: dict[str, Any], encoded: Encoded, picture: Picture, pixels_YX3: Tensor) -> None:
         """Decode one image and fit it into its place in the batch, or say why not."""

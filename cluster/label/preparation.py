@@ -150,7 +150,7 @@ class Preparation:
                 "away; are --mean and --std, and the scaling that the network itself does, those of its training?"
             )
 
-    def begin(self) -> Run:
+    def begin(self, command_line: tuple[str, ...] | None) -> Run:
         """Publish plan and run.json of what was settled, the latter last; returns the run."""
         assert self.prepared
         prepared = self.prepared
@@ -166,6 +166,7 @@ class Preparation:
                 class_names=self.network.class_names,
                 grid=self.network.grid,
                 config=config_document(self.config),
+                command_line=command_line,
             )
             run = begin(self.run_dir, asked, put_plan)
         if run is asked:

@@ -30,10 +30,10 @@ class Preparing:
         if wanted is not None and (pictures := load_first(wanted, self.options)):
             self.held.call("look_at", pictures)
 
-    def begin(self) -> Run:
+    def begin(self, command_line: tuple[str, ...] | None) -> Run:
         """Publish plan and run.json of what was settled, the latter last."""
         self.is_settled = False
-        run: Run = self.held.call("begin")
+        run: Run = self.held.call("begin", command_line)
         return run
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from cam_ops.explain.mapper import Mapper
 from cam_ops.explain.scores import NUM_TOP, best_classes, choose_classes, class_scores
 from cam_ops.settings import ModelConfig, Precision
 from cluster.executors.blame import SUSPICIOUS_DEATHS
+from cluster.executors.laps import Laps
 from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
 from cluster.label.loader import Loader
@@ -79,43 +80,53 @@ class LabelReplica:
 
         `number` counts the calls from 0 on; in that order shards take their turn. After two `deaths` of replicas at
         this shard its images are suspected of them.
+
+        The report's seconds: `load` (until a batch is there; on a CPU it decodes, too), `network` (forward pass, maps,
+        their refinement), `boxes` and `publish` (tables to files) add up to the shard's turn; before a GPU the last two
+        come after it. `fetch` and `decode` are added up over threads, from before the turn on: no part of that sum.
         """
-        with self.turns.take(number, partial(self._open, shard, deaths)) as (planned, quarantine, batches):
+        laps = Laps()
+        with self.turns.take(number, partial(self._open, shard, deaths, laps)) as (planned, quarantine, batches):
+            laps.start()
             if deaths >= SUSPICIOUS_DEATHS:
-                report = self._publish(shard, self._label_carefully(planned, quarantine, batches))
+                report = self._publish(shard, self._label_carefully(planned, quarantine, batches, laps), laps)
                 quarantine.end()
                 return report
-            rows = self._label(planned, batches)
+            rows = self._label(planned, batches, laps)
             if self.device.type == "cpu":
-                return self._publish(shard, rows)
-        return self._publish(shard, rows)  # while the next shard has the GPU
+                return self._publish(shard, rows, laps)
+        return self._publish(shard, rows, laps)  # while the next shard has the GPU
 
-    def _open(self, shard: int, deaths: int) -> tuple[pa.Table, Quarantine, Batches]:
+    def _open(self, shard: int, deaths: int, laps: Laps) -> tuple[pa.Table, Quarantine, Batches]:
         """Read what is known of a shard, and begin to fetch its pictures unless they are suspected."""
         reach(f"fetch-{shard}")
         planned = read_shard(self.run_dir, shard)
         quarantine = read_quarantine(self.run_dir, shard, after_death=deaths > SUSPICIOUS_DEATHS)
         if deaths >= SUSPICIOUS_DEATHS:
-            return planned, quarantine, self.loader.open_carefully(planned, quarantine)
-        return planned, quarantine, self.loader.open(planned, quarantine.bad)
+            return planned, quarantine, self.loader.open_carefully(planned, quarantine, laps)
+        return planned, quarantine, self.loader.open(planned, quarantine.bad, laps)
 
-    def _label(self, planned: pa.Table, batches: Batches) -> ShardRows:
+    def _label(self, planned: pa.Table, batches: Batches, laps: Laps) -> ShardRows:
         rows, point = ShardRows(self.run, planned), f"forward-{planned['shard'][0].as_py()}"
         for pixels_BYX3, pictures in batches:
+            laps.end("load")
             rows.add(pictures, self.explain(pixels_BYX3, pictures))
+            laps.end("network")
             reach(point)
         return rows
 
-    def _label_carefully(self, planned: pa.Table, quarantine: Quarantine, batches: Batches) -> ShardRows:
+    def _label_carefully(self, planned: pa.Table, quarantine: Quarantine, batches: Batches, laps: Laps) -> ShardRows:
         """Do the same, with a note of where the network is at work: one image at a time where replicas died before."""
         rows, first_row = ShardRows(self.run, planned), 0
         for pixels_BYX3, pictures in batches:
+            laps.end("load")
             if first_row in quarantine.split or len(pictures) == 1:
                 maps = self._explain_one_by_one(pixels_BYX3, pictures, first_row, quarantine)
             else:
                 quarantine.begin(first_row, len(pictures))
                 maps = self.explain(pixels_BYX3, pictures)
             rows.add(pictures, maps)
+            laps.end("network")
             first_row += len(pictures)
         return rows
 
@@ -141,9 +152,12 @@ class LabelReplica:
             parts.append((place, maps))
         return joined_maps(parts)
 
-    def _publish(self, shard: int, rows: ShardRows) -> ShardReport:
-        self.membership.publish(shard, rows.tables(rows.box()))
-        return rows.report(shard)
+    def _publish(self, shard: int, rows: ShardRows, laps: Laps) -> ShardReport:
+        boxes = rows.box()
+        laps.end("boxes")
+        self.membership.publish(shard, rows.tables(boxes))
+        laps.end("publish")
+        return rows.report(shard, laps.seconds)
 
     def explain(self, pixels_BYX3: Tensor, pictures: list[Picture]) -> BatchMaps:
         """Run the network on the whole batch and map the wanted classes.

@@ -116,10 +116,10 @@ class ShardRows:
             "images": table_file(self.run, "images", self._images_schema, self._images(pairs)),
         }
 
-    def report(self, shard: int) -> ShardReport:
+    def report(self, shard: int, seconds: dict[str, float]) -> ShardReport:
         """Count the rows."""
         statuses = Counter(picture.status for picture in self.pictures)
-        return ShardReport(shard=shard, statuses=dict(statuses))
+        return ShardReport(shard=shard, statuses=dict(statuses), seconds=seconds)
 
     def _rectangles(self) -> F32:
         return np.array([picture.rectangle for picture in self.pictures], np.float32)

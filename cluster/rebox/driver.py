@@ -23,13 +23,16 @@ from cluster.runs.resume import begin, finish, pending_shards, refuse_incomplete
 from cluster.runs.verify import repair
 
 
-def rebox(config: ReboxConfig) -> Census:
-    """Do what is missing of the run in `config.out`, beginning it if it is new; return what it comes to."""
+def rebox(config: ReboxConfig, command_line: tuple[str, ...] | None = None) -> Census:
+    """Do what is missing of the run in `config.out`, beginning it if it is new; return what it comes to.
+
+    `command_line` is what was typed, without secrets, for run.json and the log.
+    """
     run_dir, named_dir = open_run_dir(config.out, config.options), open_run_dir(config.run, config.options)
     source_dir, source = maps_of(named_dir, existing_run(named_dir))
     if run_dir.root in (named_dir.root, source_dir.root):
         raise UsageError(f"--out {run_dir.root} is the run whose maps are taken; give another --out")
-    asked = _asked(config, source_dir, source)
+    asked = replace(_asked(config, source_dir, source), command_line=command_line)
     run = None if config.overwrite else read_run(run_dir)
     if run:
         refuse_another(run_dir, run, asked.request, asked.maps_from)
@@ -47,7 +50,7 @@ def rebox(config: ReboxConfig) -> Census:
             if config.overwrite:  # not before: what cannot be done costs no earlier run
                 clear_run(run_dir)
             run = _begin(run_dir, source_dir, asked)
-        run_missing(run_dir, run, _work(run_dir, run), executor, replicas, config.shard_timeout)
+        run_missing(run_dir, run, _work(run_dir, run), executor, replicas, config.shard_timeout, command_line)
     return finish(run_dir, run)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import IMAGES
+from cluster.executors.laps import Laps
 from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
 from cluster.process.failpoints import reach
@@ -38,12 +39,21 @@ class ReboxReplica:
 
         `number` counts the calls from 0 on; in that order shards take their turn. `deaths` of replicas at this shard
         change nothing. Raises StorageError where its maps are damaged.
-        """
-        with self.turns.take(number, partial(self._read, shard)) as (planned, images, heatmaps):
-            self.membership.publish(shard, self._tables(planned, images, heatmaps))
-        return ShardReport(shard=shard, statuses=dict(Counter(images["status"].to_pylist())))
 
-    def _read(self, shard: int) -> tuple[pa.Table, pa.Table, pa.Table]:
+        The report's seconds: `read`, mostly while the shard before has its turn; `boxes` and `publish` (tables to
+        files) are the turn.
+        """
+        laps = Laps()
+        with self.turns.take(number, partial(self._read, shard, laps)) as (planned, images, heatmaps):
+            laps.start()
+            pairs = self._pairs(images, heatmaps)
+            laps.end("boxes")
+            self.membership.publish(shard, self._tables(planned, images, pairs))
+            laps.end("publish")
+        statuses = Counter(images["status"].to_pylist())
+        return ShardReport(shard=shard, statuses=dict(statuses), seconds=laps.seconds)
+
+    def _read(self, shard: int, laps: Laps) -> tuple[pa.Table, pa.Table, pa.Table]:
         """Return a shard's rows of the plan, and what the run with the maps says of it."""
         reach(f"fetch-{shard}")
         with ThreadPoolExecutor(self.num_threads) as pool:
@@ -57,19 +67,23 @@ class ReboxReplica:
             problems = [str(error)]
         if problems:
             raise damaged(self.maps_dir, self.maps_run, shard, problems[0])
+        laps.end("read")
         return read
 
-    def _tables(self, planned: pa.Table, images: pa.Table, heatmaps: pa.Table) -> dict[str, bytes]:
-        """Return the bytes of the two files, in the order of publication."""
+    def _pairs(self, images: pa.Table, heatmaps: pa.Table) -> Pairs:
+        """Box the maps."""
         row_P = heatmaps["row"].to_numpy().astype(np.int64)
         size_B2 = np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
         class_P = heatmaps["class_id"].to_numpy()
-        pairs = Pairs(
+        return Pairs(
             row_P=row_P,
             class_P=class_P,
             score_P=heatmaps["score"].to_numpy(),
             boxes=box_maps(self.run.request, class_P, raw_maps(heatmaps), corners_of(heatmaps), size_B2[row_P]),
         )
+
+    def _tables(self, planned: pa.Table, images: pa.Table, pairs: Pairs) -> dict[str, bytes]:
+        """Return the bytes of the two files, in the order of publication."""
         columns = {name: images[name].combine_chunks() for name in images.column_names}
         columns["num_boxes"] = pairs.counts(len(images), self.run.request)[1]
         return {

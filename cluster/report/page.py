@@ -22,6 +22,7 @@ from cluster.process.console import visible
 from cluster.report.colours import heat_colours
 from cluster.report.records import Card, Gallery, Report, Setting, ShownMap
 
+MARK = Markup('<meta name="generator" content="camray report">')
 FOLDER = Path(__file__).with_name("page")
 STYLES = ("page.css", "pictures.css")
 SCRIPTS = (
@@ -44,6 +45,7 @@ def render(report: Report) -> str:
         _environment()
         .get_template("page.html.j2")
         .render(
+            mark=MARK,
             report=report,
             head=report.head,
             setting=report.setting,

@@ -11,6 +11,9 @@
 * `writing`: a shard's files, and the boxes of its maps
 * `reading`: a shard's tables, and what is wrong with them
 * `resume`: do the shards that are missing, add up
+* `log`: the log of a session: a file in log/, written while a driver is at work
+* `session`: what such a file holds, bounded however long the session
+* `history`: what all of them say
 * `totals`: what a run holds so far, as summary.json has it
 * `census`: what a run's images files come to
 * `agreement`: how far network and labels agree; suspected labels

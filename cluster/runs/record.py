@@ -14,7 +14,7 @@ from cam_ops.settings import MAX_IMAGE_SIZE, height_and_width
 from cam_ops.tables import IMAGES, KEPT_TYPES, SCHEMA_VERSION
 from cluster.process.console import shortened
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.names import DERIVED, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
+from cluster.runs.names import DERIVED, REPORT, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import Plan
 from cluster.runs.request import Request
 from cluster.storage.documents import first_reason
@@ -42,6 +42,7 @@ class Run:
     grid: tuple[int, int]  # h, w of the raw maps
     config: dict[str, Any]  # the flags of the command that began it, as JSON has them
     maps_from: MapsFrom | None = None  # None where the run has its own
+    command_line: tuple[str, ...] | None = None  # that began it, from the command on; None: camray used as a library
 
     @property
     def command(self) -> str:
@@ -60,7 +61,6 @@ def publish_run(run_dir: RunDir, run: Run) -> bool:
 
     Returns False, and writes nothing, where another driver has written one in the meantime.
     """
-    packages = ("camray", "ray", "torch", "torchvision", "numpy", "opencv-python", "pyarrow")
     document = {
         "fingerprint": run.request.fingerprint(),
         "request": run.request.fields(),
@@ -69,15 +69,22 @@ def publish_run(run_dir: RunDir, run: Run) -> bool:
         "class_names": run.class_names,
         "maps_from": run.maps_from and asdict(run.maps_from),
         "config": run.config,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "command_line": run.command_line,
+        "versions": versions(),
     }
     return run_dir.publish_new(RUN, json.dumps(document, indent=1).encode())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that matter."""
+    packages = ("camray", "ray", "torch", "torchvision", "numpy", "opencv-python", "pyarrow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def clear_run(run_dir: RunDir) -> None:
     """Remove a run: first run.json, so that a crash in between cannot mix two runs, then all that belongs to it."""
     shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in run_dir.shards(table)]
-    for name in (RUN, SUMMARY, SUSPECTS, *shards):
+    for name in (RUN, SUMMARY, SUSPECTS, REPORT, *shards):
         run_dir.remove(name)
     for folder, suffixes in {"quarantine": ("",), **DERIVED}.items():
         for name in run_dir.names(folder):
@@ -97,6 +104,7 @@ class _RunFile:
     grid: tuple[int, int]
     config: dict[str, Any]
     maps_from: MapsFrom | None
+    command_line: tuple[str, ...] | None = None  # older runs have none
 
 
 def read_run(run_dir: RunDir) -> Run | None:
@@ -120,6 +128,7 @@ def read_run(run_dir: RunDir) -> Run | None:
         grid=file.grid,
         config=file.config,
         maps_from=file.maps_from,
+        command_line=file.command_line,
     )
 
 

@@ -13,6 +13,7 @@ from cluster.runs.agreement import suspects_file
 from cluster.runs.census import Census, take_census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir
+from cluster.runs.log import RunLog, start_of
 from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import check_plan, plan_digest
 from cluster.runs.record import Run, existing_run, publish_run
@@ -66,9 +67,18 @@ def begin(run_dir: RunDir, run: Run, write_plan: Callable[[], object]) -> Run:
 
 
 def run_missing(
-    run_dir: RunDir, run: Run, work: Work, executor: Executor, replicas: Replicas, timeout_s: float | None
+    run_dir: RunDir,
+    run: Run,
+    work: Work,
+    executor: Executor,
+    replicas: Replicas,
+    timeout_s: float | None,
+    command_line: tuple[str, ...] | None = None,
 ) -> None:
-    """Run every shard that is not committed; `timeout_s` is how long a replica may take for one."""
+    """Run every shard that is not committed, and keep a log of it; `timeout_s` is how long a replica may take for one.
+
+    `command_line` is what was typed, for the log.
+    """
     run_dir.sweep_scratch()
     pending = pending_shards(run_dir, run)
     size, num_images = run.plan.shard_size, run.plan.num_images
@@ -81,10 +91,21 @@ def run_missing(
         done_images=num_images - sum(min(size, num_images - shard * size) for shard in pending),
         done_shards=num_shards - len(pending),
     )
-    reports = executor.run(work, replicas, pending, partial(is_committed, run_dir), timeout_s)
-    with closing(reports):
+    start = start_of(
+        run,
+        command_line,
+        images_pending=num_images - progress.done_images,
+        shards_pending=len(pending),
+        replicas=replicas.number,
+        executor=executor.name,
+    )
+    with (
+        RunLog(run_dir, start) as log,
+        closing(executor.run(work, replicas, pending, partial(is_committed, run_dir), timeout_s, log.tell)) as reports,
+    ):
         for report in reports:
             progress.add(report)
+            log.add(report)
             reach(f"report-{report.shard}")
 
 

@@ -350,10 +350,15 @@ def _is_final(error: Exception) -> bool:
 def _reason(error: Exception, options: StorageOptions) -> str:
     """Return an error's first line without Google's appendix and without any credential."""
     text = str(error).partition("\n")[0].partition(" error_info=")[0]
+    return shortened(without_secrets(text, options), SHOWN_CHARACTERS)
+
+
+def without_secrets(text: str, options: StorageOptions) -> str:
+    """Return a text without the secrets among options and environment, should it hold any."""
     secrets = [str(value) for _, name, value in options.values if name in SECRETS]
     for secret in [*secrets, *(os.environ.get(name, "") for name in SECRET_VARIABLES)]:
         text = text.replace(secret, "***") if secret else text
-    return shortened(text, SHOWN_CHARACTERS)
+    return text
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,278 @@
+"""How fast a run was: images/s over its working time, where the replicas' time went, and how its sessions ended."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from cluster.report.plots.marks import (
+    MISSING,
+    SPACE,
+    Child,
+    axis,
+    count,
+    counted,
+    drawing,
+    duration,
+    figure,
+    heads,
+    joined,
+    name,
+    nothing,
+    number,
+    percent,
+    scrolled,
+    share,
+    tag,
+    ticks,
+)
+from cluster.runs.history import BESIDE, RunHistory, PastSession
+
+TOP, HEIGHT = 24, 120  # pixels, of the rate
+BAR_HEIGHT = 26
+LABELLED = 0.12  # share from which on a part bears its name
+STAGES = {  # and what they are; the order is that of the work
+    "load": "until a batch of pictures is there",
+    "network": "forward pass, maps, their refinement",
+    "boxes": "maps to boxes",
+    "publish": "tables to files",
+}
+WAITING = "waiting"
+LIMITS = {
+    "load": "Pictures limit this run",
+    "network": "The network limits this run",
+    "boxes": "Boxes limit this run",
+    "publish": "Writing limits this run",
+    WAITING: "Starting and waiting limit this run",
+}
+CURES = {
+    "load": "see --decode reduced, more cores a replica, or storage that is nearer",
+    "network": "more replicas or a GPU make it faster",
+    "boxes": "more replicas make it faster",
+    "publish": "a store that is nearer, or larger shards, make it faster",
+    WAITING: "a short run is mostly its start; in a long one look at the sessions below",
+}
+EVENTS = {
+    "replica_died": ("replica died", "replicas died"),
+    "replica_not_started": ("replica did not start", "replicas did not start"),
+    "place_avoided": ("place was avoided", "places were avoided"),
+    "shard_copied": ("slow shard was begun twice", "slow shards were begun twice"),
+    "cluster_grown": ("time the cluster grew", "times the cluster grew"),
+}
+
+
+def speed_part(history: RunHistory | None) -> Markup:
+    """Return all that the log says of speed."""
+    if history is None or not history.sessions:
+        return nothing("Speed", "the run has no log: it was made before there was one, or its log is gone")
+    foreign = None
+    if history.foreign_lines:
+        foreign = tag("p", f"{counted(history.foreign_lines, 'line')} of the log cannot be read.", class_="note")
+    return tag(
+        "div",
+        _rate(history),
+        _spent(history),
+        _sessions(history.sessions),
+        foreign,
+        class_="speed",
+    )
+
+
+def _rate(history: RunHistory) -> Markup:
+    """Return images/s over the working time as steps, with a line where a session begins."""
+    title, total = "Images a second", float(history.images_N.sum())
+    if not total or not history.working_s > 0:
+        return nothing(title, "no image was done while the log was written")
+    edges_s = np.minimum(np.arange(len(history.images_N) + 1) * history.bin_s, history.working_s)
+    widths_s = np.diff(edges_s)
+    rate_N = np.divide(history.images_N, widths_s, out=np.zeros_like(history.images_N), where=widths_s > 0)
+    wanted = ticks(0, float(rate_N.max()), 4)
+    most = max(float(rate_N.max()), wanted[-1]) or 1.0
+    says = (
+        f"{_rate_of(total / history.working_s)} on average over {duration(history.working_s)} of work, at most "
+        f"{_rate_of(float(rate_N.max()))}"
+    )
+    foot = TOP + HEIGHT
+    grid = [
+        part
+        for rate in wanted
+        if rate
+        for part in (
+            tag(
+                "line",
+                class_="grid",
+                x1="0%",
+                x2="100%",
+                y1=foot - HEIGHT * rate / most,
+                y2=foot - HEIGHT * rate / most,
+            ),
+            tag("text", f"{rate:,g}", class_="label over", x="0%", y=foot - HEIGHT * rate / most - 3),
+        )
+    ]
+    bars = [
+        tag(
+            "rect",
+            tag("title", f"{duration(since)} to {duration(until)}: {_rate_of(rate)}"),
+            class_="rate",
+            x=percent(since / history.working_s),
+            width=percent((until - since) / history.working_s),
+            y=foot - HEIGHT * rate / most,
+            height=HEIGHT * rate / most,
+        )
+        for since, until, rate in zip(edges_s.tolist(), edges_s[1:].tolist(), rate_N.tolist(), strict=False)
+        if rate > 0
+    ]
+    labels = [(at / history.working_s, duration(at)) for at in ticks(0, history.working_s)]
+    drawn = drawing(
+        f"{title}: {says}",
+        foot + 24,
+        joined(bars),
+        joined(grid),
+        _beginnings(history),
+        axis(labels, foot, foot),
+    )
+    return figure(title, f"{says}.", drawn, tag("p", "working time, sessions end to end", class_="axis-name"))
+
+
+def _rate_of(rate: float) -> str:
+    return f"{count(rate) if rate >= 10 else number(rate, 1)} images/s"
+
+
+def _beginnings(history: RunHistory) -> Markup:
+    """Return a line where each session after the first begins, the number of replicas that died in each beside it."""
+    parts = []
+    for place, session in enumerate(history.sessions):
+        at, died = session.working_s / history.working_s, session.events.get("replica_died", 0)
+        if place:
+            parts.append(tag("line", class_="marked", x1=percent(at), x2=percent(at), y1=TOP - 12, y2=TOP + HEIGHT))
+        says = " ".join(
+            word
+            for word in (f"session {place + 1}" if len(history.sessions) > 1 else "", f"\u2020{died}" if died else "")
+            if word
+        )
+        until = history.sessions[place + 1].working_s if place + 1 < len(history.sessions) else history.working_s
+        if says and (until - session.working_s) / history.working_s > LABELLED:
+            parts.append(tag("text", says, class_="name", x=percent(at), dx=4 if place else 0, y=TOP - 12))
+    return joined(parts)
+
+
+def _spent(history: RunHistory) -> Markup | None:
+    """Return where the replicas' time went, as one bar, and what that means."""
+    stages = {key: seconds for key, seconds in history.stage_seconds.items() if key not in BESIDE and seconds > 0}
+    if not stages:
+        return None
+    present = sum(session.replicas * session.seconds for session in history.sessions)
+    known = [key for key in STAGES if key in stages]
+    parts = [(key, stages[key]) for key in (*known, *(key for key in stages if key not in STAGES))]
+    parts.append((WAITING, max(0.0, present - sum(stages.values()))))
+    total = sum(seconds for _, seconds in parts)
+    largest = max(parts, key=lambda part: part[1])[0]
+    verdict = LIMITS.get(largest, f"Most of the time goes to {largest}")
+    beside = _beside(history.stage_seconds) if largest == "load" else ""
+    cure = f": {CURES[largest]}" if largest in CURES else ""
+    says = f"{verdict}: {share(dict(parts)[largest], total)} of the replicas' time{beside}{cure}.".replace(
+        ": ", ", ", 1
+    )
+    told = ", ".join(f"{key} {share(seconds, total)}" for key, seconds in parts)
+    return figure(
+        "Where the time went",
+        says,
+        drawing(f"Where the time went: {told}", BAR_HEIGHT, _stacked(parts, total), class_="stacked"),
+        _entries(parts, total),
+    )
+
+
+def _beside(seconds: dict[str, float]) -> str:
+    """Return how much of what goes on beside the network is fetching, and how much decoding."""
+    fetch, decode = seconds.get("fetch", 0.0), seconds.get("decode", 0.0)
+    if not fetch + decode:
+        return ""
+    return f" (of their threads' time {share(fetch, fetch + decode)} fetch and {share(decode, fetch + decode)} decode)"
+
+
+def _stacked(parts: Sequence[tuple[str, float]], total: float) -> Markup:
+    drawn, at = [], 0.0
+    for place, (key, seconds) in enumerate(parts):
+        part = seconds / total
+        drawn.append(
+            tag(
+                "rect",
+                tag("title", f"{key}: {share(seconds, total)}"),
+                class_=f"stage {_class(key, place)}",
+                x=percent(at),
+                width=percent(part),
+                y=0,
+                height=BAR_HEIGHT,
+            )
+        )
+        if part > LABELLED:
+            drawn.append(
+                tag("text", key, class_=f"inside {_class(key, place)}", x=percent(at), dx=6, y=BAR_HEIGHT / 2 + 4)
+            )
+        at += part
+    return joined(drawn)
+
+
+def _class(key: str, place: int) -> str:
+    return WAITING if key == WAITING else f"stage{place % 4}"
+
+
+def _entries(parts: Sequence[tuple[str, float]], total: float) -> Markup:
+    items = [
+        tag(
+            "li",
+            tag("span", class_=f"swatch {_class(key, place)}"),
+            f" {key} ",
+            tag("b", share(seconds, total)),
+            " ",
+            tag("small", STAGES.get(key, "starting, and until there is work" if key == WAITING else None)),
+        )
+        for place, (key, seconds) in enumerate(parts)
+    ]
+    return tag("ul", *items, class_="entries")
+
+
+def _sessions(sessions: Sequence[PastSession]) -> Markup:
+    titles = ("session", "replicas", "images", "worked", "images/s", "end", "what happened")
+    head = heads(*((title, "n" if place in (1, 2, 3, 4) else None) for place, title in enumerate(titles)))
+    return scrolled(tag("table", head, tag("tbody", *map(_session_row, sessions)), class_="sessions"), "sessions")
+
+
+def _session_row(session: PastSession) -> Markup:
+    rate = number(session.images / session.seconds, 1) if session.seconds > 0 else MISSING
+    return tag(
+        "tr",
+        tag("th", f"{session.began:%Y-%m-%d %H:%M} ", tag("small", name(session.host)), scope="row"),
+        tag("td", f"{count(session.replicas)} {session.device}", class_="n"),
+        tag("td", count(session.images), class_="n"),
+        tag("td", duration(session.seconds), class_="n"),
+        tag("td", rate, class_="n"),
+        tag("td", *_end(session)),
+        tag("td", *_happened(session)),
+    )
+
+
+def _end(session: PastSession) -> tuple[Child, ...]:
+    if session.status is None:
+        return (tag("span", "cut off, or still at work", class_="mark"),)
+    if session.status == "done":
+        return ("done",)
+    return (
+        tag("span", session.status, class_="mark"),
+        ": " if session.reason else None,
+        session.reason and name(session.reason),
+    )
+
+
+def _happened(session: PastSession) -> list[Child]:
+    says = [
+        f"{count(times)} {one if times == 1 else many}"
+        for kind, (one, many) in EVENTS.items()
+        if (times := session.events.get(kind, 0))
+    ]
+    parts: list[Child] = [", ".join(says) or MISSING]
+    reasons = [
+        tag("li", name(reason.why), f" ({count(reason.times)}{SPACE}\u00d7)" if reason.times > 1 else None)
+        for reason in session.reasons[:5]
+    ]
+    return [*parts, tag("ul", *reasons)] if reasons else parts
