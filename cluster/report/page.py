@@ -9,6 +9,8 @@ import base64
 import hashlib
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,17 @@ from markupsafe import Markup
 from cam_ops.metrics.signals import WHOLE_IMAGE
 from cluster.process.console import visible
 from cluster.report.colours import heat_colours
+from cluster.report.plots.audit import audit_part
+from cluster.report.plots.classes import class_table
+from cluster.report.plots.comparison import comparison_part
+from cluster.report.plots.heat import mean_map, where_boxes_lie
+from cluster.report.plots.histograms import distributions
+from cluster.report.plots.speed import speed_part
 from cluster.report.records import Card, Gallery, Report, Setting, ShownMap
 
 MARK = Markup('<meta name="generator" content="camray report">')
 FOLDER = Path(__file__).with_name("page")
-STYLES = ("page.css", "pictures.css")
+STYLES = ("page.css", "pictures.css", "plots.css")
 SCRIPTS = (
     "maps.js",
     "boxes.js",
@@ -34,6 +42,7 @@ SCRIPTS = (
     "bar.js",
     "viewer.js",
     "tables.js",
+    "thumbnails.js",
     "start.js",
 )
 
@@ -53,10 +62,32 @@ def render(report: Report) -> str:
             policy=_policy(style, script),
             style=style,
             script=script,
-            sections=(),
+            sections=tuple(_sections(report)),
             state=htmlsafe_json_dumps(_state(report), allow_nan=False, separators=(",", ":")),
         )
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of the page below the pictures."""
+
+    key: str  # its address in the page
+    title: str
+    content: Markup
+
+
+def _sections(report: Report) -> Iterator[Section]:
+    if report.against:
+        yield Section(key="compared", title="Two runs", content=comparison_part(report.against.comparison))
+    if report.audit:
+        yield Section(key="audit", title="Audit", content=audit_part(report.audit))
+    boxes = report.head.boxes
+    plots = distributions(report.histograms), where_boxes_lie(report.density, boxes)
+    means = mean_map(report.classes, report.classes_total)
+    yield Section(key="plots", title="Distributions", content=Markup("").join([*plots, means]))
+    yield Section(key="classes", title="Classes", content=class_table(report.classes, report.classes_total))
+    yield Section(key="speed", title="Speed", content=speed_part(report.history))
 
 
 def _environment() -> Environment:
@@ -132,6 +163,7 @@ def _state(report: Report) -> dict[str, Any]:
                 "says": visible(each.says),
                 "total": each.total,
                 "cards": each.cards,
+                "others": each.others,
             }
             for each in _galleries(report)
         ],

@@ -26,7 +26,7 @@ from cluster.report.plots.marks import (
     tag,
     ticks,
 )
-from cluster.runs.history import BESIDE, RunHistory, PastSession
+from cluster.runs.history import BESIDE, PastSession, RunHistory
 
 TOP, HEIGHT = 24, 120  # pixels, of the rate
 BAR_HEIGHT = 26

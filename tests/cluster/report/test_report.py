@@ -113,7 +113,9 @@ def test_pictures_that_are_gone_or_others_are_said(labelled: ExportedRun, tmp_pa
     folder = tmp_path / "own"
     shutil.copytree(labelled.pictures, folder / "pictures")
     ids = sorted(labelled.images)
-    words = [word.replace(str(labelled.pictures), str(folder / "pictures")) for word in labelled.record.command_line or ()]
+    words = [
+        word.replace(str(labelled.pictures), str(folder / "pictures")) for word in labelled.record.command_line or ()
+    ]
     words[words.index("--out") + 1] = str(folder / "run")
     assert Command(*words).code == 0
     (folder / "pictures" / ids[0]).unlink()
@@ -122,7 +124,10 @@ def test_pictures_that_are_gone_or_others_are_said(labelled: ExportedRun, tmp_pa
     page = Page(tmp_path / "page.html")
     assert "gone since the run" in page.text
     assert "changed since the run: it has 9x9 pixels" in page.text
-    assert len([tag for tag, has in page.tags if tag == "img" and (has.get("src") or "").startswith("data:image/webp")]) == 10
+    assert (
+        len([tag for tag, has in page.tags if tag == "img" and (has.get("src") or "").startswith("data:image/webp")])
+        == 10
+    )
 
 
 def test_more_images_than_asked_for_are_not_shown(hostile: ExportedRun, tmp_path: Path) -> None:
