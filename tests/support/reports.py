@@ -9,8 +9,12 @@ import numpy as np
 from PIL import Image
 
 from cam_ops.arrays import F32
+from cluster.compare.driver import Comparison
+from cluster.compare.tables import TableChanges
 from cluster.report.records import (
+    Against,
     Card,
+    ClassRow,
     Command,
     Corners,
     Gallery,
@@ -101,7 +105,7 @@ def report(cards: Sequence[Card], galleries: Sequence[Gallery] | None = None, **
             boxes=4100,
             without_box=20,
             reasons=(Reason(status="missing", error="no such file", images=10, example="gone.jpg"),),
-            seconds=100.0,
+            rate=40.0,
             labels=None,
         ),
         setting=SETTING,
@@ -114,6 +118,57 @@ def report(cards: Sequence[Card], galleries: Sequence[Gallery] | None = None, **
         classes=(),
         classes_total=0,
         audit=None,
+        against=None,
         history=None,
     )
     return replace(made, **fields)
+
+
+def class_row(name: str, **fields: Any) -> ClassRow:
+    """Return what a run says of a class."""
+    made = ClassRow(
+        class_id=0,
+        name=name,
+        labelled=0,
+        agreed=0,
+        predicted=0,
+        maps=1,
+        boxes=1,
+        empty=0,
+        mean_score=None,
+        mean_area=None,
+        mean_map=None,
+        density=np.zeros((4, 4), np.int64),
+        place=None,
+        gt_known_loc=None,
+        ap=None,
+    )
+    return replace(made, **fields)
+
+
+def against(*cards: Card, root: str = "run-b") -> Against:
+    """Return another run, which has these cards."""
+    tables = TableChanges(
+        images_a=1,
+        images_b=1,
+        images=1,
+        statuses=[],
+        labels_changed=0,
+        sizes_changed=0,
+        class_lists_differ=False,
+        top_classes=1,
+        top_classes_changed=0,
+        top_changes=[],
+        boxes_a=1,
+        boxes_b=1,
+        box_pairs=1,
+        only_a=0,
+        only_b=0,
+        mean_iou=0.5,
+        below_half=0,
+        most_changed=[],
+    )
+    comparison = Comparison(
+        a="run", b=root, settings={}, incomplete={}, tables=tables, audit=None, not_audited=["A", "B"]
+    )
+    return Against(root=root, comparison=comparison, setting=SETTING, cards=cards)

@@ -13,7 +13,7 @@ import pytest
 from cluster.process.console import visible
 from cluster.report.page import render
 from cluster.report.records import Command, Gallery, Reason, Report, Truth
-from tests.support.reports import blobs, card, picture, report, shown_map
+from tests.support.reports import against, blobs, card, class_row, picture, report, shown_map
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -90,7 +90,16 @@ def hostile_report(name: str) -> Report:
         reasons=(Reason(status=name, error=name, images=1, example=name),),
     )
     cards = (replace(made.cards[0], truth=truth), *made.cards[1:])
-    return replace(made, head=head, cards=cards)
+    others = replace(made.galleries[0], others=(0, 0))
+    return replace(
+        made,
+        head=head,
+        cards=cards,
+        galleries=(others,),
+        classes=(class_row(name),),
+        classes_total=1,
+        against=against(card(name, *maps, picture=None), root=name),
+    )
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
@@ -108,7 +117,7 @@ def test_a_hostile_name_is_text_wherever_it_stands(name: str) -> None:
     assert state.count(json.dumps(visible(name), ensure_ascii=False)[1:-1]) == json.dumps(harmless.state).count(
         "harmless"
     )
-    assert all(letter.isprintable() or letter == "\n" for letter in page)
+    assert visible("".join(page.splitlines())) == "".join(page.splitlines())
     assert visible(name) in shown
     page.encode()
 
@@ -120,6 +129,20 @@ def test_no_element_has_a_style_or_a_handler() -> None:
     assert not [name for name in names if name.startswith("on")]
     assert {attributes.get("href", "#")[:1] for attributes in parsed.all_of("a")} == {"#"}
     assert all(attributes["src"].startswith("data:image/webp;base64,") for attributes in parsed.all_of("img"))
+
+
+def test_each_address_in_the_page_is_one_place() -> None:
+    elements = Parsed(render(hostile_report("harmless"))).elements
+    ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    assert sorted(ids) == sorted(set(ids))
+    asked = [
+        attributes[name]
+        for _, attributes in elements
+        for name in ("for", "list", "aria-controls")
+        if name in attributes
+    ]
+    links = [attributes["href"] for tag, attributes in elements if tag == "a"]
+    assert {*asked, *(link[1:] for link in links if link)} <= set(ids)
 
 
 def test_the_policy_names_the_one_style_and_the_one_script_and_allows_nothing_else() -> None:

@@ -13,7 +13,7 @@ from cluster.report.page import render
 from cluster.report.records import Corners, Gallery, Report
 from tests.cluster.report.test_page import HOSTILE, hostile_report
 from tests.support.browser import Opened, opened
-from tests.support.reports import SETTING, blobs, card, report, shown_map
+from tests.support.reports import SETTING, against, blobs, card, class_row, report, shown_map
 
 Open = Callable[..., AbstractContextManager[Opened]]
 COUNTS = ("boxes", "empty", "several", "whole")
@@ -65,6 +65,12 @@ def drawn(page: Page, number: int, kind: str = "box") -> list[Corners]:
     return [(x, y, x + width, y + height) for x, y, width, height in reversed(rectangles)]
 
 
+def expect_drawn(page: Page, number: int, *boxes: Corners, kind: str = "box") -> None:
+    """Wait for so many boxes, and compare."""
+    expect(page.locator(f"#card-{number} svg rect.{kind}")).to_have_count(len(boxes))
+    assert drawn(page, number, kind) == list(boxes)
+
+
 def move(page: Page, threshold: float) -> None:
     page.locator("#threshold").fill(str(threshold))
 
@@ -94,7 +100,7 @@ def test_a_hostile_name_is_seen_as_text_and_does_nothing(name: str, look: Open) 
         assert seen.page.text_content("#viewer-title") == visible(name)
         assert seen.page.text_content("#viewer-facts dd >> nth=1") == visible(name)
         assert seen.page.locator("script").count() == 2
-        assert seen.page.locator("#viewer img, #grid img").count() == 2
+        assert seen.page.locator("#viewer img, #grid img").count() == 4
     assert not dialogs
 
 
@@ -133,10 +139,10 @@ def test_the_policy_stops_scripts_styles_pictures_and_requests_that_are_not_the_
 def test_at_the_run_s_own_setting_the_boxes_are_those_of_its_table(look: Open) -> None:
     with look(three()) as seen:
         expect_counts(seen.page, 2, 1, 0, 0)
-        assert drawn(seen.page, 0) == [(1.0, 2.0, 3.0, 4.5)]
-        assert drawn(seen.page, 1) == [(20, 0, 40, 40)]
-        assert drawn(seen.page, 2) == []
-        assert drawn(seen.page, 1, "true") == [(60, 60, 80, 80), (20, 0, 40, 20)]
+        expect_drawn(seen.page, 0, (1.0, 2.0, 3.0, 4.5))
+        expect_drawn(seen.page, 1, (20, 0, 40, 40))
+        expect_drawn(seen.page, 2)
+        expect_drawn(seen.page, 1, (60, 60, 80, 80), (20, 0, 40, 20), kind="true")
         assert seen.page.is_disabled("#reset")
 
 
@@ -144,18 +150,18 @@ def test_boxes_and_counts_follow_the_slider(look: Open) -> None:
     with look(three()) as seen:
         move(seen.page, 0.3)
         expect_counts(seen.page, 3, 1, 1, 0)
-        assert drawn(seen.page, 0) == [(10, 10, 30, 30), (50, 50, 70, 80)]
+        expect_drawn(seen.page, 0, (10, 10, 30, 30), (50, 50, 70, 80))
         expect(seen.page.locator("#count-right")).to_have_text("2 of 3")  # IoU 1, and 1/2 with the first of two
         move(seen.page, 0.6)
         expect_counts(seen.page, 2, 1, 0, 0)
-        assert drawn(seen.page, 0) == [(10, 10, 30, 30)]
+        expect_drawn(seen.page, 0, (10, 10, 30, 30))
         move(seen.page, 0)
         expect_counts(seen.page, 2, 1, 0, 2)
-        assert drawn(seen.page, 0) == [(0, 0, 80, 80)]
+        expect_drawn(seen.page, 0, (0, 0, 80, 80))
         expect(seen.page.locator("#count-right")).to_have_text("0 of 3")
         seen.page.click("#reset")
         expect_counts(seen.page, 2, 1, 0, 0)
-        assert drawn(seen.page, 0) == [(1.0, 2.0, 3.0, 4.5)]
+        expect_drawn(seen.page, 0, (1.0, 2.0, 3.0, 4.5))
 
 
 def test_the_normaliser_and_the_regions_count_and_the_command_follows(look: Open) -> None:
@@ -165,7 +171,7 @@ def test_the_normaliser_and_the_regions_count_and_the_command_follows(look: Open
         )
         seen.page.select_option("#normalise", "minmax")  # -1 becomes 0, 0 becomes 1: all but a corner
         expect_counts(seen.page, 4, 0, 1, 1)
-        assert drawn(seen.page, 2) == [(0, 0, 80, 80)]
+        expect_drawn(seen.page, 2, (0, 0, 80, 80))
         seen.page.select_option("#components", "largest")
         expect_counts(seen.page, 3, 0, 0, 1)
         seen.page.fill("#threshold-number", "0.45")
@@ -197,7 +203,7 @@ def test_heat_and_boxes_can_be_taken_away_and_the_original_put_beside(look: Open
         expect(seen.page.locator("#card-0 svg rect")).to_have_count(0)
         assert not canvas.evaluate(painted)
         seen.page.check("#beside")
-        expect(seen.page.locator("#card-0 .original img")).to_have_count(1)
+        expect(seen.page.locator("#card-0 .frame img")).to_have_count(2)
         addresses = seen.page.locator("#card-0 img").evaluate_all("all => all.map(one => one.src)")
         assert addresses[0] == addresses[1]
 
@@ -229,7 +235,7 @@ def test_each_map_of_an_image_can_be_shown(look: Open) -> None:
         expect_counts(seen.page, 1, 0, 0, 0)
         seen.page.click("#card-0 .map >> nth=1")
         expect_counts(seen.page, 2, 0, 1, 0)
-        assert drawn(seen.page, 0) == [(0, 0, 8, 8), (8, 8, 16, 16)]
+        expect_drawn(seen.page, 0, (0, 0, 8, 8), (8, 8, 16, 16))
         assert seen.page.text_content("#card-0 .class") == "wolf 0.25"
         assert seen.page.text_content("#card-0 .num") == "2 boxes"
         seen.page.fill("#filter", "fox")
@@ -246,7 +252,7 @@ def test_the_keyboard_reaches_and_leaves_the_enlarged_picture(look: Open) -> Non
         expect(title).to_have_text("two.jpg")
         keyboard.press("ArrowRight")
         expect(title).to_have_text("one.jpg")
-        assert seen.page.locator("#viewer-stage rect.box").count() == 1
+        assert seen.page.locator("#viewer-stages rect.box").count() == 1
         seen.page.focus("#viewer-threshold")
         keyboard.press("ArrowRight")
         expect(title).to_have_text("one.jpg")
@@ -269,9 +275,50 @@ def test_a_picture_that_is_gone_leaves_its_map_and_boxes(look: Open) -> None:
     made = report([card("a.jpg", shown_map(ONE, (20, 0, 40, 40)), picture=None, missing="gone since the run")])
     with look(made) as seen:
         expect(seen.page.locator("#card-0 .gone")).to_have_text("no picture: gone since the run")
-        assert drawn(seen.page, 0) == [(20, 0, 40, 40)]
+        expect_drawn(seen.page, 0, (20, 0, 40, 40))
         seen.page.click("#card-0 .frame")
-        expect(seen.page.locator("#viewer-stage .gone")).to_be_visible()
+        expect(seen.page.locator("#viewer-stages .gone")).to_be_visible()
+
+
+def test_the_images_of_two_runs_stand_side_by_side(look: Open) -> None:
+    ours = card("a.jpg", shown_map(ONE, (20, 0, 40, 40)))
+    theirs = card("a.jpg", shown_map(TWO, (20, 0, 40, 20), name="red fox"), picture=None)
+    changed = Gallery(key="changed", title="Changed", says="Right the other.", total=9, cards=(0,), others=(0,))
+    made = report([ours], (galleries(1)[0], changed), against=against(theirs, root="run-b"))
+    with look(made) as seen:
+        expect_drawn(seen.page, 0, (20, 0, 40, 40))
+        seen.page.click("#gallery-changed")
+        expect(seen.page.locator("#says")).to_contain_text("The other is run-b, with its own boxes.")
+        expect_drawn(seen.page, 0, (20, 0, 40, 20), (20, 0, 40, 40))
+        expect(seen.page.locator("#card-0 .other")).to_have_text("other: red fox 0.90, 1 box, IoU 0.50 with this run's")
+        move(seen.page, 0)
+        expect(seen.page.locator("#card-0 .stage >> nth=0 >> rect.box")).to_have_attribute("height", "80")
+        assert drawn(seen.page, 0)[:1] == [(20, 0, 40, 20)]
+        seen.page.click("#card-0 .frame")
+        expect(seen.page.locator("#viewer-stages .stage")).to_have_count(2)
+        seen.page.keyboard.press("Escape")
+        seen.page.click("#gallery-random")
+        expect(seen.page.locator("#card-0 .stage")).to_have_count(1)
+
+
+def test_the_classes_are_sorted_by_a_heading(look: Open) -> None:
+    rows = (
+        class_row("wolf", maps=9, mean_score=0.5),
+        class_row("bear", maps=30),
+        class_row("fox", maps=10, mean_score=0.25),
+    )
+    with look(report([], [], classes=rows, classes_total=3)) as seen:
+        names = seen.page.locator("#classes tbody th bdi")
+        seen.page.click("#classes thead button >> text=maps")
+        expect(names).to_have_text(["bear", "fox", "wolf"])
+        assert seen.page.get_attribute("#classes th:has-text('maps')", "aria-sort") == "descending"
+        seen.page.click("#classes thead button >> text=class")
+        expect(names).to_have_text(["bear", "fox", "wolf"])
+        seen.page.click("#classes thead button >> text=score")
+        expect(names).to_have_text(["wolf", "fox", "bear"])  # what is not known stays at the end
+        seen.page.click("#classes thead button >> text=score")
+        expect(names).to_have_text(["fox", "wolf", "bear"])
+        expect(seen.page.locator("#classes [aria-sort]")).to_have_count(1)
 
 
 def test_of_120_pictures_all_are_counted_and_those_that_are_seen_drawn(look: Open) -> None:
@@ -279,8 +326,8 @@ def test_of_120_pictures_all_are_counted_and_those_that_are_seen_drawn(look: Ope
     with look(report(cards)) as seen:
         move(seen.page, 0.3)
         expect_counts(seen.page, 180, 0, 60, 0)
-        assert drawn(seen.page, 1) == [(10, 10, 30, 30), (50, 50, 70, 80)]
-        assert drawn(seen.page, 119) == []
+        expect_drawn(seen.page, 1, (10, 10, 30, 30), (50, 50, 70, 80))
+        expect_drawn(seen.page, 119)
         seen.page.locator("#card-119").scroll_into_view_if_needed()
         expect(seen.page.locator("#card-119 rect.box")).to_have_count(2)
         assert seen.page.locator("#bar").bounding_box()["y"] == 0  # type: ignore[index]
