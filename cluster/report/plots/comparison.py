@@ -57,12 +57,15 @@ def _settings(settings: dict[str, tuple[str, str]]) -> Markup:
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[Child]], numbers: Sequence[int] = ()) -> Markup:
     """Return a table whose first column heads the rows; the columns `numbers` are aligned as such."""
-    head = heads(*((title, "n" if place in numbers else None) for place, title in enumerate(titles)))
+    head = heads(*((title, "number" if place in numbers else None) for place, title in enumerate(titles)))
     body = (
         tag(
             "tr",
             tag("th", row[0], scope="row"),
-            *(tag("td", cell, class_="n" if place in numbers else None) for place, cell in enumerate(row[1:], start=1)),
+            *(
+                tag("td", cell, class_="number" if place in numbers else None)
+                for place, cell in enumerate(row[1:], start=1)
+            ),
         )
         for row in rows
     )
@@ -142,11 +145,11 @@ def _differences(metrics: Sequence[Difference], unpaired: str | None) -> Markup:
     end_shown = f"{end:.0f}" if end >= 1 else f"{end:.2g}"
     head = heads(
         ("figure", None),
-        ("A", "n"),
-        ("B", "n"),
-        ("B \u2212 A", "n"),
+        ("A", "number"),
+        ("B", "number"),
+        ("B \u2212 A", "number"),
         (f"\u2212{end_shown} to {end_shown} points", "wide"),
-        (f"95{SPACE}% interval", "n"),
+        (f"95{SPACE}% interval", "number"),
     )
     rows = (_difference(metric, end, unpaired) for metric in known)
     return tag("table", head, tag("tbody", *rows), class_="figures differences")
@@ -155,7 +158,7 @@ def _differences(metrics: Sequence[Difference], unpaired: str | None) -> Markup:
 def _difference(metric: Difference, end: float, unpaired: str | None) -> Markup:
     digits = 1 if metric.unit == "percent" else 2
     title = tag("th", tag("code", name(metric.metric)), scope="row")
-    values = (tag("td", number(value, digits), class_="n") for value in (metric.a, metric.b))
+    values = (tag("td", number(value, digits), class_="number") for value in (metric.a, metric.b))
     if metric.difference is None or not is_number(metric.difference):
         return tag(
             "tr", title, *values, tag("td", name(metric.reason or "no reason is given"), colspan=3, class_="reason")
@@ -175,10 +178,10 @@ def _difference(metric: Difference, end: float, unpaired: str | None) -> Markup:
         tag(
             "td",
             tag("b", _signed(metric.difference, digits)) if is_sure else _signed(metric.difference, digits),
-            class_="n",
+            class_="number",
         ),
         tag("td", drawn, class_="wide"),
-        tag("td", written, tag("small", SPACE, name(why)) if why else None, class_="n"),
+        tag("td", written, tag("small", SPACE, name(why)) if why else None, class_="number"),
     )
 
 

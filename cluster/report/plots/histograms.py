@@ -81,8 +81,9 @@ SUBJECTS = {
 
 
 def distributions(histograms: Sequence[Histogram]) -> Markup:
-    """Return all distributions, in their order."""
-    return tag("div", *map(histogram, histograms), class_="plots")
+    """Return all distributions, in their order, without probabilities where the run has none."""
+    shown = (found for found in histograms if found.name != "probability" or found.counts.any())
+    return tag("div", *map(histogram, shown), class_="plots")
 
 
 def histogram(found: Histogram) -> Markup:
@@ -163,7 +164,7 @@ def _bars(subject: Subject, edges_N1: F64, counts_N: I64, found: Histogram) -> M
                 "g",
                 tag("title", f"{bin_}: {count(values)} {subject.noun}, {share(values, total)}"),
                 tag("rect", class_="hover", x=x, width=width, y=BARS_TOP, height=BARS_HEIGHT),
-                tag("rect", class_="bar", x=x, width=width, y=foot - height, height=height),
+                tag("rect", class_="column", x=x, width=width, y=foot - height, height=height),
             )
         )
     return joined(bars)
