@@ -1,6 +1,7 @@
 """Lines for people, on stderr, and what stands in them; stdout is for what a command prints as its result."""
 
 import sys
+import unicodedata
 
 ERASE = "\r\033[K"  # what a terminal shows on its last line: a state that may be there
 SHOWN_CHARACTERS = 200
@@ -15,6 +16,20 @@ def shortened(value: object, most: int, kept: int | None = None) -> str:
 def shown(text: str) -> str:
     """Return a name from outside as it stands in a message: quoted, and shortened where it is long."""
     return repr(shortened(text, SHOWN_CHARACTERS))
+
+
+def visible(text: str) -> str:
+    """Return a text in which everything can be seen: control characters, lone surrogates and what turns the direction
+    of text stand as they would in Python's source; letters and spaces of all languages stay.
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(letter: str) -> str:
+    """Return a letter, or its escape; joiners stay, as emoji and Persian words are made with them."""
+    if letter.isprintable() or letter in "\u200c\u200d" or unicodedata.category(letter) == "Zs":
+        return letter
+    return letter.encode("unicode_escape").decode()
 
 
 def say(sentence: str, end: str = "\n") -> None:

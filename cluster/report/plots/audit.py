@@ -23,7 +23,6 @@ from cluster.report.plots.marks import (
     name,
     number,
     percent,
-    plain,
     share,
     tag,
 )
@@ -178,7 +177,7 @@ def _shortcuts(metrics: Entries) -> Markup | None:
             tag(
                 "li",
                 tag("b", name(str(entry.get("class_name")))),
-                plain(shortened(says, 300)),
+                shortened(says, 300),
                 f" ({counted(whole(entry.get('num_images')), 'image')})",
             )
         )

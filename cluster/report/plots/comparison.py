@@ -134,6 +134,8 @@ def _audit(found: Comparison) -> tuple[Child, ...]:
 
 def _differences(metrics: Sequence[Difference], unpaired: str | None) -> Markup:
     known = [metric for metric in metrics if metric.a is not None or metric.b is not None]
+    same = [metric.metric for metric in known if metric.difference == metric.low == metric.high == 0]
+    known = [metric for metric in known if metric.metric not in same]
     reached = [
         abs(value)
         for metric in known
@@ -152,19 +154,24 @@ def _differences(metrics: Sequence[Difference], unpaired: str | None) -> Markup:
         (f"95{SPACE}% interval", "number"),
     )
     rows = (_difference(metric, end, unpaired) for metric in known)
-    return tag("table", head, tag("tbody", *rows), class_="figures differences")
+    table = tag("table", head, tag("tbody", *rows), class_="figures differences") if known else None
+    names = [part for metric in same for part in (", ", tag("code", name(metric)))][1:]
+    return joined((table, tag("p", "The same in both: ", *names, ".", class_="note") if same else None))
 
 
 def _difference(metric: Difference, end: float, unpaired: str | None) -> Markup:
     digits = 1 if metric.unit == "percent" else 2
     title = tag("th", tag("code", name(metric.metric)), scope="row")
-    values = (tag("td", number(value, digits), class_="number") for value in (metric.a, metric.b))
+    values = (
+        tag("td", tag("small", f"{side} ", class_="narrow"), number(value, digits), class_="number")
+        for side, value in (("A", metric.a), ("B", metric.b))
+    )
     if metric.difference is None or not is_number(metric.difference):
         return tag(
             "tr", title, *values, tag("td", name(metric.reason or "no reason is given"), colspan=3, class_="reason")
         )
     interval = (metric.low, metric.high) if metric.low is not None and metric.high is not None else None
-    written = MISSING if interval is None else f"{_signed(interval[0], digits)} \u2013 {_signed(interval[1], digits)}"
+    written = MISSING if interval is None else f"{_signed(interval[0], digits)} to {_signed(interval[1], digits)}"
     is_sure = interval is not None and (interval[0] > 0 or interval[1] < 0)
     says = f"{metric.metric}: {_signed(metric.difference, digits)}" + (
         "" if interval is None else f", between {_signed(interval[0], digits)} and {_signed(interval[1], digits)}"

@@ -28,6 +28,7 @@ from cluster.report.plots.marks import (
 from cluster.report.records import Histogram
 
 MOST_BARS = 64
+FEWEST = 5  # whole numbers shown
 BARS_TOP, BARS_HEIGHT = 6, 96  # pixels
 STRIP = 10  # from the bars' foot to the marks of the quartiles
 HEIGHT = 146
@@ -129,7 +130,7 @@ def _shown_part(found: Histogram, subject: Subject) -> tuple[F64, I64]:
     if not subject.is_open:
         return found.edges, found.counts
     used = np.flatnonzero(found.counts)
-    first, last = (0 if subject.is_whole else int(used[0])), int(used[-1]) + 1
+    first, last = (0, max(FEWEST, int(used[-1]) + 1)) if subject.is_whole else (int(used[0]), int(used[-1]) + 1)
     return found.edges[first : last + 1], found.counts[first:last]
 
 
