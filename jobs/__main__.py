@@ -20,6 +20,7 @@ COMMANDS = {
     "audit": "how well a run localizes: against ground truth, and by signs that need none",
     "calibrate": "fit box settings and probabilities to a labelled sample of a run",
     "export": "a dataset for another tool: COCO, YOLO, Pascal VOC, Label Studio, Hugging Face, ...",
+    "report": "one page that shows a run: galleries, a live threshold, plots",
     "verify": "prove a run whole: every planned image exactly once, files readable, boxes inside their image",
     "status": "progress of a run, from its files alone",
     "show": "draw one image with its heat maps and boxes",

@@ -31,6 +31,18 @@ def signals_by_row(request: Request, index: ShardIndex, class_of: list[int | Non
 
     `class_of` has a class for each row, or None.
     """
+    rows, columns = signal_columns(request, index, class_of)
+    known = ([None if value != value else value for value in column.tolist()] for column in columns.values())
+    return {row: Signals(**dict(zip(columns, values, strict=True))) for row, *values in zip(rows, *known, strict=True)}
+
+
+def signal_columns(
+    request: Request, index: ShardIndex, class_of: list[int | None]
+) -> tuple[list[int], dict[str, np.ndarray]]:
+    """Return the rows of the images that have a map, and their signals, of each field of `Signals` a column.
+
+    What is not known is NaN.
+    """
     first = {row: at for at, row in reversed(list(enumerate(index.row_P.tolist())))}
     rows = sorted(first)
     chosen = [_map_of(index, row, class_of[row], first[row]) for row in rows]
@@ -41,7 +53,7 @@ def signals_by_row(request: Request, index: ShardIndex, class_of: list[int | Non
     boxes = [index.boxes_at.get(key) for key in zip(rows, class_P.tolist(), strict=True)]
     box_area_P = np.array([0.0 if best is None else index.box_area_N[best.start] for best in boxes])
     signals = map_signals(raw_Phw)
-    columns = {
+    return rows, {
         "class_id": class_P,
         "score": score_P,
         "entropy": signals.entropy_P,
@@ -51,8 +63,6 @@ def signals_by_row(request: Request, index: ShardIndex, class_of: list[int | Non
         "box_area": box_area_P,
         "attention": doubt(score_P, signals, box_area_P),
     }
-    known = ([None if value != value else value for value in column.tolist()] for column in columns.values())
-    return {row: Signals(**dict(zip(columns, values, strict=True))) for row, *values in zip(rows, *known, strict=True)}
 
 
 def _map_of(index: ShardIndex, row: int, class_id: int | None, first: int) -> int:

@@ -10,7 +10,7 @@ from cluster.audit.files import PER_IMAGE_FILE, MetricsFile, read_per_image, rea
 from cluster.audit.tables import PER_IMAGE_SCHEMA
 from cluster.compare.metrics import Difference, differences
 from cluster.compare.scratch import Rows, ScratchTables
-from cluster.compare.tables import NUM_EXAMPLES, class_name
+from cluster.compare.tables import class_name
 from cluster.runs.record import Run
 from cluster.storage.files import Files
 
@@ -37,7 +37,11 @@ class AuditChanges:
 
 
 def audit_changes(
-    tables: ScratchTables, files: tuple[Files, Files], audits: tuple[MetricsFile, MetricsFile], run: Run
+    tables: ScratchTables,
+    files: tuple[Files, Files],
+    audits: tuple[MetricsFile, MetricsFile],
+    run: Run,
+    num_examples: int,
 ) -> AuditChanges:
     """Compare two audits; `run` knows the names of the classes. Raises StorageError for files that no audit wrote."""
     for side, of_side in zip("ab", files, strict=True):
@@ -63,9 +67,9 @@ def audit_changes(
         unpaired=unpaired,
         metrics=differences(*audits, replicates, unpaired),
         **counts,
-        most_gained=_most_moved(tables, 1),
-        most_lost=_most_moved(tables, -1),
-        classes=_classes(tables, run),
+        most_gained=_most_moved(tables, 1, num_examples),
+        most_lost=_most_moved(tables, -1, num_examples),
+        classes=_classes(tables, run, num_examples),
     )
 
 
@@ -101,15 +105,15 @@ def _why_unpaired(tables: ScratchTables) -> str | None:
     return f"the audited images differ: {', '.join(found)}" if found else None
 
 
-def _most_moved(tables: ScratchTables, moved: int) -> Rows:
+def _most_moved(tables: ScratchTables, moved: int, num_examples: int) -> Rows:
     return tables.rows(
         "SELECT image_id, iou_a, iou_b FROM verdicts WHERE moved = ? ORDER BY abs(change) DESC, image_id LIMIT ?",
         moved,
-        NUM_EXAMPLES,
+        num_examples,
     )
 
 
-def _classes(tables: ScratchTables, run: Run) -> Rows:
+def _classes(tables: ScratchTables, run: Run, num_examples: int) -> Rows:
     """Return the classes of which images moved, by how many more moved one way than the other."""
     classes = tables.rows(
         """
@@ -118,6 +122,6 @@ def _classes(tables: ScratchTables, run: Run) -> Rows:
         FROM verdicts WHERE class_id IS NOT NULL GROUP BY class_id HAVING gained + lost > 0
         ORDER BY abs(gained - lost) DESC, abs(iou_change) DESC, class_id LIMIT ?
         """,
-        NUM_EXAMPLES,
+        num_examples,
     )
     return [{**row, "class_name": class_name(run, row["class_id"])} for row in classes]

@@ -11,6 +11,8 @@ from cluster.runs.differences import changed_fields
 from cluster.runs.directory import RunDir
 from cluster.runs.record import existing_run
 
+NUM_EXAMPLES = 10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -25,8 +27,11 @@ class Comparison:
     not_audited: list[str]  # A, B
 
 
-def compare(a_dir: RunDir, b_dir: RunDir) -> Comparison:
-    """Compare two runs; raises StorageError where one is none, or is damaged, UsageError if they share no image."""
+def compare(a_dir: RunDir, b_dir: RunDir, num_examples: int = NUM_EXAMPLES) -> Comparison:
+    """Compare two runs, with so many examples of each change at most.
+
+    Raises StorageError where one is none, or is damaged, UsageError if they share no image.
+    """
     a, b = existing_run(a_dir), existing_run(b_dir)
     a_files, b_files = audit_files(a_dir), audit_files(b_dir)
     a_audit = read_metrics(a_files, a.request.fingerprint())
@@ -38,7 +43,7 @@ def compare(a_dir: RunDir, b_dir: RunDir) -> Comparison:
             if len(committed) < run.plan.num_shards:
                 incomplete[side.upper()] = f"{len(committed)} of {run.plan.num_shards} shards are committed"
             load_tables(tables, side, run_dir, run, committed)
-        changes = table_changes(tables, a, b)
+        changes = table_changes(tables, a, b, num_examples)
         if not changes.images and changes.images_a and changes.images_b:
             raise UsageError(
                 f"{a_dir.root} and {b_dir.root} have no image in common, so there is nothing to compare: ids are paths "
@@ -46,7 +51,7 @@ def compare(a_dir: RunDir, b_dir: RunDir) -> Comparison:
             )
         if a_audit and b_audit:
             settings |= _changed_settings(a_audit, b_audit)
-            audit = audit_changes(tables, (a_files, b_files), (a_audit, b_audit), a)
+            audit = audit_changes(tables, (a_files, b_files), (a_audit, b_audit), a, num_examples)
     return Comparison(
         a=a_dir.root,
         b=b_dir.root,

@@ -17,8 +17,6 @@ from cluster.runs.directory import RunDir
 from cluster.runs.reading import first_boxes, read_table
 from cluster.runs.record import Run
 
-NUM_EXAMPLES = 10
-
 _IMAGES = pa.schema(
     [
         ("image_id", pa.string()),
@@ -79,8 +77,8 @@ def load_tables(tables: ScratchTables, side: str, run_dir: RunDir, run: Run, sha
             raise StorageError(f"{run_dir.root} has an image or a best box twice; see `verify`")
 
 
-def table_changes(tables: ScratchTables, a: Run, b: Run) -> TableChanges:
-    """Compare what `load_tables` loaded."""
+def table_changes(tables: ScratchTables, a: Run, b: Run, num_examples: int) -> TableChanges:
+    """Compare what `load_tables` loaded, with so many examples at most."""
     tables.execute(
         """
         CREATE TABLE images AS SELECT
@@ -115,7 +113,7 @@ def table_changes(tables: ScratchTables, a: Run, b: Run) -> TableChanges:
         SELECT top_a AS class_id_a, top_b AS class_id_b, count(*) AS images FROM images WHERE top_a <> top_b
         GROUP BY ALL ORDER BY images DESC, top_a, top_b LIMIT ?
         """,
-        NUM_EXAMPLES,
+        num_examples,
     )
     for row in top_changes:
         row["class_a"], row["class_b"] = class_name(a, row["class_id_a"]), class_name(b, row["class_id_b"])
@@ -124,11 +122,11 @@ def table_changes(tables: ScratchTables, a: Run, b: Run) -> TableChanges:
         statuses=statuses,
         class_lists_differ=a.class_names != b.class_names,
         top_changes=top_changes,
-        **_box_changes(tables, a),
+        **_box_changes(tables, a, num_examples),
     )
 
 
-def _box_changes(tables: ScratchTables, run: Run) -> dict[str, Any]:
+def _box_changes(tables: ScratchTables, run: Run, num_examples: int) -> dict[str, Any]:
     tables.execute(
         """
         CREATE TABLE pairs AS SELECT image_id, class_id, a.x0 IS NULL AS only_b, b.x0 IS NULL AS only_a,
@@ -149,7 +147,7 @@ def _box_changes(tables: ScratchTables, run: Run) -> dict[str, Any]:
         """
     )
     most_changed = tables.rows(
-        "SELECT image_id, class_id, iou FROM pairs WHERE iou < 1 ORDER BY iou, image_id, class_id LIMIT ?", NUM_EXAMPLES
+        "SELECT image_id, class_id, iou FROM pairs WHERE iou < 1 ORDER BY iou, image_id, class_id LIMIT ?", num_examples
     )
     for row in most_changed:
         row["class_name"] = class_name(run, row["class_id"])

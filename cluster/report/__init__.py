@@ -5,8 +5,15 @@
 * `replica`: some shards in, their digest out
 * `digest`: what shards come to: counts, and the images that each gallery would show; digests are added up
 * `galleries`: which galleries there are, and which images belong there
-* `cards`: the chosen images: their rows, small pictures, maps
+* `suspects`: labels that are suspected to be wrong, as a gallery
+* `judged`: what an audit adds: figures, the worst images, true boxes
+* `against`: another run, and the images that changed most
+* `shown`: which images the page shows, of all galleries
+* `cards`: the shown images: their rows, small pictures, maps
+* `facts`: what the page says of run and classes
+* `commands`: lines to copy
 * `plots`: records to inline SVG and tables
 * `records`: what a page is made of
 * `page`: records to HTML
+* `destination`: where the page goes
 """

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cam_ops.arrays import F32, F64, I64
+from cam_ops.settings import Recipe
+from cluster.compare.driver import Comparison
+from cluster.runs.history import RunHistory
 
 Corners = tuple[float, float, float, float]
+Place = tuple[int, int]
+"""Shard and row of an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +57,7 @@ class Card:
     height: int
     label: str | None  # class names, joined where there are several
     top: tuple[tuple[str, float], ...]  # best classes and their scores
-    picture: bytes | None  # WebP or JPEG, its longer side at most some hundred pixels; None where it is gone
-    media_type: str  # image/webp
+    picture: bytes | None  # WebP, its longer side at most some hundred pixels; None where it is gone
     missing: str  # why there is no picture; else empty
     maps: tuple[ShownMap, ...]  # the one to show first is first
     truth: Truth | None
@@ -68,6 +72,7 @@ class Gallery:
     says: str  # a sentence: which images these are, and how they were drawn
     total: int  # images of the run that belong here
     cards: tuple[int, ...]  # places among the report's cards, in the gallery's order
+    others: tuple[int, ...] = ()  # where two runs are compared: for each card that of the other run, in `Against.cards`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +80,11 @@ class Setting:
     """How boxes are made of maps: where the slider begins."""
 
     input: tuple[int, int]  # height, width of the network's input
-    recipe: str
+    recipe: Recipe
     normalise: str
     components: str
     threshold: float
-    least_area: float  # of a region, as a share of the picture
+    least_areas: dict[str, float]  # of a region, as a share of the picture, by --components
     is_calibrated: bool  # then each class has its own threshold
 
 
@@ -138,7 +143,7 @@ class Head:
     boxes: int
     without_box: int  # maps
     reasons: tuple[Reason, ...]  # commonest first
-    seconds: float | None  # that sessions worked, by the log
+    rate: float | None  # images a second of working time, by the log
     labels: str | None  # how far network and labels agree, a sentence
 
 
@@ -155,8 +160,18 @@ class Command:
 class AuditPart:
     """What the audit found."""
 
-    metrics: dict[str, Any]  # metrics.json
+    metrics: dict[str, Any]  # metrics.json, as far as a page needs it, its types checked
     curves: dict[str, F64]  # curves.parquet, empty without truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """The other run, of `report A --against B`."""
+
+    root: str
+    comparison: Comparison  # from this run to the other
+    setting: Setting  # how the other's boxes were made
+    cards: tuple[Card, ...]  # of the other run; without a picture, and nothing `missing`, where it is this run's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,4 +191,5 @@ class Report:
     classes: tuple[ClassRow, ...]  # most maps first
     classes_total: int  # of which `classes` are shown
     audit: AuditPart | None
-    history: Any  # cluster.runs.log.RunHistory, None where there is no log
+    against: Against | None
+    history: RunHistory | None  # None where there is no log

@@ -9,7 +9,7 @@ DERIVED = {
     LOG: (".jsonl",),
 }  # what is no part of a run's tables, by folder
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
-RUN, SUMMARY, SUSPECTS = "run.json", "summary.json", "suspects.parquet"
+RUN, SUMMARY, SUSPECTS, REPORT = "run.json", "summary.json", "suspects.parquet", "report.html"
 SESSION_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.jsonl", re.ASCII)  # in log/; by name they are in order
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
 

@@ -14,7 +14,7 @@ from cam_ops.settings import MAX_IMAGE_SIZE, height_and_width
 from cam_ops.tables import IMAGES, KEPT_TYPES, SCHEMA_VERSION
 from cluster.process.console import shortened
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.names import DERIVED, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
+from cluster.runs.names import DERIVED, REPORT, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import Plan
 from cluster.runs.request import Request
 from cluster.storage.documents import first_reason
@@ -84,7 +84,7 @@ def versions() -> dict[str, str]:
 def clear_run(run_dir: RunDir) -> None:
     """Remove a run: first run.json, so that a crash in between cannot mix two runs, then all that belongs to it."""
     shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in run_dir.shards(table)]
-    for name in (RUN, SUMMARY, SUSPECTS, *shards):
+    for name in (RUN, SUMMARY, SUSPECTS, REPORT, *shards):
         run_dir.remove(name)
     for folder, suffixes in {"quarantine": ("",), **DERIVED}.items():
         for name in run_dir.names(folder):

@@ -1,0 +1,160 @@
+"""The chosen images: their rows, small pictures, maps, true boxes.
+
+A shard's tables are in memory at a time, and so many pictures as threads decode.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cam_ops.arrays import U8
+from cam_ops.errors import BadImage, StorageError
+from cam_ops.tables import CORNERS, LABELS
+from cluster.process.console import shortened
+from cluster.report.records import Card, Corners, Place, ShownBox, ShownMap
+from cluster.report.replica import read_whole
+from cluster.runs.directory import RunDir
+from cluster.runs.reading import first_boxes, raw_maps
+from cluster.runs.record import Run, maps_of
+from cluster.sources.reading import load_picture
+from cluster.storage.options import StorageOptions
+
+MAX_MAPS = 5  # of an image
+SIDES = (448, 384, 320, 256, 192, 128)  # pixels of a picture's longer side, the first with which all fit
+QUALITY = 72  # of WebP
+NUM_THREADS = 4
+GONE = "gone since the run"
+CHANGED = "changed since the run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What the run's tables say of one image."""
+
+    image: dict[str, Any]
+    maps: tuple[ShownMap, ...]
+
+
+def read_rows(run_dir: RunDir, run: Run, places: Iterable[Place]) -> dict[Place, Rows]:
+    """Read the rows of images; raises StorageError where a shard is damaged."""
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for shard, row in places:
+        rows_of[shard].append(row)
+    maps_dir, maps_run = maps_of(run_dir, run)
+    found: dict[Place, Rows] = {}
+    for shard, rows in sorted(rows_of.items()):
+        tables = read_whole(run_dir, run, maps_dir, maps_run, shard)
+        for row in rows:
+            heatmaps = tables.heatmaps.filter(np.equal(tables.heatmaps["row"].to_numpy(), row)).slice(0, MAX_MAPS)
+            boxes = first_boxes(run.request, tables.boxes.filter(np.equal(tables.boxes["row"].to_numpy(), row)))
+            shown = [
+                _shown_map(
+                    run, heatmap, raw_hw, [box for box in boxes.to_pylist() if box["class_id"] == heatmap["class_id"]]
+                )
+                for heatmap, raw_hw in zip(
+                    heatmaps.drop_columns("heatmap").to_pylist(), raw_maps(heatmaps), strict=True
+                )
+            ]
+            found[shard, row] = Rows(image=tables.images.slice(row, 1).to_pylist()[0], maps=tuple(shown))
+    return found
+
+
+def _shown_map(run: Run, heatmap: dict[str, Any], raw_hw: np.ndarray, boxes: list[dict[str, Any]]) -> ShownMap:
+    class_id = heatmap["class_id"]
+    return ShownMap(
+        class_id=class_id,
+        class_name=run.class_names[class_id],
+        score=heatmap["score"],
+        threshold=float(run.request.thresholds(np.array([class_id], np.int32))[0]),
+        rectangle=corners_in(heatmap),
+        raw_hw=np.array(raw_hw, np.float32),
+        boxes=tuple(
+            ShownBox(
+                corners=corners_in(box), peak=box["peak"], energy=box["energy"], probability=box.get("probability")
+            )
+            for box in sorted(boxes, key=lambda box: box["rank"])
+        ),
+    )
+
+
+def corners_in(row: dict[str, Any]) -> Corners:
+    """Return the corners in a row of a table."""
+    x0, y0, x1, y1 = (float(row[name]) for name in CORNERS)
+    return x0, y0, x1, y1
+
+
+def make_cards(run: Run, rows: list[Rows], options: StorageOptions, max_bytes: int) -> list[Card]:
+    """Return a card for each image, in order, with pictures so small that all fit.
+
+    Where even the smallest do not fit, those of the first that do. `max_bytes` are of pictures and maps as base64.
+    """
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        cards = list(pool.map(lambda each: _card(run, each, options), rows))
+    for side in SIDES:
+        shrunk = cards if side == SIDES[0] else [_shrunk(card, side) for card in cards]
+        sizes = np.cumsum([_size(card) for card in shrunk])
+        if not len(sizes) or sizes[-1] <= max_bytes:
+            return shrunk
+    return shrunk[: int(np.searchsorted(sizes, max_bytes, side="right"))]
+
+
+def _size(card: Card) -> int:
+    return (len(card.picture or b"") + sum(each.raw_hw.nbytes for each in card.maps)) * 4 // 3 + 2000
+
+
+def _card(run: Run, rows: Rows, options: StorageOptions) -> Card:
+    picture, missing = _picture(rows.image, options)
+    return replace(beside(run, rows), picture=picture, missing=missing)
+
+
+def beside(run: Run, rows: Rows) -> Card:
+    """Return the card of an image whose picture is on the page already."""
+    image, names = rows.image, run.class_names
+    labels = image.get(LABELS.name) or ([] if image["label"] is None else [image["label"]])
+    best = zip(image["top_classes"], image["top_scores"], strict=True)
+    return Card(
+        image_id=image["image_id"],
+        width=image["width"],
+        height=image["height"],
+        label=", ".join(names[label] for label in labels) or None,
+        top=tuple((names[class_id], score) for class_id, score in best),
+        picture=None,
+        missing="",
+        maps=rows.maps,
+        truth=None,
+    )
+
+
+def _picture(image: dict[str, Any], options: StorageOptions) -> tuple[bytes | None, str]:
+    """Return a picture as WebP, at the largest of SIDES; None, and why, where it is not what the run saw."""
+    try:
+        picture_HWC = load_picture(image, options)
+    except BadImage as bad:
+        return None, GONE if bad.status == "missing" else f"{CHANGED}: {bad.status}"
+    except StorageError as error:
+        return None, shortened(error, 200)
+    height, width = picture_HWC.shape[:2]
+    if (width, height) != (image["width"], image["height"]):
+        return None, f"{CHANGED}: it has {width}x{height} pixels"
+    return _encoded(picture_HWC, SIDES[0]), ""
+
+
+def _encoded(picture_HWC: U8, side: int) -> bytes:
+    height, width = picture_HWC.shape[:2]
+    if (scale := side / max(height, width)) < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        picture_HWC = np.asarray(cv2.resize(picture_HWC, size, interpolation=cv2.INTER_AREA), np.uint8)
+    encoded: bytes = cv2.imencode(".webp", picture_HWC[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1].tobytes()
+    return encoded
+
+
+def _shrunk(card: Card, side: int) -> Card:
+    if card.picture is None:
+        return card
+    decoded_HWC = np.asarray(cv2.imdecode(np.frombuffer(card.picture, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    return replace(card, picture=_encoded(decoded_HWC[..., ::-1], side))

@@ -1,0 +1,48 @@
+"""What a user may ask of `report`: its flags, with their checks."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import tyro.conf
+
+from cam_ops.errors import UsageError
+from cluster.executors.choose import ExecutorName, check_execution
+from cluster.storage.options import StorageOptions, parse_options
+
+MAX_SHOWN = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportConfig:
+    """Show a run on one page: galleries, plots, tables. It opens from disk or a bucket, without network."""
+
+    run: tyro.conf.Positional[str]
+    """Run directory: a path, s3://BUCKET/KEY or gs://BUCKET/KEY. It may be unfinished; it is only read."""
+    out: str | None = None
+    """HTML file to write, here or on a store; by default report.html in the run directory."""
+    against: str | None = None
+    """Another run of the same images: those that changed most, side by side, and what `compare` says."""
+    max_images: int = 120
+    """Images to show, of all galleries together; fewer where the page would exceed 12 MB."""
+    executor: Literal["auto"] | ExecutorName = "auto"
+    """`ray` reads the run on actors, `inline` in this process; `auto` takes actors for runs of more than 32,768
+    images."""
+    replicas: int | None = None
+    """Replicas, with `ray`; by default one per CPU core."""
+    shard_timeout: float | None = None
+    """Seconds after which a replica that still works on the same shards is taken to hang, as of `label`."""
+    ray_address: str | None = None
+    """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
+    storage_options: tuple[str, ...] = field(default=(), repr=False)
+    """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_images <= MAX_SHOWN:
+            raise UsageError(f"--max-images expects 1 to {MAX_SHOWN}, got {self.max_images}")
+        check_execution("inline" if self.executor == "inline" else "ray", self.replicas, self.shard_timeout)
+        parse_options(self.storage_options)
+
+    @property
+    def options(self) -> StorageOptions:
+        """--storage-options, parsed."""
+        return parse_options(self.storage_options)

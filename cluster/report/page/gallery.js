@@ -1,0 +1,146 @@
+// The grid: which pictures it shows, in which order; what is seen is drawn first, the rest is counted after it.
+const FRAME_MS = 12; // of work at a time, so that the slider stays alive
+const SIDE = 384; // pixels of a canvas
+const grid = document.getElementById("grid");
+const figures = cards.map((_, number) => document.getElementById(`card-${number}`));
+const view = { gallery: galleries[0], filter: "", sort: "own", heat: true, boxes: true, beside: false };
+const seen = new Set();
+let order = []; // numbers of the cards that are shown
+let frame = 0;
+
+const SORTS = {
+  own: ["the gallery's own", null],
+  score: ["score, highest first", (card) => -(shownMap(card)?.score ?? -1)],
+  boxes: ["boxes, most first", (card) => -(shownMap(card) ? boxesOf(shownMap(card)).length : 0)],
+  iou: ["IoU, worst first", (card) => overlapOf(card) ?? 2],
+};
+
+const observer = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const number = figures.indexOf(target);
+      if (isIntersecting) seen.add(number);
+      else seen.delete(number);
+    }
+    schedule();
+  },
+  { rootMargin: "200px" },
+);
+
+function prepareFigure(figure, card) {
+  const button = figure.querySelector(".frame");
+  const number = cards.indexOf(card);
+  button.addEventListener("click", () => openViewer(number));
+  figure.querySelector("figcaption").append(element("p", { class: "maps", role: "group", "aria-label": "Maps" }));
+  showMaps(figure, card);
+  const stage = element("span", { class: "stage" });
+  button.append(stage);
+  stage.append(...button.querySelectorAll(".picture"));
+  prepareStage(stage, card, SIDE);
+  observer.observe(figure);
+}
+
+function showMaps(figure, card) {
+  const buttons = mapButtons(card, (at) => chooseMap(card, at));
+  const group = figure.querySelector(".maps");
+  const hadFocus = group.contains(document.activeElement);
+  group.hidden = !buttons.length;
+  group.replaceChildren(...buttons);
+  if (hadFocus) buttons[card.at].focus();
+}
+
+function chooseMap(card, at) {
+  card.at = at;
+  const figure = figures[cards.indexOf(card)];
+  const map = shownMap(card);
+  showMaps(figure, card);
+  figure.querySelector(".mapped").textContent = map.className;
+  figure.querySelector(".score").textContent = score(map.score);
+  schedule();
+}
+
+// Which pictures are shown, in which order.
+function arrange() {
+  const wanted = view.filter.trim().toLowerCase();
+  order = view.gallery.cards.filter((number) => hasClass(cards[number], wanted));
+  const [, key] = SORTS[view.sort];
+  if (key) order = order.map((number) => [key(cards[number]), number]).sort((a, b) => a[0] - b[0]).map(([, n]) => n);
+  const shown = new Set(order);
+  figures.forEach((figure, number) => (figure.hidden = !shown.has(number)));
+  grid.append(...order.map((number) => figures[number]));
+  document.getElementById("none").hidden = order.length > 0;
+  schedule();
+}
+
+// A card has a class that it is labelled with or has a map of; that map is then shown.
+function hasClass(card, wanted) {
+  if (!wanted) return true;
+  const fits = isClass(wanted) ? (name) => name.toLowerCase() === wanted : (name) => name.toLowerCase().includes(wanted);
+  const at = card.maps.findIndex((map) => fits(map.className));
+  if (at >= 0 && !fits(shownMap(card).className)) chooseMap(card, at);
+  return at >= 0 || (card.label !== null && fits(card.label));
+}
+
+function isClass(wanted) {
+  return cards.some((card) => card.maps.some((map) => map.className.toLowerCase() === wanted));
+}
+
+function schedule() {
+  frame ||= requestAnimationFrame(work);
+}
+
+function work() {
+  frame = 0;
+  const until = performance.now() + FRAME_MS;
+  const inOrder = [...order.filter((number) => seen.has(number)), ...order.filter((number) => !seen.has(number))];
+  for (const number of inOrder) {
+    if (!refresh(number)) continue;
+    if (performance.now() > until) {
+      schedule();
+      break;
+    }
+  }
+  showCounts();
+  refreshViewer();
+}
+
+// Draws a picture that is seen, and counts one that is not; returns whether there was anything to do.
+function refresh(number) {
+  const [card, figure] = [cards[number], figures[number]];
+  const map = shownMap(card);
+  const isStale = map && !isCounted(map);
+  if (isStale) boxesOf(map);
+  if (!seen.has(number)) return isStale;
+  const drawn = JSON.stringify([card.at, view.boxes, version]);
+  const heated = JSON.stringify([card.at, view.heat, now.normalise]);
+  const stage = figure.querySelector(".stage:not(.original)");
+  const isDone = figure.drawn === drawn && figure.heated === heated && figure.beside === view.beside;
+  if (isDone) return isStale;
+  if (figure.heated !== heated) paintHeat(stage, card, map, view.heat);
+  if (figure.drawn !== drawn) paintBoxes(stage, card, map, view.boxes);
+  if (figure.beside !== view.beside) showOriginal(figure);
+  Object.assign(figure, { drawn, heated, beside: view.beside });
+  if (map) showFound(figure, card, boxesOf(map).length);
+  return true;
+}
+
+function showOriginal(figure) {
+  const frameButton = figure.querySelector(".frame");
+  frameButton.querySelector(".original")?.remove();
+  if (!view.beside) return;
+  const picture = frameButton.querySelector(".picture").cloneNode(true);
+  if (picture.alt) picture.alt = "";
+  frameButton.prepend(element("span", { class: "stage original" }, picture));
+}
+
+function showFound(figure, card, number) {
+  figure.querySelector(".num").textContent = plural(number, "box", "boxes");
+  const iou = figure.querySelector(".iou");
+  const value = overlapNow(card);
+  if (iou && value !== null) iou.textContent = `IoU ${score(value)}`;
+}
+
+// As the audit has it, where the boxes are those that it looked at.
+function overlapNow(card) {
+  return now.isOwn && card.at === 0 && card.truth?.iou != null ? card.truth.iou : overlapOf(card);
+}

@@ -1,0 +1,100 @@
+"""Which images the page shows: the best of each gallery, as far as they fit; beside another run's, if one is given."""
+
+from dataclasses import replace
+
+from cluster.process.console import say
+from cluster.report.against import CHANGED, GAINED, LOST, Other
+from cluster.report.cards import beside, make_cards, read_rows
+from cluster.report.config import ReportConfig
+from cluster.report.digest import Digest
+from cluster.report.facts import setting_of
+from cluster.report.galleries import KINDS, Found, GalleryKind, nothing_found, share_out
+from cluster.report.judged import JUDGED_KINDS, Judged, truths_of
+from cluster.report.records import Against, Card, Gallery, Place
+from cluster.report.suspects import SUSPECTED, suspects_found
+from cluster.runs.census import Census
+from cluster.runs.directory import RunDir
+from cluster.runs.plan import find_image
+from cluster.runs.record import Run
+
+MAX_BYTES = 9_500_000  # of pictures and maps, so that the page stays below 12 MB
+
+
+def found_in(
+    census: Census, digest: Digest, judged: Judged | None, other: Other | None, most: int
+) -> list[tuple[GalleryKind, Found]]:
+    """Return the galleries in which there is an image, in the order of the page."""
+    kinds = {kind.key: kind for kind in (CHANGED, LOST, GAINED, KINDS[0], *JUDGED_KINDS, SUSPECTED, *KINDS[1:])}
+    found = {**digest.found, **(judged.found if judged else {}), **(other.found if other else {})}
+    if census.agreement:
+        found[SUSPECTED.key] = suspects_found(census.agreement, most)
+    pairs = [(kind, found.get(key, nothing_found(most))) for key, kind in kinds.items()]
+    return [(kind, each) for kind, each in pairs if each.total]
+
+
+def shown_of(
+    config: ReportConfig, run_dir: RunDir, run: Run, found: list[tuple[GalleryKind, Found]], judged: Judged | None
+) -> tuple[tuple[Gallery, ...], tuple[Card, ...], str]:
+    """Choose images, read them, and make cards as far as they fit."""
+    most = config.max_images
+    chosen = share_out([each.picks[: kind.limit(each.total, most)] for kind, each in found], most)
+    places: list[list[Place]] = [
+        [(int(each.picks["shard"][at]), int(each.picks["row"][at])) for at in ats]
+        for (_, each), ats in zip(found, chosen, strict=True)
+    ]
+    in_turn = [place for turn in _turns(places) for place in turn]
+    number = {place: at for at, place in enumerate(dict.fromkeys(in_turn))}
+    rows = read_rows(run_dir, run, number)
+    truths = truths_of(run_dir, run, number) if judged else {}
+    cards = make_cards(run, [rows[place] for place in number], config.options, MAX_BYTES)
+    cards = [replace(card, truth=truths.get(place)) for card, place in zip(cards, number, strict=False)]
+    left_out = ""
+    if len(cards) < len(number):
+        left_out = f"{len(number) - len(cards)} of {len(number)} images are left out, as the page would exceed 12 MB."
+        say(left_out)
+    galleries = tuple(
+        Gallery(
+            key=kind.key,
+            title=kind.title,
+            says=kind.says,
+            total=each.total,
+            cards=tuple(number[place] for place in of_gallery if number[place] < len(cards)),
+        )
+        for (kind, each), of_gallery in zip(found, places, strict=True)
+    )
+    return galleries, tuple(cards), left_out
+
+
+def set_beside(
+    config: ReportConfig, other: Other, galleries: tuple[Gallery, ...], cards: tuple[Card, ...]
+) -> tuple[tuple[Gallery, ...], Against]:
+    """Return the galleries with the other run's cards beside this one's, and that run."""
+    compared = [gallery for gallery in galleries if gallery.key in other.found]
+    wanted = dict.fromkeys(number for gallery in compared for number in gallery.cards)
+    places = {number: find_image(other.run_dir, other.run.plan, cards[number].image_id) for number in wanted}
+    rows = read_rows(other.run_dir, other.run, [place for place in places.values() if place])
+    other_cards = [beside(other.run, rows[place]) for number, place in places.items() if place is not None]
+    at = {number: at for at, number in enumerate(number for number, place in places.items() if place is not None)}
+    with_others = tuple(
+        replace(
+            gallery,
+            cards=tuple(number for number in gallery.cards if number in at),
+            others=tuple(at[number] for number in gallery.cards if number in at),
+        )
+        if gallery.key in other.found
+        else gallery
+        for gallery in galleries
+    )
+    against = Against(
+        root=other.run_dir.root,
+        comparison=other.comparison,
+        setting=setting_of(other.run),
+        cards=tuple(other_cards),
+    )
+    return with_others, against
+
+
+def _turns(places: list[list[Place]]) -> list[list[Place]]:
+    """Return the first of each gallery, then the second of each, and so on."""
+    most = max((len(each) for each in places), default=0)
+    return [[each[turn] for each in places if turn < len(each)] for turn in range(most)]

@@ -1,0 +1,18 @@
+"""`report`: one page that shows a run."""
+
+from cluster.report.config import ReportConfig
+from cluster.report.driver import report
+from jobs.command import Outcome, outcome_of
+from jobs.flags import parse
+from jobs.paths import refuse_relative
+
+
+def run(arguments: list[str]) -> Outcome:
+    """Write the page and say where it is."""
+    config = parse(ReportConfig, arguments, "report")
+    paths = {"the run": config.run, "--out": config.out, "--against": config.against}
+    refuse_relative({flag: path for flag, path in paths.items() if path})
+    done = report(config)
+    print(f"{done.num_shown} images, {done.num_bytes / 1e6:.1f} MB")
+    print(done.where)
+    return outcome_of(done.census.totals, done.where)

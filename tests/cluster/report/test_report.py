@@ -1,0 +1,191 @@
+"""`report` by command: what it writes, what it refuses, what it does with runs that are unfinished or damaged."""
+
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.support.command import Command
+from tests.support.exported_runs import BROKEN, ExportedRun
+
+
+class Page(HTMLParser):
+    """What stands in a page: its data, its text, its tags."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.inside = ""
+        self.data: dict[str, Any] = {}
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.inside = "json" if tag == "script" and dict(attrs).get("type") == "application/json" else tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "json":
+            self.data = json.loads(data)
+        elif self.inside not in ("script", "style"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def gallery(self, key: str) -> list[str]:
+        """Return the ids of a gallery's images."""
+        (found,) = (each for each in self.data["galleries"] if each["key"] == key)
+        return [self.data["cards"][number]["id"] for number in found["cards"]]
+
+
+def report(root: Path, out: Path, *more: object) -> Command:
+    return Command("report", root, "--out", out, "--executor", "inline", *more)
+
+
+def copied(run: ExportedRun, folder: Path) -> Path:
+    return Path(shutil.copytree(run.root, folder / "run"))
+
+
+def test_a_page_shows_the_run_and_nothing_of_it_changes(hostile: ExportedRun, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in hostile.root.rglob("*") if path.is_file()}
+    done = report(hostile.root, tmp_path / "page.html")
+    assert (done.code, done.err) == (0, "")
+    assert {path: path.read_bytes() for path in hostile.root.rglob("*") if path.is_file()} == before
+    assert done.result["out"] == str(tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    shown = {card["id"] for card in page.data["cards"]}
+    with_maps = {image_id for image_id, row in hostile.images.items() if row["num_maps"]}
+    assert len(shown) == len(with_maps) == len(hostile.images) - len(BROKEN)
+    for status in ("truncated", "empty"):
+        if status in {row["status"] for row in hostile.images.values()}:
+            assert status in page.text
+    assert page.gallery("empty") == ["black.png"]
+
+
+def test_by_default_the_page_lies_in_the_run_and_overwrite_removes_it(hostile: ExportedRun, tmp_path: Path) -> None:
+    root = copied(hostile, tmp_path)
+    done = Command("report", root)
+    assert (done.code, done.out.splitlines()[-2]) == (0, str(root / "report.html"))
+    assert Command("verify", root).code == 0
+    assert Command("report", root).code == 0  # anew
+
+
+def test_an_unfinished_run_is_shown_as_far_as_it_is(hostile: ExportedRun, tmp_path: Path) -> None:
+    root = copied(hostile, tmp_path)
+    (root / "images" / "shard-0000001.parquet").unlink()
+    assert report(root, tmp_path / "page.html").code == 0
+    page = Page(tmp_path / "page.html")
+    shown = {card["id"] for card in page.data["cards"]}
+    missing = {image_id for image_id, row in hostile.images.items() if row["shard"] == 1}
+    assert not shown & missing
+    assert f"python -m jobs {' '.join(hostile.record.command_line or ())[:5]}" in page.text
+    for path in (root / "images").iterdir():
+        path.unlink()
+    done = report(root, tmp_path / "none.html")
+    assert done.code == 5
+    assert "no shard of" in done.err
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_what_is_no_report_is_not_replaced_and_a_folder_is_no_file(hostile: ExportedRun, tmp_path: Path) -> None:
+    (tmp_path / "mine.html").write_text("<!doctype html><p>my own page</p>")
+    done = report(hostile.root, tmp_path / "mine.html")
+    assert done.code == 4
+    assert "is no report of camray" in done.err
+    assert (tmp_path / "mine.html").read_text() == "<!doctype html><p>my own page</p>"
+    done = report(hostile.root, tmp_path)
+    assert done.code == 2
+    assert f"give a file, such as {tmp_path}/report.html" in done.err
+
+
+def test_pictures_that_are_gone_or_others_are_said(labelled: ExportedRun, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(labelled.pictures, folder / "pictures")
+    ids = sorted(labelled.images)
+    words = [
+        word.replace(str(labelled.pictures), str(folder / "pictures")) for word in labelled.record.command_line or ()
+    ]
+    words[words.index("--out") + 1] = str(folder / "run")
+    assert Command(*words).code == 0
+    (folder / "pictures" / ids[0]).unlink()
+    Image.new("RGB", (9, 9)).save(folder / "pictures" / ids[1])
+    assert report(folder / "run", tmp_path / "page.html").code == 0
+    page = Page(tmp_path / "page.html")
+    assert "gone since the run" in page.text
+    assert "changed since the run: it has 9x9 pixels" in page.text
+    assert (
+        len([tag for tag, has in page.tags if tag == "img" and (has.get("src") or "").startswith("data:image/webp")])
+        == 10
+    )
+
+
+def test_more_images_than_asked_for_are_not_shown(hostile: ExportedRun, tmp_path: Path) -> None:
+    assert report(hostile.root, tmp_path / "page.html", "--max-images", 3).code == 0
+    assert len(Page(tmp_path / "page.html").data["cards"]) == 3
+    done = report(hostile.root, tmp_path / "other.html", "--max-images", 0)
+    assert (done.code, "--max-images expects 1 to 2000" in done.err) == (2, True)
+
+
+def test_the_page_does_not_depend_on_the_number_of_parts_or_on_its_time(labelled: ExportedRun, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert report(labelled.root, tmp_path / f"{name}.html").code == 0
+    a, b = (re.sub(r"report of [^<]*", "", (tmp_path / f"{name}.html").read_text()) for name in "ab")
+    assert a == b
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_takes_nothing_is_said(hostile: ExportedRun, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    done = report(hostile.root, tmp_path / "closed" / "page.html")
+    assert done.code == 5
+
+
+def test_damaged_tables_are_refused(hostile: ExportedRun, tmp_path: Path) -> None:
+    root = copied(hostile, tmp_path)
+    (root / "boxes" / "shard-0000000.parquet").write_bytes(b"PAR1 this is none")
+    done = report(root, tmp_path / "page.html")
+    assert done.code == 5
+    assert "shard-0000000" in done.err
+
+
+def test_the_audit_names_the_worst_images(labelled: ExportedRun, tmp_path: Path) -> None:
+    root = copied(labelled, tmp_path)
+    truth = tmp_path / "truth.csv"
+    lines = ["image_id,x0,y0,x1,y1"]
+    ids = sorted(labelled.images)
+    for at, image_id in enumerate(ids):
+        x0, y0, x1, y1 = (labelled.boxes[image_id][0][name] for name in ("x0", "y0", "x1", "y1"))
+        lines.append(f"{image_id},{x0},{y0},{x1 if at else x0 + 2},{y1 if at else y0 + 2}")
+    truth.write_text("\n".join(lines) + "\n")
+    assert Command("audit", root, "--truth", truth, "--executor", "inline", "--bootstrap", 20).code == 0
+    assert report(root, tmp_path / "page.html").code == 0
+    page = Page(tmp_path / "page.html")
+    assert page.gallery("worst")[0] == ids[0]
+    assert page.gallery("too_large") == [ids[0]]
+    (card,) = (card for card in page.data["cards"] if card["id"] == ids[0])
+    assert card["truth"]["failure"] == "too_large"
+    assert card["truth"]["iou"] < 0.5
+    assert f"--truth {truth}" in page.text
+
+
+def test_against_another_run_the_images_that_changed_stand_side_by_side(labelled: ExportedRun, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert Command("rebox", labelled.root, "--out", other, "--threshold", 0.8, "--executor", "inline").code == 0
+    assert report(labelled.root, tmp_path / "page.html", "--against", other).code == 0
+    page = Page(tmp_path / "page.html")
+    assert "boxes.threshold" in page.text
+    (changed,) = (each for each in page.data["galleries"] if each["key"] == "changed")
+    assert len(changed["cards"]) == len(changed["others"]) > 0
+    done = report(labelled.root, tmp_path / "page.html", "--against", tmp_path / "none")
+    assert done.code == 5
