@@ -1,44 +1,45 @@
-"""`demo`: label eight real photographs on Ray actors, verify, compare with boxes drawn by eye, draw one sheet."""
+"""`demo`: label eight real photographs on Ray actors, verify, audit against boxes drawn by eye, show all on a page."""
 
+import csv
 import os
 import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from cam_ops.arrays import U8
 from cam_ops.errors import StorageError
 from cam_ops.metrics.localization import overlaps
-from cam_ops.pictures.overlays import contact_sheet, draw_box
 from cam_ops.settings import ModelConfig
 from cam_ops.tables import CORNERS
-from cluster.display.image import draw, read_labelled
+from cluster.audit.config import AuditConfig
+from cluster.audit.driver import audit
+from cluster.display.image import read_labelled
 from cluster.label.config import LabelConfig
 from cluster.label.driver import label
 from cluster.process.apart import Apart
 from cluster.process.console import say
+from cluster.report.config import ReportConfig
+from cluster.report.driver import report
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import existing_run
 from cluster.runs.verify import verify
-from cluster.storage.options import NO_OPTIONS
+from cluster.truth.prepare import TruthConfig
 from jobs.command import Outcome, outcome_of
 from jobs.demo_photos import PHOTOS, Photo, copy_photos
 from jobs.flags import parse
 
-COLUMNS, CELL_WIDTH, CELL_HEIGHT = 4, 320, 250
 PYTHON = os.path.relpath(sys.executable)  # so that the printed lines work as they are
-WHITE = (255, 255, 255)
+BY_EYE = "by-eye.csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoConfig:
-    """Run the whole chain on real photos that pip brings: label, verify, compare, draw."""
+    """Run the whole chain on real photos that pip brings: label, verify, audit, show."""
 
     out: str = "camray-demo"
-    """Folder for the photos, the run directory and the contact sheet."""
+    """Folder for the photos and the run directory, with the page that shows it."""
 
 
 def run(arguments: list[str]) -> Outcome:
@@ -48,13 +49,13 @@ def run(arguments: list[str]) -> Outcome:
     totals = label(_label_config(folder)).totals
     run_dir = open_run_dir(str(folder / "run"))
     verdict = verify(run_dir)
-    panels = [_compare(run_dir, photo) for photo in PHOTOS]
-    sheet_HWC = contact_sheet(panels, COLUMNS, CELL_WIDTH, CELL_HEIGHT)
-    sheet = folder / "contact-sheet.png"
-    cv2.imwrite(str(sheet), sheet_HWC[..., ::-1])
+    for photo in PHOTOS:
+        _compare(run_dir, photo)
+    audit(AuditConfig(run=run_dir.root, truth=TruthConfig(truth=str(folder / BY_EYE)), executor="inline"))
+    page = report(ReportConfig(run=run_dir.root))
     print(f"\nverify         {'; '.join(verdict.problems) or 'whole: every image exactly once'}")
-    print(f"contact sheet  {sheet}  (yellow: ours, white: by eye)")
     print(f"tables         {run_dir.root}/images, boxes, heatmaps  (Parquet)")
+    print(f"report         {Path(page.where).as_uri()}  (open it in a browser; dashed: boxes by eye)")
     print(f"one picture    {PYTHON} -m jobs show {run_dir.root} coffee.png")
     print(f"ask DuckDB     {duckdb_line(run_dir.root)}")
     return outcome_of(
@@ -81,6 +82,8 @@ def _label_config(folder: Path) -> LabelConfig:
         (folder / "classes.txt").write_text("\n".join(names) + "\n")
         lines = [f"{photo.file},{photo.class_name}" for photo in PHOTOS]
         (folder / "labels.csv").write_text("image_id,label\n" + "\n".join(lines) + "\n")
+        with (folder / BY_EYE).open("w", newline="") as file:
+            csv.writer(file).writerows([("image_id", *CORNERS), *((photo.file, *photo.box) for photo in PHOTOS)])
     except OSError as error:
         raise StorageError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
     model = ModelConfig(model="efficientnet_lite0", class_names=str(folder / "classes.txt"))
@@ -94,14 +97,11 @@ def _label_config(folder: Path) -> LabelConfig:
     )
 
 
-def _compare(run_dir: RunDir, photo: Photo) -> U8:
-    """Print how the best box of a photo agrees with the box by eye; return its picture with both."""
-    run = existing_run(run_dir)
-    labelled = read_labelled(run_dir, run, photo.file)
-    by_eye_4 = np.array(photo.box, np.float64)
+def _compare(run_dir: RunDir, photo: Photo) -> None:
+    """Print how the best box of a photo agrees with the box by eye."""
+    labelled = read_labelled(run_dir, existing_run(run_dir), photo.file)
     overlap = 0.0
     if labelled.boxes:
         ours_4 = np.array([labelled.boxes[0][name] for name in CORNERS], np.float32)
-        overlap = float(overlaps(ours_4[None], by_eye_4[None])[0, 0])
+        overlap = float(overlaps(ours_4[None], np.array([photo.box], np.float64))[0, 0])
     print(f"{photo.file:20} {photo.class_name:14} IoU with the box by eye {overlap:.2f}")
-    return draw_box(draw(run, labelled, NO_OPTIONS), by_eye_4.astype(np.float32), "", WHITE)

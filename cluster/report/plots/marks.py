@@ -14,6 +14,8 @@ MOST_CHARACTERS = 80  # of a name
 UNITS = ((10**9, "bn"), (10**6, "M"), (10**3, "k"))
 WRITTEN_OUT = 10**5  # counts below are not rounded
 ROUNDS_UP = 0.9995  # to three digits, as 999,950 does to 1.00 M
+TIME_STEPS_S: tuple[float, ...] = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
+TIME_STEPS_S += tuple(60 * step for step in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080))
 LARGEST = 1e300  # of a file's numbers
 SPACE = "\u00a0"  # between a number and its unit
 MISSING = "\u2013"
@@ -89,6 +91,8 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time in its two largest units."""
+    if seconds < 10 and seconds != round(seconds):
+        return f"{seconds:.1f}{SPACE}s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole}{SPACE}s"
@@ -116,6 +120,14 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
         if last - first < most:
             return [place * step for place in range(first, last + 1)]
     return [low, high]
+
+
+def time_ticks(high: float, most: int = 5) -> list[float]:
+    """Return at most so many times in seconds from 0 on, evenly apart, that are round in minutes, hours, days."""
+    for step in TIME_STEPS_S:
+        if high / step < most:
+            return [place * float(step) for place in range(int(high / step) + 1)]
+    return ticks(0, high, most)
 
 
 def heads(*titles: tuple[str, str | None]) -> Markup:
