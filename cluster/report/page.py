@@ -143,19 +143,11 @@ def _galleries(report: Report) -> tuple[Gallery, ...]:
 
 def _state(report: Report) -> dict[str, Any]:
     """Return what the page's script works on; all its text is visible."""
-    setting = report.setting
+    against = report.against
     return {
-        "setting": {
-            "input": setting.input,
-            "recipe": setting.recipe,
-            "normalise": setting.normalise,
-            "components": setting.components,
-            "threshold": setting.threshold,
-            "leastAreas": setting.least_areas,
-            "isCalibrated": setting.is_calibrated,
-        },
+        "setting": _setting(report.setting),
         "wholeImage": WHOLE_IMAGE,
-        "colours": heat_colours(setting.recipe),
+        "colours": heat_colours(report.setting.recipe),
         "galleries": [
             {
                 "key": each.key,
@@ -168,7 +160,26 @@ def _state(report: Report) -> dict[str, Any]:
             for each in _galleries(report)
         ],
         "cards": [_card(card) for card in report.cards],
+        "against": None
+        if against is None
+        else {
+            "root": visible(against.root),
+            "setting": _setting(against.setting),
+            "cards": [_card(card) for card in against.cards],
+        },
         "rebox": next((visible(each.line) for each in report.commands if each.name == "rebox"), None),
+    }
+
+
+def _setting(setting: Setting) -> dict[str, Any]:
+    return {
+        "input": setting.input,
+        "recipe": setting.recipe,
+        "normalise": setting.normalise,
+        "components": setting.components,
+        "threshold": setting.threshold,
+        "leastAreas": setting.least_areas,
+        "isCalibrated": setting.is_calibrated,
     }
 
 

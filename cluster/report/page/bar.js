@@ -9,7 +9,7 @@ function prepareBar() {
   const sorts = Object.entries(SORTS).filter(([key]) => key !== "iou" || cards.some((card) => trueBoxes(card).length));
   field("sort").append(...sorts.map(([key, [title]]) => new Option(title, key)));
   const names = new Set(cards.flatMap((card) => card.maps.map((map) => map.className)));
-  field("classes").append(...[...names].sort().map((name) => element("option", { value: name })));
+  field("class-names").append(...[...names].sort().map((name) => element("option", { value: name })));
   field("bar").addEventListener("submit", (event) => event.preventDefault());
   field("bar").addEventListener("input", (event) => takeIn(event.target));
   field("bar").addEventListener("change", (event) => event.target.type === "range" && arrange());
@@ -30,9 +30,9 @@ function takeIn(input) {
   else if (id === "normalise" || id === "components") changeSetting({ [id]: value });
   else if (id === "heat") view.heat = checked;
   else if (id === "drawn") view.boxes = checked;
-  else if (id === "beside") grid.classList.toggle("beside", (view.beside = checked));
+  else if (id === "beside") view.beside = checked;
   else view[id] = value;
-  if (id === "filter" || id === "sort") arrange();
+  if (["filter", "sort", "beside"].includes(id)) arrange();
   schedule();
 }
 
@@ -78,9 +78,10 @@ function chooseGallery(number) {
   for (const button of document.querySelectorAll("[data-gallery]")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.gallery) === number));
   }
-  const { cards: chosen, total, says } = view.gallery;
-  const line = field("says");
-  line.replaceChildren(element("b", {}, `${chosen.length.toLocaleString("en")} of ${total.toLocaleString("en")} shown.`), ` ${says}`);
+  const { cards: chosen, others, total, says } = view.gallery;
+  const shown = element("b", {}, `${chosen.length.toLocaleString("en")} of ${total.toLocaleString("en")} shown.`);
+  const other = others.length ? ` The other is ${page.against.root}, with its own boxes.` : "";
+  field("says").replaceChildren(shown, ` ${says}${other}`);
   arrange();
 }
 

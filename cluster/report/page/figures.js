@@ -24,12 +24,11 @@ function prepareStage(stage, card, side) {
   stage.append(canvas, svg);
 }
 
-function paintHeat(stage, card, map, isShown) {
+function paintHeat(stage, card, map, setting) {
   const canvas = stage.querySelector("canvas");
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
-  if (!isShown || !map) return;
-  const setting = settingNow();
+  if (!setting || !map) return;
   const [height, width] = setting.input;
   const pixels = CamrayBoxes.heat(CamrayBoxes.scaled(map, setting), page.colours);
   Object.assign(scratch, { width, height });
@@ -39,13 +38,13 @@ function paintHeat(stage, card, map, isShown) {
   context.drawImage(scratch, x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down);
 }
 
-function paintBoxes(stage, card, map, isShown) {
+function paintBoxes(stage, card, boxes) {
   const svg = stage.querySelector("svg");
   svg.replaceChildren();
-  if (!isShown) return;
+  if (!boxes) return;
   for (const box of trueBoxes(card)) svg.append(rectangle(box, "halo"), rectangle(box, "true"));
-  const boxes = map ? boxesOf(map).map(({ box }, rank) => [box, rank ? "box second" : "box"]) : [];
-  for (const [box, name] of boxes.reverse()) svg.append(rectangle(box, "halo"), rectangle(box, name));
+  const ranked = boxes.map(({ box }, rank) => [box, rank ? "box second" : "box"]);
+  for (const [box, name] of ranked.reverse()) svg.append(rectangle(box, "halo"), rectangle(box, name));
 }
 
 function rectangle([x0, y0, x1, y1], name) {
@@ -54,6 +53,21 @@ function rectangle([x0, y0, x1, y1], name) {
     made.setAttribute(key, value);
   }
   return made;
+}
+
+// As the bar has it: with or without heat, with or without boxes.
+function paint(stage, card, map) {
+  paintHeat(stage, card, map, view.heat ? settingNow() : null);
+  paintBoxes(stage, card, view.boxes ? (map ? boxesOf(map) : []) : null);
+}
+
+// A stage of the other run, with its own boxes, over the same picture.
+function otherStage(picture, other, map, side) {
+  const stage = element("span", { class: "stage" }, picture);
+  prepareStage(stage, other, side);
+  paintHeat(stage, other, map, view.heat ? page.against.setting : null);
+  paintBoxes(stage, other, view.boxes ? (map?.boxes ?? []) : null);
+  return stage;
 }
 
 // Buttons that choose among an image's maps; nothing where there is one.

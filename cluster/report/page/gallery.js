@@ -66,6 +66,7 @@ function arrange() {
   const [, key] = SORTS[view.sort];
   if (key) order = order.map((number) => [key(cards[number]), number]).sort((a, b) => a[0] - b[0]).map(([, n]) => n);
   const shown = new Set(order);
+  grid.classList.toggle("beside", view.beside || view.gallery.others.length > 0);
   figures.forEach((figure, number) => (figure.hidden = !shown.has(number)));
   grid.append(...order.map((number) => figures[number]));
   document.getElementById("none").hidden = order.length > 0;
@@ -111,26 +112,48 @@ function refresh(number) {
   const isStale = map && !isCounted(map);
   if (isStale) boxesOf(map);
   if (!seen.has(number)) return isStale;
+  const other = otherOf(number);
   const drawn = JSON.stringify([card.at, view.boxes, version]);
   const heated = JSON.stringify([card.at, view.heat, now.normalise]);
-  const stage = figure.querySelector(".stage:not(.original)");
-  const isDone = figure.drawn === drawn && figure.heated === heated && figure.beside === view.beside;
-  if (isDone) return isStale;
-  if (figure.heated !== heated) paintHeat(stage, card, map, view.heat);
-  if (figure.drawn !== drawn) paintBoxes(stage, card, map, view.boxes);
-  if (figure.beside !== view.beside) showOriginal(figure);
-  Object.assign(figure, { drawn, heated, beside: view.beside });
+  const beside = JSON.stringify([view.beside, view.heat, view.boxes, other && [view.gallery.key, card.at]]);
+  if (figure.drawn === drawn && figure.heated === heated && figure.beside === beside) return isStale;
+  const stage = figure.querySelector(".stage");
+  if (figure.heated !== heated) paintHeat(stage, card, map, view.heat ? settingNow() : null);
+  if (figure.drawn !== drawn) paintBoxes(stage, card, view.boxes ? (map ? boxesOf(map) : []) : null);
+  if (figure.beside !== beside) showBeside(figure, card, other);
+  Object.assign(figure, { drawn, heated, beside });
   if (map) showFound(figure, card, boxesOf(map).length);
   return true;
 }
 
-function showOriginal(figure) {
-  const frameButton = figure.querySelector(".frame");
-  frameButton.querySelector(".original")?.remove();
-  if (!view.beside) return;
-  const picture = frameButton.querySelector(".picture").cloneNode(true);
+// In a gallery that compares two runs, the card of the other one.
+function otherOf(number) {
+  const place = view.gallery.others.length ? view.gallery.cards.indexOf(number) : -1;
+  return place < 0 ? null : page.against.cards[view.gallery.others[place]];
+}
+
+// Beside a picture stands what the other run has of it, or the original.
+function showBeside(figure, card, other) {
+  for (const old of figure.querySelectorAll(".stage ~ .stage, .other")) old.remove();
+  if (!other && !view.beside) return;
+  const picture = figure.querySelector(".picture").cloneNode(true);
   if (picture.alt) picture.alt = "";
-  frameButton.prepend(element("span", { class: "stage original" }, picture));
+  const stage = other ? otherStage(picture, other, otherMap(other, card), SIDE) : element("span", { class: "stage" }, picture);
+  figure.querySelector(".frame").append(stage);
+  if (other) figure.querySelector("figcaption").append(element("p", { class: "other" }, wordsOf(other, card)));
+}
+
+// That of the same class, or its first.
+function otherMap(other, card) {
+  return other.maps.find((map) => map.className === shownMap(card)?.className) ?? other.maps[0];
+}
+
+function wordsOf(other, card) {
+  const map = otherMap(other, card);
+  if (!map) return "other: no map";
+  const [[best], [ours]] = [map.boxes, shownMap(card)?.boxes ?? []];
+  const shared = best && ours ? `, IoU ${score(overlap(best.box, ours.box))} with this run's` : "";
+  return `other: ${map.className} ${score(map.score)}, ${plural(map.boxes.length, "box", "boxes")}${shared}`;
 }
 
 function showFound(figure, card, number) {

@@ -6,7 +6,7 @@ const own = page.setting;
 const now = { threshold: own.threshold, normalise: own.normalise, components: own.components, isOwn: true };
 let version = 0; // of `now`: what was made of an older one is stale
 
-for (const card of cards) {
+for (const card of [...cards, ...(page.against?.cards ?? [])]) {
   card.at = 0; // the map that is shown
   for (const map of card.maps) {
     map.raw = floats(map.raw);

@@ -47,9 +47,12 @@ function show(number) {
   field("viewer-place").textContent = `${place + 1} of ${order.length}`;
   field("previous").disabled = place <= 0;
   field("next").disabled = place >= order.length - 1;
-  const stage = field("viewer-stage");
-  stage.replaceChildren(figures[number].querySelector(".stage:not(.original) .picture").cloneNode(true));
+  const picture = figures[number].querySelector(".picture");
+  const stage = element("span", { class: "stage" }, picture.cloneNode(true));
   prepareStage(stage, card, VIEWER_SIDE);
+  const other = otherOf(number);
+  const beside = other ? [otherStage(picture.cloneNode(true), other, otherMap(other, card), VIEWER_SIDE)] : [];
+  field("viewer-stages").replaceChildren(stage, ...beside);
   refreshViewer();
 }
 
@@ -57,12 +60,11 @@ function refreshViewer() {
   if (opened === null) return;
   const card = cards[opened];
   const map = shownMap(card);
-  const stage = field("viewer-stage");
-  paintHeat(stage, card, map, view.heat);
-  paintBoxes(stage, card, map, view.boxes);
+  paint(field("viewer-stages").firstChild, card, map);
   const buttons = mapButtons(card, (at) => chooseMap(card, at));
   const group = field("viewer-maps");
   const hadFocus = group.contains(document.activeElement);
+  group.hidden = !buttons.length;
   group.replaceChildren(...buttons);
   if (hadFocus && buttons.length) buttons[card.at].focus();
   field("viewer-facts").replaceChildren(...factsOf(card, map).map(([name, value]) => fact(name, value)));

@@ -23,7 +23,6 @@ from cluster.report.plots.marks import (
     name,
     number,
     percent,
-    plain,
     share,
     tag,
 )
@@ -110,8 +109,8 @@ def _bars(rows: Sequence[tuple[Child, int, str | None]], total: int, what: str) 
         tag(
             "tr",
             tag("th", title, " ", tag("small", meaning) if meaning else None, scope="row"),
-            tag("td", count(images), class_="n"),
-            tag("td", share(images, total), class_="n"),
+            tag("td", count(images), class_="number"),
+            tag("td", share(images, total), class_="number"),
             tag("td", _bar(images, most), class_="wide"),
         )
         for title, images, meaning in rows
@@ -123,8 +122,8 @@ def _bar(images: int, most: int) -> Markup:
     width = percent(images / most) if most else "0%"
     return tag(
         "svg",
-        tag("rect", class_="bar", x=0, y=4, width=width, height=12),
-        class_="bar-row",
+        tag("rect", class_="column", x=0, y=4, width=width, height=12),
+        class_="column-row",
         width="100%",
         height=20,
         aria_hidden="true",
@@ -178,7 +177,7 @@ def _shortcuts(metrics: Entries) -> Markup | None:
             tag(
                 "li",
                 tag("b", name(str(entry.get("class_name")))),
-                plain(shortened(says, 300)),
+                shortened(says, 300),
                 f" ({counted(whole(entry.get('num_images')), 'image')})",
             )
         )
@@ -209,9 +208,9 @@ def _signals(metrics: Entries) -> Markup | None:
                 tag(
                     "tr",
                     tag("th", key.replace("_", " "), " ", tag("small", says), scope="row"),
-                    tag("td", number(median, digits), class_="n"),
+                    tag("td", number(median, digits), class_="number"),
                     tag("td", whiskers(told, median, (p5, p95), ends) if ends else None, class_="wide"),
-                    tag("td", f"{number(p5, digits)} \u2013 {number(p95, digits)}", class_="n"),
+                    tag("td", f"{number(p5, digits)} \u2013 {number(p95, digits)}", class_="number"),
                 )
             )
     if not rows:
@@ -219,6 +218,6 @@ def _signals(metrics: Entries) -> Markup | None:
     images, without, covered = (whole(signals.get(key)) for key in ("images", "without_box", "whole_image_boxes"))
     of = f"Of {counted(images, 'image')} with a map"
     says_counts = f"{of} {count(without)} have no box, {count(covered)} one of the whole picture."
-    titles = heads(("signal", None), ("median", "n"), ("0 to 1", "wide"), ("nine in ten", "n"))
+    titles = heads(("signal", None), ("median", "number"), ("0 to 1", "wide"), ("nine in ten", "number"))
     table = tag("table", titles, tag("tbody", *rows), class_="figures")
     return joined((tag("h3", "What maps and boxes show by themselves"), tag("p", says_counts), table))

@@ -57,12 +57,15 @@ def _settings(settings: dict[str, tuple[str, str]]) -> Markup:
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[Child]], numbers: Sequence[int] = ()) -> Markup:
     """Return a table whose first column heads the rows; the columns `numbers` are aligned as such."""
-    head = heads(*((title, "n" if place in numbers else None) for place, title in enumerate(titles)))
+    head = heads(*((title, "number" if place in numbers else None) for place, title in enumerate(titles)))
     body = (
         tag(
             "tr",
             tag("th", row[0], scope="row"),
-            *(tag("td", cell, class_="n" if place in numbers else None) for place, cell in enumerate(row[1:], start=1)),
+            *(
+                tag("td", cell, class_="number" if place in numbers else None)
+                for place, cell in enumerate(row[1:], start=1)
+            ),
         )
         for row in rows
     )
@@ -131,6 +134,8 @@ def _audit(found: Comparison) -> tuple[Child, ...]:
 
 def _differences(metrics: Sequence[Difference], unpaired: str | None) -> Markup:
     known = [metric for metric in metrics if metric.a is not None or metric.b is not None]
+    same = [metric.metric for metric in known if metric.difference == metric.low == metric.high == 0]
+    known = [metric for metric in known if metric.metric not in same]
     reached = [
         abs(value)
         for metric in known
@@ -142,26 +147,31 @@ def _differences(metrics: Sequence[Difference], unpaired: str | None) -> Markup:
     end_shown = f"{end:.0f}" if end >= 1 else f"{end:.2g}"
     head = heads(
         ("figure", None),
-        ("A", "n"),
-        ("B", "n"),
-        ("B \u2212 A", "n"),
+        ("A", "number"),
+        ("B", "number"),
+        ("B \u2212 A", "number"),
         (f"\u2212{end_shown} to {end_shown} points", "wide"),
-        (f"95{SPACE}% interval", "n"),
+        (f"95{SPACE}% interval", "number"),
     )
     rows = (_difference(metric, end, unpaired) for metric in known)
-    return tag("table", head, tag("tbody", *rows), class_="figures differences")
+    table = tag("table", head, tag("tbody", *rows), class_="figures differences") if known else None
+    names = [part for metric in same for part in (", ", tag("code", name(metric)))][1:]
+    return joined((table, tag("p", "The same in both: ", *names, ".", class_="note") if same else None))
 
 
 def _difference(metric: Difference, end: float, unpaired: str | None) -> Markup:
     digits = 1 if metric.unit == "percent" else 2
     title = tag("th", tag("code", name(metric.metric)), scope="row")
-    values = (tag("td", number(value, digits), class_="n") for value in (metric.a, metric.b))
+    values = (
+        tag("td", tag("small", f"{side} ", class_="narrow"), number(value, digits), class_="number")
+        for side, value in (("A", metric.a), ("B", metric.b))
+    )
     if metric.difference is None or not is_number(metric.difference):
         return tag(
             "tr", title, *values, tag("td", name(metric.reason or "no reason is given"), colspan=3, class_="reason")
         )
     interval = (metric.low, metric.high) if metric.low is not None and metric.high is not None else None
-    written = MISSING if interval is None else f"{_signed(interval[0], digits)} \u2013 {_signed(interval[1], digits)}"
+    written = MISSING if interval is None else f"{_signed(interval[0], digits)} to {_signed(interval[1], digits)}"
     is_sure = interval is not None and (interval[0] > 0 or interval[1] < 0)
     says = f"{metric.metric}: {_signed(metric.difference, digits)}" + (
         "" if interval is None else f", between {_signed(interval[0], digits)} and {_signed(interval[1], digits)}"
@@ -175,10 +185,10 @@ def _difference(metric: Difference, end: float, unpaired: str | None) -> Markup:
         tag(
             "td",
             tag("b", _signed(metric.difference, digits)) if is_sure else _signed(metric.difference, digits),
-            class_="n",
+            class_="number",
         ),
         tag("td", drawn, class_="wide"),
-        tag("td", written, tag("small", SPACE, name(why)) if why else None, class_="n"),
+        tag("td", written, tag("small", SPACE, name(why)) if why else None, class_="number"),
     )
 
 

@@ -29,6 +29,7 @@ class Line:
     x_L: F64
     y_L: F64
     named: int | None  # place of the point that bears the name
+    is_below: bool = False  # where the name is
 
 
 def lines_plot(
@@ -46,13 +47,13 @@ def lines_plot(
         part
         for place, label in y_labels
         for part in (
-            tag("line", class_="grid", x1="0%", x2="100%", y1=_y(place), y2=_y(place)),
-            tag("text", label, class_="label", x="0%", y=_y(place) - 4),
+            tag("line", class_="rule", x1="0%", x2="100%", y1=_y(place), y2=_y(place)),
+            tag("text", label, class_="label over", x="0%", y=_y(place) - 4),
         )
     )
     drawn = tag(
         "svg",
-        *(tag("path", class_=f"line {line.class_}", d=_path(line)) for line in lines),
+        *(tag("path", class_=f"curve {line.class_}", d=_path(line)) for line in lines),
         x=0,
         y=TOP,
         width="100%",
@@ -66,14 +67,14 @@ def lines_plot(
         for place, label in marks
         for part in (
             tag("line", class_="marked", x1=percent(place), x2=percent(place), y1=TOP, y2=TOP + HEIGHT),
-            _text(label, place, TOP + HEIGHT - 6, "name"),
+            _text(label, place, TOP + HEIGHT - 6, "named"),
         )
     )
     return figure(
         title,
         says,
         drawing(
-            f"{title}: {says}",
+            f"{title}: {says}: {'; '.join(line.name for line in lines)}",
             TOTAL,
             grid,
             axis(x_labels, TOP + HEIGHT, TOP + HEIGHT),
@@ -110,10 +111,10 @@ def _names(lines: Sequence[Line]) -> Markup:
     )
     parts, last = [], -np.inf
     for y, x, line in points:
-        at = max(y - 6.0, last + APART, 11.0)
+        at = max(y + 16.0 if line.is_below else y - 6.0, last + APART, 11.0)
         last = at
         parts.append(tag("circle", class_=f"dot {line.class_}", cx=percent(x), cy=y, r=4))
-        parts.append(_text(line.name, x, at, "name"))
+        parts.append(_text(line.name, x, at, "named"))
     return joined(parts)
 
 
@@ -137,7 +138,7 @@ def _path(line: Line) -> str:
 IOUS = {30: "thin", 50: "main", 70: "dashed"}  # and how their lines are drawn
 REGIONS = {
     "box_acc": ("Boxes of the largest region", "largest region"),
-    "box_acc_v2": ("Boxes of any region", "any region"),
+    "box_acc_v2": ("Boxes of any region", "region that fits best"),
 }
 PERCENT = ((0.0, ""), (0.5, f"50{SPACE}%"), (1.0, f"100{SPACE}%"))
 SHARES = ((0.0, ""), (0.5, "0.5"), (1.0, "1"))
@@ -160,8 +161,7 @@ def accuracy_plot(curves: Mapping[str, F64], prefix: str, run_threshold: float |
         lines.append(Line(name=name, class_=class_, x_L=threshold_L, y_L=percent_L / 100, named=best))
     if not lines:
         return nothing(title, "there are no true boxes to hold them against")
-    best_of_all = "; ".join(line.name for line in lines)
-    says = f"images with a correct box ({regions}) at each threshold; at best {best_of_all}"
+    says = f"images with a correct box, of the {regions}, at each threshold; the best of each line is named"
     run_mark = [] if run_threshold is None else [(run_threshold, f"this run: {number(run_threshold)}")]
     return lines_plot(
         title,
@@ -185,8 +185,8 @@ def pixel_plot(curves: Mapping[str, F64]) -> Markup:
     threshold_L = curves.get("threshold")
     at = f" at {number(float(threshold_L[best]))}" if threshold_L is not None and best < len(threshold_L) else ""
     name = f"best F1 {number(float(f1_L[best]))}{at}"
-    line = Line(name=name, class_="main", x_L=recall_L, y_L=precision_L, named=best)
-    says = f"precision of pixels over their recall, a point each threshold; {name}"
+    line = Line(name=name, class_="main", x_L=recall_L, y_L=precision_L, named=best, is_below=True)
+    says = "precision of pixels over their recall, a point each threshold; the best is named"
     return lines_plot(title, says, [line], x_axis="recall; upwards: precision", y_labels=SHARES)
 
 

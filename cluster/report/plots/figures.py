@@ -62,7 +62,7 @@ def _legend() -> Markup:
     keys = (*BASELINES.values(), ("whisker", f"95{SPACE}% interval"))
     return tag(
         "ul",
-        *(tag("li", tag("span", class_=f"key {class_}"), f" {says}") for class_, says in keys),
+        *(tag("li", tag("span", class_=f"swatch {class_}"), f" {says}") for class_, says in keys),
         class_="keys",
     )
 
@@ -70,10 +70,10 @@ def _legend() -> Markup:
 def _figures_table(figures: Mapping[str, Entries], keys: Sequence[str]) -> Markup:
     titles = (
         ("figure", None),
-        ("value", "n"),
+        ("value", "number"),
         ("0 to 100", "wide"),
-        (f"95{SPACE}% interval", "n"),
-        ("images", "n images"),
+        (f"95{SPACE}% interval", "number"),
+        ("images", "number images"),
     )
     return tag(
         "table",
@@ -105,10 +105,10 @@ def _figure_row(figures: Mapping[str, Entries], key: str) -> Markup:
     return tag(
         "tr",
         title,
-        tag("td", number(value, digits), class_="n"),
+        tag("td", number(value, digits), class_="number"),
         tag("td", drawn, class_="wide"),
-        tag("td", written, class_="n"),
-        tag("td", count(whole(figure.get("images"))), class_="n images"),
+        tag("td", written, class_="number"),
+        tag("td", count(whole(figure.get("images"))), class_="number images"),
     )
 
 
@@ -146,14 +146,14 @@ def slices(metrics: Entries) -> Markup | None:
             rows.append(
                 tag(
                     "tr",
-                    tag("th", key.replace("_", " "), " ", tag("small", says), scope="row"),
-                    tag("td", count(images), class_="n images"),
+                    tag("th", key.replace("_", " "), " ", tag("small", says) if says else None, scope="row"),
+                    tag("td", count(images), class_="number images"),
                     *(tag("td", cell or MISSING, class_="wide") for cell in cells),
                 )
             )
     if not rows:
         return None
-    titles = heads(("objects", None), ("images", "n images"), *((figure, "wide") for figure in OF_SLICES))
+    titles = heads(("objects", None), ("images", "number images"), *((figure, "wide") for figure in OF_SLICES))
     table = tag("table", titles, tag("tbody", *rows), class_="figures slices")
     return joined((tag("h3", "By size and number of objects"), table))
 
@@ -163,9 +163,5 @@ def _slice_cell(figures: Mapping[str, Entries], key: str) -> Markup | None:
     if value is None:
         return None
     says = f"{key} {number(value, 1)}{SPACE}%"
-    return joined(
-        (
-            tag("span", tag("small", key, " "), number(value, 1), class_="n"),
-            whiskers(says, value, interval_of(figures[key]), PERCENT),
-        )
-    )
+    drawn = whiskers(says, value, interval_of(figures[key]), PERCENT)
+    return tag("div", tag("small", key, class_="narrow"), tag("span", number(value, 1), class_="number"), drawn)

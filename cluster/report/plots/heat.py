@@ -103,11 +103,11 @@ def _scale(most: float, write: Callable[[float], str], says_of: list[str]) -> Ma
         )
         for step in range(STEPS)
     ]
-    labels = (("0%", "start", "none"), ("100%", "end", write(most)))
+    labels = (("0%", "start", "0"), ("100%", "end", write(most)))
     words = [
         tag("text", label, class_="label", x=x, y=SCALE_CELL + 15, text_anchor=anchor) for x, anchor, label in labels
     ]
-    return drawing(f"colours from none to {write(most)}", SCALE_CELL + 20, joined(cells), *words, class_="scale")
+    return drawing(f"colours from 0 to {write(most)}", SCALE_CELL + 20, joined(cells), *words, class_="scale")
 
 
 def _place_of_most(values_hw: F64 | I64) -> str:

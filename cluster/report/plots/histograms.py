@@ -28,6 +28,7 @@ from cluster.report.plots.marks import (
 from cluster.report.records import Histogram
 
 MOST_BARS = 64
+FEWEST = 5  # whole numbers shown
 BARS_TOP, BARS_HEIGHT = 6, 96  # pixels
 STRIP = 10  # from the bars' foot to the marks of the quartiles
 HEIGHT = 146
@@ -81,8 +82,9 @@ SUBJECTS = {
 
 
 def distributions(histograms: Sequence[Histogram]) -> Markup:
-    """Return all distributions, in their order."""
-    return tag("div", *map(histogram, histograms), class_="plots")
+    """Return all distributions, in their order, without probabilities where the run has none."""
+    shown = (found for found in histograms if found.name != "probability" or found.counts.any())
+    return tag("div", *map(histogram, shown), class_="plots")
 
 
 def histogram(found: Histogram) -> Markup:
@@ -128,7 +130,7 @@ def _shown_part(found: Histogram, subject: Subject) -> tuple[F64, I64]:
     if not subject.is_open:
         return found.edges, found.counts
     used = np.flatnonzero(found.counts)
-    first, last = (0 if subject.is_whole else int(used[0])), int(used[-1]) + 1
+    first, last = (0, max(FEWEST, int(used[-1]) + 1)) if subject.is_whole else (int(used[0]), int(used[-1]) + 1)
     return found.edges[first : last + 1], found.counts[first:last]
 
 
@@ -163,7 +165,7 @@ def _bars(subject: Subject, edges_N1: F64, counts_N: I64, found: Histogram) -> M
                 "g",
                 tag("title", f"{bin_}: {count(values)} {subject.noun}, {share(values, total)}"),
                 tag("rect", class_="hover", x=x, width=width, y=BARS_TOP, height=BARS_HEIGHT),
-                tag("rect", class_="bar", x=x, width=width, y=foot - height, height=height),
+                tag("rect", class_="column", x=x, width=width, y=foot - height, height=height),
             )
         )
     return joined(bars)

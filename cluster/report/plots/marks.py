@@ -1,13 +1,12 @@
 """What all plots are made of: elements, whose text is escaped, numbers as words, and axes."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
 from markupsafe import Markup, escape
 
-from cluster.process.console import shortened
+from cluster.process.console import shortened, visible
 
 Child = str | Markup | None
 
@@ -15,7 +14,8 @@ MOST_CHARACTERS = 80  # of a name
 UNITS = ((10**9, "bn"), (10**6, "M"), (10**3, "k"))
 WRITTEN_OUT = 10**5  # counts below are not rounded
 ROUNDS_UP = 0.9995  # to three digits, as 999,950 does to 1.00 M
-NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+TIME_STEPS_S: tuple[float, ...] = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
+TIME_STEPS_S += tuple(60 * step for step in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080))
 LARGEST = 1e300  # of a file's numbers
 SPACE = "\u00a0"  # between a number and its unit
 MISSING = "\u2013"
@@ -27,7 +27,7 @@ def tag(name: str, *children: Child, **attributes: object) -> Markup:
     An attribute that is None is left out; `class_` is class, `data_value` data-value; floats keep two decimals.
     """
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(plain(_attribute(value)))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(visible(_attribute(value)))}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -37,13 +37,8 @@ def tag(name: str, *children: Child, **attributes: object) -> Markup:
 def joined(children: Iterable[Child]) -> Markup:
     """Return elements and texts in a row."""
     return Markup().join(
-        child if isinstance(child, Markup) else plain(child) for child in children if child is not None
+        child if isinstance(child, Markup) else visible(child) for child in children if child is not None
     )
-
-
-def plain(text: str) -> str:
-    """Return text without the characters that XML has no place for, a mark in their stead."""
-    return NO_XML.sub("\ufffd", text)
 
 
 def name(text: str) -> Markup:
@@ -96,6 +91,8 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time in its two largest units."""
+    if seconds < 10 and seconds != round(seconds):
+        return f"{seconds:.1f}{SPACE}s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole}{SPACE}s"
@@ -123,6 +120,14 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
         if last - first < most:
             return [place * step for place in range(first, last + 1)]
     return [low, high]
+
+
+def time_ticks(high: float, most: int = 5) -> list[float]:
+    """Return at most so many times in seconds from 0 on, evenly apart, that are round in minutes, hours, days."""
+    for step in TIME_STEPS_S:
+        if high / step < most:
+            return [place * float(step) for place in range(int(high / step) + 1)]
+    return ticks(0, high, most)
 
 
 def heads(*titles: tuple[str, str | None]) -> Markup:

@@ -1,10 +1,11 @@
 """How fast a run was: images/s over its working time, where the replicas' time went, and how its sessions ended."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
 
+from cluster.executors.events import Kind
 from cluster.report.plots.marks import (
     MISSING,
     SPACE,
@@ -25,10 +26,12 @@ from cluster.report.plots.marks import (
     share,
     tag,
     ticks,
+    time_ticks,
 )
 from cluster.runs.history import BESIDE, PastSession, RunHistory
 
 TOP, HEIGHT = 24, 120  # pixels, of the rate
+WIDTH = 1000  # units across, stretched to the place
 BAR_HEIGHT = 26
 LABELLED = 0.12  # share from which on a part bears its name
 STAGES = {  # and what they are; the order is that of the work
@@ -39,20 +42,16 @@ STAGES = {  # and what they are; the order is that of the work
 }
 WAITING = "waiting"
 LIMITS = {
-    "load": "Pictures limit this run",
-    "network": "The network limits this run",
-    "boxes": "Boxes limit this run",
-    "publish": "Writing limits this run",
-    WAITING: "Starting and waiting limit this run",
+    "load": (
+        "Pictures limit this run: waiting for them takes",
+        "storage that is nearer, or more cores, make it faster",
+    ),
+    "network": ("The network limits this run: it takes", "more replicas or a GPU make it faster"),
+    "boxes": ("Boxes limit this run: they take", "more replicas make it faster"),
+    "publish": ("Writing limits this run: it takes", "a store that is nearer, or larger shards, make it faster"),
+    WAITING: ("Starting and waiting limit this run: they take", "a short run is mostly its start"),
 }
-CURES = {
-    "load": "see --decode reduced, more cores a replica, or storage that is nearer",
-    "network": "more replicas or a GPU make it faster",
-    "boxes": "more replicas make it faster",
-    "publish": "a store that is nearer, or larger shards, make it faster",
-    WAITING: "a short run is mostly its start; in a long one look at the sessions below",
-}
-EVENTS = {
+EVENTS: Mapping[Kind, tuple[str, str]] = {
     "replica_died": ("replica died", "replicas died"),
     "replica_not_started": ("replica did not start", "replicas did not start"),
     "place_avoided": ("place was avoided", "places were avoided"),
@@ -93,45 +92,49 @@ def _rate(history: RunHistory) -> Markup:
         f"{_rate_of(float(rate_N.max()))}"
     )
     foot = TOP + HEIGHT
-    grid = [
-        part
-        for rate in wanted
-        if rate
-        for part in (
-            tag(
-                "line",
-                class_="grid",
-                x1="0%",
-                x2="100%",
-                y1=foot - HEIGHT * rate / most,
-                y2=foot - HEIGHT * rate / most,
-            ),
-            tag("text", f"{rate:,g}", class_="label over", x="0%", y=foot - HEIGHT * rate / most - 3),
-        )
-    ]
+    heights = [(rate, foot - HEIGHT * rate / most) for rate in wanted if rate]
+    lines = [tag("line", class_="rule", x1="0%", x2="100%", y1=y, y2=y) for _, y in heights]
+    names = [tag("text", f"{rate:,g}", class_="label over", x="0%", y=y - 3) for rate, y in heights]
+    spans = list(zip(edges_s.tolist(), edges_s[1:].tolist(), rate_N.tolist(), strict=False))
     bars = [
         tag(
             "rect",
             tag("title", f"{duration(since)} to {duration(until)}: {_rate_of(rate)}"),
-            class_="rate",
+            class_="hover",
             x=percent(since / history.working_s),
             width=percent((until - since) / history.working_s),
-            y=foot - HEIGHT * rate / most,
-            height=HEIGHT * rate / most,
+            y=TOP,
+            height=HEIGHT,
         )
-        for since, until, rate in zip(edges_s.tolist(), edges_s[1:].tolist(), rate_N.tolist(), strict=False)
-        if rate > 0
+        for since, until, rate in spans
     ]
-    labels = [(at / history.working_s, duration(at)) for at in ticks(0, history.working_s)]
+    labels = [(at / history.working_s, duration(at)) for at in time_ticks(history.working_s)]
     drawn = drawing(
         f"{title}: {says}",
         foot + 24,
-        joined(bars),
-        joined(grid),
+        joined(lines),
+        _steps([(until / history.working_s, rate / most) for _, until, rate in spans]),
+        joined(names),
         _beginnings(history),
         axis(labels, foot, foot),
+        joined(bars),
     )
     return figure(title, f"{says}.", drawn, tag("p", "working time, sessions end to end", class_="axis-name"))
+
+
+def _steps(steps: Sequence[tuple[float, float]]) -> Markup:
+    """Return an area of steps: where each ends, and its height, both of 0..1."""
+    path = "".join(f"V{HEIGHT * (1 - height):.1f}H{WIDTH * until:.1f}" for until, height in steps)
+    return tag(
+        "svg",
+        tag("path", class_="rate", d=f"M0 {HEIGHT}{path}V{HEIGHT}z"),
+        x=0,
+        y=TOP,
+        width="100%",
+        height=HEIGHT,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        preserveAspectRatio="none",
+    )
 
 
 def _rate_of(rate: float) -> str:
@@ -145,14 +148,17 @@ def _beginnings(history: RunHistory) -> Markup:
         at, died = session.working_s / history.working_s, session.events.get("replica_died", 0)
         if place:
             parts.append(tag("line", class_="marked", x1=percent(at), x2=percent(at), y1=TOP - 12, y2=TOP + HEIGHT))
-        says = " ".join(
-            word
-            for word in (f"session {place + 1}" if len(history.sessions) > 1 else "", f"\u2020{died}" if died else "")
-            if word
+        says = ", ".join(
+            words
+            for words in (
+                f"session {place + 1}" if len(history.sessions) > 1 else "",
+                f"{counted(died, 'replica')} died" if died else "",
+            )
+            if words
         )
         until = history.sessions[place + 1].working_s if place + 1 < len(history.sessions) else history.working_s
         if says and (until - session.working_s) / history.working_s > LABELLED:
-            parts.append(tag("text", says, class_="name", x=percent(at), dx=4 if place else 0, y=TOP - 12))
+            parts.append(tag("text", says, class_="named", x=percent(at), dx=4 if place else 0, y=TOP - 12))
     return joined(parts)
 
 
@@ -167,12 +173,9 @@ def _spent(history: RunHistory) -> Markup | None:
     parts.append((WAITING, max(0.0, present - sum(stages.values()))))
     total = sum(seconds for _, seconds in parts)
     largest = max(parts, key=lambda part: part[1])[0]
-    verdict = LIMITS.get(largest, f"Most of the time goes to {largest}")
+    verdict, cure = LIMITS.get(largest, (f"{largest} limits this run: it takes", ""))
     beside = _beside(history.stage_seconds) if largest == "load" else ""
-    cure = f": {CURES[largest]}" if largest in CURES else ""
-    says = f"{verdict}: {share(dict(parts)[largest], total)} of the replicas' time{beside}{cure}.".replace(
-        ": ", ", ", 1
-    )
+    says = f"{verdict} {share(dict(parts)[largest], total)} of the replicas' time{beside}{'; ' if cure else ''}{cure}."
     told = ", ".join(f"{key} {share(seconds, total)}" for key, seconds in parts)
     return figure(
         "Where the time went",
@@ -198,7 +201,7 @@ def _stacked(parts: Sequence[tuple[str, float]], total: float) -> Markup:
             tag(
                 "rect",
                 tag("title", f"{key}: {share(seconds, total)}"),
-                class_=f"stage {_class(key, place)}",
+                class_=_class(key, place),
                 x=percent(at),
                 width=percent(part),
                 y=0,
@@ -206,9 +209,7 @@ def _stacked(parts: Sequence[tuple[str, float]], total: float) -> Markup:
             )
         )
         if part > LABELLED:
-            drawn.append(
-                tag("text", key, class_=f"inside {_class(key, place)}", x=percent(at), dx=6, y=BAR_HEIGHT / 2 + 4)
-            )
+            drawn.append(tag("text", key, class_=_inside(key, place), x=percent(at), dx=6, y=BAR_HEIGHT / 2 + 4))
         at += part
     return joined(drawn)
 
@@ -217,11 +218,16 @@ def _class(key: str, place: int) -> str:
     return WAITING if key == WAITING else f"stage{place % 4}"
 
 
+def _inside(key: str, place: int) -> str:
+    """Return how a name is written on its part: on dark ones in the colour of paper."""
+    return "inside turned" if place % 2 and key != WAITING else "inside"
+
+
 def _entries(parts: Sequence[tuple[str, float]], total: float) -> Markup:
     items = [
         tag(
             "li",
-            tag("span", class_=f"swatch {_class(key, place)}"),
+            tag("svg", tag("rect", class_=_class(key, place), width="100%", height="100%"), aria_hidden="true"),
             f" {key} ",
             tag("b", share(seconds, total)),
             " ",
@@ -234,7 +240,7 @@ def _entries(parts: Sequence[tuple[str, float]], total: float) -> Markup:
 
 def _sessions(sessions: Sequence[PastSession]) -> Markup:
     titles = ("session", "replicas", "images", "worked", "images/s", "end", "what happened")
-    head = heads(*((title, "n" if place in (1, 2, 3, 4) else None) for place, title in enumerate(titles)))
+    head = heads(*((title, "number" if place in (1, 2, 3, 4) else None) for place, title in enumerate(titles)))
     return scrolled(tag("table", head, tag("tbody", *map(_session_row, sessions)), class_="sessions"), "sessions")
 
 
@@ -243,10 +249,10 @@ def _session_row(session: PastSession) -> Markup:
     return tag(
         "tr",
         tag("th", f"{session.began:%Y-%m-%d %H:%M} ", tag("small", name(session.host)), scope="row"),
-        tag("td", f"{count(session.replicas)} {session.device}", class_="n"),
-        tag("td", count(session.images), class_="n"),
-        tag("td", duration(session.seconds), class_="n"),
-        tag("td", rate, class_="n"),
+        tag("td", f"{count(session.replicas)} {session.device}", class_="number"),
+        tag("td", count(session.images), class_="number"),
+        tag("td", duration(session.seconds), class_="number"),
+        tag("td", rate, class_="number"),
         tag("td", *_end(session)),
         tag("td", *_happened(session)),
     )

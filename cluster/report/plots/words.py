@@ -57,12 +57,12 @@ EXCLUDED: Mapping[str, str] = {
     "mask of another shape": "give masks of the picture's ratio",
 }
 
-SLICES: Mapping[str, str] = {
+SLICES: Mapping[str, str | None] = {
     "small": "below 32\u00b2 pixels",
     "medium": "below 96\u00b2 pixels",
     "large": "96\u00b2 pixels or more",
-    "one_object": "one in the picture",
-    "several_objects": "several in the picture",
+    "one_object": None,
+    "several_objects": None,
 }
 
 UNIT = (0.0, 1.0)
