@@ -198,7 +198,7 @@ def read_log(run_dir: RunDir) -> RunHistory | None:
     """
     names = sorted(name for name in run_dir.names(LOG) if SESSION_FILE.fullmatch(name))[-MAX_SESSIONS:]
     read = [(name, *_read(run_dir, name)) for name in names]
-    sums = [(name, found) for name, found, _ in read if found]
+    sums = sorted(((name, found) for name, found, _ in read if found), key=lambda each: each[1].start.at)
     if not sums:
         return None
     working_s = np.cumsum([0.0, *(found.seconds for _, found in sums)])
