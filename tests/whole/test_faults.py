@@ -91,7 +91,9 @@ def test_replicas_killed_at_every_step_or_stopped_leave_the_tables_of_an_undistu
     assert history
     assert [(session.status, session.executor, session.shards) for session in history.sessions] == [("done", "ray", 12)]
     events = history.sessions[0].events
-    assert events["replica_died"] == done.err.count("a replica died") == sum(r.times for r in history.sessions[0].reasons)
+    assert (
+        events["replica_died"] == done.err.count("a replica died") == sum(r.times for r in history.sessions[0].reasons)
+    )
     assert events["replica_up"] >= 2 + 6
     assert history.sessions[0].shards_back >= 5  # the shard of one was committed when it died
     assert {"load", "network", "boxes", "publish", "fetch", "decode"} == history.stage_seconds.keys()

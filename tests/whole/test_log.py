@@ -1,4 +1,4 @@
-"""The log of real runs: what it says of a run, of one that was resumed, interrupted, or failed; and that none needs it."""
+"""The log of real runs: what it says of a run, of one resumed, interrupted or failed; that none needs it."""
 
 import json
 import shlex

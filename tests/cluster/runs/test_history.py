@@ -86,21 +86,22 @@ def test_bins_hold_all_images_however_many_shards_share_a_line(num_shards: int, 
         np.testing.assert_allclose(history.images_N[1:-1], 4 * history.bin_s / 0.37, rtol=0.05)
 
 
+IN_TIME = b'"time": "2026-11-29T20:36:15Z"'
+SHARD = b'{%s, "event": "shard_done", "shards": 1, "images": %%s, "bad": {}, "stages": {%%s}}' % IN_TIME
 HOSTILE = [
     b"\xff\x00",
     b"[" * 100_000,
-    b'{"at": "2026-11-29T20:36:15Z"}',
-    b'{"at": "2026-11-29T20:36:15Z", "event": "rm"}',
-    b'{"at": "yesterday", "event": "replica_up"}',
-    b'{"at": "2026-11-29T20:36:15", "event": "replica_up"}',  # of which zone?
-    b'{"at": "2026-11-29T20:36:15Z", "event": "replica_died", "why": "x", "shards": -1}',
-    b'{"at": "2026-11-29T20:36:15Z", "event": "replica_died", "why": "' + b"x" * 3000 + b'", "shards": 1}',
-    b'{"at": "2026-11-29T20:36:15Z", "event": "shard_done", "shards": 1, "images": "4", "bad": {}, "stages": {}}',
-    b'{"at": "2026-11-29T20:36:15Z", "event": "shard_done", "shards": 1, "images": 1%s, "bad": {}, "stages": {}}'
-    % (b"0" * 500),
-    b'{"at": "2026-11-29T20:36:15Z", "event": "shard_done", "shards": 1, "images": 1, "bad": {}, "stages": {"a": NaN}}',
-    b'{"at": "2026-11-29T20:36:15Z", "event": "shard_done", "shards": 1, "images": 1, "bad": {}, "stages": {"a": 1e999}}',
-    b'{"at": "2026-11-29T20:36:15Z", "event": "end", "status": "fine", "reason": null}',
+    b'{"time": "2026-11-29T20:36:15Z"}',
+    b'{"time": "2026-11-29T20:36:15Z", "event": "rm"}',
+    b'{"time": "yesterday", "event": "replica_up"}',
+    b'{"time": "2026-11-29T20:36:15", "event": "replica_up"}',  # of which zone?
+    b'{"time": "2026-11-29T20:36:15Z", "event": "replica_died", "why": "x", "shards": -1}',
+    b'{"time": "2026-11-29T20:36:15Z", "event": "replica_died", "why": "' + b"x" * 3000 + b'", "shards": 1}',
+    SHARD % (b'"4"', b""),
+    SHARD % (b"1" + b"0" * 500, b""),
+    SHARD % (b"1", b'"a": NaN'),
+    SHARD % (b"1", b'"a": 1e999'),
+    b'{"time": "2026-11-29T20:36:15Z", "event": "end", "status": "fine", "reason": null}',
     b" " * 300_000,
     b"",
 ]  # fmt: skip
@@ -110,7 +111,7 @@ def test_lines_that_are_none_of_ours_are_counted_and_the_others_read(tmp_path: P
     session = begun(20)
     session.add_shard(report(0, 5), 2.0)
     start, shard = session.content().splitlines()
-    late = b'{"at": "2026-11-29T20:36:18Z", "event": "end", "status": "done", "reason": null}'
+    late = b'{"time": "2026-11-29T20:36:18Z", "event": "end", "status": "done", "reason": null}'
     content = b"\n".join([shard, start, *HOSTILE, start, shard, late, shard, late])
     history = read_log(put(tmp_path, **{FIRST: content}))
     assert history
@@ -120,9 +121,9 @@ def test_lines_that_are_none_of_ours_are_counted_and_the_others_read(tmp_path: P
 
 def test_names_stages_and_lines_without_end_do_not_grow_what_is_read(tmp_path: Path) -> None:
     start = begun(20).content()
-    shard = '{"at": "2026-11-29T20:36:15Z", "event": "shard_done", "shards": 1, "images": 1, "bad": {"%d": 1}, "stages": {"%d": 1}}'
-    died = '{"at": "9999-12-31T23:59:59Z", "event": "replica_died", "why": "%d", "shards": 1}'
-    lines = [(shard % (n, n)).encode() for n in range(6000)] + [(died % n).encode() for n in range(6000)]
+    shard = SHARD.replace(b'"bad": {}', b'"bad": {"%%d": 1}') % (b"1", b'"%d": 1')
+    died = '{"time": "9999-12-31T23:59:59Z", "event": "replica_died", "why": "%d", "shards": 1}'
+    lines = [shard % (n, n) for n in range(6000)] + [(died % n).encode() for n in range(6000)]
     history = read_log(put(tmp_path, **{FIRST: start + b"\n".join(lines)}))
     assert history
     session = history.sessions[0]

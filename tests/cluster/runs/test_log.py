@@ -105,7 +105,10 @@ def test_the_log_of_a_run_that_has_been_replaced_leaves_the_new_one_alone(run_di
 
 
 def test_the_last_hundred_sessions_are_kept_and_what_is_none(run_dir: RunDir) -> None:
-    old = [f"2020{month:02d}{day:02d}T000000Z-00000000.jsonl" for month, day in itertools.product(range(1, 6), range(1, 31))]
+    old = [
+        f"2020{month:02d}{day:02d}T000000Z-00000000.jsonl"
+        for month, day in itertools.product(range(1, 6), range(1, 31))
+    ]
     for name in (*old, "notes.jsonl"):
         run_dir.publish(f"log/{name}", b"")
     with RunLog(run_dir, {}):

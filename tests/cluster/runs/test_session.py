@@ -11,6 +11,7 @@ import pytest
 from cluster.executors.work import ShardReport
 from cluster.runs.session import Session
 
+HOUR = "2026-11-29T20"
 BEGAN = datetime(2026, 11, 29, 20, 36, 14, tzinfo=UTC)
 
 
@@ -27,18 +28,18 @@ def test_a_session_of_two_shards_and_a_death_line_by_line() -> None:
     session.add_end({"status": "done", "reason": None, "images": 4, "seconds": 63.5}, 63.5)
     shard = {"event": "shard_done", "shards": 1, "images": 2}
     assert lines_of(session) == [
-        {"at": "2026-11-29T20:36:14.000Z", "event": "start", "command": "label"},
-        {"at": "2026-11-29T20:36:15.500Z", "event": "replica_up", "place": "a", "seconds": 1.235},
-        {"at": "2026-11-29T20:36:16.000Z", **shard, "shard": 3, "bad": {}, "place": "a", "stages": {"load": 0.25}},
-        {"at": "2026-11-29T20:36:16.500Z", "event": "replica_died", "place": "a", "why": "killed \\udcff", "shards": 2},
-        {"at": "2026-11-29T20:37:17.062Z", **shard, "shard": 4, "bad": {"missing": 1}, "place": "b", "stages": {}},
-        {"at": "2026-11-29T20:37:17.500Z", "event": "end", "status": "done", "reason": None, "images": 4, "seconds": 63.5},
+        {"time": f"{HOUR}:36:14.000Z", "event": "start", "command": "label"},
+        {"time": f"{HOUR}:36:15.500Z", "event": "replica_up", "place": "a", "seconds": 1.235},
+        {"time": f"{HOUR}:36:16.000Z", **shard, "shard": 3, "bad": {}, "place": "a", "stages": {"load": 0.25}},
+        {"time": f"{HOUR}:36:16.500Z", "event": "replica_died", "place": "a", "why": "killed \\udcff", "shards": 2},
+        {"time": f"{HOUR}:37:17.062Z", **shard, "shard": 4, "bad": {"missing": 1}, "place": "b", "stages": {}},
+        {"time": f"{HOUR}:37:17.500Z", "event": "end", "status": "done", "reason": None, "images": 4, "seconds": 63.5},
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("num_shards", [1, 7, 8, 9, 100, 1000, 1025])
 def test_of_many_shards_as_many_share_each_line_and_their_sums_are_kept(num_shards: int) -> None:
-    generator = random.Random(num_shards)  # noqa: S311
+    generator = random.Random(num_shards)
     session = Session(BEGAN, {}, max_shard_lines=8)
     images, bad, stages = 0, Counter(), Counter()
     for shard in range(num_shards):
@@ -60,7 +61,7 @@ def test_of_many_shards_as_many_share_each_line_and_their_sums_are_kept(num_shar
     for line in lines:
         read.update(line["stages"])
     assert read == pytest.approx(stages, abs=1e-6 * len(lines))
-    spans = [(line.get("since", line["at"]), line["at"]) for line in lines]
+    spans = [(line.get("since", line["time"]), line["time"]) for line in lines]
     assert spans == sorted(spans)
     assert all(before[1] < after[0] for before, after in itertools.pairwise(spans))
     assert [line["shard"] for line in lines] == [step * number for number in range(len(lines))]
@@ -76,7 +77,7 @@ def test_of_many_events_the_first_and_the_last_stay_and_the_others_are_counted()
     assert start["event"] == "start"
     assert [line.get("place") for line in lines] == ["p0", "p1", "p2", None, "p7", "p8", "p9"]
     assert lines[3] == {  # 3 to 6
-        "at": "2026-11-29T20:36:16.000Z",
+        "time": "2026-11-29T20:36:16.000Z",
         "event": "left_out",
         "events": {"replica_died": 2, "replica_up": 2},
         "shards": 4,
