@@ -89,7 +89,7 @@ _Counts = Annotated[dict[_Name, _Count], Field(max_length=100)]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Start:
     event: Literal["start"]
-    at: AwareDatetime
+    time: AwareDatetime
     command: _Text
     command_line: tuple[_Word, ...] | None
     executor: _Text
@@ -104,7 +104,7 @@ class _Start:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shards:
     event: Literal["shard_done"]
-    at: AwareDatetime
+    time: AwareDatetime
     since: AwareDatetime | None = None
     shards: _Count
     images: _Count
@@ -115,7 +115,7 @@ class _Shards:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Happened:
     event: Kind
-    at: AwareDatetime
+    time: AwareDatetime
     why: _Text = ""
     shards: _Count = 0
 
@@ -123,7 +123,7 @@ class _Happened:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LeftOut:
     event: Literal["left_out"]
-    at: AwareDatetime
+    time: AwareDatetime
     events: dict[Kind, _Count]
     shards: _Count
 
@@ -131,7 +131,7 @@ class _LeftOut:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _End:
     event: Literal["end"]
-    at: AwareDatetime
+    time: AwareDatetime
     status: Literal["done", "failed", "interrupted"]
     reason: _Text | None
 
@@ -158,7 +158,7 @@ class _Sum:
     stages: dict[str, float] = field(default_factory=dict)  # seconds
 
     def add(self, line: _Shards | _Happened | _LeftOut | _End) -> None:
-        self.last = max(self.last, line.at)
+        self.last = max(self.last, line.time)
         match line:
             case _End():
                 self.end = line
@@ -179,12 +179,12 @@ class _Sum:
         _add(self.bad, line.bad, MAX_TOLD_APART)
         _add(self.stages, line.stages, MAX_STAGES)
         turn_s = sum(seconds for name, seconds in line.stages.items() if name not in BESIDE) / max(1, line.shards)
-        to_s = self._seconds_at(line.at)
-        from_s = self._seconds_at(line.since or line.at) - turn_s  # when the first of them began
+        to_s = self._seconds_at(line.time)
+        from_s = self._seconds_at(line.since or line.time) - turn_s  # when the first of them began
         self.work.append((min(max(0.0, from_s), to_s), to_s, line.images))
 
     def _seconds_at(self, moment: datetime) -> float:
-        return max(0.0, (moment - self.start.at).total_seconds())
+        return max(0.0, (moment - self.start.time).total_seconds())
 
     @property
     def seconds(self) -> float:
@@ -198,7 +198,7 @@ def read_log(run_dir: RunDir) -> RunHistory | None:
     """
     names = sorted(name for name in run_dir.names(LOG) if SESSION_FILE.fullmatch(name))[-MAX_SESSIONS:]
     read = [(name, *_read(run_dir, name)) for name in names]
-    sums = [(name, found) for name, found, _ in read if found]
+    sums = sorted(((name, found) for name, found, _ in read if found), key=lambda each: each[1].start.time)
     if not sums:
         return None
     working_s = np.cumsum([0.0, *(found.seconds for _, found in sums)])
@@ -243,7 +243,7 @@ def _read(run_dir: RunDir, name: str) -> tuple[_Sum | None, int]:
             continue
         if isinstance(read, _Start):
             foreign += found is not None
-            found = found or _Sum(read, read.at)
+            found = found or _Sum(read, read.time)
         elif found is None or found.end or (isinstance(read, _Shards) and len(found.work) > MAX_SHARD_LINES):
             foreign += 1
         else:
@@ -284,7 +284,7 @@ def _session(name: str, found: _Sum, working_s: float) -> PastSession:
         process=start.process,
         versions=start.versions,
         images_pending=start.images_pending,
-        began=start.at,
+        began=start.time,
         working_s=working_s,
         seconds=found.seconds,
         status=found.end.status if found.end else None,

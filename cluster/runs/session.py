@@ -138,7 +138,7 @@ class Session:
     def _encoded(self, lines: Iterable[tuple[float, str, Fields]]) -> Iterator[bytes]:
         for at_s, event, fields in lines:
             since = {"since": self._time(fields["since"])} if "since" in fields else {}
-            line = {"at": self._time(at_s), "event": event, **fields, **since}
+            line = {"time": self._time(at_s), "event": event, **fields, **since}
             yield json.dumps({name: _bounded(value) for name, value in line.items()}).encode() + b"\n"
 
     def _time(self, seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Kills at every step of a shard and of a run, replicas that hang, pictures that kill: the tables stay the same."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from PIL import Image
 
 from cam_ops.errors import MachineError
 from cluster.machine.gpu import loading
+from cluster.runs.directory import RunDir
+from cluster.runs.history import read_log
 from tests.support.command import ROOT, Command, table_rows
 from tests.support.networks import TwoChannels
 
@@ -84,6 +87,19 @@ def test_replicas_killed_at_every_step_or_stopped_leave_the_tables_of_an_undistu
     assert len(list(tmp_path.glob("reached-*"))) == 7
     assert done.err.count("a replica died") >= 6
     assert "shard 10 is slow" in done.err or "shard 10 took longer than 15 s" in done.err
+    history = read_log(RunDir(str(out)))
+    assert history
+    assert [(session.status, session.executor, session.shards) for session in history.sessions] == [("done", "ray", 12)]
+    events = history.sessions[0].events
+    assert (
+        events["replica_died"] == done.err.count("a replica died") == sum(r.times for r in history.sessions[0].reasons)
+    )
+    assert events["replica_up"] >= 2 + 6
+    assert history.sessions[0].shards_back >= 5  # the shard of one was committed when it died
+    assert {"load", "network", "boxes", "publish", "fetch", "decode"} == history.stage_seconds.keys()
+    lines = [json.loads(line) for line in next((out / "log").iterdir()).read_text().splitlines()]
+    up = {line["place"] for line in lines if line["event"] == "replica_up"}
+    assert {line["place"] for line in lines if line["event"] in ("shard_done", "replica_died")} == up
     assert Command("verify", out).code == 0
     assert tables(out) == undisturbed
 

@@ -54,7 +54,7 @@ def test_a_job_and_what_it_says(pictures: Path, tmp_path: Path) -> None:
         "boxes": 12,
     }
     assert sorted(path.name for path in out.iterdir()) == [
-        *(".scratch", "boxes", "heatmaps", "images", "plan", "run.json", "summary.json")
+        *(".scratch", "boxes", "heatmaps", "images", "log", "plan", "run.json", "summary.json")
     ]
     assert json.loads((out / "summary.json").read_text())["statuses"] == {"ok": 12}
     images = table_rows(out, "images")
@@ -126,6 +126,7 @@ def test_another_request_is_refused_and_overwrite_replaces_it(pictures: Path, tm
     assert label(pictures, out, "--threshold", 0.7, "--overwrite").code == 0
     left = [path.name for folder in ("audit", "show") for path in (out / folder).rglob("*") if path.is_file()]
     assert left == ["notes.txt"]  # nothing that was made of the run before
+    assert len(list((out / "log").iterdir())) == 1
     assert Command("compare", out, out).code == 0
     assert {round(box["threshold"], 3) for box in table_rows(out, "boxes")} == {0.7}
     (out / "run.json").unlink()
@@ -435,7 +436,7 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
 def test_repair_does_the_damaged_shards_again_and_no_others(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     label(pictures, out, "--shard-size", 2)
-    whole = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+    whole = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file() and path.suffix != ".jsonl"}
     truncated, swapped = out / "heatmaps" / "shard-0000001.parquet", out / "boxes" / "shard-0000003.parquet"
     truncated.write_bytes(truncated.read_bytes()[:100])
     shutil.copy(out / "boxes" / "shard-0000004.parquet", swapped)
@@ -447,7 +448,9 @@ def test_repair_does_the_damaged_shards_again_and_no_others(pictures: Path, tmp_
     assert (refused.code, truncated.stat().st_size) == (4, 100)
     repaired = label(pictures, out, "--shard-size", 2, "--repair")
     assert (repaired.code, repaired.err.count("is done again"), repaired.err.count("was never planned")) == (0, 3, 1)
-    assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == whole
+    assert {path: path.read_bytes() for path in whole} == whole
+    left = {path for path in out.rglob("*.*") if path.is_file() and path.suffix != ".jsonl"}
+    assert left == set(whole)
     changed = {path.name for path in whole if path.stat().st_mtime_ns != before[path]}
     assert changed == {f"shard-000000{shard}.parquet" for shard in (1, 3, 5)}
     assert Command("verify", out).code == 0

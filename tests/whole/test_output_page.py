@@ -3,9 +3,14 @@
 import ast
 import json
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,8 +20,11 @@ from cam_ops.boxes.extract import boxes_from_heatmaps
 from cam_ops.errors import BadImage
 from cam_ops.settings import BoxConfig, MapConfig, Refinement
 from cam_ops.tables import COLUMNS, METADATA_KEY, STATUSES
+from cluster.executors.events import Kind
+from cluster.executors.work import ShardReport
 from cluster.label.quarantine import read_quarantine
 from cluster.runs.directory import open_run_dir
+from cluster.runs.session import Session
 from tests.support.command import ROOT, Command
 from tests.support.output_page import PAGE, SCHEMAS, made
 
@@ -156,6 +164,43 @@ def test_the_fields_of_a_quarantine_are_those_of_the_page(page: str, tmp_path: P
     document = json.loads((tmp_path / "quarantine" / "shard-0000000.json").read_text())
     assert fields_of(section(page, "quarantine")) == set(document)
     assert document["bad"] == {"3": ["crashed_decoder", "SIGSEGV"]}
+
+
+def test_the_events_of_a_log_and_their_fields_are_those_of_the_page(page: str, run: Path) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", section(page, "log"), re.MULTILINE)
+    told = {event: set(re.findall(r"`(\w+)`", text)) for event, text in rows}
+    assert set(told) == {*get_args(Kind), "start", "shard_done", "left_out", "end"}
+    session = Session(datetime(2026, 11, 29, tzinfo=UTC), {}, max_shard_lines=1, max_events=1)
+    for _ in range(3):
+        session.add_event("replica_up", {"place": "", "seconds": 0.0}, 0.0)
+    session.add_shard(ShardReport(shard=0, statuses={"ok": 1}), 0.0)
+    session.add_shard(ShardReport(shard=1, statuses={"ok": 1}), 0.0)
+    (file,) = (run / "log").iterdir()
+    for line in map(json.loads, [*file.read_text().splitlines(), *session.content().splitlines()[1:]]):
+        statuses = {"done", "failed", "interrupted", "ok", "load"} if line["event"] in ("end", "shard_done") else set()
+        assert told[line["event"]] - statuses >= line.keys() - {"time", "event"}
+        assert told[line["event"]] - statuses - line.keys() <= {"since"}
+    assert all(
+        f"`{stage}`" in section(page, "log")
+        for stage in ("load", "network", "boxes", "publish", "fetch", "decode", "read")
+    )
+    script = ROOT / "cluster" / "executors" / "events.py"
+    for kind in get_args(Kind):
+        said = re.search(rf'"{kind}",  # (.+)', script.read_text())
+        assert said
+        assert all(name in said[1] for name in told[kind]), kind
+
+
+def test_the_lines_that_ask_a_log_work(page: str, run: Path) -> None:
+    (block,) = re.findall(r"```sh\n(.*?)```", section(page, "log"), re.DOTALL)
+    asked, filtered = block.splitlines()
+    words = shlex.split(asked)
+    assert words[:2] == ["python", "-c"]
+    done = subprocess.run([sys.executable, "-c", words[2]], cwd=run.parent, capture_output=True, text=True, timeout=60)
+    assert " 12 " in done.stdout, done.stderr
+    if shutil.which("jq"):
+        done = subprocess.run(filtered, shell=True, cwd=run.parent, capture_output=True, text=True, timeout=60)
+        assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["end"]
 
 
 def test_the_tree_shows_what_lies_in_a_run(page: str, run: Path) -> None:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.runs.directory import RunDir
+from cluster.runs.history import read_log
 from cluster.storage.objects import list_objects, read_object, remove_object
 from tests.support.command import ROOT, Command, table_rows
 from tests.support.stores import KEY, SECRET, Store
@@ -68,6 +70,12 @@ def test_a_run_on_s3_is_a_local_run(s3: Store, pictures: Path, tmp_path: Path) -
     replaced = label(images, s3.address("whole"), "--limit", 5, "--overwrite", *options)
     assert (replaced.code, replaced.result["images"]) == (0, 5)
     assert Command("verify", s3.address("whole"), *options).code == 0
+    history = read_log(RunDir(s3.address("whole"), s3.options))
+    assert history  # that of the run that was replaced is gone
+    assert [(session.status, session.images) for session in history.sessions] == [("done", 5)]
+    shown = history.sessions[0].command_line
+    assert shown
+    assert shown[-len(s3.words) - 1 :] == ("--storage-options", *(f"{w.partition('=')[0]}=..." for w in s3.words))
     texts = [command.out + command.err for command in [*commands, other, replaced]]
     texts += [path.read_bytes().decode("latin-1") for path in copy.rglob("*") if path.is_file()]
     texts += [path.read_bytes().decode("latin-1") for path in s3.folder.glob("whole/**/*") if path.is_file()]

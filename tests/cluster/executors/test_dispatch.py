@@ -14,6 +14,7 @@ import pytest
 from cam_ops.errors import CamrayError, MachineError, StorageError, UsageError
 from cluster.executors.blame import MAX_SHARD_DEATHS
 from cluster.executors.dispatch import DEPTH, ReplicaDied, dispatch
+from cluster.executors.events import Event
 from cluster.executors.simulated import SimulatedCluster, SimulatedReplica, simulate
 from cluster.process.interrupts import raise_on_sigterm
 
@@ -453,3 +454,47 @@ def test_a_second_sigterm_does_not_break_the_end_that_the_first_began() -> None:
         signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def told(script: ScriptedReplicas, num_shards: int, timeout_s: float | None = None) -> list[object]:
+    """Return what a listener hears, and the reports in between."""
+    heard: list[object] = []
+    threads = set()
+
+    def listen(event: Event) -> None:
+        threads.add(threading.current_thread())
+        heard.append((event.kind, {name: value for name, value in event.fields.items() if name != "seconds"}))
+
+    for report in dispatch(script, range(num_shards), timeout_s, listen):
+        heard.append(report)
+    assert threads == {threading.current_thread()}
+    return heard
+
+
+def test_a_listener_hears_of_a_death_between_the_reports() -> None:
+    script = ScriptedReplicas(1, shards={2: [ReplicaDied("segfault\nat 0x0")]})
+    assert told(script, 4) == [
+        *(("replica_up", {"place": "here"}), 0, 1),
+        ("replica_died", {"place": "here", "why": "segfault", "shards": 2}),
+        *(("replica_up", {"place": "here"}), 2, 3),
+    ]
+
+
+def test_a_listener_hears_which_place_is_avoided_and_why_once_the_last_start_there_has_failed() -> None:
+    script = ScriptedReplicas(2, starts=[None, *[ReplicaDied("no memory")] * 3])
+    heard = told(script, 20)
+    failed = [f"{times} replica(s) died while loading their model, the last: no memory" for times in (1, 2, 3)]
+    assert [one for one in heard if isinstance(one, tuple)] == [
+        ("replica_up", {"place": "here"}),
+        *(("replica_not_started", {"place": "here", "why": why}) for why in failed),
+        ("place_avoided", {"place": "here", "why": failed[-1]}),
+    ]
+
+
+def test_a_listener_hears_of_a_place_that_lacks_storage() -> None:
+    script = ScriptedReplicas(2, shards={3: [LACK]}, where=("good", "bad"))
+    heard = [one for one in told(script, 9) if isinstance(one, tuple) and one[0] != "replica_up"]
+    assert heard == [
+        ("replica_died", {"place": "bad", "why": str(LACK), "shards": 2}),
+        ("place_avoided", {"place": "bad", "why": str(LACK)}),
+    ]
