@@ -1,5 +1,6 @@
 """`report` by command: what it writes, what it refuses, what it does with runs that are unfinished or damaged."""
 
+import csv
 import json
 import os
 import re
@@ -162,12 +163,13 @@ def test_damaged_tables_are_refused(hostile: ExportedRun, tmp_path: Path) -> Non
 def test_the_audit_names_the_worst_images(labelled: ExportedRun, tmp_path: Path) -> None:
     root = copied(labelled, tmp_path)
     truth = tmp_path / "truth.csv"
-    lines = ["image_id,x0,y0,x1,y1"]
+    lines = [("image_id", "x0", "y0", "x1", "y1")]
     ids = sorted(labelled.images)
     for at, image_id in enumerate(ids):
         x0, y0, x1, y1 = (labelled.boxes[image_id][0][name] for name in ("x0", "y0", "x1", "y1"))
-        lines.append(f"{image_id},{x0},{y0},{x1 if at else x0 + 2},{y1 if at else y0 + 2}")
-    truth.write_text("\n".join(lines) + "\n")
+        lines.append((image_id, x0, y0, x1 if at else x0 + 2, y1 if at else y0 + 2))
+    with truth.open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
     assert Command("audit", root, "--truth", truth, "--executor", "inline", "--bootstrap", 20).code == 0
     assert report(root, tmp_path / "page.html").code == 0
     page = Page(tmp_path / "page.html")
