@@ -24,7 +24,7 @@ def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, truth: str | None)
         Command(name="verify", does="Prove that the run is whole.", line=line("verify")),
         Command(
             name="rebox",
-            does="Make the boxes anew as the bar above has them; pictures and network are not needed.",
+            does="Make the boxes anew as the bar of the pictures has them; pictures and network are not needed.",
             line=line("rebox", f" --out {rebox} {setting}"),
         ),
         Command(

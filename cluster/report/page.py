@@ -8,7 +8,6 @@ Content-Security-Policy names the one script and the one style by their hashes a
 import base64
 import hashlib
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +128,10 @@ def _address(picture: bytes) -> str:
 def _rebox(line: str, setting: Setting) -> str:
     """Fill a line of `rebox` with a setting, as `reboxLine` of `bar.js` does."""
     values = {"threshold": f"{setting.threshold:.6g}", "normalise": setting.normalise, "components": setting.components}
-    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), line)
+    for name, value in values.items():
+        before, mark, after = line.rpartition(f"{{{name}}}")  # the last one: a path may have some, too
+        line = before + value + after if mark else line
+    return line
 
 
 def _galleries(report: Report) -> tuple[Gallery, ...]:

@@ -6,7 +6,7 @@ const COMPONENTS = ["largest", "all", "peaks"];
 function prepareBar() {
   field("normalise").append(...NORMALISERS.map((name) => new Option(name, name)));
   field("components").append(...COMPONENTS.map((name) => new Option(name, name)));
-  const sorts = Object.entries(SORTS).filter(([key]) => key !== "iou" || cards.some((card) => trueBoxes(card).length));
+  const sorts = Object.entries(SORTS).filter(([key]) => key !== "iou" || cards.some((card) => overlapNow(card) !== null));
   field("sort").append(...sorts.map(([key, [title]]) => new Option(title, key)));
   const names = new Set(cards.flatMap((card) => card.maps.map((map) => map.className)));
   field("class-names").append(...[...names].sort().map((name) => element("option", { value: name })));
@@ -59,11 +59,16 @@ function showSetting(from) {
   field("components").value = now.components;
   field("reset").disabled = now.isOwn;
   field("origin").textContent = originOf();
-  if (field("rebox")) field("rebox").textContent = page.rebox.replace(/\{(\w+)\}/g, (all, name) => reboxValue(name) ?? all);
+  if (field("rebox")) field("rebox").textContent = reboxLine();
 }
 
-function reboxValue(name) {
-  return { threshold: exact(now.threshold), normalise: now.normalise, components: now.components }[name];
+// The last mark of each name is the one that is meant: a path may have some, too.
+function reboxLine() {
+  const values = { threshold: exact(now.threshold), normalise: now.normalise, components: now.components };
+  return Object.entries(values).reduce((line, [name, value]) => {
+    const at = line.lastIndexOf(`{${name}}`);
+    return at < 0 ? line : line.slice(0, at) + value + line.slice(at + name.length + 2);
+  }, page.rebox);
 }
 
 function originOf() {

@@ -12,7 +12,7 @@ const SORTS = {
   own: ["the gallery's own", null],
   score: ["score, highest first", (card) => -(shownMap(card)?.score ?? -1)],
   boxes: ["boxes, most first", (card) => -(shownMap(card) ? boxesOf(shownMap(card)).length : 0)],
-  iou: ["IoU, worst first", (card) => overlapOf(card) ?? 2],
+  iou: ["IoU, worst first", (card) => overlapNow(card) ?? 2],
 };
 
 const observer = new IntersectionObserver(
@@ -158,12 +158,18 @@ function wordsOf(other, card) {
 
 function showFound(figure, card, number) {
   figure.querySelector(".num").textContent = plural(number, "box", "boxes");
-  const iou = figure.querySelector(".iou");
+  const [iou, failure] = [figure.querySelector(".iou"), figure.querySelector(".failure")];
   const value = overlapNow(card);
-  if (iou && value !== null) iou.textContent = `IoU ${score(value)}`;
+  if (iou) Object.assign(iou, { hidden: value === null, textContent: `IoU ${score(value)}` });
+  if (failure) failure.hidden = !isAudited(card);
 }
 
-// As the audit has it, where the boxes are those that it looked at.
+// Whether the boxes are those that the audit looked at.
+function isAudited(card) {
+  return now.isOwn && card.at === 0;
+}
+
+// As the audit has it, or of the boxes that are shown; null where it is not known.
 function overlapNow(card) {
-  return now.isOwn && card.at === 0 && card.truth?.iou != null ? card.truth.iou : overlapOf(card);
+  return (isAudited(card) ? card.truth?.iou : null) ?? overlapOf(card);
 }

@@ -85,7 +85,7 @@ function factsOf(card, map) {
     ["size", `${card.size[0]} × ${card.size[1]}`],
     ...(card.truth ? [["truth", plural(trueBoxes(card).length, "true box", "true boxes")]] : []),
     ...(iou === null ? [] : [["IoU", score(iou)]]),
-    ...(card.truth?.failure ? [["failure", card.truth.failure.replaceAll("_", " ")]] : []),
+    ...(card.truth?.failure && isAudited(card) ? [["failure", card.truth.failure.replaceAll("_", " ")]] : []),
     ["shown in", within.map(({ title }) => title).join(", ")],
   ].filter(([, value]) => value);
 }

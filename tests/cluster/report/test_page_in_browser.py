@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from cluster.process.console import visible
 from cluster.report.page import render
-from cluster.report.records import Corners, Gallery, Report
+from cluster.report.records import Command, Corners, Gallery, Report, Truth
 from tests.cluster.report.test_page import HOSTILE, hostile_report
 from tests.support.browser import Opened, opened
 from tests.support.reports import SETTING, against, blobs, card, class_row, report, shown_map
@@ -191,6 +191,29 @@ def test_a_calibrated_run_has_a_threshold_for_each_class_until_the_slider_is_mov
         expect_counts(seen.page, 3, 1, 1, 0)  # not the table's, though the number is
         seen.page.click("#reset")
         expect_counts(seen.page, 2, 1, 0, 0)
+
+
+def test_what_the_audit_found_is_said_of_the_boxes_that_it_looked_at_alone(look: Open) -> None:
+    audited = Truth(boxes=(), iou=0.25, failure="too_large")
+    made = report([replace(card("a.jpg", shown_map(ONE, (20, 0, 40, 40))), truth=audited)])
+    with look(made) as seen:
+        expect(seen.page.locator("#card-0 .found")).to_have_text("1 box IoU 0.25 too large")
+        expect(seen.page.locator("#card-0 .failure")).to_be_visible()
+        move(seen.page, 0.5)
+        expect(seen.page.locator("#card-0 .failure")).to_be_hidden()
+        expect(seen.page.locator("#card-0 .iou")).to_be_hidden()
+        seen.page.click("#reset")
+        expect(seen.page.locator("#card-0 .iou")).to_have_text("IoU 0.25")
+        expect(seen.page.locator("#card-0 .iou")).to_be_visible()
+
+
+def test_a_path_with_a_mark_in_it_stays_as_it_is(look: Open) -> None:
+    line = "rebox 'a{threshold}b' --threshold {threshold} --normalise {normalise}"
+    made = report([card("a.jpg", shown_map(ONE))], commands=(Command(name="rebox", does="", line=line),))
+    assert "rebox &#39;a{threshold}b&#39; --threshold 0.2 --normalise max<" in render(made)
+    with look(made) as seen:
+        move(seen.page, 0.5)
+        assert seen.page.text_content("#rebox") == "rebox 'a{threshold}b' --threshold 0.5 --normalise max"
 
 
 def test_heat_and_boxes_can_be_taken_away_and_the_original_put_beside(look: Open) -> None:
