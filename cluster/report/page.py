@@ -24,7 +24,7 @@ from cluster.report.colours import heat_colours
 from cluster.report.plots.audit import audit_part
 from cluster.report.plots.classes import class_table
 from cluster.report.plots.comparison import comparison_part
-from cluster.report.plots.heat import mean_map, where_boxes_lie
+from cluster.report.plots.heat import places
 from cluster.report.plots.histograms import distributions
 from cluster.report.plots.speed import speed_part
 from cluster.report.records import Card, Gallery, Report, Setting, ShownMap
@@ -82,9 +82,8 @@ def _sections(report: Report) -> Iterator[Section]:
     if report.audit:
         yield Section(key="audit", title="Audit", content=audit_part(report.audit))
     boxes = report.head.boxes
-    plots = distributions(report.histograms), where_boxes_lie(report.density, boxes)
-    means = mean_map(report.classes, report.classes_total)
-    yield Section(key="plots", title="Distributions", content=Markup("").join([*plots, means]))
+    plots = distributions(report.histograms), places(report.density, boxes, report.classes, report.classes_total)
+    yield Section(key="plots", title="Distributions", content=Markup().join(plots))
     yield Section(key="classes", title="Classes", content=class_table(report.classes, report.classes_total))
     yield Section(key="speed", title="Speed", content=speed_part(report.history))
 

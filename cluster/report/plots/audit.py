@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from cluster.process.console import shortened
 from cluster.report.plots.curves import accuracy_plot, pixel_plot
 from cluster.report.plots.entries import Entries, entries, figures_of, whole
 from cluster.report.plots.figures import all_figures, first_figures, slices
@@ -167,20 +166,12 @@ def _shortcuts(metrics: Entries) -> Markup | None:
     items = []
     for entry in entries:
         share_there, others = entry.get("share"), entry.get("others")
-        says = (
-            f" looks at the {entry.get('place')}: {share(float(share_there), 1)} of its mean map lies there, "
-            f"{share(float(others), 1)} of other classes'"
-            if is_number(share_there) and is_number(others)
-            else f" looks at the {entry.get('place')}"
-        )
-        items.append(
-            tag(
-                "li",
-                tag("b", name(str(entry.get("class_name")))),
-                shortened(says, 300),
-                f" ({counted(whole(entry.get('num_images')), 'image')})",
-            )
-        )
+        says = ""
+        if is_number(share_there) and is_number(others):
+            says = f": {share(share_there, 1)} of its mean map lies there, {share(others, 1)} of other classes'"
+        class_name, place = (name(str(entry.get(key))) for key in ("class_name", "place"))
+        images = counted(whole(entry.get("num_images")), "image")
+        items.append(tag("li", tag("b", class_name), " looks at the ", place, says, f" ({images})"))
     return joined(
         (
             tag("h3", "Suspected shortcuts"),

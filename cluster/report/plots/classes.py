@@ -91,7 +91,7 @@ def _heading(title: str, says: str) -> Markup:
 
 def _name(row: ClassRow) -> Markup:
     mark = (
-        tag("span", f"! looks at the {row.place}", class_="mark", title="most of its mean map lies there")
+        tag("span", "! looks at the ", marks.name(row.place), class_="mark", title="most of its mean map lies there")
         if row.place
         else None
     )

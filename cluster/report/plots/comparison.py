@@ -9,9 +9,11 @@ from cluster.compare.driver import Comparison
 from cluster.compare.metrics import Difference
 from cluster.compare.scratch import Rows
 from cluster.compare.tables import TableChanges
+from cluster.process.console import shortened
 from cluster.report.plots.intervals import Reference, whiskers
 from cluster.report.plots.marks import (
     MISSING,
+    MOST_CHARACTERS,
     SPACE,
     Child,
     count,
@@ -34,7 +36,8 @@ def comparison_part(found: Comparison) -> Markup:
     """Return what changed from A to B."""
     return tag(
         "div",
-        tag("p", tag("b", "A "), tag("code", name(found.a)), tag("br"), tag("b", "B "), tag("code", name(found.b))),
+        tag("p", tag("b", "A "), tag("code", name(found.a))),
+        tag("p", tag("b", "B "), tag("code", name(found.b))),
         *(
             tag("p", f"{side} is not complete: {progress}.", class_="note")
             for side, progress in found.incomplete.items()
@@ -173,7 +176,7 @@ def _difference(metric: Difference, end: float, unpaired: str | None) -> Markup:
     interval = (metric.low, metric.high) if metric.low is not None and metric.high is not None else None
     written = MISSING if interval is None else f"{_signed(interval[0], digits)} to {_signed(interval[1], digits)}"
     is_sure = interval is not None and (interval[0] > 0 or interval[1] < 0)
-    says = f"{metric.metric}: {_signed(metric.difference, digits)}" + (
+    says = f"{shortened(metric.metric, MOST_CHARACTERS)}: {_signed(metric.difference, digits)}" + (
         "" if interval is None else f", between {_signed(interval[0], digits)} and {_signed(interval[1], digits)}"
     )
     drawn = whiskers(says, metric.difference, interval, (-end, end), (ZERO,)) if metric.unit == "percent" else None

@@ -4,9 +4,21 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from cluster.process.console import shortened
 from cluster.report.plots.entries import Entries, entries, figures_of, value_of, whole
 from cluster.report.plots.intervals import Reference, whiskers
-from cluster.report.plots.marks import MISSING, SPACE, count, heads, is_number, joined, name, number, tag
+from cluster.report.plots.marks import (
+    MISSING,
+    MOST_CHARACTERS,
+    SPACE,
+    count,
+    heads,
+    is_number,
+    joined,
+    name,
+    number,
+    tag,
+)
 from cluster.report.plots.words import MEANINGS, SLICES
 
 FIRST = (
@@ -98,7 +110,7 @@ def _figure_row(figures: Mapping[str, Entries], key: str) -> Markup:
     digits = 1 if is_percent else 2
     interval = interval_of(figure)
     written = MISSING if interval is None else f"{number(interval[0], digits)} \u2013 {number(interval[1], digits)}"
-    says = f"{key} {number(value, digits)}{unit}" + (
+    says = f"{shortened(key, MOST_CHARACTERS)} {number(value, digits)}{unit}" + (
         "" if interval is None else f", between {written.replace(MISSING, 'and')}"
     )
     drawn = whiskers(says, value, interval, PERCENT, _references(figures, key)) if is_percent else None

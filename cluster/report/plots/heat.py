@@ -26,6 +26,11 @@ def steps_of(values_hw: F64 | I64, most: float) -> I64:
     return np.clip(np.ceil(np.nan_to_num(values_hw / most) * (STEPS - 1) - 1e-9), 0, STEPS - 1).astype(np.int64)
 
 
+def places(density_GG: I64, boxes: int, classes: Sequence[ClassRow], classes_total: int) -> Markup:
+    """Return where boxes lie and where maps are high, side by side."""
+    return tag("div", where_boxes_lie(density_GG, boxes), mean_map(classes, classes_total), class_="plots")
+
+
 def where_boxes_lie(density_GG: I64, boxes: int) -> Markup:
     """Return how many of a run's boxes cover each part of the picture."""
     title, most = "Where boxes lie", int(density_GG.max(initial=0))
@@ -41,12 +46,13 @@ def where_boxes_lie(density_GG: I64, boxes: int) -> Markup:
 def mean_map(classes: Sequence[ClassRow], classes_total: int) -> Markup:
     """Return the mean of all maps, each over its peak, from the means of the classes."""
     title = "Mean map"
-    known = [row for row in classes if row.mean_map is not None and row.maps > 0 and np.isfinite(row.mean_map).all()]
-    known = [row for row in known if row.mean_map is not None and row.mean_map.shape == known[0].mean_map.shape]  # type: ignore[union-attr]
+    known = [(row.mean_map, row.maps) for row in classes if row.mean_map is not None and row.maps > 0]
+    known = [
+        (map_hw, maps) for map_hw, maps in known if map_hw.shape == known[0][0].shape and np.isfinite(map_hw).all()
+    ]
     if not known:
         return nothing(title, "no maps to average")
-    weights = np.array([row.maps for row in known], np.float64)
-    mean_hw = np.average(np.stack([row.mean_map for row in known if row.mean_map is not None]), axis=0, weights=weights)
+    mean_hw = np.average([map_hw for map_hw, _ in known], axis=0, weights=[maps for _, maps in known])
     most = float(mean_hw.max())
     of = "" if len(classes) == classes_total else f" of the {count(len(classes))} classes with the most"
     says = (

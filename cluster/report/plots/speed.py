@@ -63,7 +63,7 @@ EVENTS: Mapping[Kind, tuple[str, str]] = {
 def speed_part(history: RunHistory | None) -> Markup:
     """Return all that the log says of speed."""
     if history is None or not history.sessions:
-        return nothing("Speed", "the run has no log: it was made before there was one, or its log is gone")
+        return tag("p", "The run has no log: it was made before there was one, or its log is gone.", class_="note")
     foreign = None
     if history.foreign_lines:
         foreign = tag("p", f"{counted(history.foreign_lines, 'line')} of the log cannot be read.", class_="note")
