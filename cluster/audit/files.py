@@ -24,7 +24,7 @@ from cluster.runs.directory import RunDir
 from cluster.runs.reading import corners_of
 from cluster.storage.documents import first_reason
 from cluster.storage.files import Files
-from cluster.storage.parquet import decode, encode, stream
+from cluster.storage.parquet import decode, encode
 
 METRICS_FILE = "metrics.json"
 PER_IMAGE_FILE = "per_image.parquet"
@@ -47,8 +47,11 @@ NAMES = (
 
 MAX_METRICS_BYTES = 16 * 2**20
 MAX_REPLICATE_ROWS = 10**6
-ROWS_PER_BATCH = 2**16
 MAX_TRUE_BOXES = 10**6  # that are asked for at once
+ROWS_PER_BATCH = 2**16
+
+Wanted = Mapping[int, Collection[int]]
+"""Rows of images, by shard."""
 
 
 def audit_files(run_dir: RunDir) -> Files:
@@ -148,9 +151,10 @@ def read_replicates(files: Files) -> dict[str, F64]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def read_per_image(files: Files, columns: list[str]) -> Iterator[pa.Table]:
+def read_per_image(files: Files, columns: list[str], wanted: Wanted | None = None) -> Iterator[pa.Table]:
     """Yield some columns of per_image.parquet, `iou` among them, in the order asked for, so many rows at a time.
 
+    Where images are `wanted`, columns `shard` and `row` are among them, too, and little more is read than these.
     Raises StorageError where the file is none that an audit wrote.
     """
     where = files.where(PER_IMAGE_FILE)
@@ -160,11 +164,10 @@ def read_per_image(files: Files, columns: list[str]) -> Iterator[pa.Table]:
             for field in map(PER_IMAGE_SCHEMA.field, columns):
                 if found.names.count(field.name) != 1 or found.field(field.name).type != field.type:
                     raise StorageError(f"expected a column {field.name} of {field.type} in {where}; run `audit` again")
-            for batch in stream(file, ROWS_PER_BATCH, columns):
-                batch.validate(full=True)
-                if not pc.all(pc.is_finite(batch["iou"]), min_count=0).as_py():
+            for rows in _rows_of(file, columns, wanted):
+                if not pc.all(pc.is_finite(rows["iou"]), min_count=0).as_py():
                     raise StorageError(f"an IoU in {where} is not finite; run `audit` again")
-                yield pa.Table.from_batches([batch]).select(columns)
+                yield rows
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {where}: {error}; run `audit` again") from None
 
@@ -178,8 +181,8 @@ class TrueBox:
     crowd: bool
 
 
-def read_truth(files: Files, wanted: Mapping[int, Collection[int]]) -> dict[tuple[int, int], list[TrueBox]] | None:
-    """Return the true boxes of planned images, by shard and row; `wanted` are the rows by shard.
+def read_truth(files: Files, wanted: Wanted) -> dict[tuple[int, int], list[TrueBox]] | None:
+    """Return the true boxes of planned images, by shard and row.
 
     None where the audit left none: its truth has no boxes, or it is an older one. Images without a box are left out.
     Only the row groups of these shards are read. Raises StorageError where the file is none that an audit wrote.
@@ -193,7 +196,7 @@ def read_truth(files: Files, wanted: Mapping[int, Collection[int]]) -> dict[tupl
         with pq.ParquetFile(files.open(TRUTH_FILE)) as file:
             if not file.schema_arrow.equals(TRUE_BOXES_SCHEMA):
                 raise StorageError(f"expected the columns of true boxes in {where}; run `audit` again")
-            for rows in _rows_of(file, wanted):
+            for rows in _rows_of(file, TRUE_BOXES_SCHEMA.names, wanted):
                 num_boxes += len(rows)
                 corners_G4 = corners_of(rows)
                 if num_boxes > MAX_TRUE_BOXES or not np.isfinite(corners_G4).all():
@@ -206,15 +209,24 @@ def read_truth(files: Files, wanted: Mapping[int, Collection[int]]) -> dict[tupl
     return dict(found)
 
 
-def _rows_of(file: pq.ParquetFile, wanted: Mapping[int, Collection[int]]) -> Iterator[pa.Table]:
-    """Yield the wanted rows of row groups that may have some, by their statistics."""
-    at = TRUE_BOXES_SCHEMA.get_field_index("shard")
+def _rows_of(file: pq.ParquetFile, columns: list[str], wanted: Wanted | None) -> Iterator[pa.Table]:
+    """Yield rows in batches, all or the wanted ones: of row groups that by their statistics have none nothing is read.
+
+    A row group at a time, as `cluster.storage.parquet.stream` does.
+    """
     for row_group in range(file.num_row_groups):
-        bounds = file.metadata.row_group(row_group).column(at).statistics
-        if bounds and bounds.has_min_max and not any(bounds.min <= shard <= bounds.max for shard in wanted):
+        if wanted is not None and not _may_hold(file.metadata.row_group(row_group), wanted):
             continue
-        for batch in file.iter_batches(ROWS_PER_BATCH, row_groups=[row_group]):
+        for batch in file.iter_batches(ROWS_PER_BATCH, row_groups=[row_group], columns=columns):
             batch.validate(full=True)
-            keys = zip(batch["shard"].to_pylist(), batch["row"].to_pylist(), strict=True)
-            is_wanted_G = np.array([row in wanted.get(shard, ()) for shard, row in keys], np.bool_)
-            yield pa.Table.from_batches([batch]).filter(is_wanted_G)
+            rows = pa.Table.from_batches([batch]).select(columns)
+            if wanted is not None:
+                keys = zip(rows["shard"].to_pylist(), rows["row"].to_pylist(), strict=True)
+                rows = rows.filter(np.array([row in wanted.get(shard, ()) for shard, row in keys], np.bool_))
+            yield rows
+
+
+def _may_hold(row_group: pq.RowGroupMetaData, wanted: Wanted) -> bool:
+    columns = map(row_group.column, range(row_group.num_columns))
+    bounds = next((column.statistics for column in columns if column.path_in_schema == "shard"), None)
+    return not (bounds and bounds.has_min_max) or any(bounds.min <= shard <= bounds.max for shard in wanted)

@@ -47,8 +47,14 @@ def joined_parts(parts: Iterator[pa.Table], schema: pa.Schema) -> Iterator[Path]
     with TemporaryDirectory(prefix="camray-") as scratch:
         path = Path(scratch, "rows.parquet")
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            held: list[pa.Table] = []
             for part in parts:
-                writer.write_table(part, row_group_size=ROWS_PER_GROUP)
+                held.append(part)
+                if sum(map(len, held)) >= ROWS_PER_GROUP:
+                    writer.write_table(pa.concat_tables(held), row_group_size=ROWS_PER_GROUP)
+                    held = []
+            if held:
+                writer.write_table(pa.concat_tables(held), row_group_size=ROWS_PER_GROUP)
         yield path
 
 
