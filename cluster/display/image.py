@@ -77,6 +77,19 @@ def read_picture(labelled: Labelled, options: StorageOptions) -> U8:
         raise StorageError(f"cannot draw {image['image_id']!r}, it is {bad.status}: {bad}") from None
 
 
+def picture_or_why(image: dict[str, Any], options: StorageOptions) -> tuple[U8 | None, str]:
+    """Return the picture that was labelled, RGB (H, W, 3), or why it is not to be had."""
+    if image["status"] != "ok":
+        return None, f"{image['status']}: {image['error']}"
+    try:
+        picture_HWC = load_picture(image, options)
+    except BadImage as bad:
+        return None, f"{bad.status}: {bad}"
+    if picture_HWC.shape[:2] != (image["height"], image["width"]):
+        return None, f"another picture by now: it had {image['width']}x{image['height']} pixels when it was labelled"
+    return picture_HWC, ""
+
+
 def draw(run: Run, labelled: Labelled, options: StorageOptions, truth: Sequence[TrueBox] = ()) -> U8:
     """Return one panel per explained class, side by side, RGB; the picture alone if it has no map.
 

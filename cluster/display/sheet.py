@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from cam_ops.arrays import U8
-from cam_ops.errors import BadImage
 from cam_ops.pictures.overlays import draw_box, overlay
 from cam_ops.pictures.text import put_text, shortened_to, text_size
 from cluster.audit.files import TrueBox
@@ -24,11 +23,11 @@ from cluster.display.image import (
     draw_truth,
     is_blog,
     normalised,
+    picture_or_why,
     post_panels,
 )
 from cluster.process.console import shortened
 from cluster.runs.record import Run
-from cluster.sources.reading import load_picture
 from cluster.storage.options import StorageOptions
 
 MAX_SIDE = 20  # cells: a sheet of 20x20 has 40 million pixels
@@ -95,7 +94,7 @@ def draw_sheet(run: Run, cells: Sequence[Cell], columns: int, heading: str, opti
 def _field(run: Run, cell: Cell, options: StorageOptions) -> U8:
     """Return the field above the captions of a cell: the picture in its middle, or why there is none."""
     field_HWC = np.full((PICTURE_HEIGHT, PICTURE_WIDTH, 3), EMPTY, np.uint8)
-    picture_HWC, why_not = _picture(cell.labelled.image, options)
+    picture_HWC, why_not = picture_or_why(cell.labelled.image, options)
     if picture_HWC is None:
         for i, line in enumerate(_wrapped(shortened(why_not, SHOWN_CHARACTERS), PICTURE_WIDTH - 2 * MARGIN)):
             put_text(field_HWC, MARGIN, MARGIN + i * LINE_HEIGHT, line, LETTERS, FAINT)
@@ -105,19 +104,6 @@ def _field(run: Run, cell: Cell, options: StorageOptions) -> U8:
     y, x = (PICTURE_HEIGHT - high) // 2, (PICTURE_WIDTH - wide) // 2
     field_HWC[y : y + high, x : x + wide] = drawn_HWC
     return field_HWC
-
-
-def _picture(image: dict[str, Any], options: StorageOptions) -> tuple[U8 | None, str]:
-    """Return the picture that was labelled, or why it is not to be had."""
-    if image["status"] != "ok":
-        return None, f"{image['status']}: {image['error']}"
-    try:
-        picture_HWC = load_picture(image, options)
-    except BadImage as bad:
-        return None, f"{bad.status}: {bad}"
-    if picture_HWC.shape[:2] != (image["height"], image["width"]):
-        return None, f"another picture by now: it had {image['width']}x{image['height']} pixels when it was labelled"
-    return picture_HWC, ""
 
 
 def _drawn(run: Run, cell: Cell, picture_HWC: U8) -> U8:
