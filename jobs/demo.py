@@ -12,7 +12,7 @@ import numpy as np
 from cam_ops.arrays import U8
 from cam_ops.errors import StorageError
 from cam_ops.metrics.localization import overlaps
-from cam_ops.pictures.overlays import contact_sheet, draw_box
+from cam_ops.pictures.overlays import WHITE, contact_sheet, draw_box
 from cam_ops.settings import ModelConfig
 from cam_ops.tables import CORNERS
 from cluster.display.image import draw, read_labelled
@@ -30,7 +30,6 @@ from jobs.flags import parse
 
 COLUMNS, CELL_WIDTH, CELL_HEIGHT = 4, 320, 250
 PYTHON = os.path.relpath(sys.executable)  # so that the printed lines work as they are
-WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

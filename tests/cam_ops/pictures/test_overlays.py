@@ -70,4 +70,4 @@ def test_a_line_is_cut_to_its_room_at_either_end() -> None:
             longer = f"…{text[-len(kept) - 1 :]}" if keeps_end else f"{text[: len(kept) + 1]}…"
             assert text_size(longer, 14)[0] > width
     assert shortened_to("tabby.jpg", 14, 320) == "tabby.jpg"
-    assert shortened_to("a\nb\0", 14, 320) == "a\\x0ab\\x00"
+    assert shortened_to("a\nb\0\u202e", 14, 320) == "a\\nb\\x00\\u202e"
