@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -681,6 +682,25 @@ def test_differences_stand_around_zero_and_those_that_are_sure_are_bold() -> Non
     assert not list(rows["ap"].iter("b"))
     assert text_of(rows["corloc"][3]) == "it has no value in B"
     assert "The same in both: centre_box." in text_of(root)
+
+
+def test_what_is_not_finite_is_not_drawn() -> None:
+    tables, audit = comparison_of().tables, comparison_of().audit
+    assert audit
+    nan = float("nan")
+    metrics = [difference_of("ap", nan, 1.0, nan, nan), difference_of("corloc", 1.0, 2.0, nan, float("inf"))]
+    root = parsed(comparison_part(comparison_of(tables=tables, audit=replace(audit, metrics=metrics))))
+    rows = {text_of(row[0]): row for row in of_class(root, "differences")[0].findall("tbody/tr")}
+    assert text_of(rows["ap"][3]) == "no reason is given"
+    assert len(of_class(rows["corloc"], "dot")) == 1
+    assert not of_class(rows["corloc"], "whisker")
+
+
+@pytest.mark.parametrize("values", [np.zeros((1, 1)), np.full((7, 7), -1.0), np.full((3, 5), np.nan)], ids=str)
+def test_maps_of_nothing_are_no_error(values: F64) -> None:
+    rows = [class_row(mean_map=values, density=np.zeros((16, 16), np.int64), maps=5), class_row(mean_map=np.eye(2))]
+    parsed(class_table(rows, 2))
+    parsed(mean_map(rows, 2))
 
 
 def test_counts_of_both_runs_stand_beside_each_other() -> None:
