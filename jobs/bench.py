@@ -63,8 +63,8 @@ class BenchConfig:
     """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `refine`: whole runs
     with and without refined maps; `executors`: Ray against inline; `peers`: what one would run instead; `start`:
     seconds from the command to the first replica's work; `dispatch`: shards a second; `plan`: a large manifest;
-    `memory`: resident sizes over a long run; `rebox` and `audit`: maps a second, in one process; `export`: seconds
-    and memory of one process for the boxes of --num-images maps."""
+    `memory`: resident sizes over a long run; `rebox` and `audit`: maps a second, in one process; `export`, `report`:
+    seconds and memory of one process for --num-images maps."""
     images: str
     """Folder of pictures; they are used again and again."""
     models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
