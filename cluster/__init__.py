@@ -5,6 +5,7 @@ A picture's way: a *source* lists it, a *run*'s plan holds it, an *executor* han
 `replica` (what an actor holds).
 
 * `bench`: what `bench` measures
+* `report`: `report`: a run on one page
 * `display`: a run as pictures
 * `compare`: `compare`: what changed between two runs
 * `label`: `label`: pictures to maps and boxes, the main job

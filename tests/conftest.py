@@ -1,6 +1,7 @@
 """Fixtures of many tests: the real data, small pictures, servers of object stores."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from cluster.runs.directory import RunDir
 from cluster.runs.record import Run, existing_run
 from tests.support.command import ROOT, Command
 from tests.support.exported_runs import ExportedRun, calibrated_run, hostile_run, labelled_run
+from tests.support.first_run import KEPT, put_pictures
 from tests.support.stores import RCLONE, Store, gcs_store, s3_store
 from tests.support.truths import Planner
 
@@ -57,6 +59,21 @@ def pictures(tmp_path: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image_HWC).save(folder / f"{i:02d}.png")
     return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="session")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kept run of twenty pictures with an audit against truth; no test writes to it."""
+    put_pictures()
+    run = Path(shutil.copytree(KEPT / "run", tmp_path_factory.mktemp("audited") / "run"))
+    assert Command("audit", run, "--truth", KEPT / "truth.csv", "--executor", "inline", "--bootstrap", 2).code == 0
+    return run
+
+
+@pytest.fixture
+def audited_copy(audited: Path, tmp_path: Path) -> Path:
+    """One that a test may write to."""
+    return Path(shutil.copytree(audited, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")

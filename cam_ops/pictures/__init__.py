@@ -7,4 +7,5 @@
 * `orientation`: how EXIF turns stored pixels, and boxes in them
 * `resample`: a map's values at the picture's pixels
 * `overlays`: heat maps and boxes drawn over pictures
+* `text`: words in pictures
 """

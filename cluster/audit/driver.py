@@ -20,6 +20,7 @@ from cluster.audit.findings import Findings, findings_of, metrics_document
 from cluster.audit.labels import find_unlabelled, write_labels
 from cluster.audit.parts import read_parts, working_files
 from cluster.audit.summary import class_rows, joined_parts
+from cluster.audit.tables import PER_IMAGE_SCHEMA, TRUE_BOXES_SCHEMA
 from cluster.executors.choose import choose_replicas, no_gpus, open_executor
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
@@ -55,9 +56,15 @@ def audit(config: AuditConfig) -> Audit:
             truth = prepare_truth(run_dir, run, config.truth, working, read_turns)
         parts = _parts(run.plan.num_shards)
         counts, statuses = _count(config, run_dir, run, working, parts, truth)
-        with joined_parts(read_parts(working, "per_image", len(parts))) as per_image:
-            findings = findings_of(config, counts, truth, read_parts(working, "detections", len(parts)))
-            contents = _contents(config, run_dir.root, run, findings, per_image)
+        per_image_parts, detections, true_parts = (
+            read_parts(working, name, len(parts)) for name in ("per_image", "detections", "truth")
+        )
+        with (
+            joined_parts(per_image_parts, PER_IMAGE_SCHEMA) as per_image,
+            joined_parts(true_parts, TRUE_BOXES_SCHEMA) as true_boxes,
+        ):
+            findings = findings_of(config, counts, truth, detections)
+            contents = _contents(config, run_dir.root, run, findings, per_image, true_boxes)
             publish_audit(files, contents)
     return Audit(document=contents.metrics, statuses=statuses)
 
@@ -94,7 +101,9 @@ def _count(
     return counts, dict(sorted(statuses.items()))
 
 
-def _contents(config: AuditConfig, out: str, run: Run, findings: Findings, per_image: Path) -> AuditContents:
+def _contents(
+    config: AuditConfig, out: str, run: Run, findings: Findings, per_image: Path, true_boxes: Path
+) -> AuditContents:
     """Make all that is written of the run at `out`."""
     against_truth = unlabelled = None
     if findings.truth is not None:
@@ -105,6 +114,7 @@ def _contents(config: AuditConfig, out: str, run: Run, findings: Findings, per_i
             replicates={name: figure.value_R[1:] for name, figure in findings.figures.items()},
             curves=drawn,
             pictures=draw_curves(drawn, out),
+            boxes=true_boxes if findings.truth.has_boxes else None,
             labels=write_labels(per_image, run.class_names) if has_known else None,
         )
     return AuditContents(

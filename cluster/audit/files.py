@@ -5,23 +5,26 @@ All can be made again from the run. metrics.json is removed first and written la
 
 import json
 import mmap
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from cam_ops.arrays import F64
+from cam_ops.arrays import F32, F64
 from cam_ops.errors import StorageError
-from cluster.audit.tables import PER_IMAGE_SCHEMA
+from cluster.audit.tables import PER_IMAGE_SCHEMA, TRUE_BOXES_SCHEMA
 from cluster.runs.directory import RunDir
+from cluster.runs.reading import corners_of
 from cluster.storage.documents import first_reason
 from cluster.storage.files import Files
-from cluster.storage.parquet import decode, encode, stream
+from cluster.storage.parquet import decode, encode
 
 METRICS_FILE = "metrics.json"
 PER_IMAGE_FILE = "per_image.parquet"
@@ -30,6 +33,7 @@ BOOTSTRAP_FILE = "bootstrap.parquet"
 CURVES_FILE = "curves.parquet"
 PICTURE_FILES = {"svg": "curves.svg", "png": "curves.png"}
 LABELS_FILE = "labels.csv"
+TRUTH_FILE = "truth.parquet"
 NAMES = (
     METRICS_FILE,
     PER_IMAGE_FILE,
@@ -37,12 +41,17 @@ NAMES = (
     BOOTSTRAP_FILE,
     CURVES_FILE,
     LABELS_FILE,
+    TRUTH_FILE,
     *PICTURE_FILES.values(),
 )
 
 MAX_METRICS_BYTES = 16 * 2**20
 MAX_REPLICATE_ROWS = 10**6
+MAX_TRUE_BOXES = 10**6  # that are asked for at once
 ROWS_PER_BATCH = 2**16
+
+Wanted = Mapping[int, Collection[int]]
+"""Rows of images, by shard."""
 
 
 def audit_files(run_dir: RunDir) -> Files:
@@ -57,6 +66,7 @@ class TruthContents:
     replicates: dict[str, F64]  # bootstrap.parquet: of each figure
     curves: dict[str, F64]  # curves.parquet, see `cam_ops.metrics.figures.curves`
     pictures: dict[str, bytes]  # the curves drawn, by kind: svg, png
+    boxes: Path | None  # truth.parquet: a scratch file, where the truth is not masks alone
     labels: Path | None  # labels.csv: a scratch file, where there are images without a label
 
 
@@ -81,8 +91,9 @@ def publish_audit(files: Files, contents: AuditContents) -> None:
         files.publish(CURVES_FILE, encode(pa.table(contents.truth.curves)))
         for kind, name in PICTURE_FILES.items():
             files.publish(name, contents.truth.pictures[kind])
-        if contents.truth.labels is not None:
-            files.publish(LABELS_FILE, _mapped(contents.truth.labels))
+        for name, path in ((LABELS_FILE, contents.truth.labels), (TRUTH_FILE, contents.truth.boxes)):
+            if path is not None:
+                files.publish(name, _mapped(path))
     files.publish(METRICS_FILE, json.dumps(contents.metrics, indent=1, allow_nan=False).encode())
 
 
@@ -140,9 +151,10 @@ def read_replicates(files: Files) -> dict[str, F64]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def read_per_image(files: Files, columns: list[str]) -> Iterator[pa.Table]:
+def read_per_image(files: Files, columns: list[str], wanted: Wanted | None = None) -> Iterator[pa.Table]:
     """Yield some columns of per_image.parquet, `iou` among them, in the order asked for, so many rows at a time.
 
+    Where images are `wanted`, columns `shard` and `row` are among them, too, and little more is read than these.
     Raises StorageError where the file is none that an audit wrote.
     """
     where = files.where(PER_IMAGE_FILE)
@@ -152,10 +164,69 @@ def read_per_image(files: Files, columns: list[str]) -> Iterator[pa.Table]:
             for field in map(PER_IMAGE_SCHEMA.field, columns):
                 if found.names.count(field.name) != 1 or found.field(field.name).type != field.type:
                     raise StorageError(f"expected a column {field.name} of {field.type} in {where}; run `audit` again")
-            for batch in stream(file, ROWS_PER_BATCH, columns):
-                batch.validate(full=True)
-                if not pc.all(pc.is_finite(batch["iou"]), min_count=0).as_py():
+            for rows in _rows_of(file, columns, wanted):
+                if not pc.all(pc.is_finite(rows["iou"]), min_count=0).as_py():
                     raise StorageError(f"an IoU in {where} is not finite; run `audit` again")
-                yield pa.Table.from_batches([batch]).select(columns)
+                yield rows
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {where}: {error}; run `audit` again") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrueBox:
+    """A box of the truth."""
+
+    box_4: F32  # half-open pixels of the picture after EXIF orientation
+    class_id: int | None
+    crowd: bool
+
+
+def read_truth(files: Files, wanted: Wanted) -> dict[tuple[int, int], list[TrueBox]] | None:
+    """Return the true boxes of planned images, by shard and row.
+
+    None where the audit left none: its truth has no boxes, or it is an older one. Images without a box are left out.
+    Only the row groups of these shards are read. Raises StorageError where the file is none that an audit wrote.
+    """
+    if not files.exists(TRUTH_FILE):
+        return None
+    where = files.where(TRUTH_FILE)
+    found: dict[tuple[int, int], list[TrueBox]] = defaultdict(list)
+    num_boxes = 0
+    try:
+        with pq.ParquetFile(files.open(TRUTH_FILE)) as file:
+            if not file.schema_arrow.equals(TRUE_BOXES_SCHEMA):
+                raise StorageError(f"expected the columns of true boxes in {where}; run `audit` again")
+            for rows in _rows_of(file, TRUE_BOXES_SCHEMA.names, wanted):
+                num_boxes += len(rows)
+                corners_G4 = corners_of(rows)
+                if num_boxes > MAX_TRUE_BOXES or not np.isfinite(corners_G4).all():
+                    raise StorageError(f"{where} has boxes that cannot be, or too many; run `audit` again")
+                names = (rows[name].to_pylist() for name in ("shard", "row", "class_id", "crowd"))
+                for shard, row, class_id, crowd, box_4 in zip(*names, corners_G4, strict=True):
+                    found[shard, row].append(TrueBox(box_4=box_4, class_id=class_id, crowd=crowd))
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"cannot read {where}: {error}; run `audit` again") from None
+    return dict(found)
+
+
+def _rows_of(file: pq.ParquetFile, columns: list[str], wanted: Wanted | None) -> Iterator[pa.Table]:
+    """Yield rows in batches, all or the wanted ones: of row groups that by their statistics have none nothing is read.
+
+    A row group at a time, as `cluster.storage.parquet.stream` does.
+    """
+    for row_group in range(file.num_row_groups):
+        if wanted is not None and not _may_hold(file.metadata.row_group(row_group), wanted):
+            continue
+        for batch in file.iter_batches(ROWS_PER_BATCH, row_groups=[row_group], columns=columns):
+            batch.validate(full=True)
+            rows = pa.Table.from_batches([batch]).select(columns)
+            if wanted is not None:
+                keys = zip(rows["shard"].to_pylist(), rows["row"].to_pylist(), strict=True)
+                rows = rows.filter(np.array([row in wanted.get(shard, ()) for shard, row in keys], np.bool_))
+            yield rows
+
+
+def _may_hold(row_group: pq.RowGroupMetaData, wanted: Wanted) -> bool:
+    columns = map(row_group.column, range(row_group.num_columns))
+    bounds = next((column.statistics for column in columns if column.path_in_schema == "shard"), None)
+    return not (bounds and bounds.has_min_max) or any(bounds.min <= shard <= bounds.max for shard in wanted)

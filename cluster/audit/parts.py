@@ -13,15 +13,19 @@ from typing import Literal
 import pyarrow as pa
 
 from cam_ops.errors import StorageError
-from cluster.audit.tables import DETECTIONS_SCHEMA, PER_IMAGE_SCHEMA
+from cluster.audit.tables import DETECTIONS_SCHEMA, PER_IMAGE_SCHEMA, TRUE_BOXES_SCHEMA
 from cluster.storage.files import Files
 from cluster.storage.objects import is_store
 from cluster.storage.parquet import decode, encode
 from cluster.truth.prepare import TRUTH_FOLDER
 
 PARTS_FOLDER = "parts"
-PartTable = Literal["per_image", "detections"]
-SCHEMAS: dict[PartTable, pa.Schema] = {"per_image": PER_IMAGE_SCHEMA, "detections": DETECTIONS_SCHEMA}
+PartTable = Literal["per_image", "detections", "truth"]
+SCHEMAS: dict[PartTable, pa.Schema] = {
+    "per_image": PER_IMAGE_SCHEMA,
+    "detections": DETECTIONS_SCHEMA,
+    "truth": TRUE_BOXES_SCHEMA,
+}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import cv2
 from cam_ops.metrics.counts import Split, no_counts
 from cluster.audit.judge import ShardJudge
 from cluster.audit.parts import publish_part
-from cluster.audit.shard import ShardTables
+from cluster.audit.shard import ShardTables, true_boxes_of
 from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
 from cluster.runs.directory import RunDir
@@ -44,15 +44,19 @@ class AuditReplica:
         """Audit one part; `number` counts the calls from 0 on. Raises StorageError where the run is damaged."""
         with self.turns.take(number, lambda: None):
             counts, statuses = no_counts(self.split), Counter[str]()
-            per_image, detections = [], []  # not the shards' counts, which are megabytes each
+            per_image, detections, true_boxes = [], [], []  # not the shards' counts, which are megabytes each
             for shard in self.parts[part]:
-                found = self.judge.judge(self._read(shard))
+                tables = self._read(shard)
+                found = self.judge.judge(tables)
                 counts += found.counts
                 per_image.append(found.per_image)
                 detections.append(found.detections)
+                if tables.truth is not None:
+                    true_boxes.append(true_boxes_of(tables.images, tables.truth))
                 statuses.update(found.per_image["status"].to_pylist())
             publish_part(self.working, "per_image", part, per_image)
             publish_part(self.working, "detections", part, detections)
+            publish_part(self.working, "truth", part, true_boxes)
             return ShardReport(shard=part, statuses=dict(statuses), findings=counts)
 
     def _read(self, shard: int) -> ShardTables:

@@ -1,4 +1,4 @@
-"""One shard's published tables, and an index of them: the maps and boxes of an image and class.
+"""One shard's published tables, an index of them, the maps and boxes of an image and class, and its true boxes.
 
 Letters: P maps, h, w their grid, N boxes, G true boxes of an image.
 """
@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cam_ops.arrays import F32, F64, I64
 from cam_ops.tables import CORNERS
+from cluster.audit.tables import TRUE_BOXES_SCHEMA
 from cluster.runs.reading import corners_of, first_boxes, raw_maps
 from cluster.runs.record import Run
 
@@ -92,3 +94,12 @@ def true_corners(boxes: list[dict[str, Any]]) -> F64:
 def true_integers(boxes: list[dict[str, Any]]) -> I64:
     """Return boxes of TRUTH as wsolevaluation's integers, both ends inside, (G, 4)."""
     return np.array([[box[f"w{name}"] for name in CORNERS] for box in boxes], np.int64).reshape(-1, 4)
+
+
+def true_boxes_of(images: pa.Table, truth: pa.Table) -> pa.Table:
+    """Return all true boxes of a shard, tables IMAGES and TRUTH, schema TRUE_BOXES_SCHEMA."""
+    lists = truth["boxes"].combine_chunks()
+    at_G, boxes = pc.list_parent_indices(lists), pc.list_flatten(lists)
+    named = images.select(["image_id", "shard", "row"]).take(at_G)
+    columns = [*named.columns, *(pc.struct_field(boxes, name) for name in ("class_id", *CORNERS, "crowd"))]
+    return pa.table(columns, TRUE_BOXES_SCHEMA.names).cast(TRUE_BOXES_SCHEMA, safe=False)  # float64 to float32

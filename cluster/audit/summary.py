@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.metrics.signals import ClassSums, Shortcut
-from cluster.audit.tables import PER_CLASS_SCHEMA, PER_IMAGE_SCHEMA
+from cluster.audit.tables import PER_CLASS_SCHEMA
 from cluster.storage.parquet import stream
 from cluster.storage.scratch import open_database
 
@@ -38,16 +38,23 @@ FROM read_parquet(?)
 QUANTILES = {"p5": 0.05, "median": 0.5, "p95": 0.95}
 STEPS = {name: 1 if name == "num_components" else 1000 for name in SIGNALS}  # that 1 is counted in
 ROWS_AT_ONCE = 2**16
+ROWS_PER_GROUP = 2**15  # that who wants the rows of some shards reads
 
 
 @contextmanager
-def joined_parts(parts: Iterator[pa.Table]) -> Iterator[Path]:
-    """Write the parts' rows, schema PER_IMAGE_SCHEMA, to one scratch file, a part in memory at a time."""
+def joined_parts(parts: Iterator[pa.Table], schema: pa.Schema) -> Iterator[Path]:
+    """Write the parts' rows to one scratch file, a part in memory at a time."""
     with TemporaryDirectory(prefix="camray-") as scratch:
         path = Path(scratch, "rows.parquet")
-        with pq.ParquetWriter(path, PER_IMAGE_SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            held: list[pa.Table] = []
             for part in parts:
-                writer.write_table(part)
+                held.append(part)
+                if sum(map(len, held)) >= ROWS_PER_GROUP:
+                    writer.write_table(pa.concat_tables(held), row_group_size=ROWS_PER_GROUP)
+                    held = []
+            if held:
+                writer.write_table(pa.concat_tables(held), row_group_size=ROWS_PER_GROUP)
         yield path
 
 

@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from cam_ops.tables import CORNERS
+
 PER_IMAGE_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -38,6 +40,22 @@ PER_IMAGE_SCHEMA = pa.schema(
 
 `excluded` says why an image is in no localization figure. `truth_digest` is the same number where two truths say the
 same of an image's boxes and size.
+"""
+
+TRUE_BOXES_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("class_id", pa.int32()),
+        *(pa.field(name, pa.float32(), nullable=False) for name in CORNERS),
+        pa.field("crowd", pa.bool_(), nullable=False),
+    ]
+)
+"""One row per true box of a planned image, by shard and row, then in the truth's order.
+
+Boxes are half-open pixels of the picture after EXIF orientation. `class_id` is null where the truth does not tell it,
+or the network has no such class.
 """
 
 DETECTIONS_SCHEMA = pa.schema(

@@ -1,19 +1,22 @@
 """Draw one image of a run: its heat maps and boxes over the picture."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from cam_ops.arrays import F32, U8
+from cam_ops.arrays import F32, F64, U8
 from cam_ops.boxes.normalise import enlarge_and_normalise
-from cam_ops.errors import BadImage, StorageError, UsageError
-from cam_ops.pictures.overlays import COLOURS, blog_panels, draw_box, overlay
+from cam_ops.errors import BadImage, StorageError
+from cam_ops.pictures.overlays import COLOURS, WHITE, blog_panels, draw_box, overlay
 from cam_ops.tables import CORNERS
+from cluster.audit.files import TrueBox
+from cluster.display.choosing import Place, named
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
-from cluster.runs.plan import find_image
 from cluster.runs.reading import damaged, read_tables
 from cluster.runs.record import Run, maps_of
 from cluster.sources.reading import load_picture
@@ -33,26 +36,36 @@ class Labelled:
 
 def read_labelled(run_dir: RunDir, run: Run, image_id: str) -> Labelled:
     """Return the rows of one image; raises UsageError if it was not planned, StorageError if it is not done yet."""
-    place = find_image(run_dir, run.plan, image_id)
-    if place is None:
-        raise UsageError(
-            f"{image_id!r} is no image of {run_dir.root}; ids are paths below {' '.join(run.request.addresses)}"
-        )
-    shard, row = place
-    if not run_dir.exists(shard_name("images", shard)):
-        raise StorageError(
-            f"{image_id!r} is in shard {shard}, which is not done; run the same `{run.command}` command again"
-        )
+    return read_places(run_dir, run, named(run_dir, run, [image_id]))[0]
+
+
+def read_places(run_dir: RunDir, run: Run, places: Sequence[Place]) -> list[Labelled]:
+    """Return the rows of planned images, in their order; a shard at a time is read. Raises StorageError."""
+    rows_of: dict[int, set[int]] = defaultdict(set)
+    for shard, row in places:
+        rows_of[shard].add(row)
     maps_dir, maps_run = maps_of(run_dir, run)
-    try:
-        found = read_tables(run_dir, run, maps_dir, maps_run, shard)
-    except StorageError as error:
-        raise damaged(run_dir, run, shard, error) from None
-    tables = {name: table.filter(np.equal(table["row"].to_numpy(), row)).to_pylist() for name, table in found.items()}
-    corners = [row[name] for row in tables["heatmaps"] + tables["boxes"] for name in CORNERS]
-    if len(tables["images"]) != 1 or not all(abs(corner) <= MAX_CORNER for corner in corners):
-        raise StorageError(f"what {run_dir.root} says of {image_id!r} cannot be drawn; see `verify`")
-    return Labelled(image=tables["images"][0], heatmaps=tables["heatmaps"], boxes=tables["boxes"])
+    found: dict[Place, Labelled] = {}
+    for shard, rows in rows_of.items():
+        if not run_dir.exists(shard_name("images", shard)):
+            raise StorageError(
+                f"shard {shard} of {run_dir.root} is not done; run the same `{run.command}` command again"
+            )
+        try:
+            tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
+        except StorageError as error:
+            raise damaged(run_dir, run, shard, error) from None
+        found |= {(shard, row): _labelled(run_dir, run, tables, shard, row) for row in rows}
+    return [found[place] for place in places]
+
+
+def _labelled(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shard: int, row: int) -> Labelled:
+    of_row = {name: table.filter(np.equal(table["row"].to_numpy(), row)).to_pylist() for name, table in tables.items()}
+    corners = [found[name] for found in of_row["heatmaps"] + of_row["boxes"] for name in CORNERS]
+    are_known = all(0 <= found["class_id"] < len(run.class_names) for found in of_row["heatmaps"] + of_row["boxes"])
+    if len(of_row["images"]) != 1 or not are_known or not all(abs(corner) <= MAX_CORNER for corner in corners):
+        raise StorageError(f"what {run_dir.root} says of row {row} of shard {shard} cannot be drawn; see `verify`")
+    return Labelled(image=of_row["images"][0], heatmaps=of_row["heatmaps"], boxes=of_row["boxes"])
 
 
 def read_picture(labelled: Labelled, options: StorageOptions) -> U8:
@@ -64,33 +77,81 @@ def read_picture(labelled: Labelled, options: StorageOptions) -> U8:
         raise StorageError(f"cannot draw {image['image_id']!r}, it is {bad.status}: {bad}") from None
 
 
-def draw(run: Run, labelled: Labelled, options: StorageOptions) -> U8:
+def picture_or_why(image: dict[str, Any], options: StorageOptions) -> tuple[U8 | None, str]:
+    """Return the picture that was labelled, RGB (H, W, 3), or why it is not to be had."""
+    if image["status"] != "ok":
+        return None, f"{image['status']}: {image['error']}"
+    try:
+        picture_HWC = load_picture(image, options)
+    except BadImage as bad:
+        return None, f"{bad.status}: {bad}"
+    if picture_HWC.shape[:2] != (image["height"], image["width"]):
+        return None, f"another picture by now: it had {image['width']}x{image['height']} pixels when it was labelled"
+    return picture_HWC, ""
+
+
+def draw(run: Run, labelled: Labelled, options: StorageOptions, truth: Sequence[TrueBox] = ()) -> U8:
     """Return one panel per explained class, side by side, RGB; the picture alone if it has no map.
 
-    A panel is the picture under its normalised heat map with the boxes of that class, each with class, score and rank;
-    in runs of the `blog` recipe it is the seed post's three pictures.
+    A panel is the picture under its normalised heat map with true boxes in white and those of that class in colours,
+    each with class, score and rank; in runs of the `blog` recipe it is the seed post's three pictures.
     """
     picture_HWC = read_picture(labelled, options)
-    panels = list(_panels(run, labelled, picture_HWC))
-    return np.concatenate(panels, axis=1) if panels else picture_HWC
+    panels = list(_panels(run, labelled, picture_HWC, truth))
+    return np.concatenate(panels, axis=1) if panels else draw_truth(picture_HWC, truth)
 
 
-def _panels(run: Run, labelled: Labelled, picture_HWC: U8) -> Iterator[U8]:
+def _panels(run: Run, labelled: Labelled, picture_HWC: U8, truth: Sequence[TrueBox]) -> Iterator[U8]:
     for heatmap in labelled.heatmaps:
-        raw_hw: F32 = np.array(heatmap["heatmap"], np.float32).reshape(run.grid)
-        if run.request.maps.recipe == "blog":
-            yield blog_panels(raw_hw, picture_HWC, run.request.preprocessing.image_size)
+        if is_blog(run):
+            yield post_panels(run, heatmap, picture_HWC)
             continue
-        _, map_YX = enlarge_and_normalise(raw_hw, run.request.preprocessing.image_size, run.request.maps)
-        panel_HWC = overlay(picture_HWC, map_YX, _corners(heatmap))
-        first = np.float32(run.request.thresholds(np.array([heatmap["class_id"]], np.int32))[0])
-        boxes = [box for box in labelled.boxes if box["class_id"] == heatmap["class_id"] and box["threshold"] == first]
-        for box in sorted(boxes, key=lambda box: -box["rank"]):
+        panel_HWC = draw_truth(overlay(picture_HWC, normalised(run, heatmap), corners_of_row(heatmap)), truth)
+        boxes = boxes_of(run, labelled, heatmap["class_id"])
+        for box in reversed(boxes):
             caption = f"{box['class_name']} {box['score']:.2f}" + (f" #{box['rank']}" if len(boxes) > 1 else "")
-            colour = COLOURS[box["rank"] % len(COLOURS)]
-            panel_HWC = draw_box(panel_HWC, _corners(box), caption, colour)
+            panel_HWC = draw_box(panel_HWC, corners_of_row(box), caption, colour_of(box))
         yield panel_HWC
 
 
-def _corners(row: dict[str, Any]) -> F32:
+def is_blog(run: Run) -> bool:
+    """Say whether the run is of the seed post's recipe, whose pictures are the post's, too."""
+    return run.request.maps.recipe == "blog"
+
+
+def post_panels(run: Run, heatmap: dict[str, Any], picture_HWC: U8) -> U8:
+    """Return the post's three pictures of a map."""
+    raw_hw: F32 = np.array(heatmap["heatmap"], np.float32).reshape(run.grid)
+    return blog_panels(raw_hw, picture_HWC, run.request.preprocessing.image_size)
+
+
+def normalised(run: Run, heatmap: dict[str, Any]) -> F64:
+    """Return a map as boxes are made of it, on the network's input, in 0..1."""
+    raw_hw: F32 = np.array(heatmap["heatmap"], np.float32).reshape(run.grid)
+    _, map_YX = enlarge_and_normalise(raw_hw, run.request.preprocessing.image_size, run.request.maps)
+    return map_YX
+
+
+def boxes_of(run: Run, labelled: Labelled, class_id: int) -> list[dict[str, Any]]:
+    """Return an image's boxes of a class at the first threshold, or its own, best first."""
+    first = np.float32(run.request.thresholds(np.array([class_id], np.int32))[0])
+    boxes = [box for box in labelled.boxes if box["class_id"] == class_id and box["threshold"] == first]
+    return sorted(boxes, key=lambda box: box["rank"])
+
+
+def draw_truth(image_HWC: U8, truth: Sequence[TrueBox], scale: float = 1, line_px: int | None = None) -> U8:
+    """Draw true boxes in white over a picture that is enlarged so much."""
+    for true in truth:
+        image_HWC = draw_box(image_HWC, true.box_4 * np.float32(scale), "", WHITE, line_px)
+    return image_HWC
+
+
+def colour_of(box: dict[str, Any]) -> tuple[int, int, int]:
+    """Return the colour of a box, by its rank."""
+    rank: int = box["rank"]
+    return COLOURS[rank % len(COLOURS)]
+
+
+def corners_of_row(row: dict[str, Any]) -> F32:
+    """Return the box of a row, or the part of the picture that its map covers."""
     return np.array([row[name] for name in CORNERS], np.float32)

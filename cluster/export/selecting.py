@@ -6,16 +6,15 @@ import numpy as np
 
 from cam_ops.classes import distinct_names
 from cam_ops.errors import UsageError
-from cam_ops.words import near
 from cluster.export.config import ExportConfig
 from cluster.export.filters import Filters
 from cluster.export.names import meeting
 from cluster.export.records import Selection, read_shard
 from cluster.formats.exported import Classes, ExportFormat
-from cluster.process.console import say, shown
+from cluster.process.console import say
 from cluster.runs.directory import RunDir
 from cluster.runs.record import Run
-from cluster.truth.classes import class_finder
+from cluster.truth.classes import class_finder, one_class
 
 NUM_SHOWN = 3
 
@@ -57,20 +56,8 @@ def select(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, 
 
 def _class_ids(words: tuple[str, ...], run: Run) -> tuple[int, ...]:
     find = class_finder(run.class_names, ())
-    found: set[int] = set()
-    for word in words:
-        class_ids = find(word)
-        if len(class_ids) > 1:
-            names = " or ".join(shown(distinct_names(run.class_names)[class_id]) for class_id in class_ids)
-            raise UsageError(f"--only-classes {shown(word)} may be several classes; give {names}")
-        if not class_ids:
-            hint = f"; is it {' or '.join(map(shown, alike))}?" if (alike := near(word, run.class_names)) else ""
-            raise UsageError(
-                f"--only-classes {shown(word)} is no class of the run, by name or number{hint}"
-                + ("; several are separated by blanks" if "," in word else "")
-            )
-        found |= {*class_ids}
-    return tuple(sorted(found))
+    names, flag = run.class_names, "--only-classes"
+    return tuple(sorted({one_class(word, names, find, flag, takes_several=True) for word in words}))
 
 
 def classes_of(config: ExportConfig, run_dir: RunDir, run: Run, selection: Selection) -> Classes:

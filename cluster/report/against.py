@@ -1,15 +1,13 @@
 """Two runs side by side: the images that changed most, as `compare` finds them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.compare.driver import Comparison, compare
 from cluster.report.galleries import PICK, Found, GalleryKind
-from cluster.report.records import Place
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.plan import find_image
+from cluster.runs.plan import find_images
 from cluster.runs.record import Run, existing_run
 from cluster.storage.options import StorageOptions
 
@@ -50,15 +48,10 @@ def read_other(run_dir: RunDir, run: Run, address: str, options: StorageOptions)
         LOST.key: audit.lost if audit else 0,
         GAINED.key: audit.gained if audit else 0,
     }
+    place_of = find_images(run_dir, run.plan, {image_id for image_ids in ids.values() for image_id in image_ids})
     found = {}
     for key, image_ids in ids.items():
-        places = places_of(run_dir, run, dict.fromkeys(image_ids))
+        places = [place_of[image_id] for image_id in dict.fromkeys(image_ids) if image_id in place_of]
         picks = np.array([(-at, 0, *place) for at, place in enumerate(places)], PICK)
         found[key] = Found(total=totals[key] if len(picks) else 0, picks=picks, most=MOST)
     return Other(run_dir=other_dir, run=existing_run(other_dir), comparison=comparison, found=found)
-
-
-def places_of(run_dir: RunDir, run: Run, image_ids: Iterable[str]) -> list[Place]:
-    """Return where images are in a run, those that it does not plan left out."""
-    found = (find_image(run_dir, run.plan, image_id) for image_id in image_ids)
-    return [place for place in found if place is not None]

@@ -12,24 +12,23 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cam_ops.arrays import U8
-from cam_ops.errors import BadImage, StorageError
-from cam_ops.tables import CORNERS, LABELS
+from cam_ops.arrays import F32, U8
+from cam_ops.errors import StorageError
+from cam_ops.tables import LABELS
+from cluster.display.choosing import Place
+from cluster.display.image import corners_of_row, picture_or_why
 from cluster.process.console import shortened
-from cluster.report.records import Card, Corners, Place, ShownBox, ShownMap
+from cluster.report.records import Card, Corners, ShownBox, ShownMap
 from cluster.report.replica import read_whole
 from cluster.runs.directory import RunDir
 from cluster.runs.reading import first_boxes, raw_maps
 from cluster.runs.record import Run, maps_of
-from cluster.sources.reading import load_picture
 from cluster.storage.options import StorageOptions
 
 MAX_MAPS = 5  # of an image
 SIDES = (448, 384, 320, 256, 192, 128)  # pixels of a picture's longer side, the first with which all fit
 QUALITY = 72  # of WebP
 NUM_THREADS = 4
-GONE = "gone since the run"
-CHANGED = "changed since the run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +70,23 @@ def _shown_map(run: Run, heatmap: dict[str, Any], raw_hw: np.ndarray, boxes: lis
         class_name=run.class_names[class_id],
         score=heatmap["score"],
         threshold=float(run.request.thresholds(np.array([class_id], np.int32))[0]),
-        rectangle=corners_in(heatmap),
+        rectangle=corners_in(corners_of_row(heatmap)),
         raw_hw=np.array(raw_hw, np.float32),
         boxes=tuple(
             ShownBox(
-                corners=corners_in(box), peak=box["peak"], energy=box["energy"], probability=box.get("probability")
+                corners=corners_in(corners_of_row(box)),
+                peak=box["peak"],
+                energy=box["energy"],
+                probability=box.get("probability"),
             )
             for box in sorted(boxes, key=lambda box: box["rank"])
         ),
     )
 
 
-def corners_in(row: dict[str, Any]) -> Corners:
-    """Return the corners in a row of a table."""
-    x0, y0, x1, y1 = (float(row[name]) for name in CORNERS)
+def corners_in(box_4: F32) -> Corners:
+    """Return corners as numbers that JSON has."""
+    x0, y0, x1, y1 = map(float, box_4)
     return x0, y0, x1, y1
 
 
@@ -133,15 +135,10 @@ def beside(run: Run, rows: Rows) -> Card:
 def _picture(image: dict[str, Any], options: StorageOptions) -> tuple[bytes | None, str]:
     """Return a picture as WebP, at the largest of SIDES; None, and why, where it is not what the run saw."""
     try:
-        picture_HWC = load_picture(image, options)
-    except BadImage as bad:
-        return None, GONE if bad.status == "missing" else f"{CHANGED}: {bad.status}"
+        picture_HWC, why = picture_or_why(image, options)
     except StorageError as error:
-        return None, shortened(error, 200)
-    height, width = picture_HWC.shape[:2]
-    if (width, height) != (image["width"], image["height"]):
-        return None, f"{CHANGED}: it has {width}x{height} pixels"
-    return _encoded(picture_HWC, SIDES[0]), ""
+        picture_HWC, why = None, str(error)
+    return (None, shortened(why, 200)) if picture_HWC is None else (_encoded(picture_HWC, SIDES[0]), "")
 
 
 def _encoded(picture_HWC: U8, side: int) -> bytes:

@@ -3,7 +3,7 @@
 per_image.parquet is streamed; memory holds the picks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -26,8 +26,12 @@ from cluster.audit.files import (
     read_per_image,
 )
 from cluster.audit.tables import PER_CLASS_SCHEMA
+from cluster.display.audited import read_audited
+from cluster.display.choosing import Place
+from cluster.process.console import say
+from cluster.report.cards import corners_in
 from cluster.report.galleries import BY_CHANCE, Found, GalleryKind, nothing_found, pick
-from cluster.report.records import AuditPart, Place, Truth
+from cluster.report.records import AuditPart, Truth
 from cluster.runs.directory import RunDir
 from cluster.runs.record import Run
 from cluster.storage.documents import first_reason
@@ -104,10 +108,18 @@ class Judged:
 
 
 def read_judged(run_dir: RunDir, run: Run, most: int) -> Judged | None:
-    """Read the audit of a run; None where there is none. Each gallery keeps `most` images.
+    """Read the audit of a run, where there is one; each gallery keeps `most` images.
 
-    Raises StorageError for files that no audit wrote.
+    One that cannot be read is said, and is as none: it can be made again.
     """
+    try:
+        return _read(run_dir, run, most)
+    except StorageError as error:
+        say(f"without the audit: {error}")
+        return None
+
+
+def _read(run_dir: RunDir, run: Run, most: int) -> Judged | None:
     files = audit_files(run_dir)
     if read_metrics(files, run.request.fingerprint()) is None:
         return None
@@ -158,13 +170,14 @@ def _find(table: pa.Table, most: int) -> dict[str, Found]:
     }
 
 
-def truths_of(run_dir: RunDir, run: Run, places: Iterable[Place]) -> dict[Place, Truth]:
+def truths_of(run_dir: RunDir, run: Run, places: Collection[Place]) -> dict[Place, Truth]:
     """Return what the audit knows of images, those of which it knows nothing left out."""
-    wanted, files = {*places}, audit_files(run_dir)
-    shards, found = {shard for shard, _ in wanted}, {}
-    for table in read_per_image(files, COLUMNS):
-        near = table.filter(pc.is_in(table["shard"], pa.array(sorted(shards), pa.int32())))
-        for row in near.to_pylist():
-            if (place := (row["shard"], row["row"])) in wanted:
-                found[place] = Truth(boxes=(), iou=row["iou"], failure=row["failure"])
-    return found
+    audited = read_audited(run_dir, run, places)
+    return {
+        place: Truth(
+            boxes=tuple(corners_in(box.box_4) for box in audited.truth.get(place, []) if not box.crowd),
+            iou=row["iou"],
+            failure=row["failure"],
+        )
+        for place, row in audited.rows.items()
+    }

@@ -12,8 +12,6 @@ from cluster.compare.driver import Comparison
 from cluster.runs.history import RunHistory
 
 Corners = tuple[float, float, float, float]
-Place = tuple[int, int]
-"""Shard and row of an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from cluster.display.choosing import Place
 from cluster.process.console import say
 from cluster.report.against import CHANGED, GAINED, LOST, Other
 from cluster.report.cards import beside, make_cards, read_rows
@@ -10,11 +11,11 @@ from cluster.report.digest import Digest
 from cluster.report.facts import setting_of
 from cluster.report.galleries import KINDS, Found, GalleryKind, nothing_found, share_out
 from cluster.report.judged import JUDGED_KINDS, Judged, truths_of
-from cluster.report.records import Against, Card, Gallery, Place
+from cluster.report.records import Against, Card, Gallery
 from cluster.report.suspects import SUSPECTED, suspects_found
 from cluster.runs.census import Census
 from cluster.runs.directory import RunDir
-from cluster.runs.plan import find_image
+from cluster.runs.plan import find_images
 from cluster.runs.record import Run
 
 MAX_BYTES = 9_500_000  # of pictures and maps, so that the page stays below 12 MB
@@ -71,7 +72,8 @@ def set_beside(
     """Return the galleries with the other run's cards beside this one's, and that run."""
     compared = [gallery for gallery in galleries if gallery.key in other.found]
     wanted = dict.fromkeys(number for gallery in compared for number in gallery.cards)
-    places = {number: find_image(other.run_dir, other.run.plan, cards[number].image_id) for number in wanted}
+    found = find_images(other.run_dir, other.run.plan, [cards[number].image_id for number in wanted])
+    places = {number: found.get(cards[number].image_id) for number in wanted}
     rows = read_rows(other.run_dir, other.run, [place for place in places.values() if place])
     other_cards = [beside(other.run, rows[place]) for number, place in places.items() if place is not None]
     at = {number: at for at, number in enumerate(number for number, place in places.items() if place is not None)}

@@ -8,8 +8,9 @@ from pathlib import Path
 from cam_ops.class_lists import read_class_names
 from cam_ops.classes import ClassList, class_list, distinct_names
 from cam_ops.errors import UsageError
-from cam_ops.words import column_of, delimiter_of
+from cam_ops.words import column_of, delimiter_of, near
 from cluster.formats.files import read_bounded, reading
+from cluster.process.console import shown
 
 MAX_MAP_BYTES = 64 * 2**20
 
@@ -35,6 +36,23 @@ def class_finder(class_names: tuple[str, ...], class_map: tuple[str, ...]) -> Fi
                 one, other = (classes.names[ids[0]] for ids in (given[known], class_ids))
                 raise UsageError(f"--class-map says that {known[:200]!r} is {one!r}, and that it is {other!r}")
     return classes.with_words(given).meanings
+
+
+def one_class(
+    word: str, class_names: tuple[str, ...], find: FindClasses, flag: str, *, takes_several: bool = False
+) -> int:
+    """Return the one class that a word behind a flag means; raises UsageError where it means none, or several."""
+    class_ids = find(word)
+    if len(class_ids) > 1:
+        names = " or ".join(shown(distinct_names(class_names)[class_id]) for class_id in class_ids)
+        raise UsageError(f"{flag} {shown(word)} may be several classes; give {names}")
+    if not class_ids:
+        hint = f"; is it {' or '.join(map(shown, alike))}?" if (alike := near(word, class_names)) else ""
+        raise UsageError(
+            f"{flag} {shown(word)} is no class of the run, by name or number{hint}"
+            + ("; several are separated by blanks" if takes_several and "," in word else "")
+        )
+    return class_ids[0]
 
 
 def _class_of(word: str, classes: ClassList, where: str) -> int:

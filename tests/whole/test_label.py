@@ -496,6 +496,11 @@ def test_the_blog_recipe_draws_the_post_s_three_pictures(pictures: Path, tmp_pat
     cv2.imwrite(str(tmp_path / "cam.png"), heatmap * 0.3 + img * 0.5)
     np.testing.assert_array_equal(panels[:, 128:256], heatmap)
     np.testing.assert_array_equal(panels[:, 256:], cv2.imread(str(tmp_path / "cam.png")))
+    assert Command("show", out, "rings/02.png", "--grid", "1x1", "--to", tmp_path / "sheet.png").code == 0
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    fitted = cv2.resize(panels, (320, 107), interpolation=cv2.INTER_AREA)
+    _, _, (x, y), _ = cv2.minMaxLoc(cv2.matchTemplate(sheet, fitted, cv2.TM_SQDIFF))
+    np.testing.assert_array_equal(sheet[y : y + 107, x : x + 320], fitted)  # the three stand on it, too
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from cluster.calibrate.config import CalibrateConfig
 from cluster.export.config import ExportConfig
 from cluster.label.config import LabelConfig
 from cluster.rebox.config import ReboxConfig
+from cluster.report.config import ReportConfig
 from jobs.__main__ import COMMANDS
 from jobs.bench import BenchConfig
 from jobs.compare import CompareConfig
@@ -34,6 +35,7 @@ CONFIGS = {
     "export": ExportConfig,
     "verify": VerifyConfig,
     "status": StatusConfig,
+    "report": ReportConfig,
     "show": ShowConfig,
     "compare": CompareConfig,
     "demo": DemoConfig,

@@ -55,7 +55,7 @@ def test_a_run_on_s3_is_a_local_run(s3: Store, pictures: Path, tmp_path: Path) -
     again = label(images, s3.address("whole"), "--labels", "folder", "--class-names", _names(tmp_path), *options)
     assert (again.code, again.result["boxes"]) == (0, remote.result["boxes"])
     commands = [local, remote, again]
-    for words in (("verify",), ("status",), ("show", "rings/00.png")):
+    for words in (("verify",), ("status",), ("show", "--random"), ("show", "rings/00.png")):
         commands.append(Command(words[0], s3.address("whole"), *words[1:], *options))
         assert commands[-1].code == 0, commands[-1].err
     drawn = Command("show", tmp_path / "run", "rings/00.png", "--to", tmp_path / "local.png")

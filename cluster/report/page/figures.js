@@ -9,7 +9,7 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-// Puts canvas and SVG over a stage's picture.
+// Puts a canvas over a stage's picture, below the SVG, which is made where the page has none.
 function prepareStage(stage, card, side) {
   const [width, height] = card.size;
   const scale = side / Math.max(width, height, 1);
@@ -18,7 +18,7 @@ function prepareStage(stage, card, side) {
     height: Math.max(1, Math.round(height * scale)),
     "aria-hidden": "true",
   });
-  const svg = document.createElementNS(SVG, "svg");
+  const svg = stage.querySelector("svg") ?? document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${Math.max(width, 1)} ${Math.max(height, 1)}`);
   svg.setAttribute("aria-hidden", "true");
   stage.append(canvas, svg);

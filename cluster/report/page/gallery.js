@@ -28,15 +28,11 @@ const observer = new IntersectionObserver(
 );
 
 function prepareFigure(figure, card) {
-  const button = figure.querySelector(".frame");
   const number = cards.indexOf(card);
-  button.addEventListener("click", () => openViewer(number));
+  figure.querySelector(".frame").addEventListener("click", () => openViewer(number));
   figure.querySelector("figcaption").append(element("p", { class: "maps", role: "group", "aria-label": "Maps" }));
   showMaps(figure, card);
-  const stage = element("span", { class: "stage" });
-  button.append(stage);
-  stage.append(...button.querySelectorAll(".picture"));
-  prepareStage(stage, card, SIDE);
+  prepareStage(figure.querySelector(".stage"), card, SIDE);
   observer.observe(figure);
 }
 

@@ -83,7 +83,7 @@ function factsOf(card, map) {
     ["label", card.label ?? "none"],
     ["best classes", card.top.map(([name, value]) => `${name} ${score(value)}`).join(", ")],
     ["size", `${card.size[0]} × ${card.size[1]}`],
-    ...(card.truth ? [["truth", plural(trueBoxes(card).length, "true box", "true boxes")]] : []),
+    ...(trueBoxes(card).length ? [["truth", plural(trueBoxes(card).length, "true box", "true boxes")]] : []),
     ...(iou === null ? [] : [["IoU", score(iou)]]),
     ...(card.truth?.failure && isAudited(card) ? [["failure", card.truth.failure.replaceAll("_", " ")]] : []),
     ["shown in", within.map(({ title }) => title).join(", ")],

@@ -6,13 +6,19 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
 from playwright.sync_api import Browser
 
-from cam_ops.settings import BoxConfig, MapConfig
+from cam_ops.settings import BoxConfig, Components, MapConfig, height_and_width
+from cam_ops.tables import CORNERS
 from cluster.report.colours import heat_colours
+from cluster.runs.directory import RunDir
+from cluster.runs.record import existing_run
 from tests.support.browser import Opened, opened
 from tests.support.browser_maps import Case, answers_of, cases_of, page_with_scripts, raw_maps
+from tests.support.first_run import KEPT
+from tests.support.map_values import map_rows
 
 Answers = list[tuple[Case, dict[str, Any]]]
 
@@ -46,6 +52,7 @@ def assert_equal_boxes(answers: Answers) -> None:
         np.testing.assert_allclose(*energies, rtol=1.2e-7, atol=0)  # a step of float32
 
 
+@pytest.mark.slow
 def test_boxes_are_python_s_in_pixels_of_the_picture(answered: Answers) -> None:
     assert_equal_boxes(answered)
     counts = [len(answer["boxes"]) for _, answer in answered]
@@ -59,6 +66,7 @@ def test_regions_are_python_s_boxes_of_a_picture_as_large_as_the_map(page: Opene
         assert [box["region"] for box in answer["boxes"]] == case.boxes()["box"], case
 
 
+@pytest.mark.slow
 def test_enlarged_and_normalised_maps_are_python_s_to_the_last_bit(answered: Answers) -> None:
     for case, answer in answered:
         assert answer["checksums"] == case.checksums(), case
@@ -71,8 +79,45 @@ def test_boxes_of_real_maps_are_python_s(data: Path, page: Opened) -> None:
     assert_equal_boxes(list(zip(cases, answers_of(page, cases), strict=True)))
 
 
-def test_of_two_regions_of_as_many_pixels_the_largest_is_opencv_s_first_label(page: Opened) -> None:
-    """OpenCV labels blocks of 2 x 2 pixels: the region on the right begins a row lower, and in an earlier block."""
+def test_boxes_of_a_kept_run_are_those_of_its_tables(page: Opened) -> None:
+    request = existing_run(RunDir(str(KEPT / "run"))).request
+    images = {row["image_id"]: row for row in ds.dataset(KEPT / "run" / "images").to_table().to_pylist()}
+    rows = map_rows(KEPT / "run")
+    cases = [
+        Case(
+            number=number,
+            raw_hw=row["raw"].astype(np.float32),
+            input=height_and_width(request.preprocessing.image_size),
+            rectangle=tuple(row[name] for name in CORNERS),
+            size=(images[row["image_id"]]["width"], images[row["image_id"]]["height"]),
+            maps=request.maps,
+            config=request.boxes,
+            threshold=request.boxes.threshold[0],
+        )
+        for number, row in enumerate(rows)
+    ]
+    found = {
+        (row["image_id"], row["class_id"], box["rank"]): (*box["box"], box["peak"], box["energy"])
+        for row, answer in zip(rows, answers_of(page, cases), strict=True)
+        for box in answer["boxes"]
+    }
+    first = np.float32(request.boxes.threshold[0])
+    stored = ds.dataset(KEPT / "run" / "boxes").to_table(filter=ds.field("threshold") == first).to_pylist()
+    assert len(stored) >= 20
+    assert found == {
+        (row["image_id"], row["class_id"], row["rank"]): tuple(row[name] for name in (*CORNERS, "peak", "energy"))
+        for row in stored
+    }
+
+
+@pytest.mark.parametrize(
+    ("components", "regions"),
+    [("largest", [[0, 1, 2, 3]]), ("all", [[6, 0, 8, 2], [0, 1, 2, 3], [2, 6, 6, 7]])],
+)
+def test_of_equal_regions_the_largest_is_opencv_s_first_label_and_the_best_is_the_topmost(
+    page: Opened, components: Components, regions: list[list[int]]
+) -> None:
+    """OpenCV labels blocks of 2 x 2 pixels: the region on the left begins a row lower, but in an earlier block."""
     raw_88 = np.zeros((8, 8), np.float32)
     raw_88[0:2, 6:8] = raw_88[1:3, 0:2] = raw_88[6, 2:6] = 1
     case = Case(
@@ -82,17 +127,17 @@ def test_of_two_regions_of_as_many_pixels_the_largest_is_opencv_s_first_label(pa
         rectangle=(0, 0, 8, 8),
         size=(8, 8),
         maps=MapConfig(),
-        config=BoxConfig(),
+        config=BoxConfig(components=components),
         threshold=0.5,
     )
     (answer,) = answers_of(page, [case])
-    assert [box["region"] for box in answer["boxes"]] == case.boxes()["box"] == [[0, 1, 2, 3]]
+    assert [box["region"] for box in answer["boxes"]] == case.boxes()["box"] == regions
 
 
 def test_heat_has_the_colour_of_its_level_and_fades_where_the_map_is_low(page: Opened) -> None:
     colours = heat_colours("default")
     heat = "colours => Array.from(CamrayBoxes.heat(Float64Array.of(0, 0.5, 1), colours))"
     pixels_34 = np.array(page.page.evaluate(heat, colours)).reshape(3, 4)
-    assert pixels_34.tolist() == [[13, 8, 135, 0], [203, 70, 121, 102], [240, 249, 33, 204]]
+    assert pixels_34.tolist() == [[68, 1, 84, 0], [33, 144, 141, 102], [253, 231, 37, 204]]
     assert [heat_colours("blog")[:6], heat_colours("blog")[-6:]] == ["000080", "800000"]
     assert len(colours) == len(heat_colours("blog")) == 256 * 6

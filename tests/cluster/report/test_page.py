@@ -192,6 +192,19 @@ def test_an_alt_text_says_id_class_and_boxes() -> None:
     assert [each["alt"] for each in page.all_of("img")] == ["a/b.jpg, red fox, 2 boxes"]
 
 
+def test_boxes_are_there_where_no_script_runs() -> None:
+    truth = [(0.0, 10.0, 40.5, 80.0)]
+    shown = shown_map(blobs((1, 1, 4, 4, 1.0)), (1.0, 2.0, 3.5, 4.0), (0.0, 0.0, 8.0, 8.0))
+    rectangles = Parsed(render(report([card("a.jpg", shown, truth=truth)]))).all_of("rect")
+    kept = [{name: each[name] for name in ("class", "x", "y", "width", "height")} for each in rectangles]
+    assert [tuple(each.values()) for each in kept if each["class"] != "halo"] == [
+        ("true", "0.0", "10.0", "40.5", "70.0"),
+        ("box second", "0.0", "0.0", "8.0", "8.0"),
+        ("box", "1.0", "2.0", "2.5", "2.0"),
+    ]
+    assert sum(each["class"] == "halo" for each in kept) == 3
+
+
 def test_a_run_without_a_picture_is_a_page_that_says_so() -> None:
     parsed = Parsed(render(report([], [])))
     assert "There is no picture to show: no image of this run has a map." in parsed.texts["p"]

@@ -139,6 +139,9 @@ def test_the_policy_stops_scripts_styles_pictures_and_requests_that_are_not_the_
 def test_at_the_run_s_own_setting_the_boxes_are_those_of_its_table(look: Open) -> None:
     with look(three()) as seen:
         expect_counts(seen.page, 2, 1, 0, 0)
+        seen.page.uncheck("#drawn")
+        expect_drawn(seen.page, 0)  # none of those that stand in the page without its script
+        seen.page.check("#drawn")
         expect_drawn(seen.page, 0, (1.0, 2.0, 3.0, 4.5))
         expect_drawn(seen.page, 1, (20, 0, 40, 40))
         expect_drawn(seen.page, 2)

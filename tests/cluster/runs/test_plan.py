@@ -21,7 +21,7 @@ import pytest
 from cam_ops.errors import BadImage, StorageError
 from cam_ops.tables import LABELLED, LISTING, heatmaps_schema, with_metadata
 from cluster.runs.directory import RunDir
-from cluster.runs.plan import auto_batch_size, auto_shard_size, find_image, plan_digest, read_shard, write_plan
+from cluster.runs.plan import auto_batch_size, auto_shard_size, find_images, plan_digest, read_shard, write_plan
 from cluster.sources.reading import read_image
 from cluster.sources.sorting import sorted_listing
 from cluster.storage.options import NO_OPTIONS
@@ -45,8 +45,9 @@ def test_every_image_is_planned_once_and_shards_read_back_in_order(tmp_path: Pat
     rows = [row for shard in range(1252) for row in read_shard(run_dir, shard).to_pylist()]
     assert [row["image_id"] for row in rows] == [f"{i:05d}.jpg" for i in range(2503)]
     assert all((row["shard"], row["row"]) == divmod(i, 2) for i, row in enumerate(rows))
-    assert find_image(run_dir, plan, "02502.jpg") == (1251, 0)
-    assert find_image(run_dir, plan, "nothing.jpg") is None
+    found = {"02502.jpg": (1251, 0), "00003.jpg": (1, 1)}
+    assert find_images(run_dir, plan, [*found, "nothing.jpg"]) == found
+    assert find_images(run_dir, plan, []) == {}
     assert plan_digest(run_dir, plan) == plan.digest
     assert [write_plan(run_dir, labelled(2503, rows), 2) for rows in (1, 999, 1000, 2001)] == [plan] * 4
     (tmp_path / "plan" / "part-00001.parquet").unlink()
