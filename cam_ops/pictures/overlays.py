@@ -39,7 +39,7 @@ def overlay(image_HWC: U8, map_YX: F64, rectangle: F32) -> U8:
     covered_HW = cv2.warpAffine(np.ones((high, wide), np.uint8), to_picture, (width, height), flags=cv2.INTER_NEAREST)
     heat_HW: F32 = np.where(covered_HW > 0, np.clip(map_HW, 0, 1), 0).astype(np.float32)
     alpha_HW1 = (ALPHA * heat_HW * (2 - heat_HW))[..., None]
-    mixed_HWC = alpha_HW1 * heat_colours(heat_HW, cv2.COLORMAP_INFERNO) + (1 - alpha_HW1) * image_HWC
+    mixed_HWC = alpha_HW1 * heat_colours(heat_HW, cv2.COLORMAP_VIRIDIS) + (1 - alpha_HW1) * image_HWC
     return np.rint(mixed_HWC).astype(np.uint8)
 
 

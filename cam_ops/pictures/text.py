@@ -46,8 +46,8 @@ def shortened_to(text: str, size_px: int, width_px: int, *, keeps_end: bool = Fa
 
 
 def plain(text: str) -> str:
-    """Return a text as one line: what cannot be printed is named by its number."""
-    return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in text)
+    """Return a text as one line: what cannot be printed is named, as Python does."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 @lru_cache(maxsize=8)

@@ -12,12 +12,12 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 from pydantic import AwareDatetime, Field, TypeAdapter
 
-from cam_ops.arrays import F64
+from cam_ops.arrays import F64, I64
 from cluster.executors.events import Kind
 from cluster.runs.directory import RunDir
 from cluster.runs.log import MAX_SESSIONS
 from cluster.runs.names import LOG, SESSION_FILE
-from cluster.runs.session import MAX_SHARD_LINES
+from cluster.runs.session import MAX_EVENTS, MAX_SHARD_LINES
 
 MAX_BYTES = 16 * 2**20  # of a session's file
 MAX_LINE_BYTES = 2**18
@@ -25,6 +25,7 @@ MAX_REASONS = 20  # of a session
 MAX_TOLD_APART = 200  # reasons, or statuses, of a session
 MAX_STAGES = 32
 MAX_BINS = 200
+MAX_EVENTS_READ = 2 * MAX_EVENTS
 Number = TypeVar("Number", int, float)
 
 BESIDE = ("fetch", "decode", "read")  # stages that go on while a shard waits for its turn
@@ -74,6 +75,7 @@ class RunHistory:
     working_s: float
     bin_s: float  # working time that a bin has; the last one may have less
     images_N: F64  # images that were done, by bin
+    deaths_N: I64  # replicas that died, by bin; without those whose lines the log left out
     stage_seconds: dict[str, float]  # of all replicas together; see `run_shard` of the replica for what they mean
     foreign_lines: int
 
@@ -155,6 +157,7 @@ class _Sum:
     events: Counter[Kind] = field(default_factory=Counter)
     reasons: Counter[tuple[Kind, str]] = field(default_factory=Counter)
     work: list[tuple[float, float, int]] = field(default_factory=list)  # from, to, in seconds of the session; images
+    deaths: list[float] = field(default_factory=list)  # in seconds of the session
     stages: dict[str, float] = field(default_factory=dict)  # seconds
 
     def add(self, line: _Shards | _Happened | _LeftOut | _End) -> None:
@@ -168,6 +171,8 @@ class _Sum:
             case _Happened():
                 self.events[line.event] += 1
                 self.shards_back += line.shards
+                if line.event == "replica_died" and len(self.deaths) < MAX_EVENTS_READ:
+                    self.deaths.append(self._seconds_at(line.time))
                 if line.why and ((line.event, line.why) in self.reasons or len(self.reasons) < MAX_TOLD_APART):
                     self.reasons[line.event, line.why] += 1
             case _Shards():
@@ -207,7 +212,10 @@ def read_log(run_dir: RunDir) -> RunHistory | None:
         _add(stages, found.stages, MAX_STAGES)
     bin_s = max(1.0, float(working_s[-1]) / MAX_BINS)
     images_N = np.zeros(min(MAX_BINS, max(1, int(np.ceil(working_s[-1] / bin_s)))))
+    deaths_N = np.zeros(len(images_N), np.int64)
     for (_, found), began_s in zip(sums, working_s, strict=False):
+        at_M = ((began_s + np.array(found.deaths)) / bin_s).astype(np.int64)
+        np.add.at(deaths_N, np.minimum(at_M, len(deaths_N) - 1), 1)
         _spread(images_N, bin_s, np.array(found.work).reshape(-1, 3), float(began_s))
     return RunHistory(
         sessions=tuple(
@@ -216,6 +224,7 @@ def read_log(run_dir: RunDir) -> RunHistory | None:
         working_s=float(working_s[-1]),
         bin_s=bin_s,
         images_N=images_N,
+        deaths_N=deaths_N,
         stage_seconds=stages,
         foreign_lines=sum(foreign for _, _, foreign in read),
     )

@@ -8,8 +8,6 @@ passes through as a stream, one part in memory at a time.
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import reduce
-from operator import or_
 from typing import Any
 
 import numpy as np
@@ -151,7 +149,7 @@ def find_images(run_dir: RunDir, plan: Plan, image_ids: Collection[str]) -> dict
         missing = sorted({*image_ids} - places.keys())
         if not missing:
             break
-        is_one = reduce(or_, (pc.field("image_id") == image_id for image_id in missing))
+        is_one = pc.field("image_id").isin(missing)
         name = plan_name(part)
         try:
             fragment = parquet.make_fragment(run_dir.open(name), fs.LocalFileSystem())

@@ -8,8 +8,8 @@ words keep their size. Colours are classes of `page/plots.css`; there are neithe
 * `heat`: grids in steps of colour: where boxes lie, mean maps
 * `classes`: the table of classes
 * `audit`: what an audit found
-* `figures`: its figures with intervals, all and by slices
-* `entries`: numbers out of a document of others
+* `entries`: entries of metrics.json, a file from outside
+* `figures`: its figures as tables
 * `words`: what its figures mean
 * `intervals`: a value with its interval, as a dot with whiskers
 * `curves`: lines: accuracy over thresholds, precision over recall

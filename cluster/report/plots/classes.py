@@ -28,11 +28,10 @@ def class_table(classes: Sequence[ClassRow], classes_total: int) -> Markup:
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="classes sortable")
     suspected = sum(row.place is not None for row in classes)
     left_out = classes_total - len(classes)
+    others = f"; {count(left_out)} more with fewer maps are not shown" if left_out > 0 else ""
     return joined(
         (
-            tag("p", f"{counted(left_out, 'class', 'classes')} with fewer maps are not shown.")
-            if left_out > 0
-            else None,
+            tag("p", f"{counted(len(classes), 'class', 'classes')}{others}.", class_="note"),
             tag(
                 "p",
                 tag("span", "!", class_="mark", aria_hidden="true"),

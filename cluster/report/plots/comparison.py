@@ -173,7 +173,7 @@ def _difference(metric: Difference, end: float, unpaired: str | None) -> Markup:
         return tag(
             "tr", title, *values, tag("td", name(metric.reason or "no reason is given"), colspan=3, class_="reason")
         )
-    interval = (metric.low, metric.high) if metric.low is not None and metric.high is not None else None
+    interval = (metric.low, metric.high) if is_number(metric.low) and is_number(metric.high) else None
     written = MISSING if interval is None else f"{_signed(interval[0], digits)} to {_signed(interval[1], digits)}"
     is_sure = interval is not None and (interval[0] > 0 or interval[1] < 0)
     says = f"{shortened(metric.metric, MOST_CHARACTERS)}: {_signed(metric.difference, digits)}" + (

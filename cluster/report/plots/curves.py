@@ -106,10 +106,10 @@ def _text(label: str, x: float, y: float, class_: str) -> Markup:
 
 def _names(lines: Sequence[Line]) -> Markup:
     """Return a dot at each named point and its name above it; names too close to each other are moved apart."""
-    found = [
+    named = [
         (_y(float(line.y_L[line.named])), float(line.x_L[line.named]), line) for line in lines if line.named is not None
     ]
-    points = sorted(found, key=lambda point: point[:2])
+    points = sorted(named, key=lambda point: point[:2])
     parts, last = [], -np.inf
     for y, x, line in points:
         at = max(y + 16.0 if line.is_below else y - 6.0, last + APART, 11.0)

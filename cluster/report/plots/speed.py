@@ -30,7 +30,7 @@ from cluster.report.plots.marks import (
 )
 from cluster.runs.history import BESIDE, PastSession, RunHistory
 
-TOP, HEIGHT = 24, 120  # pixels, of the rate
+TOP, HEIGHT = 32, 120  # pixels, of the rate
 WIDTH = 1000  # units across, stretched to the place
 BAR_HEIGHT = 26
 LABELLED = 0.12  # share from which on a part bears its name
@@ -115,11 +115,14 @@ def _rate(history: RunHistory) -> Markup:
         joined(lines),
         _steps([(until / history.working_s, rate / most) for _, until, rate in spans]),
         joined(names),
+        _deaths(history),
         _beginnings(history),
         axis(labels, foot, foot),
         joined(bars),
     )
-    return figure(title, f"{says}.", drawn, tag("p", "working time, sessions end to end", class_="axis-name"))
+    crosses = "; \u00d7: a replica died" if history.deaths_N.any() else ""
+    under = tag("p", f"working time, sessions end to end{crosses}", class_="axis-name")
+    return figure(title, f"{says}.", drawn, under)
 
 
 def _steps(steps: Sequence[tuple[float, float]]) -> Markup:
@@ -141,13 +144,25 @@ def _rate_of(rate: float) -> str:
     return f"{count(rate) if rate >= 10 else number(rate, 1)} images/s"
 
 
+def _deaths(history: RunHistory) -> Markup:
+    """Return a cross above each bin in which replicas died."""
+    parts = []
+    for place in np.flatnonzero(history.deaths_N).tolist():
+        at = min((place + 0.5) * history.bin_s / history.working_s, 1)
+        says = f"{counted(int(history.deaths_N[place]), 'replica')} died"
+        parts.append(
+            tag("text", "\u00d7", tag("title", says), class_="death", x=percent(at), y=TOP, text_anchor="middle")
+        )
+    return joined(parts)
+
+
 def _beginnings(history: RunHistory) -> Markup:
     """Return a line where each session after the first begins, the number of replicas that died in each beside it."""
     parts = []
     for place, session in enumerate(history.sessions):
         at, died = session.working_s / history.working_s, session.events.get("replica_died", 0)
         if place:
-            parts.append(tag("line", class_="marked", x1=percent(at), x2=percent(at), y1=TOP - 12, y2=TOP + HEIGHT))
+            parts.append(tag("line", class_="marked", x1=percent(at), x2=percent(at), y1=TOP - 20, y2=TOP + HEIGHT))
         says = ", ".join(
             words
             for words in (
@@ -158,7 +173,7 @@ def _beginnings(history: RunHistory) -> Markup:
         )
         until = history.sessions[place + 1].working_s if place + 1 < len(history.sessions) else history.working_s
         if says and (until - session.working_s) / history.working_s > LABELLED:
-            parts.append(tag("text", says, class_="named", x=percent(at), dx=4 if place else 0, y=TOP - 12))
+            parts.append(tag("text", says, class_="named", x=percent(at), dx=4 if place else 0, y=TOP - 14))
     return joined(parts)
 
 

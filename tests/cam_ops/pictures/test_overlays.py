@@ -7,7 +7,7 @@ import pytest
 from cam_ops.pictures.overlays import ALPHA, COLOURS, WHITE, draw_box, overlay
 from cam_ops.pictures.text import shortened_to, text_size
 
-INFERNO = matplotlib.colormaps["inferno"]
+VIRIDIS = matplotlib.colormaps["viridis"]
 
 
 def test_heat_hides_the_more_of_the_picture_the_higher_it_is() -> None:
@@ -16,7 +16,7 @@ def test_heat_hides_the_more_of_the_picture_the_higher_it_is() -> None:
     picture_HWC = np.random.default_rng(0).integers(0, 256, (4, 256, 3), np.uint8)
     drawn_HWC = overlay(picture_HWC, np.tile(values_W, (4, 1)), np.array([0, 0, 256, 4], np.float32))
     alpha_W1 = ALPHA * (1 - (1 - values_W) ** 2)[:, None]
-    expected_HWC = alpha_W1 * 255 * INFERNO(values_W)[:, :3] + (1 - alpha_W1) * picture_HWC
+    expected_HWC = alpha_W1 * 255 * VIRIDIS(values_W)[:, :3] + (1 - alpha_W1) * picture_HWC
     assert np.abs(drawn_HWC - expected_HWC).max() < 2
     np.testing.assert_array_equal(drawn_HWC[:, 0], picture_HWC[:, 0])
 
@@ -70,4 +70,4 @@ def test_a_line_is_cut_to_its_room_at_either_end() -> None:
             longer = f"…{text[-len(kept) - 1 :]}" if keeps_end else f"{text[: len(kept) + 1]}…"
             assert text_size(longer, 14)[0] > width
     assert shortened_to("tabby.jpg", 14, 320) == "tabby.jpg"
-    assert shortened_to("a\nb\0", 14, 320) == "a\\x0ab\\x00"
+    assert shortened_to("a\nb\0\u202e", 14, 320) == "a\\nb\\x00\\u202e"

@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -256,7 +257,7 @@ def test_a_class_has_a_row_of_what_is_known_to_sort_by() -> None:
     unknown = dict(zip(titles, (cell.get("data-value") for cell in second), strict=True))
     assert unknown["score"] == unknown["empty"] == unknown["GT-known"] == ""
     assert text_of(second[0]) == "dog! looks at the border"
-    assert "3 classes with fewer maps are not shown" in text_of(root)
+    assert "2 classes; 3 more with fewer maps are not shown." in text_of(root)
     assert {text_of(button) for button in root.iter("button")} == set(titles) - {"map", "where"}
 
 
@@ -404,6 +405,15 @@ def test_the_highest_point_of_each_curve_is_named_where_it_is() -> None:
     assert y == pytest.approx(190 * 0.799, abs=0.1)
 
 
+def test_names_of_curves_that_coincide_stand_below_each_other() -> None:
+    same = {f"{prefix}_{iou}": np.full(1000, 100.0) for prefix in ("box_acc", "box_acc_v2") for iou in (30, 50, 70)}
+    root = parsed(audit_part(AuditPart(metrics=metrics_of(), curves=curves_of(**same))))
+    (plot,) = [figure for figure in root.iter("figure") if "largest region" in text_of(figure)]
+    heights = [float(element.attrib["y"]) for element in of_class(plot, "named")][1:]
+    assert len(heights) == 3
+    assert (np.diff(heights) >= 15).all()
+
+
 def test_the_runs_threshold_is_marked_only_on_axes_of_such_maps() -> None:
     root = parsed(audit_part(AuditPart(metrics=metrics_of(), curves=curves_of())))
     assert {at(line, "x1") for line in of_class(root, "marked")} == {20}
@@ -543,6 +553,7 @@ def history_of(sessions: list[PastSession], **fields: Any) -> RunHistory:
         "working_s": sum(session.seconds for session in sessions),
         "bin_s": 1.0,
         "images_N": np.full(round(sum(session.seconds for session in sessions)), 10.0),
+        "deaths_N": np.zeros(round(sum(session.seconds for session in sessions)), np.int64),
         "stage_seconds": {"load": 3.0, "network": 12.0, "boxes": 1.0, "publish": 2.0, "fetch": 5.0, "decode": 9.0},
         "foreign_lines": 0,
     }
@@ -569,6 +580,14 @@ def test_the_largest_stage_is_said_to_limit_the_run_and_all_shares_are_of_the_re
     slow = parsed(speed_part(history_of([session_of()], stage_seconds={"load": 15.0, "fetch": 9.0, "decode": 3.0})))
     assert "Pictures limit this run" in text_of(slow)
     assert "75\u00a0% fetch and 25\u00a0% decode" in text_of(slow)
+
+
+def test_a_cross_stands_where_replicas_died() -> None:
+    deaths_N = np.array([0, 0, 1, 0, 0, 3, 0, 0, 0, 0])
+    root = parsed(speed_part(history_of([session_of()], deaths_N=deaths_N)))
+    crosses = of_class(root, "death")
+    assert [at(cross, "x") for cross in crosses] == [25, 55]
+    assert [cross.findtext("title") for cross in crosses] == ["1 replica died", "3 replicas died"]
 
 
 def test_sessions_are_marked_with_the_replicas_that_died_in_them() -> None:
@@ -663,6 +682,25 @@ def test_differences_stand_around_zero_and_those_that_are_sure_are_bold() -> Non
     assert not list(rows["ap"].iter("b"))
     assert text_of(rows["corloc"][3]) == "it has no value in B"
     assert "The same in both: centre_box." in text_of(root)
+
+
+def test_what_is_not_finite_is_not_drawn() -> None:
+    tables, audit = comparison_of().tables, comparison_of().audit
+    assert audit
+    nan = float("nan")
+    metrics = [difference_of("ap", nan, 1.0, nan, nan), difference_of("corloc", 1.0, 2.0, nan, float("inf"))]
+    root = parsed(comparison_part(comparison_of(tables=tables, audit=replace(audit, metrics=metrics))))
+    rows = {text_of(row[0]): row for row in of_class(root, "differences")[0].findall("tbody/tr")}
+    assert text_of(rows["ap"][3]) == "no reason is given"
+    assert len(of_class(rows["corloc"], "dot")) == 1
+    assert not of_class(rows["corloc"], "whisker")
+
+
+@pytest.mark.parametrize("values", [np.zeros((1, 1)), np.full((7, 7), -1.0), np.full((3, 5), np.nan)], ids=str)
+def test_maps_of_nothing_are_no_error(values: F64) -> None:
+    rows = [class_row(mean_map=values, density=np.zeros((16, 16), np.int64), maps=5), class_row(mean_map=np.eye(2))]
+    parsed(class_table(rows, 2))
+    parsed(mean_map(rows, 2))
 
 
 def test_counts_of_both_runs_stand_beside_each_other() -> None:

@@ -63,6 +63,7 @@ def test_two_sessions_one_cut_off_by_hand(tmp_path: Path) -> None:
     assert (other.working_s, other.bad, other.began.hour) == (6, {"empty": 1}, 21)
     assert (history.working_s, history.bin_s, history.foreign_lines) == (9, 1, 0)
     np.testing.assert_allclose(history.images_N, [0, 0, 5, 5, 0, 0, 8, 0, 0])
+    np.testing.assert_array_equal(history.deaths_N, [0, 0, 0, 0, 0, 1, 1, 0, 0])
     assert history.stage_seconds == {"load": 1.5, "network": 1.5, "fetch": 9}
 
 
@@ -130,6 +131,7 @@ def test_names_stages_and_lines_without_end_do_not_grow_what_is_read(tmp_path: P
     assert (len(session.bad), len(history.stage_seconds), len(session.reasons)) == (200, 32, 20)
     assert (session.events, session.shards) == ({"replica_died": 6000}, 4097)
     assert (len(history.images_N), history.foreign_lines) == (MAX_BINS, 6000 - 4097)
+    assert (len(history.deaths_N), history.deaths_N.sum()) == (MAX_BINS, 2000)
 
 
 def test_a_file_that_is_too_long_for_a_log_is_refused(tmp_path: Path) -> None:
