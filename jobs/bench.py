@@ -40,6 +40,7 @@ Section = Literal[
     "rebox",
     "audit",
     "export",
+    "report",
 ]
 Figure = dict[str, Any]
 
@@ -297,6 +298,23 @@ def export(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
         }
 
 
+def report(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Report on --num-images maps, copies of those of 512 pictures, in one process."""
+    with closing(_copies(config, scratch, "report")) as copies:
+        run = copies.call("where")
+    found = []
+    for number in range(config.rounds):
+        with closing(Apart("cluster.bench.copies:Reports")) as reports:
+            found.append(reports.call("report", run, str(scratch / f"report-{number}.html")))
+    yield {
+        "section": f"report of {config.num_images} images",
+        "seconds": _spread([seconds for _, seconds, _ in found]),
+        "images/s": _spread([config.num_images / seconds for _, seconds, _ in found]),
+        "page_mb": _spread([num_bytes / 1e6 for num_bytes, *_ in found]),
+        "max_rss_mib": _spread([rss_mib for *_, rss_mib in found]),
+    }
+
+
 MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "stages": stages,
     "limit": limit,
@@ -310,6 +328,7 @@ MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "rebox": rebox,
     "audit": audit,
     "export": export,
+    "report": report,
 }
 
 

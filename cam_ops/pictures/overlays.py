@@ -91,18 +91,3 @@ def blog_panels(raw_hw: F32, image_HWC: U8, size: Size) -> U8:
     mixed_YX3 = heat_YX3 * 0.3 + cv2.resize(image_HWC, wide_high) * 0.5
     rounded_YX3 = np.rint(mixed_YX3).astype(np.uint8)  # cv2.imwrite rounds
     return np.concatenate([heat_colours(blocks_YX, cv2.COLORMAP_JET), heat_YX3, rounded_YX3], axis=1)
-
-
-def contact_sheet(pictures: list[U8], columns: int, cell_width: int, cell_height: int) -> U8:
-    """Arrange pictures in rows on white, each shrunk into its cell with its aspect ratio kept; RGB."""
-    rows = -(-len(pictures) // columns)
-    sheet_HWC = np.full((rows * cell_height, columns * cell_width, 3), 255, np.uint8)
-    for i, picture_HWC in enumerate(pictures):
-        height, width = picture_HWC.shape[:2]
-        scale = min((cell_width - 8) / width, (cell_height - 8) / height)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        small_HWC = cv2.resize(picture_HWC, size, interpolation=cv2.INTER_AREA)
-        y = i // columns * cell_height + (cell_height - size[1]) // 2
-        x = i % columns * cell_width + (cell_width - size[0]) // 2
-        sheet_HWC[y : y + size[1], x : x + size[0]] = small_HWC
-    return sheet_HWC

@@ -22,6 +22,8 @@ from cluster.export.config import ExportConfig, FormatName
 from cluster.export.driver import export
 from cluster.rebox.config import ReboxConfig
 from cluster.rebox.driver import rebox
+from cluster.report.config import ReportConfig
+from cluster.report.driver import report
 from cluster.runs.directory import open_run_dir
 from cluster.runs.names import TABLES, shard_name
 from cluster.runs.plan import write_plan
@@ -99,6 +101,17 @@ class Exports:
         done = export(ExportConfig(run=run, to=form, out=out, executor="inline"))
         seconds = time.perf_counter() - start_s
         return done.counts.boxes, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Reports:
+    """Reports of a run, in a process of its own."""
+
+    def report(self, run: str, out: str) -> tuple[int, float, float]:
+        """Return the page's bytes, the seconds by the clock, and the process's largest resident size in MiB."""
+        start_s = time.perf_counter()
+        done = report(ReportConfig(run=run, out=out, executor="inline"))
+        seconds = time.perf_counter() - start_s
+        return done.num_bytes, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _copy_shard(source: str, out: str, num_maps: int) -> int:

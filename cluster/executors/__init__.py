@@ -27,6 +27,7 @@ of one. One shard's way, a number all along:
 * `events`: what executors tell of beside reports
 * `blame`: which shards replicas died at
 * `pace`: how long shards take, which hang, which are slow
+* `remote`: what the loop asks of a cluster and its replicas
 * `ray_actors`: Ray, and its actors as the loop sees them
 * `own_folder`: where a Ray of our own keeps its files
 * `inline`: one replica in this process

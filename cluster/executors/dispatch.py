@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple
 
 from cam_ops.errors import CamrayError, MachineError, StorageError
 from cluster.executors.blame import Blame
 from cluster.executors.events import Event, Kind, Listener, ignore
 from cluster.executors.pace import Pace
 from cluster.executors.places import Places
+from cluster.executors.remote import Cluster, RemoteReplica, ReplicaDied, Report
 from cluster.process.console import say
 
 DEPTH = 2  # shards that a replica holds at most: the second starts without a gap
@@ -26,48 +27,6 @@ GROWTH_S = 5.0  # between two looks at the size of the cluster
 START_TIMEOUT_S = 1800.0  # the least that a replica is given to load its model, once it has a place
 QUIET_S = 600.0  # without a report before that is said
 BEGINS = "the first replica begins to work"
-
-Report = TypeVar("Report")
-
-
-class ReplicaDied(Exception):
-    """A replica is gone, and all of its calls with it; the text says why."""
-
-    def __init__(self, reason: str, *, out_of_memory: bool = False) -> None:
-        super().__init__(reason)
-        self.out_of_memory = out_of_memory  # its machine ran out of memory and ended it
-
-
-class RemoteReplica(Protocol[Report]):
-    """A replica somewhere. Its calls begin in order; one that it does not survive fails with ReplicaDied."""
-
-    place: Future[str]
-    """Where it is: known as soon as it is anywhere, before its model is loaded."""
-
-    def start(self) -> Future[None]:
-        """Load the model. Called once, and first."""
-
-    def begin_shard(self, shard: int, deaths: int) -> Future[Report]:
-        """Have it do one shard, at which `deaths` replicas have died before."""
-
-    def kill(self) -> None:
-        """End the replica, dead or alive. Its calls may end in any way."""
-
-
-class Cluster(Protocol[Report]):
-    """Where replicas can be."""
-
-    def new_replica(self, avoided: frozenset[str]) -> RemoteReplica[Report]:
-        """Return a replica that begins to look for a place, not among those avoided."""
-
-    def num_replicas(self) -> int:
-        """Return how many replicas there should be, by the cluster's size now."""
-
-    def places_now(self) -> set[str]:
-        """Return the places that a replica could be at now."""
-
-    def is_done(self, shard: int) -> bool:
-        """Say whether a shard is committed, whoever did it."""
 
 
 def dispatch(

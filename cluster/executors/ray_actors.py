@@ -26,9 +26,10 @@ from ray._private.node import Node
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from cam_ops.errors import MachineError
-from cluster.executors.dispatch import DEPTH, ReplicaDied, dispatch
+from cluster.executors.dispatch import DEPTH, dispatch
 from cluster.executors.events import Listener, ignore
 from cluster.executors.own_folder import own_folder
+from cluster.executors.remote import ReplicaDied
 from cluster.executors.work import Replica, Replicas, ShardReport, Share, Work, replica_share
 from cluster.process.console import say
 from cluster.process.interrupts import raise_on_sigterm

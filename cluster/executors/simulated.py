@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from cluster.executors.dispatch import ReplicaDied, dispatch
+from cluster.executors.dispatch import dispatch
+from cluster.executors.remote import ReplicaDied
 
 
 def simulate(num_replicas: int, num_shards: int, shard_seconds: float = 0.0) -> float:

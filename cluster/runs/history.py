@@ -21,6 +21,7 @@ from cluster.runs.session import MAX_EVENTS, MAX_SHARD_LINES
 
 MAX_BYTES = 16 * 2**20  # of a session's file
 MAX_LINE_BYTES = 2**18
+MAX_LINES = 2 * (MAX_SHARD_LINES + 2 * MAX_EVENTS)  # that are looked at; ours have half as many
 MAX_REASONS = 20  # of a session
 MAX_TOLD_APART = 200  # reasons, or statuses, of a session
 MAX_STAGES = 32
@@ -242,10 +243,10 @@ def _read(run_dir: RunDir, name: str) -> tuple[_Sum | None, int]:
     content = run_dir.read(f"{LOG}/{name}", MAX_BYTES)
     found: _Sum | None = None
     foreign = 0
-    for line in _lines(content or b""):
+    for number, line in enumerate(_lines(content or b"")):
         try:
-            if len(line) > MAX_LINE_BYTES:
-                raise ValueError("it is too long")
+            if len(line) > MAX_LINE_BYTES or number >= MAX_LINES:
+                raise ValueError("it is none of ours")
             read = _LINE.validate_json(line, strict=True)
         except ValueError:
             foreign += 1

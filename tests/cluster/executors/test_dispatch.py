@@ -13,8 +13,9 @@ import pytest
 
 from cam_ops.errors import CamrayError, MachineError, StorageError, UsageError
 from cluster.executors.blame import MAX_SHARD_DEATHS
-from cluster.executors.dispatch import DEPTH, ReplicaDied, dispatch
+from cluster.executors.dispatch import DEPTH, dispatch
 from cluster.executors.events import Event
+from cluster.executors.remote import ReplicaDied
 from cluster.executors.simulated import SimulatedCluster, SimulatedReplica, simulate
 from cluster.process.interrupts import raise_on_sigterm
 

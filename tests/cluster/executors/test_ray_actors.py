@@ -13,8 +13,8 @@ from PIL import Image
 from ray.exceptions import RuntimeEnvSetupError
 
 from cam_ops.errors import MachineError
-from cluster.executors.dispatch import ReplicaDied
 from cluster.executors.ray_actors import RayExecutor, _meaning
+from cluster.executors.remote import ReplicaDied
 from tests.support.command import ROOT, Command, result_of
 
 pytestmark = pytest.mark.ray
