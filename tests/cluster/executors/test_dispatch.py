@@ -492,10 +492,11 @@ def test_a_listener_hears_which_place_is_avoided_and_why_once_the_last_start_the
     ]
 
 
-def test_a_listener_hears_of_a_place_that_lacks_storage() -> None:
-    script = ScriptedReplicas(2, shards={3: [LACK]}, where=("good", "bad"))
-    heard = [one for one in told(script, 9) if isinstance(one, tuple) and one[0] != "replica_up"]
+def test_a_listener_hears_once_of_a_place_that_lacks_storage() -> None:
+    script = ScriptedReplicas(2, shards={3: [LACK], 30: [ReplicaDied("gone")]}, where=("good", "bad"))
+    heard = [one for one in told(script, 60) if isinstance(one, tuple) and one[0] != "replica_up"]
     assert heard == [
         ("replica_died", {"place": "bad", "why": str(LACK), "shards": 2}),
         ("place_avoided", {"place": "bad", "why": str(LACK)}),
+        ("replica_died", {"place": "good", "why": "gone", "shards": 2}),
     ]
