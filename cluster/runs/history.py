@@ -27,9 +27,9 @@ MAX_TOLD_APART = 200  # reasons, or statuses, of a session
 MAX_STAGES = 32
 MAX_BINS = 200
 MAX_EVENTS_READ = 2 * MAX_EVENTS
-Number = TypeVar("Number", int, float)
-
 BESIDE = ("fetch", "decode", "read")  # stages that go on while a shard waits for its turn
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
