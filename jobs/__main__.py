@@ -7,12 +7,13 @@ import select
 import sys
 import time
 import traceback
+from contextlib import nullcontext, redirect_stdout
 
 from cam_ops.errors import CamrayError, StorageError, UsageError
 from cluster.process.console import say
 from cluster.process.interrupts import ignore_sigterm, raise_on_sigterm
-from jobs.command import Outcome, result_line
-from jobs.flags import out_of
+from jobs.command import Outcome, json_text, result_line
+from jobs.flags import out_of, wants_json
 
 COMMANDS = {
     "label": "turn a folder of images into heat maps and boxes; resumes by default",
@@ -74,8 +75,10 @@ def run(arguments: list[str]) -> int:
         print(_usage())
         return 0 if command else 2
     start_s = time.monotonic()
+    as_json = wants_json(arguments)
     try:
-        outcome = _run_command(command, arguments[1:])
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            outcome = _run_command(command, arguments[1:])
     except CamrayError as error:
         say(f"error: {error}")
         outcome = Outcome(status=error.status, exit_code=error.exit_code, out=out_of(arguments), error=str(error))
@@ -87,7 +90,10 @@ def run(arguments: list[str]) -> int:
             raise
         traceback.print_exc()
         outcome = Outcome(status="failed", exit_code=1, out=out_of(arguments), error=f"{type(error).__name__}: {error}")
-    print(result_line(command, outcome, time.monotonic() - start_s), flush=True)
+    if as_json:
+        print(json_text(outcome), end="", flush=True)
+    line = result_line(command, outcome, time.monotonic() - start_s)
+    print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
     return outcome.exit_code
 
 

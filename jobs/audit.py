@@ -1,12 +1,10 @@
 """`audit`: how well a run localizes."""
 
-import json
 from typing import Any
 
 from cluster.audit.config import AuditConfig
 from cluster.audit.driver import audit
 from cluster.audit.files import LABELS_FILE
-from cluster.process.console import say
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative
@@ -53,13 +51,7 @@ def run(arguments: list[str]) -> Outcome:
     refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/", "--masks": config.truth.masks or "/"})
     done = audit(config)
     document = done.document
-    lines = unlabelled_lines(document)
-    if config.json:
-        for line in lines:
-            say(line)
-        print(json.dumps(document, indent=1))
-    else:
-        print("\n".join([*lines, table_of(document)]))
+    print("\n".join([*unlabelled_lines(document), table_of(document)]))
     images = sum(done.statuses.values())
     ok = done.statuses.get("ok", 0)
     why = why_no_figure(document, done.statuses)
@@ -71,6 +63,7 @@ def run(arguments: list[str]) -> Outcome:
         errors=images - ok,
         out=config.run,
         error=why,
+        document=document,
     )
 
 

@@ -1,7 +1,8 @@
-"""What every command returns, and the line that ends its output."""
+"""What every command returns, and how its output ends: a line, and with --json one document."""
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.runs.totals import Totals
 
@@ -21,10 +22,17 @@ class Outcome:
     exported: int | None = None  # images in an export
     images_left_out: dict[str, int] | None = None  # of it, by the reason
     boxes_left_out: dict[str, int] | None = None
+    document: dict[str, Any] | None = None  # what --json prints
 
 
 def outcome_of(
-    totals: Totals, out: str, *, status: str = "done", exit_code: int = 0, error: str | None = None
+    totals: Totals,
+    out: str,
+    *,
+    status: str = "done",
+    exit_code: int = 0,
+    error: str | None = None,
+    document: dict[str, Any] | None = None,
 ) -> Outcome:
     """Return the outcome of a command on a run that holds `totals`."""
     return Outcome(
@@ -36,11 +44,23 @@ def outcome_of(
         boxes=totals.boxes,
         out=out,
         error=error,
+        document=document,
     )
 
 
+def document_text(document: dict[str, Any]) -> str:
+    """Return a document as --json prints it, with the newline that ends it."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def json_text(outcome: Outcome) -> str:
+    """Return what --json prints: the command's document, or that of the error that it ended with."""
+    error = {"error": outcome.error or outcome.status, "status": outcome.status, "exit_code": outcome.exit_code}
+    return document_text(outcome.document or error)
+
+
 def result_line(command: str, outcome: Outcome, seconds: float) -> str:
-    """Return the last line of stdout; `ray job submit` flattens exit codes to 1, this line keeps them."""
+    """Return the last line of stdout, of stderr with --json; it keeps the exit code that `ray job submit` flattens."""
     document = {
         "command": command,
         "status": outcome.status,

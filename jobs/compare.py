@@ -1,6 +1,5 @@
 """`compare`: what changed between two runs, as a table, as JSON, and as an exit code."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from cluster.compare.tables import TableChanges
 from cluster.process.console import say, shortened
 from cluster.runs.directory import open_run_dir
 from cluster.storage.options import parse_options
-from jobs.command import Outcome
+from jobs.command import Outcome, document_text
 from jobs.flags import parse
 
 MAX_SHOWN = 120  # characters of an id or a name
@@ -34,7 +33,7 @@ class CompareConfig:
     """Conditions on the difference B - A of an audited metric, or on an end of its interval, as "px_ap < -1.0" or
     "max_box_acc_v2.low < 0", in the metric's own unit; exit code 3 where one holds, 2 where one cannot be judged."""
     json: bool = False
-    """Print the comparison as JSON instead of a table."""
+    """Print one JSON document to stdout; the table and CAMRAY_RESULT go to stderr."""
     out: str | None = None
     """File to write that JSON to."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
@@ -47,11 +46,11 @@ def run(arguments: list[str]) -> Outcome:
     gates = [parse_gate(text) for texts in config.fail_if for text in texts]
     options = parse_options(config.storage_options)
     found = compare(open_run_dir(config.a, options), open_run_dir(config.b, options))
-    document = json.dumps(asdict(found), indent=1, allow_nan=False)
-    print(document if config.json else "\n".join(_lines(found)))
+    print("\n".join(_lines(found)))
+    document = asdict(found)
     if config.out is not None:
         try:
-            Path(config.out).write_text(document)
+            Path(config.out).write_text(document_text(document))
         except OSError as error:
             raise StorageError(f"cannot write {config.out}: {error.strerror}; check --out") from None
     broken = broken_gates(gates, found.audit.metrics if found.audit else [])
@@ -65,6 +64,7 @@ def run(arguments: list[str]) -> Outcome:
         boxes=found.tables.boxes_b,
         out=config.out or config.a,
         error=broken[0] if broken else None,
+        document=document,
     )
 
 

@@ -131,6 +131,16 @@ def out_of(arguments: list[str]) -> str | None:
     return out and without_credentials(out)
 
 
+def wants_json(arguments: list[str]) -> bool:
+    """Say whether a command's arguments ask for --json, whether or not they parse."""
+    try:
+        arguments, from_file = _take_config_file(arguments)
+    except UsageError:
+        from_file = []
+    said = [word for word in from_file + arguments if word in ("--json", "--no-json")]
+    return said[-1:] == ["--json"]
+
+
 def last_value(arguments: list[str], flag: str) -> str | None:
     """Return the value that a flag has last, None where it is not given."""
     words = [part for word in arguments for part in _split(word, flag)]
