@@ -14,8 +14,10 @@ from jobs.paths import refuse_relative
 def run(arguments: list[str]) -> Outcome:
     """Print a line a check; exit code 6 if one fails."""
     config = parse(DoctorConfig, arguments, "doctor")
-    paths = {**{"--images": images for images in config.images}, **({"--out": config.out} if config.out else {})}
-    refuse_relative(paths)
+    for images in config.images:
+        refuse_relative({"--images": images})
+    if config.out:
+        refuse_relative({"--out": config.out})
     findings = []
     for finding in doctor(config):
         findings.append(finding)
@@ -29,5 +31,7 @@ def run(arguments: list[str]) -> Outcome:
         status="failed" if failed else "done",
         exit_code=6 if failed else 0,
         error=f"{failed[0].check}: {failed[0].says}" if failed else None,
-        document={"findings": [asdict(finding) for finding in findings], "verdicts": dict(verdicts)} if config.json else None,
+        document={"findings": [asdict(finding) for finding in findings], "verdicts": dict(verdicts)}
+        if config.json
+        else None,
     )

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import tyro.conf
-
 from cam_ops.errors import UsageError
 from cam_ops.settings import DeviceChoice, ModelConfig
 from cluster.executors.choose import ExecutorName

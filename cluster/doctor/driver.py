@@ -9,7 +9,7 @@ from cam_ops.errors import CamrayError
 from cluster.doctor.config import DoctorConfig
 from cluster.doctor.findings import Finding, fail, ok, warn
 from cluster.doctor.node import Answer, look_around
-from cluster.doctor.places import marked
+from cluster.doctor.places import first_files, marked
 from cluster.executors.choose import no_gpus, open_executor
 from cluster.process.apart import Apart
 from cluster.runs.directory import RunDir, open_run_dir
@@ -31,16 +31,19 @@ def doctor(config: DoctorConfig) -> Iterator[Finding]:
                 mark = stack.enter_context(marked(run_dir))
             except CamrayError as error:
                 yield fail("out", str(error), "check --out, its permissions and the credentials")
-        here = look_around(addresses, config.options, run_dir, mark, config.device)
+        firsts = first_files(addresses, config.options)
+        here = look_around(addresses, firsts, config.options, run_dir, mark, config.device)
         yield from (replace(each, where="") for each in here.findings)
         if is_ray:
-            yield from _nodes(config, run_dir, mark, here)
+            yield from _nodes(config, firsts, run_dir, mark, here)
     if config.network is not None:
         with closing(Apart("cluster.doctor.torches:Torch")) as torches:
             yield from torches.call("look_at_network", config.network, timeout_s=NETWORK_S)
 
 
-def _nodes(config: DoctorConfig, run_dir: RunDir | None, mark: str, here: Answer) -> Iterator[Finding]:
+def _nodes(
+    config: DoctorConfig, firsts: dict[str, str], run_dir: RunDir | None, mark: str, here: Answer
+) -> Iterator[Finding]:
     """Yield what the nodes of the cluster find, but for what is well on all of them alike."""
     try:
         executor = open_executor("ray", config.ray_address, no_gpus)
@@ -51,7 +54,7 @@ def _nodes(config: DoctorConfig, run_dir: RunDir | None, mark: str, here: Answer
         from cluster.executors.ray_nodes import ask_nodes, upload_of
 
         upload = upload_of(".")
-        arguments = config.addresses, config.options, run_dir, mark, config.device
+        arguments = config.addresses, firsts, config.options, run_dir, mark, config.device
         answers = ask_nodes("cluster.doctor.node:look_around", arguments, config.timeout)
         cpus, gpus = executor.num_cpus, executor.num_gpus
         yield ok("ray", f"{len(answers)} node(s), {cpus} CPU(s), {gpus} GPU(s)")

@@ -74,7 +74,7 @@ def _shm() -> Finding:
         size = shutil.disk_usage("/dev/shm").total  # noqa: S108  it is looked at
     except OSError:
         return warn("shared memory", "there is no /dev/shm", "mount it: Ray keeps its object store there")
-    says = f"/dev/shm has {size / GIB:.2f} GiB"
+    says = f"/dev/shm has {size / GIB:.2f} GiB"  # noqa: S108
     if size < SMALL_SHM:
         return warn("shared memory", says, "give the container more: --shm-size=1g, or an emptyDir of medium Memory")
     return ok("shared memory", says)

@@ -1,6 +1,7 @@
 """What each machine is asked: the driver's own, and every node of a cluster."""
 
 import socket
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -26,16 +27,24 @@ class Answer:
 
 
 def look_around(
-    addresses: tuple[str, ...], options: StorageOptions, run_dir: RunDir | None, mark: str, device: DeviceChoice
+    addresses: tuple[str, ...],
+    firsts: Mapping[str, str],
+    options: StorageOptions,
+    run_dir: RunDir | None,
+    mark: str,
+    device: DeviceChoice,
 ) -> Answer:
-    """Check the machine that this runs on; `mark` is a file that the driver left in the run directory."""
+    """Check the machine that this runs on.
+
+    `firsts` are files of the sources to read, `mark` is a file that the driver left in the run directory.
+    """
     findings = look_at_machine()
     with closing(Apart("cluster.doctor.torches:Torch")) as torches:
         try:
             findings += torches.call("look", device, timeout_s=TORCH_S)
         except (CamrayError, RuntimeError) as error:
             findings.append(fail("torch", str(error), "does `python -c 'import torch'` work on this machine?"))
-    findings += look_at_sources(addresses, options)
+    findings += look_at_sources(addresses, firsts, options)
     if run_dir is not None and mark:
         findings += look_at_out(run_dir, mark)
     host = socket.gethostname()

@@ -10,11 +10,12 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
 from cam_ops.errors import CamrayError, UsageError
+from cam_ops.explain.attention import find_blocks
 from cam_ops.explain.mapper import Mapper
 from cam_ops.explain.methods import check_method
 from cam_ops.network.grids import shown
 from cam_ops.network.load import classes_for, load_classifier
-from cam_ops.settings import DeviceChoice, ExplainConfig, Method, ModelConfig, RefineConfig
+from cam_ops.settings import ATTENTION, DeviceChoice, ExplainConfig, Method, ModelConfig, RefineConfig
 from cluster.doctor.findings import Finding, fail, ok, warn
 from cluster.machine.compilation import cache_folder
 from cluster.machine.precision import FAST_BF16
@@ -47,8 +48,8 @@ class Torch:
         return [
             ok(
                 "network",
-                f"{classifier.name}, {len(names)} classes, head {mapper.head.kind}, --method auto is {mapper.method} on "
-                f"{shown(mapper.cam_grid)}, {refined}; --method can be {', '.join(can)}",
+                f"{classifier.name}, {len(names)} classes, head {mapper.head.kind}, --method auto is {mapper.method} "
+                f"on {shown(mapper.cam_grid)}, {refined}; --method can be {', '.join(can)}",
             )
         ]
 
@@ -56,6 +57,8 @@ class Torch:
 def _can(method: Method, mapper: Mapper) -> bool:
     try:
         check_method(method, mapper.head, ())
+        if method in ATTENTION:
+            find_blocks(mapper.network, mapper.size, mapper.normalisation)
     except UsageError:
         return False
     return True

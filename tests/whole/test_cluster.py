@@ -3,6 +3,7 @@
 One cluster serves all tests, as starting nodes is what costs most; the last of them kills its head.
 """
 
+import json
 import shutil
 import socket
 import subprocess
@@ -108,6 +109,7 @@ def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_a
     assert "Traceback" not in driver.said()
     assert num_committed(driver.out) == 0
     site.cluster.add("seeing", plain=True)
+    _what_doctor_says(site)
     shutil.rmtree(driver.log)
     with label(site, site.folder / "hidden" / "out") as driver:
         wait_until(lambda: "a replica could not start: the node" in driver.said())
@@ -115,6 +117,19 @@ def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_a
         code, result = driver.end()
     assert (code, result["ok"]) == (0, NUM_PICTURES)
     assert tables(driver.out) == site.expected
+
+
+def _what_doctor_says(site: Site) -> None:
+    words = "--images", site.folder / "pictures", "--out", site.folder / "hidden" / "run"
+    done = Command("doctor", *words, "--ray-address", site.cluster.address, "--json", env=site.cluster.env)
+    found = json.loads(done.out)["findings"]
+    assert done.code == 6
+    assert [each["says"] for each in found if each["check"] == "ray"] == ["3 node(s), 2 CPU(s), 0 GPU(s)"]
+    assert len([each for each in found if each["check"] == "node" and each["verdict"] == "ok"]) == 3
+    (blind,) = (each for each in found if each["verdict"] == "fail")
+    assert blind["check"] == "out"
+    assert "hidden/run is not the folder that the driver sees" in blind["says"]
+    assert not (site.folder / "hidden" / "run").exists()
 
 
 def test_a_node_that_loses_the_run_s_folder_in_mid_run_is_avoided_and_another_does_its_shards(
