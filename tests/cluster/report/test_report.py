@@ -2,13 +2,17 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -158,6 +162,44 @@ def test_damaged_tables_are_refused(hostile: ExportedRun, tmp_path: Path) -> Non
     done = report(root, tmp_path / "page.html")
     assert done.code == 5
     assert "shard-0000000" in done.err
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("boxes", "x0", math.nan),
+        ("boxes", "x1", math.inf),
+        ("boxes", "y1", 1e30),
+        ("boxes", "class_id", 4),
+        ("images", "top_classes", [0, None]),
+        ("images", "top_classes", [0]),
+    ],
+)
+def test_rows_that_no_run_has_are_damage(
+    hostile: ExportedRun, tmp_path: Path, table: str, column: str, value: object
+) -> None:
+    root = copied(hostile, tmp_path)
+    change(root / table / "shard-0000000.parquet", column, value)
+    done = report(root, tmp_path / "page.html")
+    assert (done.code, "shard 0 of" in done.err) == (5, True), done.err
+
+
+def test_scores_that_no_network_gives_are_no_means_of_a_class(hostile: ExportedRun, tmp_path: Path) -> None:
+    root = copied(hostile, tmp_path)
+    change(root / "heatmaps" / "shard-0000000.parquet", "score", 1e38)
+    change(root / "boxes" / "shard-0000000.parquet", "area_fraction", 1e38)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert report(root, tmp_path / "page.html").code == 0
+
+
+def change(file: Path, column: str, value: object) -> None:
+    """Put a value into the first row of a table."""
+    rows = pq.read_table(file)
+    values = rows[column].to_pylist()
+    values[0] = value
+    at, field = rows.schema.get_field_index(column), rows.schema.field(column)
+    pq.write_table(rows.set_column(at, field, pa.array(values, field.type)).cast(rows.schema), file)
 
 
 def test_the_audit_names_the_worst_images(labelled: ExportedRun, tmp_path: Path) -> None:
