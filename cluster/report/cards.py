@@ -4,7 +4,7 @@ A shard's tables are in memory at a time, and so many pictures as threads decode
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,8 +39,10 @@ class Rows:
     maps: tuple[ShownMap, ...]
 
 
-def read_rows(run_dir: RunDir, run: Run, places: Iterable[Place]) -> dict[Place, Rows]:
-    """Read the rows of images; raises StorageError where a shard is damaged."""
+def read_rows(
+    run_dir: RunDir, run: Run, places: Iterable[Place], first: Mapping[Place, int | None]
+) -> dict[Place, Rows]:
+    """Read the rows of images, of each the map of the class `first` first; raises StorageError for a damaged shard."""
     rows_of: dict[int, list[int]] = defaultdict(list)
     for shard, row in places:
         rows_of[shard].append(row)
@@ -49,7 +51,9 @@ def read_rows(run_dir: RunDir, run: Run, places: Iterable[Place]) -> dict[Place,
     for shard, rows in sorted(rows_of.items()):
         tables = read_whole(run_dir, run, maps_dir, maps_run, shard)
         for row in rows:
-            heatmaps = tables.heatmaps.filter(np.equal(tables.heatmaps["row"].to_numpy(), row)).slice(0, MAX_MAPS)
+            heatmaps = tables.heatmaps.filter(np.equal(tables.heatmaps["row"].to_numpy(), row))
+            is_other_P = heatmaps["class_id"].to_numpy() != first.get((shard, row))
+            heatmaps = heatmaps.take(np.argsort(is_other_P, kind="stable")[:MAX_MAPS])
             boxes = first_boxes(run.request, tables.boxes.filter(np.equal(tables.boxes["row"].to_numpy(), row)))
             shown = [
                 _shown_map(

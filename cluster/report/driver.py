@@ -105,7 +105,7 @@ def _report(
 ) -> Report:
     """Make all that the page shows."""
     found = found_in(census, digest, judged, other, config.max_images)
-    galleries, cards, left_out = shown_of(config, run_dir, run, found, judged)
+    galleries, cards, left_out = shown_of(config, run_dir, run, found, judged, other)
     history, against = read_log(run_dir), None
     if other:
         galleries, against = set_beside(config, other, galleries, cards)

@@ -175,6 +175,7 @@ def truths_of(run_dir: RunDir, run: Run, places: Collection[Place]) -> dict[Plac
     audited = read_audited(run_dir, run, places)
     return {
         place: Truth(
+            class_id=row["true_class"],
             boxes=tuple(corners_in(box.box_4) for box in audited.truth.get(place, []) if not box.crowd),
             iou=row["iou"],
             failure=row["failure"],

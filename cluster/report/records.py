@@ -41,6 +41,7 @@ class ShownMap:
 class Truth:
     """What the audit knows of a shown image."""
 
+    class_id: int | None  # the true class, whose map IoU and failure are of
     boxes: tuple[Corners, ...]  # none where the truth is masks alone
     iou: float | None
     failure: str | None

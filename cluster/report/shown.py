@@ -34,7 +34,12 @@ def found_in(
 
 
 def shown_of(
-    config: ReportConfig, run_dir: RunDir, run: Run, found: list[tuple[GalleryKind, Found]], judged: Judged | None
+    config: ReportConfig,
+    run_dir: RunDir,
+    run: Run,
+    found: list[tuple[GalleryKind, Found]],
+    judged: Judged | None,
+    other: Other | None,
 ) -> tuple[tuple[Gallery, ...], tuple[Card, ...], str]:
     """Choose images, read them, and make cards as far as they fit."""
     most = config.max_images
@@ -45,8 +50,9 @@ def shown_of(
     ]
     in_turn = [place for turn in _turns(places) for place in turn]
     number = {place: at for at, place in enumerate(dict.fromkeys(in_turn))}
-    rows = read_rows(run_dir, run, number)
     truths = truths_of(run_dir, run, number) if judged else {}
+    changed = other.class_of if other else {}
+    rows = read_rows(run_dir, run, number, {**changed, **{place: truth.class_id for place, truth in truths.items()}})
     cards = make_cards(run, [rows[place] for place in number], config.options, MAX_BYTES)
     cards = [replace(card, truth=truths.get(place)) for card, place in zip(cards, number, strict=False)]
     left_out = ""
@@ -74,7 +80,7 @@ def set_beside(
     wanted = dict.fromkeys(number for gallery in compared for number in gallery.cards)
     found = find_images(other.run_dir, other.run.plan, [cards[number].image_id for number in wanted])
     places = {number: found.get(cards[number].image_id) for number in wanted}
-    rows = read_rows(other.run_dir, other.run, [place for place in places.values() if place])
+    rows = read_rows(other.run_dir, other.run, [place for place in places.values() if place], {})
     other_cards = [beside(other.run, rows[place]) for number, place in places.items() if place is not None]
     at = {number: at for at, number in enumerate(number for number, place in places.items() if place is not None)}
     with_others = tuple(

@@ -80,7 +80,7 @@ def card(image_id: str, *maps: ShownMap, truth: Sequence[Corners] | None = None,
         picture=picture(),
         missing="",
         maps=maps,
-        truth=None if truth is None else Truth(boxes=tuple(truth), iou=None, failure=None),
+        truth=None if truth is None else Truth(class_id=0, boxes=tuple(truth), iou=None, failure=None),
     )
     return replace(made, **fields)
 

@@ -197,7 +197,7 @@ def test_a_calibrated_run_has_a_threshold_for_each_class_until_the_slider_is_mov
 
 
 def test_what_the_audit_found_is_said_of_the_boxes_that_it_looked_at_alone(look: Open) -> None:
-    audited = Truth(boxes=(), iou=0.25, failure="too_large")
+    audited = Truth(class_id=0, boxes=(), iou=0.25, failure="too_large")
     made = report([replace(card("a.jpg", shown_map(ONE, (20, 0, 40, 40))), truth=audited)])
     with look(made) as seen:
         expect(seen.page.locator("#card-0 .found")).to_have_text("1 box IoU 0.25 too large")

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cluster.process.console import visible
 from tests.support.command import Command
-from tests.support.exported_runs import BROKEN, ExportedRun
+from tests.support.exported_runs import BROKEN, NAMES, ExportedRun
 
 
 class Page(HTMLParser):
@@ -221,6 +222,31 @@ def test_the_audit_names_the_worst_images(labelled: ExportedRun, tmp_path: Path)
     assert card["truth"]["failure"] == "too_large"
     assert card["truth"]["iou"] < 0.5
     assert f"--truth {truth}" in page.text
+
+
+def test_beside_an_iou_stands_the_map_that_it_is_of(hostile: ExportedRun, tmp_path: Path) -> None:
+    root = copied(hostile, tmp_path)
+    second: dict[str, dict[str, Any]] = {}  # the best box of each image's second class
+    for image_id, boxes in hostile.boxes.items():
+        of_class = {box["class_id"]: box for box in reversed(boxes)}
+        classes = [class_id for class_id in hostile.images[image_id]["top_classes"][:2] if class_id in of_class]
+        if len(classes) == 2 and NAMES.count(NAMES[classes[1]]) == 1:
+            second[image_id] = of_class[classes[1]]
+    assert len(second) > 3
+    with (tmp_path / "truth.csv").open("w", newline="") as file:
+        csv.writer(file).writerow(("image_id", "x0", "y0", "x1", "y1", "class"))
+        for image_id, box in second.items():
+            csv.writer(file).writerow((image_id, box["x0"], box["y0"], box["x1"], box["y1"], box["class_name"]))
+    words = ["--truth", tmp_path / "truth.csv", "--truth-frame", "oriented", "--executor", "inline", "--bootstrap", 0]
+    done = Command("audit", root, *words)
+    assert done.code == 0, done.err
+    assert report(root, tmp_path / "page.html").code == 0
+    cards = {card["id"]: card for card in Page(tmp_path / "page.html").data["cards"]}
+    judged = {image_id: cards[visible(image_id)] for image_id in second}
+    assert {image_id: card["truth"]["iou"] for image_id, card in judged.items()} == dict.fromkeys(second, 1.0)
+    for image_id, card in judged.items():
+        assert card["maps"][0]["className"] == second[image_id]["class_name"]
+        assert len(card["maps"]) == 2
 
 
 def test_against_another_run_the_images_that_changed_stand_side_by_side(labelled: ExportedRun, tmp_path: Path) -> None:
