@@ -203,25 +203,58 @@ def change(file: Path, column: str, value: object) -> None:
     pq.write_table(rows.set_column(at, field, pa.array(values, field.type)).cast(rows.schema), file)
 
 
-def test_the_audit_names_the_worst_images(labelled: ExportedRun, tmp_path: Path) -> None:
-    root = copied(labelled, tmp_path)
-    truth = tmp_path / "truth.csv"
-    lines = [("image_id", "x0", "y0", "x1", "y1")]
-    ids = sorted(labelled.images)
-    for at, image_id in enumerate(ids):
-        x0, y0, x1, y1 = (labelled.boxes[image_id][0][name] for name in ("x0", "y0", "x1", "y1"))
-        lines.append((image_id, x0, y0, x1 if at else x0 + 2, y1 if at else y0 + 2))
-    with truth.open("w", newline="") as file:
-        csv.writer(file).writerows(lines)
-    assert Command("audit", root, "--truth", truth, "--executor", "inline", "--bootstrap", 20).code == 0
-    assert report(root, tmp_path / "page.html").code == 0
-    page = Page(tmp_path / "page.html")
-    assert page.gallery("worst")[0] == ids[0]
-    assert page.gallery("too_large") == [ids[0]]
-    (card,) = (card for card in page.data["cards"] if card["id"] == ids[0])
+@pytest.fixture(scope="module")
+def audited(labelled: ExportedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose boxes are the true ones, but that of its first image, which is too large."""
+    folder = tmp_path_factory.mktemp("audited")
+    root = copied(labelled, folder)
+    with (folder / "truth.csv").open("w", newline="") as file:
+        csv.writer(file).writerow(("image_id", "x0", "y0", "x1", "y1"))
+        for at, image_id in enumerate(sorted(labelled.images)):
+            x0, y0, x1, y1 = (labelled.boxes[image_id][0][name] for name in ("x0", "y0", "x1", "y1"))
+            csv.writer(file).writerow((image_id, x0, y0, x1 if at else x0 + 2, y1 if at else y0 + 2))
+    done = Command("audit", root, "--truth", folder / "truth.csv", "--executor", "inline", "--bootstrap", 20)
+    assert done.code == 0, done.err
+    return root
+
+
+def test_the_audit_names_the_worst_images(audited: Path, labelled: ExportedRun, tmp_path: Path) -> None:
+    assert report(audited, tmp_path / "page.html").code == 0
+    page, first = Page(tmp_path / "page.html"), min(labelled.images)
+    assert page.gallery("worst")[0] == first
+    assert page.gallery("too_large") == [first]
+    (card,) = (card for card in page.data["cards"] if card["id"] == first)
     assert card["truth"]["failure"] == "too_large"
     assert card["truth"]["iou"] < 0.5
-    assert f"--truth {truth}" in page.text
+    assert f"--truth {audited.parent / 'truth.csv'}" in page.text
+
+
+def test_an_audit_shows_nothing_of_shards_that_are_gone(audited: Path, labelled: ExportedRun, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(audited, tmp_path / "run"))
+    shard = labelled.images[min(labelled.images)]["shard"]
+    (root / "images" / f"shard-{shard:07d}.parquet").unlink()
+    done = report(root, tmp_path / "page.html")
+    assert done.code == 0, done.err
+    gone = {image_id for image_id, row in labelled.images.items() if row["shard"] == shard}
+    assert not gone & {card["id"] for card in Page(tmp_path / "page.html").data["cards"]}
+
+
+def test_an_audit_of_other_images_is_refused(audited: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(audited, tmp_path / "run"))
+    change(root / "audit" / "per_image.parquet", "image_id", "another.png")
+    done = report(root, tmp_path / "page.html")
+    assert done.code == 5
+    assert "is of other images than the run; run `audit` again" in done.err
+
+
+def test_a_log_that_cannot_be_read_costs_its_plots_alone(hostile: ExportedRun, tmp_path: Path) -> None:
+    root = copied(hostile, tmp_path)
+    with (root / "log" / "20261129T203614Z-3f9c01ab.jsonl").open("w") as file:
+        file.truncate(2**25)
+    done = report(root, tmp_path / "page.html")
+    assert done.code == 0
+    assert "without the log: expected" in done.err
+    assert "The run has no log" in Page(tmp_path / "page.html").text
 
 
 def test_beside_an_iou_stands_the_map_that_it_is_of(hostile: ExportedRun, tmp_path: Path) -> None:
