@@ -17,7 +17,7 @@ from cam_ops.errors import StorageError
 from cam_ops.tables import LABELS
 from cluster.display.choosing import Place
 from cluster.display.image import corners_of_row, picture_or_why
-from cluster.process.console import shortened
+from cluster.process.console import shortened, visible
 from cluster.report.records import Card, Corners, ShownBox, ShownMap
 from cluster.report.replica import read_whole
 from cluster.runs.directory import RunDir
@@ -29,6 +29,7 @@ MAX_MAPS = 5  # of an image
 SIDES = (448, 384, 320, 256, 192, 128)  # pixels of a picture's longer side, the first with which all fit
 QUALITY = 72  # of WebP
 NUM_THREADS = 4
+BOX_BYTES = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ def corners_in(box_4: F32) -> Corners:
 def make_cards(run: Run, rows: list[Rows], options: StorageOptions, max_bytes: int) -> list[Card]:
     """Return a card for each image, in order, with pictures so small that all fit.
 
-    Where even the smallest do not fit, those of the first that do. `max_bytes` are of pictures and maps as base64.
+    Where even the smallest do not fit, those of the first that do. `max_bytes` are those on the page, about.
     """
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         cards = list(pool.map(lambda each: _card(run, each, options), rows))
@@ -110,7 +111,15 @@ def make_cards(run: Run, rows: list[Rows], options: StorageOptions, max_bytes: i
 
 
 def _size(card: Card) -> int:
-    return (len(card.picture or b"") + sum(each.raw_hw.nbytes for each in card.maps)) * 4 // 3 + 2000
+    """Return about how many bytes a card takes on the page."""
+    names = [card.image_id, card.label or "", *(name for name, _ in card.top)]
+    text = 2000 + 6 * sum(len(visible(name).encode()) for name in names)
+    return len(card.picture or b"") * 4 // 3 + bytes_of_maps(card.maps) + text
+
+
+def bytes_of_maps(maps: Iterable[ShownMap]) -> int:
+    """Return about how many bytes maps and their boxes take on a page."""
+    return sum(each.raw_hw.nbytes * 4 // 3 + BOX_BYTES * len(each.boxes) for each in maps)
 
 
 def _card(run: Run, rows: Rows, options: StorageOptions) -> Card:

@@ -11,13 +11,13 @@ from cluster.executors.progress import Progress
 from cluster.executors.work import Work
 from cluster.process.console import say
 from cluster.report.against import Other, read_other
+from cluster.report.bound import bounded
 from cluster.report.commands import commands_of
 from cluster.report.config import ReportConfig
 from cluster.report.destination import destination_of
 from cluster.report.digest import EDGES, Digest, no_digest
 from cluster.report.facts import class_rows, head_of, setting_of
 from cluster.report.judged import Judged, read_judged
-from cluster.report.page import render
 from cluster.report.records import Histogram, Report
 from cluster.report.shown import found_in, set_beside, shown_of
 from cluster.runs.census import Census, take_census
@@ -57,7 +57,7 @@ def report(config: ReportConfig) -> Reported:
     judged = read_judged(run_dir, run, config.max_images)
     other = read_other(run_dir, run, config.against, config.options) if config.against else None
     page = _report(config, run_dir, run, shards, census, digest, judged, other)
-    content = render(page).encode()
+    page, content = bounded(page)
     destination.publish(content)
     return Reported(where=destination.where, num_bytes=len(content), census=census, num_shown=len(page.cards))
 

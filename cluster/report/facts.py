@@ -4,6 +4,7 @@ import numpy as np
 
 from cam_ops.metrics.signals import suspected_shortcuts
 from cam_ops.settings import MIN_AREA, Components, height_and_width
+from cluster.process.console import shortened
 from cluster.report.commands import typed
 from cluster.report.digest import STEPS, Digest
 from cluster.report.judged import AuditedClass
@@ -12,6 +13,10 @@ from cluster.runs.census import Census
 from cluster.runs.directory import RunDir
 from cluster.runs.history import RunHistory
 from cluster.runs.record import Run
+
+MAX_REASONS = 30
+MAX_SOURCES = 30
+MAX_TEXT = 300  # characters
 
 
 def head_of(run_dir: RunDir, run: Run, census: Census, digest: Digest, history: RunHistory | None) -> Head:
@@ -34,7 +39,7 @@ def head_of(run_dir: RunDir, run: Run, census: Census, digest: Digest, history: 
     return Head(
         root=run_dir.root,
         command_line=typed(run),
-        sources=request.addresses,
+        sources=_first_of(request.addresses),
         facts=tuple(facts.items()),
         images=run.plan.num_images,
         done=totals.images,
@@ -43,14 +48,25 @@ def head_of(run_dir: RunDir, run: Run, census: Census, digest: Digest, history: 
         boxes=totals.boxes,
         without_box=int(digest.by_class["empty"].sum()),
         reasons=tuple(
-            Reason(status=reason.status, error=reason.error, images=reason.images, example=reason.example)
-            for reason in census.reasons
+            Reason(
+                status=shortened(reason.status, MAX_TEXT),
+                error=shortened(reason.error, MAX_TEXT),
+                images=reason.images,
+                example=shortened(reason.example, MAX_TEXT),
+            )
+            for reason in census.reasons[:MAX_REASONS]
         ),
+        other_reasons=len(census.reasons[MAX_REASONS:]),
         rate=sum(session.images for session in history.sessions) / history.working_s
         if history and history.working_s
         else None,
         labels=_agreement(census),
     )
+
+
+def _first_of(sources: tuple[str, ...]) -> tuple[str, ...]:
+    more = len(sources[MAX_SOURCES:])
+    return (*sources[:MAX_SOURCES], *([f"and {more} more"] if more else []))
 
 
 def _agreement(census: Census) -> str | None:

@@ -142,6 +142,7 @@ class Head:
     boxes: int
     without_box: int  # maps
     reasons: tuple[Reason, ...]  # commonest first
+    other_reasons: int  # that are not among them
     rate: float | None  # images a second of working time, by the log
     labels: str | None  # how far network and labels agree, a sentence
 
@@ -184,7 +185,7 @@ class Report:
     commands: tuple[Command, ...]
     galleries: tuple[Gallery, ...]
     cards: tuple[Card, ...]
-    left_out: str  # what of the galleries did not fit, a sentence; else empty
+    left_out: int  # images of the galleries that did not fit
     histograms: tuple[Histogram, ...]
     density: I64  # (G, G), of all classes
     classes: tuple[ClassRow, ...]  # most maps first

@@ -6,9 +6,8 @@ import numpy as np
 
 from cam_ops.errors import StorageError
 from cluster.display.choosing import Place
-from cluster.process.console import say
 from cluster.report.against import CHANGED, GAINED, LOST, Other
-from cluster.report.cards import beside, make_cards, read_rows
+from cluster.report.cards import beside, bytes_of_maps, make_cards, read_rows
 from cluster.report.config import ReportConfig
 from cluster.report.digest import Digest
 from cluster.report.facts import setting_of
@@ -44,8 +43,8 @@ def shown_of(
     judged: Judged | None,
     other: Other | None,
     shards: list[int],
-) -> tuple[tuple[Gallery, ...], tuple[Card, ...], str]:
-    """Choose images of committed shards, read them, and make cards as far as they fit.
+) -> tuple[tuple[Gallery, ...], tuple[Card, ...], int]:
+    """Choose images of committed shards, read them, and make cards as far as they fit; the last is how many do not.
 
     Raises StorageError where the audit is of other images.
     """
@@ -63,13 +62,17 @@ def shown_of(
     rows = read_rows(run_dir, run, number, {**changed, **{place: truth.class_id for place, truth in truths.items()}})
     if any(rows[place].image["image_id"] != image_id for place, (image_id, _) in known.items()):
         raise StorageError(f"the audit of {run_dir.root} is of other images than the run; run `audit` again")
-    cards = make_cards(run, [rows[place] for place in number], config.options, MAX_BYTES)
+    compared = {
+        place
+        for (kind, _), each in zip(found, places, strict=True)
+        if other and kind.key in other.found
+        for place in each
+    }
+    others = sum(bytes_of_maps(rows[place].maps) for place in compared)  # about what those of the other run take
+    max_bytes = max(MAX_BYTES // 3, MAX_BYTES - others)
+    cards = make_cards(run, [rows[place] for place in number], config.options, max_bytes)
     cards = [replace(card, truth=truths.get(place)) for card, place in zip(cards, number, strict=False)]
-    left_out = ""
-    if len(cards) < len(number):
-        left_out = f"{len(number) - len(cards)} of {len(number)} images are left out, as the page would exceed 12 MB."
-        say(left_out)
-    galleries = tuple(
+    galleries = (
         Gallery(
             key=kind.key,
             title=kind.title,
@@ -79,7 +82,8 @@ def shown_of(
         )
         for (kind, each), of_gallery in zip(found, places, strict=True)
     )
-    return galleries, tuple(cards), left_out
+    with_cards = tuple(gallery for gallery in galleries if gallery.cards)
+    return with_cards, tuple(cards), len(number) - len(cards)
 
 
 def _among(picks: Picks, run: Run, shards: list[int]) -> Picks:

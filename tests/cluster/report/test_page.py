@@ -78,7 +78,7 @@ def hostile_report(name: str) -> Report:
             Command(name="verify", does=name, line=name),
             Command(name="rebox", does=name, line=name + " {threshold}"),
         ),
-        left_out=name,
+        left_out=1,
     )
     head = replace(
         made.head,
