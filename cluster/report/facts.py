@@ -99,6 +99,7 @@ def class_rows(run: Run, digest: Digest, audited: dict[int, AuditedClass]) -> tu
     shortcuts = {shortcut.class_id: shortcut.place for shortcut in suspected_shortcuts(sums)}
     mean_Chw = sums.mean_maps()
     at = {int(class_id): place for place, class_id in enumerate(sums.class_C)}
+    nowhere_GG = np.zeros(sums.density_CGG.shape[1:], np.int64)
     known = np.flatnonzero(counts["labelled"] + counts["predicted"] + counts["maps"]).tolist()
     rows = []
     for class_id in sorted(known, key=lambda class_id: (-int(counts["maps"][class_id]), class_id)):
@@ -114,7 +115,7 @@ def class_rows(run: Run, digest: Digest, audited: dict[int, AuditedClass]) -> tu
                 mean_score=score_steps / STEPS / of_class["maps"] if of_class["maps"] else None,
                 mean_area=area_steps / STEPS / of_class["boxes"] if of_class["boxes"] else None,
                 mean_map=mean_Chw[place] if has_map else None,
-                density=np.zeros_like(sums.density_CGG.sum(0)) if place is None else sums.density_CGG[place],
+                density=nowhere_GG if place is None else sums.density_CGG[place],
                 place=shortcuts.get(class_id),
                 gt_known_loc=audited[class_id].gt_known_loc if class_id in audited else None,
                 ap=audited[class_id].ap if class_id in audited else None,
