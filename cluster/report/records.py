@@ -153,7 +153,7 @@ class Command:
 
     name: str  # resume, rebox, audit, export, verify
     does: str
-    line: str  # for a shell; of rebox the page replaces {threshold}, {normalise}, {components} by the slider's
+    line: str  # for a shell; of rebox the page replaces {threshold}, {normalise}, {components}, {min_area}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

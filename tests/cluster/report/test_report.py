@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import warnings
 from html.parser import HTMLParser
@@ -17,6 +18,8 @@ import pytest
 from PIL import Image
 
 from cluster.process.console import visible
+from cluster.runs.directory import RunDir
+from cluster.runs.record import existing_run
 from tests.support.command import Command
 from tests.support.exported_runs import BROKEN, NAMES, ExportedRun
 
@@ -280,6 +283,22 @@ def test_beside_an_iou_stands_the_map_that_it_is_of(hostile: ExportedRun, tmp_pa
     for image_id, card in judged.items():
         assert card["maps"][0]["className"] == second[image_id]["class_name"]
         assert len(card["maps"]) == 2
+
+
+@pytest.mark.parametrize("words", [(), ("--components", "peaks", "--min-area", 0.1), ("--recipe", "blog")], ids=str)
+def test_the_line_for_rebox_makes_the_boxes_that_the_page_shows(
+    words: tuple[object, ...], hostile: ExportedRun, tmp_path: Path
+) -> None:
+    root = hostile.root
+    if words:
+        root = tmp_path / "other"
+        assert Command("rebox", hostile.root, "--out", root, "--executor", "inline", *words).code == 0
+    assert report(root, tmp_path / "page.html").code == 0
+    (line,) = re.findall('id="rebox">python -m jobs (.*?)<', (tmp_path / "page.html").read_text())
+    again = [word if word != f"{root}-rebox" else str(tmp_path / "again") for word in shlex.split(line)]
+    assert Command(*again, "--executor", "inline").code == 0
+    made, wanted = (existing_run(RunDir(str(of))).request for of in (tmp_path / "again", root))
+    assert (made.maps, made.boxes) == (wanted.maps, wanted.boxes)
 
 
 def test_against_another_run_the_images_that_changed_stand_side_by_side(labelled: ExportedRun, tmp_path: Path) -> None:
