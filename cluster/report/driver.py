@@ -9,19 +9,20 @@ from cam_ops.errors import StorageError
 from cluster.executors.choose import ExecutorName, choose_replicas, no_gpus, open_executor
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
+from cluster.process.console import say
 from cluster.report.against import Other, read_other
+from cluster.report.bound import bounded
 from cluster.report.commands import commands_of
 from cluster.report.config import ReportConfig
 from cluster.report.destination import destination_of
 from cluster.report.digest import EDGES, Digest, no_digest
 from cluster.report.facts import class_rows, head_of, setting_of
 from cluster.report.judged import Judged, read_judged
-from cluster.report.page import render
 from cluster.report.records import Histogram, Report
 from cluster.report.shown import found_in, set_beside, shown_of
 from cluster.runs.census import Census, take_census
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.history import read_log
+from cluster.runs.history import RunHistory, read_log
 from cluster.runs.plan import check_plan
 from cluster.runs.record import Run, existing_run, maps_of
 
@@ -55,8 +56,8 @@ def report(config: ReportConfig) -> Reported:
     digest = _digest(config, run_dir, run, shards)
     judged = read_judged(run_dir, run, config.max_images)
     other = read_other(run_dir, run, config.against, config.options) if config.against else None
-    page = _report(config, run_dir, run, census, digest, judged, other, is_whole=len(shards) == run.plan.num_shards)
-    content = render(page).encode()
+    page = _report(config, run_dir, run, shards, census, digest, judged, other)
+    page, content = bounded(page)
     destination.publish(content)
     return Reported(where=destination.where, num_bytes=len(content), census=census, num_shown=len(page.cards))
 
@@ -96,17 +97,16 @@ def _report(
     config: ReportConfig,
     run_dir: RunDir,
     run: Run,
+    shards: list[int],
     census: Census,
     digest: Digest,
     judged: Judged | None,
     other: Other | None,
-    *,
-    is_whole: bool,
 ) -> Report:
     """Make all that the page shows."""
     found = found_in(census, digest, judged, other, config.max_images)
-    galleries, cards, left_out = shown_of(config, run_dir, run, found, judged)
-    history, against = read_log(run_dir), None
+    galleries, cards, left_out = shown_of(config, run_dir, run, found, judged, other, shards)
+    history, against = _history(run_dir), None
     if other:
         galleries, against = set_beside(config, other, galleries, cards)
     classes = class_rows(run, digest, judged.classes if judged else {})
@@ -119,7 +119,7 @@ def _report(
         commands=commands_of(
             run_dir,
             run,
-            is_whole=is_whole,
+            is_whole=len(shards) == run.plan.num_shards,
             truth=str(audited["truth"]["path"]) if audited and audited["truth"] else None,
         ),
         galleries=galleries,
@@ -137,3 +137,12 @@ def _report(
         against=against,
         history=history,
     )
+
+
+def _history(run_dir: RunDir) -> RunHistory | None:
+    """Return what the log says; one that cannot be read is said, and is as none: it is no part of the run."""
+    try:
+        return read_log(run_dir)
+    except StorageError as error:
+        say(f"without the log: {error}")
+        return None

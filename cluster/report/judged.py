@@ -21,6 +21,7 @@ from cluster.audit.files import (
     MAX_METRICS_BYTES,
     METRICS_FILE,
     PER_CLASS_FILE,
+    TrueBox,
     audit_files,
     read_metrics,
     read_per_image,
@@ -170,14 +171,16 @@ def _find(table: pa.Table, most: int) -> dict[str, Found]:
     }
 
 
-def truths_of(run_dir: RunDir, run: Run, places: Collection[Place]) -> dict[Place, Truth]:
-    """Return what the audit knows of images, those of which it knows nothing left out."""
+def truths_of(run_dir: RunDir, run: Run, places: Collection[Place]) -> dict[Place, tuple[str, Truth]]:
+    """Return what the audit knows of images, and their ids there; those of which it knows nothing are left out."""
     audited = read_audited(run_dir, run, places)
-    return {
-        place: Truth(
-            boxes=tuple(corners_in(box.box_4) for box in audited.truth.get(place, []) if not box.crowd),
-            iou=row["iou"],
-            failure=row["failure"],
-        )
-        for place, row in audited.rows.items()
-    }
+    return {place: (row["image_id"], _truth(row, audited.truth.get(place, []))) for place, row in audited.rows.items()}
+
+
+def _truth(row: dict[str, Any], boxes: list[TrueBox]) -> Truth:
+    return Truth(
+        class_id=row["true_class"],
+        boxes=tuple(corners_in(box.box_4) for box in boxes if not box.crowd),
+        iou=row["iou"],
+        failure=row["failure"],
+    )
