@@ -4,6 +4,9 @@
 * `command`: the outcome of a command, and its last line
 * `findings`: what a run comes to, in lines for people
 * `flags`: flags, `--config` and recipes to a config dataclass
+* `usage`: wrong flags, in one sentence
+* `screens`: what `COMMAND --help` shows
+* `shell`: version and completion
 * `paths`: paths inside a Ray job
 * `label`: pictures to maps and boxes: the main job
 * `rebox`: new boxes from a run's maps

@@ -10,7 +10,7 @@ from cluster.runs.names import SUSPECTS
 from cluster.runs.record import existing_run
 from cluster.storage.options import parse_options
 from jobs.command import Outcome, outcome_of
-from jobs.findings import agreement_lines, reason_lines
+from jobs.findings import agreement_lines, findings_document, reason_lines
 from jobs.flags import parse
 
 
@@ -20,6 +20,8 @@ class StatusConfig:
 
     out: tyro.conf.Positional[str]
     """Run directory."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
@@ -40,12 +42,17 @@ def run(arguments: list[str]) -> Outcome:
     print(f"images  {totals.images} of {num_images} ({100 * totals.images / num_images:.1f} %)")
     for status, count in totals.statuses.items():
         print(f"        {count} {status}")
-    print(f"maps    {totals.maps}\nboxes   {totals.boxes}")
+    labelled = census.agreement.labelled if census.agreement else 0
+    print(f"labels  {f'of {labelled} images' if labelled else 'none'}")
+    print(f"maps    {totals.maps}, of {census.mapped} images")
+    print(f"boxes   {totals.boxes}")
     out = config.out if run_dir.exists(SUSPECTS) else None
     for line in (*reason_lines(census.reasons), *agreement_lines(out, census)):
         print(line)
+    shards = {"shards": num_shards, "shards_committed": len(committed), "images_planned": num_images}
     return outcome_of(
         totals,
         config.out,
         status="done" if len(committed) == num_shards else "incomplete",
+        document={"out": config.out, **shards, **findings_document(census)},
     )

@@ -45,6 +45,7 @@ class Census:
     """What a run holds, and what there is to say about it."""
 
     totals: Totals
+    mapped: int  # images with a map
     reasons: tuple[Reason, ...]  # the commonest first
     agreement: Agreement | None  # None where no image has a label
 
@@ -52,20 +53,21 @@ class Census:
 def take_census(run_dir: RunDir, run: Run, shards: list[int]) -> Census:
     """Read the images files of committed shards. Raises StorageError where one is gone, or none of the run's."""
     statuses: Counter[str] = Counter()
-    maps = boxes = 0
+    maps = boxes = mapped = 0
     reasons, agreement = _Reasons(), AgreementSum(run)
     has_labels = run.request.labels != "none"
     known = run.plan.extended(IMAGES)
     names = [name for name in (JUDGED if has_labels else COUNTED) if name in known.names]
     for images in _read(run_dir, run, shards, pa.schema([known.field(name) for name in names])):
         statuses.update({each["values"]: each["counts"] for each in pc.value_counts(images["status"]).to_pylist()})
+        mapped += pc.sum(pc.greater(images["num_maps"], 0)).as_py()
         maps += pc.sum(images["num_maps"]).as_py()
         boxes += pc.sum(images["num_boxes"]).as_py()
         reasons.add(images.select(["status", "error", "image_id"]).filter(pc.not_equal(images["status"], "ok")))
         if has_labels:
             agreement.add(judge(images, run, run_dir.where("images")))
     totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
-    return Census(totals=totals, reasons=reasons.commonest(), agreement=agreement.total())
+    return Census(totals=totals, mapped=mapped, reasons=reasons.commonest(), agreement=agreement.total())
 
 
 def _read(run_dir: RunDir, run: Run, shards: list[int], schema: pa.Schema) -> Iterator[pa.Table]:
