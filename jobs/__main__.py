@@ -29,7 +29,7 @@ COMMANDS = {
     "status": "progress of a run, from its files alone",
     "show": "draw one image with its heat maps and boxes",
     "compare": "what changed between two runs; --fail-if makes it a test",
-    "doctor": "what would keep a run from working here or on a cluster, and its cure",
+    "doctor": "what would keep a run from working, and the cure",
     "bench": "measure this machine: stages, whole runs, peers",
     "demo": "the whole chain on real photos, in under two minutes",
 }

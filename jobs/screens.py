@@ -162,6 +162,21 @@ DEMO = """
   --out FOLDER           for the photos and the run, with the page that shows it
 """
 
+DOCTOR = """
+  python -m jobs doctor
+  python -m jobs doctor --images photos/ --out run/ --model resnet50
+  python -m jobs doctor --out s3://bucket/run --ray-address HEAD:6379 --json
+
+  --images PLACE ...     sources to reach, and to read a file of
+  --out RUN              where to write, list, read and remove a file
+  --model NAME           network to load; --weights, --class-names as of label
+  --device cuda          fail where there is no GPU
+  --ray-address HEAD     ask every node of that cluster, not this machine alone
+  --timeout S            seconds that a node has to answer
+  --json                 one JSON document on stdout
+  --config FILE          YAML with any of these flags
+"""
+
 SCREENS = {
     "label": (LABEL, "docs/label.md, networks.md"),
     "rebox": (REBOX, "docs/label.md"),
@@ -174,6 +189,7 @@ SCREENS = {
     "show": (SHOW, "docs/label.md"),
     "compare": (COMPARE, "docs/compare.md"),
     "bench": (BENCH, "docs/measurements.md"),
+    "doctor": (DOCTOR, "docs/operate.md"),
     "demo": (DEMO, "docs/tutorial.md"),
 }
 """By command: examples and flags, and the pages that say more."""
