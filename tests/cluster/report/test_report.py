@@ -19,7 +19,7 @@ from PIL import Image
 
 from cluster.process.console import visible
 from cluster.runs.directory import RunDir
-from cluster.runs.record import existing_run
+from cluster.runs.record import clear_run, existing_run
 from tests.support.command import Command
 from tests.support.exported_runs import BROKEN, NAMES, ExportedRun
 
@@ -88,6 +88,8 @@ def test_by_default_the_page_lies_in_the_run_and_overwrite_removes_it(hostile: E
     assert (done.code, done.out.splitlines()[-2]) == (0, str(root / "report.html"))
     assert Command("verify", root).code == 0
     assert Command("report", root).code == 0  # anew
+    clear_run(RunDir(str(root)))  # as --overwrite does
+    assert not [path for path in root.rglob("*") if path.is_file()]
 
 
 def test_an_unfinished_run_is_shown_as_far_as_it_is(hostile: ExportedRun, tmp_path: Path) -> None:
