@@ -117,7 +117,7 @@ def _report(
     if other:
         galleries, against = set_beside(config, other, galleries, cards)
     classes = class_rows(run, digest, judged.classes if judged else {})
-    audited = judged.part.metrics if judged else None
+    path = ((judged.part.metrics["truth"] if judged else None) or {}).get("path")
     return Report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version("camray"),
@@ -127,7 +127,7 @@ def _report(
             run_dir,
             run,
             is_whole=len(shards) == run.plan.num_shards,
-            truth=str(audited["truth"]["path"]) if audited and audited["truth"] else None,
+            truth=path if isinstance(path, str) else None,
         ),
         galleries=galleries,
         cards=cards,

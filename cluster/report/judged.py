@@ -4,7 +4,7 @@ per_image.parquet is streamed; memory holds the picks.
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -89,6 +89,8 @@ class AuditDocument:
     metrics: dict[str, AuditFigure]
     slices: dict[str, dict[str, AuditFigure]]
     signals: dict[str, int | dict[str, float | None]]
+    unlabelled: dict[str, Any] | None = None  # older audits have neither
+    suspected_shortcuts: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,8 @@ def _curves(files: Files) -> dict[str, F64]:
     if content is None:
         return {}
     table = decode(content, files.where(CURVES_FILE), max_rows=MAX_CURVE_ROWS)
-    return {field.name: table[field.name].to_numpy() for field in table.schema if pa.types.is_float64(field.type)}
+    columns = zip(table.schema, table.columns, strict=True)
+    return {field.name: column.to_numpy() for field, column in columns if pa.types.is_float64(field.type)}
 
 
 def _classes(files: Files) -> dict[int, AuditedClass]:

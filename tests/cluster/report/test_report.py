@@ -19,7 +19,7 @@ from PIL import Image
 
 from cluster.process.console import visible
 from cluster.runs.directory import RunDir
-from cluster.runs.record import existing_run
+from cluster.runs.record import clear_run, existing_run
 from tests.support.command import Command
 from tests.support.exported_runs import BROKEN, NAMES, ExportedRun
 
@@ -88,6 +88,8 @@ def test_by_default_the_page_lies_in_the_run_and_overwrite_removes_it(hostile: E
     assert (done.code, done.out.splitlines()[-2]) == (0, str(root / "report.html"))
     assert Command("verify", root).code == 0
     assert Command("report", root).code == 0  # anew
+    clear_run(RunDir(str(root)))  # as --overwrite does
+    assert not [path for path in root.rglob("*") if path.is_file()]
 
 
 def test_an_unfinished_run_is_shown_as_far_as_it_is(hostile: ExportedRun, tmp_path: Path) -> None:
@@ -248,6 +250,34 @@ def test_an_audit_of_other_images_is_refused(audited: Path, tmp_path: Path) -> N
     done = report(root, tmp_path / "page.html")
     assert done.code == 5
     assert "is of other images than the run; run `audit` again" in done.err
+
+
+def test_the_page_warns_of_what_the_audit_warns_of(audited: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(audited, tmp_path / "run"))
+    path = root / "audit" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    assert metrics["unlabelled"] is None
+    assert metrics["suspected_shortcuts"] == []
+    metrics["unlabelled"] = {"in_truth": 82, "images": 82, "known": 82, "audited": 47, "left_out": 35}
+    shortcut = {"class_id": 0, "class_name": "crane", "place": "border", "share": 0.7, "others": 0.2, "num_images": 20}
+    metrics["suspected_shortcuts"] = [shortcut]
+    path.write_text(json.dumps(metrics))
+    assert report(root, tmp_path / "page.html").code == 0
+    page = Page(tmp_path / "page.html")
+    assert "These figures flatter: 82 images of the truth have no label in the run, and 35 of them" in page.text
+    assert "Suspected shortcuts" in page.text
+
+
+def test_an_audit_that_lacks_a_path_or_has_a_curve_twice_is_shown(audited: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(audited, tmp_path / "run"))
+    path = root / "audit" / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truth": {"has_boxes": True}}))
+    curves = pq.read_table(root / "audit" / "curves.parquet")
+    twice = pa.table([curves[0], *curves.columns], [curves.column_names[0], *curves.column_names])
+    pq.write_table(twice, root / "audit" / "curves.parquet")
+    done = report(root, tmp_path / "page.html")
+    assert done.code == 0, done.err
+    assert "--truth ANNOTATIONS" in Page(tmp_path / "page.html").text
 
 
 def test_a_log_that_cannot_be_read_costs_its_plots_alone(hostile: ExportedRun, tmp_path: Path) -> None:
