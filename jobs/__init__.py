@@ -7,7 +7,7 @@
 * `usage`: wrong flags, in one sentence
 * `screens`: what `COMMAND --help` shows
 * `shell`: version and completion
-* `paths`: paths inside a Ray job
+* `paths`: paths of flags, inside a Ray job and of files to write
 * `label`: pictures to maps and boxes: the main job
 * `rebox`: new boxes from a run's maps
 * `audit`: how well a run localizes
