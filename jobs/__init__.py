@@ -2,6 +2,7 @@
 
 * `__main__`: run one command; exit codes
 * `command`: the outcome of a command, and its last line
+* `interrupted`: what is committed when it ends early
 * `findings`: what a run comes to, in lines for people
 * `flags`: flags, `--config` and recipes to a config dataclass
 * `usage`: wrong flags, in one sentence
