@@ -6,11 +6,12 @@ just now: if it dies, the next attempt narrows the suspicion, from a batch to on
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cam_ops.errors import BadImage, StorageError
 from cluster.runs.directory import RunDir
-from cluster.runs.names import quarantine_name
+from cluster.runs.names import QUARANTINE, QUARANTINE_FILE, quarantine_name
 
 MAX_BYTES = 2**20
 MAX_DEATHS = 2  # of replicas at one image alone
@@ -55,6 +56,17 @@ class Quarantine:
             "at_work": at_work,
         }
         self.run_dir.publish(quarantine_name(self.shard), json.dumps(document).encode())
+
+
+def quarantined(run_dir: RunDir) -> Iterator[tuple[int, Quarantine | str]]:
+    """Yield the shards of which something is known, in their order: what that is, or why it cannot be read."""
+    for shard in sorted(
+        int(match[1]) for name in run_dir.names(QUARANTINE) if (match := QUARANTINE_FILE.fullmatch(name))
+    ):
+        try:
+            yield shard, read_quarantine(run_dir, shard, after_death=False)
+        except StorageError as error:
+            yield shard, str(error)
 
 
 def read_quarantine(run_dir: RunDir, shard: int, *, after_death: bool) -> Quarantine:
