@@ -4,6 +4,9 @@
 * `command`: the outcome of a command, and its last line
 * `findings`: what a run comes to, in lines for people
 * `flags`: flags, `--config` and recipes to a config dataclass
+* `usage`: wrong flags, in one sentence
+* `screens`: what `COMMAND --help` shows
+* `shell`: version and completion
 * `paths`: paths inside a Ray job
 * `label`: pictures to maps and boxes: the main job
 * `rebox`: new boxes from a run's maps
@@ -13,6 +16,7 @@
 * `export`: a dataset for another tool
 * `report`: one page that shows a run
 * `verify`: proof that a run is whole
+* `standing`: how far a run is, in lines and as a document
 * `status`: progress of a run
 * `show`: images, drawn
 * `demo`: the whole chain on eight photographs

@@ -80,6 +80,8 @@ class BenchConfig:
     """Rows of the manifest that is planned. A resume finds as many shards committed, at most 100,000."""
     out: Path | None = None
     """File to append the figures to, a JSON object a line; by default none, they are printed alone."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
 
     def __post_init__(self) -> None:
         if min(self.num_images, self.rounds, self.rows) < 1:
@@ -90,13 +92,15 @@ def run(arguments: list[str]) -> Outcome:
     """Measure the sections one after the other; a figure is printed as soon as it is there."""
     config = parse(BenchConfig, arguments, "bench")
     print(f"{_now()}  {_commit()}  {_machine()}", flush=True)
+    figures: list[Figure] = []
     with TemporaryDirectory(prefix="camray-bench-") as scratch:
         for section in config.sections:
             for figure in MEASURES[section](config, Path(scratch)):
+                figures.append({"date": _now(), "commit": _commit(), "machine": _machine(), **figure})
                 if config.out:
-                    _append(config.out, {"date": _now(), "commit": _commit(), "machine": _machine(), **figure})
+                    _append(config.out, figures[-1])
                 print(_line(figure), flush=True)
-    return Outcome(out=str(config.out) if config.out else None)
+    return Outcome(out=str(config.out) if config.out else None, document={"figures": figures})
 
 
 def stages(config: BenchConfig, scratch: Path) -> Iterator[Figure]:

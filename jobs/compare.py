@@ -33,7 +33,7 @@ class CompareConfig:
     """Conditions on the difference B - A of an audited metric, or on an end of its interval, as "px_ap < -1.0" or
     "max_box_acc_v2.low < 0", in the metric's own unit; exit code 3 where one holds, 2 where one cannot be judged."""
     json: bool = False
-    """Print one JSON document to stdout; the table and CAMRAY_RESULT go to stderr."""
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     out: str | None = None
     """File to write that JSON to."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)

@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> Outcome:
     """
     config = parse(ExportConfig, arguments, "export", {})
     refuse_relative({"the run": config.run, "--out": config.out, "--like": config.like or "/"})
-    done = export(config)
+    done, record = export(config)
     for line in lines_of(config.out, done):
         print(line)
     if not done.counts.boxes:
@@ -41,6 +41,7 @@ def run(arguments: list[str]) -> Outcome:
         exported=done.counts.images,
         images_left_out=dict(done.counts.images_left_out),
         boxes_left_out=dict(done.counts.boxes_left_out),
+        document=record,
     )
 
 

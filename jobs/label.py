@@ -8,7 +8,7 @@ from cluster.label.config import LabelConfig
 from cluster.label.driver import label
 from cluster.runs.census import Census
 from jobs.command import Outcome, outcome_of
-from jobs.findings import print_findings, reason_text
+from jobs.findings import findings_document, print_findings, reason_text
 from jobs.flags import parse, shown_line
 from jobs.paths import in_ray_job, refuse_relative
 
@@ -34,6 +34,7 @@ def run(arguments: list[str]) -> Outcome:
         status="too_many_bad_images" if too_bad else "done",
         exit_code=3 if too_bad else 0,
         error=_why_too_bad(config, census) if too_bad else None,
+        document={"out": config.out, **findings_document(census)},
     )
 
 

@@ -3,7 +3,7 @@
 from cluster.rebox.config import ReboxConfig
 from cluster.rebox.driver import rebox
 from jobs.command import Outcome, outcome_of
-from jobs.findings import print_findings
+from jobs.findings import findings_document, print_findings
 from jobs.flags import BOX_RECIPES, parse, shown_line
 from jobs.paths import refuse_relative
 
@@ -14,4 +14,4 @@ def run(arguments: list[str]) -> Outcome:
     refuse_relative({"the run": config.run, "--out": config.out})
     census = rebox(config, shown_line("rebox", arguments))
     print_findings(config.out, census)
-    return outcome_of(census.totals, config.out)
+    return outcome_of(census.totals, config.out, document={"out": config.out, **findings_document(census)})

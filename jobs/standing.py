@@ -6,16 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cluster.executors.progress import duration
-from cluster.label.quarantine import Quarantine
-from cluster.process.console import shortened, shown, visible
+from cluster.label.quarantine import Held, Quarantine
+from cluster.process.console import shortened, visible
 from cluster.runs.census import Reason
 from cluster.runs.history import PastSession
 from cluster.runs.watching import State
-from jobs.findings import agreement_lines, reason_lines
+from jobs.findings import agreement_lines, findings_document, reason_lines
 
 MAX_NAMED = 20  # of anything, in the document
 MAX_SHOWN = 5  # in a line
-Known = list[tuple[int, Quarantine | str]]  # what quarantine says of shards, or why it cannot be read
 
 
 def short_line(state: State) -> str:
@@ -32,7 +31,7 @@ def short_line(state: State) -> str:
     return f"{_time(datetime.fromtimestamp(state.moment_s, UTC))}  {', '.join(parts)}"
 
 
-def lines_of(state: State, known: Known, out: str, suspects_in: str | None) -> Iterator[str]:
+def lines_of(state: State, held: Held, out: str, suspects_in: str | None) -> Iterator[str]:
     """Yield all that there is to say of the run at `out`; `suspects_in` is it where suspects.parquet is there."""
     run, census = state.run, state.census
     totals, plan = census.totals, run.plan
@@ -43,26 +42,24 @@ def lines_of(state: State, known: Known, out: str, suspects_in: str | None) -> I
     yield f"images  {totals.images} of {plan.num_images} ({100 * totals.images / plan.num_images:.1f} %)"
     for status, count in totals.statuses.items():
         yield f"        {count} {status}"
-    yield f"labels  {census.agreement.labelled if census.agreement else 0} of {totals.images} images have one"
+    labelled = census.agreement.labelled if census.agreement else 0
+    yield f"labels  {f'of {labelled} images' if labelled else 'none'}"
     yield f"maps    {totals.maps}, of {census.mapped} images"
     yield f"boxes   {totals.boxes}"
     yield from _pace_lines(state)
     yield from _session_lines(state)
-    yield from _trouble_lines(state, known)
+    yield from _trouble_lines(state, held)
     yield from reason_lines(census.reasons)
     yield from agreement_lines(suspects_in, census)
 
 
-def document_of(state: State, known: Known, out: str) -> dict[str, Any]:
+def document_of(state: State, held: Held, out: str) -> dict[str, Any]:
     """Return the same as a document; lists are bounded."""
-    run, census, history = state.run, state.census, state.history
-    totals, plan = census.totals, run.plan
-    agreement = census.agreement
+    run, plan, history = state.run, state.run.plan, state.history
     bad = [
         {"shard": shard, "row": row, "status": image.status, "error": str(image)}
-        for shard, held in known
-        if isinstance(held, Quarantine)
-        for row, image in sorted(held.bad.items())
+        for shard, known in held.first.items()
+        for row, image in sorted(known.bad.items())
     ]
     return {
         "out": out,
@@ -73,27 +70,18 @@ def document_of(state: State, known: Known, out: str) -> dict[str, Any]:
         "device": run.request.device,
         "precision": run.request.precision,
         "shards": plan.num_shards,
-        "shards_done": state.shards,
-        "images": plan.num_images,
-        "images_done": totals.images,
-        "statuses": totals.statuses,
-        "images_with_labels": agreement.labelled if agreement else 0,
-        "images_with_maps": census.mapped,
-        "maps": totals.maps,
-        "boxes": totals.boxes,
+        "shards_committed": state.shards,
+        "images_planned": plan.num_images,
+        **findings_document(state.census),
         "images_per_second": state.per_s,
         "eta_seconds": None if state.is_whole else state.eta_s,
         "seconds_since_last_shard": state.quiet_s,
-        "reasons": [asdict(reason) for reason in census.reasons[:MAX_NAMED]],
-        "reasons_left_out": len(census.reasons[MAX_NAMED:]),
-        "agreement": agreement
-        and {name: getattr(agreement, name) for name in ("labelled", "judged", "top1", "top5", "chance")},
         "quarantine": {
-            "shards": len(known),
-            "images": len(bad),
-            "first": bad[:MAX_NAMED],
-            "suspected": [shard for shard, held in known if _is_suspected(held)][:MAX_NAMED],
-            "unreadable": [held for _, held in known if isinstance(held, str)][:MAX_NAMED],
+            "shards": held.num_shards,
+            "images": bad[:MAX_NAMED],
+            "images_left_out": len(bad[MAX_NAMED:]),
+            "suspected": [shard for shard, known in held.first.items() if _is_suspected(known)][:MAX_NAMED],
+            "unreadable": held.unreadable[:MAX_NAMED],
         },
         "sessions": len(history.sessions) if history else 0,
         "last_session": history and _session_document(state, history.sessions[-1]),
@@ -145,16 +133,16 @@ def _session_lines(state: State) -> Iterator[str]:
     sessions = state.history.sessions
     last = sessions[-1]
     ended = f"{state.life}: {visible(last.reason)}" if last.reason else str(state.life)
-    which = "1 of which there is a log" if len(sessions) == 1 else f"{len(sessions)}, the last"
+    which = "the only one" if len(sessions) == 1 else f"the last of {len(sessions)}"
     yield (
-        f"session {which}: on {shown(last.host)} since {_time(last.began)}, {last.images} of "
-        f"{last.images_pending} images in {duration(last.seconds)}, {ended}"
+        f"session {which}: {last.replicas} replica(s), on {visible(last.host)} since {_time(last.began)}, "
+        f"{last.images} of {last.images_pending} images in {duration(last.seconds)}, {ended}"
     )
     for reason in last.reasons[:MAX_SHOWN]:
         yield f"        {reason.times} x {reason.kind.replace('_', ' ')}: {visible(shortened(reason.why, 200))}"
 
 
-def _trouble_lines(state: State, known: Known) -> Iterator[str]:
+def _trouble_lines(state: State, held: Held) -> Iterator[str]:
     """Yield which shards were tried again, or slow, and what quarantine holds."""
     last = state.history.sessions[-1] if state.history else None
     if last and last.retried:
@@ -162,20 +150,19 @@ def _trouble_lines(state: State, known: Known) -> Iterator[str]:
         yield f"again   shards that were begun again, as their replica died: {named}"
     if last and last.copied:
         yield f"slow    shards that a second replica began, too: {', '.join(map(str, last.copied))}"
-    for shard, held in known[:MAX_SHOWN]:
-        if isinstance(held, str):
-            yield f"quarantine: {held}"
-            continue
-        for row, image in sorted(held.bad.items())[:MAX_SHOWN]:
+    for error in held.unreadable[:MAX_SHOWN]:
+        yield f"quarantine: {error}"
+    for shard, known in list(held.first.items())[:MAX_SHOWN]:
+        for row, image in sorted(known.bad.items())[:MAX_SHOWN]:
             yield f"quarantine: shard {shard}, row {row}: {visible(image.status)} ({visible(shortened(image, 150))})"
-        if _is_suspected(held):
+        if _is_suspected(known):
             yield f"quarantine: shard {shard}: replicas died at its pictures; which one it was is being found out"
-    if others := known[MAX_SHOWN:]:
-        yield f"quarantine: {len(others)} more shards, see quarantine/"
+    if held.num_shards > MAX_SHOWN:
+        yield f"quarantine: {held.num_shards} shards in all, see quarantine/"
 
 
-def _is_suspected(held: Quarantine | str) -> bool:
-    return isinstance(held, Quarantine) and bool(held.split or held.deaths)
+def _is_suspected(known: Quarantine) -> bool:
+    return bool(known.split or known.deaths)
 
 
 def _time(moment: datetime) -> str:

@@ -1,6 +1,6 @@
 """`verify`: prove a run whole."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import tyro.conf
 
@@ -17,6 +17,8 @@ class VerifyConfig:
 
     out: tyro.conf.Positional[str]
     """Run directory."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
@@ -36,4 +38,5 @@ def run(arguments: list[str]) -> Outcome:
         status="not_whole" if verdict.problems else "done",
         exit_code=3 if verdict.problems else 0,
         error=verdict.problems[0] if verdict.problems else None,
+        document={"out": config.out, "is_whole": not verdict.problems, **asdict(verdict)},
     )

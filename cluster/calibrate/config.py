@@ -36,6 +36,8 @@ class CalibrateConfig:
     """Size of the sample, chosen by hash as well."""
     seed: int = 0
     """Another seed chooses and splits otherwise."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 

@@ -22,6 +22,7 @@ from cluster.export.counts import Counts
 from cluster.export.destination import Destination, destination_at
 from cluster.export.kinds import EXPORTS
 from cluster.export.like import read_like
+from cluster.export.marks import Document
 from cluster.export.records import NO_SPLIT
 from cluster.export.replica import CHANGED, GONE, Task, part_file
 from cluster.export.selecting import classes_of, select
@@ -75,8 +76,11 @@ class WholePlace:
             yield from self.destination.part(part_file(section, split, part)).splitlines()
 
 
-def export(config: ExportConfig) -> Export:
-    """Export a run; raises StorageError where it is not complete, or damaged, RefusedError where --out is not free."""
+def export(config: ExportConfig) -> tuple[Export, Document]:
+    """Export a run; return what came of it, and the content of export.json.
+
+    Raises StorageError where it is not complete, or damaged, RefusedError where --out is not free.
+    """
     run_dir = open_run_dir(config.run, config.options)
     run = existing_run(run_dir)
     form = EXPORTS[config.to]
@@ -88,7 +92,7 @@ def export(config: ExportConfig) -> Export:
     asked = {"run": run_dir.root, "fingerprint": run.request.fingerprint(), **config.asked()}
     if not config.overwrite and (known := destination.finished(asked)) and (before := _exported(known)):
         say(f"{destination.root} holds this export already")
-        return before
+        return before, known
     task = _task(config, run_dir, run, form, destination)
     entries = (*form.entries, *([form.folder] if task.settings.has_pictures and not form.embeds else []))
     in_the_way = destination.begin(asked, entries, overwrite=config.overwrite)
@@ -101,8 +105,8 @@ def export(config: ExportConfig) -> Export:
         destination.give_up()
         raise
     reach("record")
-    destination.finish({"command": "export", "asked": asked, "entries": entries, **done.fields()}, in_the_way)
-    return done
+    record = {"command": "export", "asked": asked, "entries": entries, **done.fields()}
+    return done, destination.finish(record, in_the_way)
 
 
 def _refuse_inside(destination: Destination, run_dir: RunDir, run: Run) -> None:

@@ -6,7 +6,6 @@ just now: if it dies, the next attempt narrows the suspicion, from a batch to on
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cam_ops.errors import BadImage, StorageError
@@ -15,6 +14,7 @@ from cluster.runs.names import QUARANTINE, QUARANTINE_FILE, quarantine_name
 
 MAX_BYTES = 2**20
 MAX_DEATHS = 2  # of replicas at one image alone
+MAX_READ = 100  # files, to say what there is
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,15 +58,26 @@ class Quarantine:
         self.run_dir.publish(quarantine_name(self.shard), json.dumps(document).encode())
 
 
-def quarantined(run_dir: RunDir) -> Iterator[tuple[int, Quarantine | str]]:
-    """Yield the shards of which something is known, in their order: what that is, or why it cannot be read."""
-    for shard in sorted(
-        int(match[1]) for name in run_dir.names(QUARANTINE) if (match := QUARANTINE_FILE.fullmatch(name))
-    ):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What quarantine holds of a run."""
+
+    num_shards: int  # of which something is known
+    first: dict[int, Quarantine]  # by shard
+    unreadable: tuple[str, ...]  # why, of those among the first
+
+
+def held_in(run_dir: RunDir) -> Held:
+    """Read what quarantine holds of the first MAX_READ shards."""
+    names = run_dir.names(QUARANTINE)
+    shards = sorted(int(match[1]) for name in names if (match := QUARANTINE_FILE.fullmatch(name)))
+    first, unreadable = {}, []
+    for shard in shards[:MAX_READ]:
         try:
-            yield shard, read_quarantine(run_dir, shard, after_death=False)
+            first[shard] = read_quarantine(run_dir, shard, after_death=False)
         except StorageError as error:
-            yield shard, str(error)
+            unreadable.append(str(error))
+    return Held(num_shards=len(shards), first=first, unreadable=tuple(unreadable))
 
 
 def read_quarantine(run_dir: RunDir, shard: int, *, after_death: bool) -> Quarantine:

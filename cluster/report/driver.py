@@ -40,6 +40,7 @@ class Reported:
     num_bytes: int
     census: Census
     num_shown: int
+    galleries: dict[str, int]  # images shown, by gallery
 
 
 def report(config: ReportConfig) -> Reported:
@@ -59,7 +60,13 @@ def report(config: ReportConfig) -> Reported:
     page = _report(config, run_dir, run, census, digest, judged, other, is_whole=len(shards) == run.plan.num_shards)
     content = render(page).encode()
     destination.publish(content)
-    return Reported(where=destination.where, num_bytes=len(content), census=census, num_shown=len(page.cards))
+    return Reported(
+        where=destination.where,
+        num_bytes=len(content),
+        census=census,
+        num_shown=len(page.cards),
+        galleries={gallery.key: len(gallery.cards) for gallery in page.galleries},
+    )
 
 
 def _digest(config: ReportConfig, run_dir: RunDir, run: Run, shards: list[int]) -> Digest:

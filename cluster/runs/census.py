@@ -45,9 +45,9 @@ class Census:
     """What a run holds, and what there is to say about it."""
 
     totals: Totals
+    mapped: int  # images with a map
     reasons: tuple[Reason, ...]  # the commonest first
     agreement: Agreement | None  # None where no image has a label
-    mapped: int  # images that have a map
 
 
 def take_census(run_dir: RunDir, run: Run, shards: list[int]) -> Census:
@@ -88,9 +88,9 @@ class CensusSum:
         statuses = dict(sorted(self.statuses.items()))
         return Census(
             totals=Totals(images=self.statuses.total(), statuses=statuses, maps=self.maps, boxes=self.boxes),
+            mapped=self.mapped,
             reasons=self.reasons.commonest(),
             agreement=self.agreement.total(),
-            mapped=self.mapped,
         )
 
 

@@ -3,9 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.support.command import Command
+from tests.support.command import ROOT, Command, table_rows
+
+TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
+INLINE = ["--executor", "inline"]
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,58 @@ def test_json_that_is_switched_off_again_is_off() -> None:
 def test_a_document_ends_in_a_newline_and_is_indented_by_one() -> None:
     done = Command("compare", "a", "b", "--json", process=True)
     assert done.out == json.dumps(done.document, indent=1) + "\n"
+
+
+def test_documents_of_commands_on_a_run_are_what_its_files_hold(tmp_path: Path) -> None:
+    for name in ("black/1.png", "red/2.png", "red/3.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32, 3), (255 * ("red" in name), 0, 0), np.uint8)).save(
+            tmp_path / "pictures" / name
+        )
+    (tmp_path / "pictures" / "red" / "4.png").write_bytes(b"no picture")
+    (tmp_path / "names.txt").write_text("black\nred\n")
+    run, new = tmp_path / "run", tmp_path / "new"
+    flags = ["--labels", "folder", "--class-names", tmp_path / "names.txt", "--precision", "fp32", "--shard-size", 2]
+    flags += ["--max-error-rate", 0.5]
+    labelled = Command("label", "--images", tmp_path / "pictures", "--out", run, *TWO, *INLINE, *flags, "--json")
+    assert labelled.code == 0, labelled.err
+    held = json.loads((run / "summary.json").read_text())
+    totals = {name: held[name] for name in ("images", "statuses", "maps", "boxes")}
+    found = labelled.document
+    assert {name: found[name] for name in totals} == totals
+    assert (found["out"], found["images_with_label"], found["images_with_map"]) == (str(run), 4, 3)
+    (reason,) = found["reasons"]
+    assert (reason["status"], reason["images"], reason["example"]) == ("undecodable", 1, "red/4.png")
+    assert (found["agreement"]["judged"], found["agreement"]["top1"]) == (3, 3)
+
+    far = Command("status", run, "--json").document
+    assert far == {**found, "shards": 2, "shards_committed": 2, "images_planned": 4}
+    assert Command("rebox", run, "--out", new, *INLINE, "--json").document == {**found, "out": str(new)}
+    assert Command("verify", run, "--json").document == {
+        **{"out": str(run), "is_whole": True, "problems": [], "totals": totals},
+    }
+    exported = ["export", run, "--to", "coco", "--out", tmp_path / "coco", *INLINE, "--json"]
+    record = Command(*exported).document
+    assert record == json.loads((tmp_path / "coco" / "export.json").read_text())
+    assert Command(*exported).document == record  # which is there already
+    page = Command("report", run, *INLINE, "--json").document
+    assert page.items() >= {**found, "out": str(run / "report.html"), "images_shown": 3}.items()
+    assert page["bytes"] == (run / "report.html").stat().st_size
+    same = Command("compare", run, new, "--json", "--out", tmp_path / "same.json")
+    assert same.out == (tmp_path / "same.json").read_text()
+
+    (run / "images" / "shard-0000001.parquet").unlink()
+    broken = Command("verify", run, "--json")
+    assert (broken.code, broken.document["is_whole"]) == (3, False)
+    assert broken.document["problems"][0] == broken.result["error"]
+    assert Command("status", run, "--json").document["shards_committed"] == 1
+
+
+def test_status_says_how_many_images_have_labels_and_maps() -> None:
+    run = ROOT / "tests" / "fixtures" / "first_run" / "run"
+    rows = table_rows(run, "images")
+    labelled, mapped = sum(row["label"] is not None for row in rows), sum(row["num_maps"] > 0 for row in rows)
+    assert 0 < mapped < labelled == len(rows)
+    said = Command("status", run).out.splitlines()
+    num_maps = sum(row["num_maps"] for row in rows)
+    assert {f"labels  of {labelled} images", f"maps    {num_maps}, of {mapped} images"} <= set(said)
