@@ -17,6 +17,7 @@
 * `export`: a dataset for another tool
 * `report`: one page that shows a run
 * `verify`: proof that a run is whole
+* `standing`: how far a run is, in lines and as a document
 * `status`: progress of a run
 * `show`: images, drawn
 * `doctor`: what would keep a run from working

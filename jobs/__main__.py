@@ -13,7 +13,7 @@ from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.words import near
 from cluster.process.console import say, shortened
 from cluster.process.interrupts import ignore_sigterm, raise_on_sigterm
-from jobs.command import INTERRUPTED, INTERRUPTED_CODE, Outcome, json_text, result_line
+from jobs.command import INTERRUPTED, INTERRUPTED_CODE, Outcome, documents_to, json_text, result_line
 from jobs.flags import out_of, wants_json
 from jobs.screens import SCREENS, screen_of
 from jobs.shell import completion_script, version_line
@@ -79,6 +79,7 @@ def run(arguments: list[str]) -> int:
         return 0 if command else UsageError.exit_code
     start_s = time.monotonic()
     as_json = wants_json(arguments)
+    documents_to.set(sys.stdout)
     try:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             outcome = _run_command(command, arguments[1:])
@@ -95,7 +96,7 @@ def run(arguments: list[str]) -> int:
     if outcome.status == INTERRUPTED:
         say("interrupted; type the same command again: label and rebox go on where they stopped, others begin anew")
     if as_json:
-        print(json_text(outcome), end="", flush=True)
+        print(json_text(outcome, None if "--follow" in arguments else 1), end="", flush=True)
     stream = sys.stderr if as_json else sys.stdout
     if not stream.isatty():  # who reads a screen has been told
         print(result_line(command, outcome, time.monotonic() - start_s), file=stream, flush=True)

@@ -1,8 +1,10 @@
 """What every command returns, and how its output ends: a line, and with --json one document."""
 
 import json
+import sys
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from cluster.runs.totals import Totals
 
@@ -50,15 +52,23 @@ def outcome_of(
     )
 
 
-def document_text(document: dict[str, Any]) -> str:
-    """Return a document as --json prints it, with the newline that ends it."""
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+def document_text(document: dict[str, Any], indent: int | None = 1) -> str:
+    """Return a document as --json prints it, with the newline that ends it; as one line where `indent` is None."""
+    return json.dumps(document, indent=indent, allow_nan=False) + "\n"
 
 
-def json_text(outcome: Outcome) -> str:
+documents_to: ContextVar[TextIO | None] = ContextVar("documents_to", default=None)  # with --json: what was stdout
+
+
+def print_document(document: dict[str, Any]) -> None:
+    """Print a document as a line, before the command's last one."""
+    print(document_text(document, None), end="", file=documents_to.get() or sys.stdout, flush=True)
+
+
+def json_text(outcome: Outcome, indent: int | None = 1) -> str:
     """Return what --json prints: the command's document, or that of the error that it ended with."""
     error = {"error": outcome.error or outcome.status, "status": outcome.status, "exit_code": outcome.exit_code}
-    return document_text(outcome.document or error)
+    return document_text(outcome.document or error, indent)
 
 
 def result_line(command: str, outcome: Outcome, seconds: float) -> str:

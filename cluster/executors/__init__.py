@@ -34,6 +34,7 @@ of one. One shard's way, a number all along:
 * `inline`: one replica in this process
 * `laps`: seconds of a shard by stage
 * `turns`: threads pass in the order of their numbers
+* `metrics`: what can be measured from outside, by name
 * `progress`: lines on how a run advances
 * `simulated`: simulated replicas, to measure the loop
 """

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.errors import StorageError, UsageError
 from cluster.executors.choose import ExecutorName, choose_replicas, no_gpus, open_executor
+from cluster.executors.events import look_away
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
 from cluster.export.config import ExportConfig
@@ -214,7 +215,9 @@ def _write(
     with closing(open_executor(_executor(config, task, form), config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)
         shards = range(len(task.parts))
-        with closing(executor.run(work, replicas, shards, lambda _: False, config.shard_timeout)) as reports:
+        watch = progress.look if progress else look_away
+        reports = executor.run(work, replicas, shards, lambda _: False, config.shard_timeout, watch=watch)
+        with closing(reports):
             for report in reports:
                 counts += report.findings
                 statuses.update(report.statuses)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from cam_ops.errors import StorageError
 from cluster.executors.choose import ExecutorName, choose_replicas, no_gpus, open_executor
+from cluster.executors.events import look_away
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
 from cluster.process.console import say
@@ -84,7 +85,8 @@ def _digest(config: ReportConfig, run_dir: RunDir, run: Run, shards: list[int]) 
     digest = no_digest(run, config.max_images)
     with closing(open_executor(_executor(config, num_images), config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)
-        reports = executor.run(work, replicas, range(len(parts)), lambda _: False, config.shard_timeout)
+        watch = progress.look if len(parts) > 1 else look_away
+        reports = executor.run(work, replicas, range(len(parts)), lambda _: False, config.shard_timeout, watch=watch)
         with closing(reports):
             for report in reports:
                 digest += report.findings

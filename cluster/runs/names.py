@@ -3,6 +3,7 @@
 import re
 
 LOG = "log"  # folder of the sessions' files
+QUARANTINE = "quarantine"  # folder of what is known of pictures that kill their replica
 DERIVED = {
     "audit": (".json", ".parquet", ".png", ".svg", ".csv"),
     "show": (".png",),
@@ -12,6 +13,7 @@ TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the las
 RUN, SUMMARY, SUSPECTS, REPORT = "run.json", "summary.json", "suspects.parquet", "report.html"
 SESSION_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.jsonl", re.ASCII)  # in log/; by name they are in order
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
+QUARANTINE_FILE = re.compile(r"shard-(\d{7,})\.json")
 
 
 def shard_name(table: str, shard: int) -> str:
@@ -21,7 +23,7 @@ def shard_name(table: str, shard: int) -> str:
 
 def quarantine_name(shard: int) -> str:
     """Return the name of the file on a shard's pictures that kill their replica, below the run directory."""
-    return f"quarantine/shard-{shard:07d}.json"
+    return f"{QUARANTINE}/shard-{shard:07d}.json"
 
 
 def plan_name(part: int) -> str:

@@ -15,6 +15,7 @@ from cluster.runs.agreement import suspects_file
 from cluster.runs.census import Census, take_census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir
+from cluster.runs.limits import limit_lines
 from cluster.runs.log import RunLog, start_of
 from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import check_plan, plan_digest
@@ -117,12 +118,17 @@ def run_missing(
     )
     with (
         RunLog(run_dir, start) as log,
-        closing(executor.run(work, replicas, pending, partial(is_committed, run_dir), timeout_s, log.tell)) as reports,
+        closing(
+            executor.run(work, replicas, pending, partial(is_committed, run_dir), timeout_s, log.tell, progress.look)
+        ) as reports,
     ):
         for report in reports:
             progress.add(report)
             log.add(report)
             reach(f"report-{report.shard}")
+    reduced = run.request.preprocessing.decode == "reduced"
+    for line in limit_lines(progress.stage_seconds, progress.replica_seconds, run.request.device, reduced=reduced):
+        say(line)
 
 
 def finish(run_dir: RunDir, run: Run) -> Census:

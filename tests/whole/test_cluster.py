@@ -16,6 +16,7 @@ import pytest
 from tests.support.command import ROOT, Command, result_of
 from tests.support.gated_runs import NUM_PICTURES, Site, label, num_committed, running_site, short_folder, tables
 from tests.support.nodes import RAY, Cluster, wait_until
+from tests.support.scrape import scraped
 
 pytestmark = pytest.mark.ray
 
@@ -63,6 +64,18 @@ def test_a_run_goes_on_without_a_node_that_dies_and_waits_for_another_when_the_l
         site.cluster.kill("a")
         site.open("b", 5)
         wait_until(lambda: num_committed(driver.out) == 5)
+        expected = {
+            "camray_images_total status=ok": 5,
+            "camray_shards_total": 5,
+            "camray_replica_deaths_total at=work": 1,
+            "camray_shards_retried_total": 2,
+            "camray_shards_at_work": 2,
+            "camray_shards_waiting": NUM_PICTURES - 7,
+            "camray_replicas": 1,
+        }
+        wait_until(lambda: expected.items() <= scraped(site.folder).items(), 60)
+        stages = {name for name in scraped(site.folder) if name.startswith("camray_stage_seconds_total stage=")}
+        assert {name.partition("=")[2] for name in stages} == {"fetch", "decode", "load", "network", "boxes", "publish"}
         site.cluster.kill("b")
         wait_until(lambda: "no machine is left that has room for a replica: waiting for one" in driver.said())
         site.open("b")
