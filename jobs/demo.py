@@ -83,7 +83,8 @@ def _label_config(folder: Path) -> LabelConfig:
         lines = [f"{photo.file},{photo.class_name}" for photo in PHOTOS]
         (folder / "labels.csv").write_text("image_id,label\n" + "\n".join(lines) + "\n")
         with (folder / BY_EYE).open("w", newline="") as file:
-            csv.writer(file).writerows([("image_id", *CORNERS), *((photo.file, *photo.box) for photo in PHOTOS)])
+            rows = ((photo.file, *photo.box, photo.class_name) for photo in PHOTOS)
+            csv.writer(file).writerows([("image_id", *CORNERS, "label"), *rows])
     except OSError as error:
         raise StorageError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
     model = ModelConfig(model="efficientnet_lite0", class_names=str(folder / "classes.txt"))

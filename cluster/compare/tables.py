@@ -53,6 +53,7 @@ class TableChanges:
     only_b: int
     mean_iou: float | None  # of the pairs
     below_half: int  # pairs with an IoU below 0.5
+    images_moved: int  # images of which a pair has an IoU below 1
     most_changed: Rows  # image_id, class_id, class_name, iou: the lowest IoUs
 
 
@@ -142,7 +143,7 @@ def _box_changes(tables: ScratchTables, run: Run, num_examples: int) -> dict[str
         """
         SELECT count(iou) AS box_pairs, count(*) FILTER (only_a) AS only_a, count(*) FILTER (only_b) AS only_b,
             avg(iou) AS mean_iou,
-            count(*) FILTER (iou < 0.5) AS below_half
+            count(*) FILTER (iou < 0.5) AS below_half, count(DISTINCT image_id) FILTER (iou < 1) AS images_moved
         FROM pairs
         """
     )

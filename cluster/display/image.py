@@ -11,15 +11,18 @@ import pyarrow as pa
 from cam_ops.arrays import F32, F64, U8
 from cam_ops.boxes.normalise import enlarge_and_normalise
 from cam_ops.errors import BadImage, StorageError
+from cam_ops.pictures.decode import decode
 from cam_ops.pictures.overlays import COLOURS, WHITE, blog_panels, draw_box, overlay
 from cam_ops.tables import CORNERS
 from cluster.audit.files import TrueBox
 from cluster.display.choosing import Place, named
+from cluster.export.pictures import own_file
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
 from cluster.runs.reading import damaged, read_tables
 from cluster.runs.record import Run, maps_of
-from cluster.sources.reading import load_picture
+from cluster.sources.kinds import decoder_of
+from cluster.sources.reading import load_picture, read_image
 from cluster.storage.options import StorageOptions
 
 MAX_CORNER = 2.0**24  # pixels
@@ -82,7 +85,11 @@ def picture_or_why(image: dict[str, Any], options: StorageOptions) -> tuple[U8 |
     if image["status"] != "ok":
         return None, f"{image['status']}: {image['error']}"
     try:
-        picture_HWC = load_picture(image, options)
+        whole = own_file(image) and image["size"] >= 0  # what became of the whole file shows, too
+        content = read_image(image["uri"], image["offset"], -1 if whole else image["size"], options)
+        if whole and len(content) != image["size"]:
+            return None, f"another picture by now: it had {image['size']} bytes when it was labelled"
+        picture_HWC = (decoder_of(image) or decode)(content)
     except BadImage as bad:
         return None, f"{bad.status}: {bad}"
     if picture_HWC.shape[:2] != (image["height"], image["width"]):

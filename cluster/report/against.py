@@ -46,7 +46,7 @@ def read_other(run_dir: RunDir, run: Run, address: str, options: StorageOptions)
         GAINED.key: [row["image_id"] for row in audit.most_gained] if audit else [],
     }
     totals = {
-        CHANGED.key: tables.box_pairs,
+        CHANGED.key: tables.images_moved,
         LOST.key: audit.lost if audit else 0,
         GAINED.key: audit.gained if audit else 0,
     }

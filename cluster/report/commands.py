@@ -7,17 +7,23 @@ from cluster.runs.directory import RunDir
 from cluster.runs.record import Run
 
 
-def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, truth: str | None) -> tuple[Command, ...]:
-    """Return the lines; `truth` is what the run was audited against."""
+def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, is_audited: bool) -> tuple[Command, ...]:
+    """Return the lines; that for an audit only where there is none, which it would replace."""
     root = shlex.quote(run_dir.root)
     rebox, coco = (shlex.quote(f"{run_dir.root}-{name}") for name in ("rebox", "coco"))
     setting = "--threshold {threshold} --normalise {normalise} --components {components}"
     if run.maps_from:  # what is not given is as in that run
         setting += f"{{min_area}} --recipe {run.request.maps.recipe}"
 
-    def line(command: str, flags: str = "") -> str:
-        return f"python -m jobs {command} {root}{flags}"
+    names = dict.fromkeys(name for store, name, _ in run_dir.options.values if run_dir.root.startswith(f"{store}://"))
+    storage = f" --storage-options {' '.join(f'{name}=...' for name in names)}" if names else ""
 
+    def line(command: str, flags: str = "") -> str:
+        return f"python -m jobs {command} {root}{storage}{flags}"
+
+    audit = Command(
+        name="audit", does="Measure the boxes against true ones.", line=line("audit", " --truth ANNOTATIONS")
+    )
     commands = []
     began = typed(run)
     if not is_whole and began:
@@ -29,11 +35,7 @@ def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, truth: str | None)
             does="Make the boxes anew as the bar of the pictures has them; pictures and network are not needed.",
             line=line("rebox", f" --out {rebox} {setting}"),
         ),
-        Command(
-            name="audit",
-            does="Measure the boxes against true ones.",
-            line=line("audit", f" --truth {shlex.quote(truth) if truth else 'ANNOTATIONS'}"),
-        ),
+        *([] if is_audited else [audit]),
         Command(
             name="export",
             does="Carry the boxes into another tool: coco, yolo, voc, label-studio, ...",

@@ -35,16 +35,21 @@ def destination_of(config: ReportConfig, run_dir: RunDir) -> Destination:
     """Return where the page goes. Raises UsageError where --out is no file's, RefusedError where it is another file."""
     if config.out is None:
         return _free(Destination(run_dir, REPORT))
+    if not config.out or (
+        os.path.exists(config.out) and not os.path.isfile(config.out) and not os.path.isdir(config.out)
+    ):
+        raise UsageError(f"--out expects a file to write, such as {REPORT}, got {config.out or 'an empty text'}")
     if config.out.endswith("/") or os.path.isdir(config.out):
         raise UsageError(f"--out {config.out} is a folder; give a file, such as {config.out.rstrip('/')}/{REPORT}")
     folder, _, name = config.out.rpartition("/")
-    return _free(
-        Destination(open_run_dir(folder or ("/" if config.out.startswith("/") else "."), config.options), name)
-    )
+    files = open_run_dir(folder or ("/" if config.out.startswith("/") else "."), config.options)
+    if f"{files.root}/".startswith(f"{run_dir.root}/") and files.root != run_dir.root:
+        raise UsageError(f"--out {config.out} lies among the tables of the run; leave it out, or give a file elsewhere")
+    return _free(Destination(files, name))
 
 
 def _free(destination: Destination) -> Destination:
     content = destination.files.read(destination.name, MAX_BYTES)
-    if content and MARK.encode() not in content[:START_BYTES]:
+    if content is not None and MARK.encode() not in content[:START_BYTES]:
         raise RefusedError(f"{destination.where} is there and is no report of camray; give another --out")
     return destination

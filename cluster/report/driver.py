@@ -56,9 +56,9 @@ def report(config: ReportConfig) -> Reported:
         raise StorageError(f"no shard of {run_dir.root} is committed yet; run its `{run.command}` command again")
     census = take_census(run_dir, run, shards)
     digest = _digest(config, run_dir, run, shards)
-    judged = read_judged(run_dir, run, config.max_images)
+    judged, notes = read_judged(run_dir, run, config.max_images)
     other = read_other(run_dir, run, config.against, config.options) if config.against else None
-    page = _report(config, run_dir, run, shards, census, digest, judged, other)
+    page = _report(config, run_dir, run, shards, census, digest, judged, notes, other)
     page, content = bounded(page)
     destination.publish(content)
     return Reported(
@@ -110,6 +110,7 @@ def _report(
     census: Census,
     digest: Digest,
     judged: Judged | None,
+    notes: tuple[str, ...],
     other: Other | None,
 ) -> Report:
     """Make all that the page shows."""
@@ -119,7 +120,6 @@ def _report(
     if other:
         galleries, against = set_beside(config, other, galleries, cards)
     classes = class_rows(run, digest, judged.classes if judged else {})
-    path = ((judged.part.metrics["truth"] if judged else None) or {}).get("path")
     return Report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version("camray"),
@@ -129,10 +129,11 @@ def _report(
             run_dir,
             run,
             is_whole=len(shards) == run.plan.num_shards,
-            truth=path if isinstance(path, str) else None,
+            is_audited=judged is not None,
         ),
         galleries=galleries,
         cards=cards,
+        notes=notes,
         left_out=left_out,
         histograms=tuple(
             Histogram(name=name, edges=EDGES[name], counts=counts)

@@ -50,7 +50,7 @@ class GalleryKind:
 
     def limit(self, total: int, max_images: int) -> int:
         """Return how many of `total` images are shown at most, where `max_images` of all galleries are."""
-        most = max(1, max_images * (2 if self.key == RANDOM else 1) // 5)
+        most = max_images if self.key == RANDOM else max(1, max_images // 5)
         return min(most, -(-total // 3)) if self.orders_all else most
 
 

@@ -110,16 +110,17 @@ class Judged:
     classes: dict[int, AuditedClass]
 
 
-def read_judged(run_dir: RunDir, run: Run, most: int) -> Judged | None:
-    """Read the audit of a run, where there is one; each gallery keeps `most` images.
+def read_judged(run_dir: RunDir, run: Run, most: int) -> tuple[Judged | None, tuple[str, ...]]:
+    """Read the audit of a run, where there is one; each gallery keeps `most` images. Also returns what is lacking.
 
     One that cannot be read is said, and is as none: it can be made again.
     """
     try:
-        return _read(run_dir, run, most)
+        return _read(run_dir, run, most), ()
     except StorageError as error:
-        say(f"without the audit: {error}")
-        return None
+        note = f"without the audit: {error}"
+        say(note)
+        return None, (note,)
 
 
 def _read(run_dir: RunDir, run: Run, most: int) -> Judged | None:

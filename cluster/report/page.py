@@ -85,7 +85,7 @@ def _sections(report: Report) -> Iterator[Section]:
     plots = distributions(report.histograms), places(report.density, boxes, report.classes, report.classes_total)
     yield Section(key="plots", title="Distributions", content=Markup().join(plots))
     yield Section(key="classes", title="Classes", content=class_table(report.classes, report.classes_total))
-    yield Section(key="speed", title="Speed", content=speed_part(report.history))
+    yield Section(key="speed", title="Speed", content=speed_part(report.history, report.head.done))
 
 
 def _environment() -> Environment:
@@ -126,6 +126,8 @@ def _address(picture: bytes) -> str:
 
 def _rebox(line: str, setting: Setting) -> str:
     """Fill a line of `rebox` with a setting, as `reboxLine` of `bar.js` does."""
+    if setting.is_calibrated:  # what is not given goes on, the calibration too
+        return _without_setting(line)
     is_bounded = setting.components != "largest"
     values = {
         "threshold": f"{setting.threshold:.6g}",
@@ -137,6 +139,10 @@ def _rebox(line: str, setting: Setting) -> str:
         before, mark, after = line.rpartition(f"{{{name}}}")  # the last one: a path may have some, too
         line = before + value + after if mark else line
     return line
+
+
+def _without_setting(line: str) -> str:
+    return line.rpartition(" --threshold")[0] or line
 
 
 def _galleries(report: Report) -> tuple[Gallery, ...]:
@@ -175,6 +181,9 @@ def _state(report: Report) -> dict[str, Any]:
             "cards": [_card(card) for card in against.cards],
         },
         "rebox": next((visible(each.line) for each in report.commands if each.name == "rebox"), None),
+        "reboxOwn": next(
+            (visible(_without_setting(each.line)) for each in report.commands if each.name == "rebox"), None
+        ),
     }
 
 

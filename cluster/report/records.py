@@ -185,6 +185,7 @@ class Report:
     commands: tuple[Command, ...]
     galleries: tuple[Gallery, ...]
     cards: tuple[Card, ...]
+    notes: tuple[str, ...]  # what the page lacks, and why
     left_out: int  # images of the galleries that did not fit
     histograms: tuple[Histogram, ...]
     density: I64  # (G, G), of all classes

@@ -7,6 +7,7 @@ import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cam_ops.errors import StorageError
 from cam_ops.tables import LABELS
 from cluster.audit.shard import ShardTables
 from cluster.executors.turns import Turns
@@ -21,7 +22,7 @@ from cluster.runs.reading import (
     inside,
     maps_problems,
     pairs_of,
-    read_table,
+    read_tables,
     row_problems,
     rows_fit,
 )
@@ -54,8 +55,11 @@ class ReportReplica:
 
 def read_whole(run_dir: RunDir, run: Run, maps_dir: RunDir, maps_run: Run, shard: int) -> ShardTables:
     """Read a shard whose tables fit each other; raises StorageError where they do not."""
-    images, boxes = (read_table(run_dir, run, name, shard) for name in ("images", "boxes"))
-    heatmaps = read_table(maps_dir, maps_run, "heatmaps", shard)
+    try:
+        tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
+    except StorageError as error:
+        raise damaged(run_dir, run, shard, error) from None
+    images, boxes, heatmaps = (tables[name] for name in ("images", "boxes", "heatmaps"))
     problems = maps_problems(run, read_shard(run_dir, shard), images, heatmaps)
     if problems := problems or list(_box_problems(run, images, heatmaps, boxes)):
         raise damaged(run_dir, run, shard, problems[0])

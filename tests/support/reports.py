@@ -113,6 +113,7 @@ def report(cards: Sequence[Card], galleries: Sequence[Gallery] | None = None, **
         commands=(Command(name="rebox", does="makes new boxes", line=REBOX),),
         galleries=(everything,) if galleries is None else tuple(galleries),
         cards=tuple(cards),
+        notes=(),
         left_out=0,
         histograms=(),
         density=np.zeros((4, 4), np.int64),
@@ -167,6 +168,7 @@ def against(*cards: Card, root: str = "run-b") -> Against:
         only_b=0,
         mean_iou=0.5,
         below_half=0,
+        images_moved=0,
         most_changed=[],
     )
     comparison = Comparison(

@@ -12,7 +12,10 @@ function prepareBar() {
   field("class-names").append(...[...names].sort().map((name) => element("option", { value: name })));
   field("bar").addEventListener("submit", (event) => event.preventDefault());
   field("bar").addEventListener("input", (event) => takeIn(event.target));
-  field("bar").addEventListener("change", (event) => event.target.type === "range" && arrange());
+  field("bar").addEventListener("change", (event) => {
+    leave(event.target);
+    if (event.target.type === "range") arrange();
+  });
   field("reset").addEventListener("click", () => (reset(), showSetting(), arrange()));
   field("more").addEventListener("click", () => {
     const isOpen = field("bar").classList.toggle("open");
@@ -34,6 +37,11 @@ function takeIn(input) {
   else view[id] = value;
   if (["filter", "sort", "beside"].includes(id)) arrange();
   schedule();
+}
+
+// What was typed and is no threshold goes when its field is left.
+function leave(input) {
+  if (input.id === "threshold-number") input.value = exact(now.threshold);
 }
 
 // What is half typed is no threshold yet; `rebox` takes neither 0 nor 1.
@@ -64,6 +72,7 @@ function showSetting(from) {
 
 // The last mark of each name is the one that is meant: a path may have some, too.
 function reboxLine() {
+  if (now.isOwn && own.isCalibrated) return page.reboxOwn; // what is not given goes on, the calibration too
   const minArea = now.components === "largest" ? "" : ` --min-area ${exact(own.leastAreas[now.components])}`;
   const { normalise, components } = now;
   const values = { threshold: exact(now.threshold), normalise, components, min_area: minArea };
@@ -85,11 +94,17 @@ function chooseGallery(number) {
   for (const button of document.querySelectorAll("[data-gallery]")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.gallery) === number));
   }
+  arrange();
+}
+
+// Which pictures these are, and how many the filter leaves.
+function showSays() {
   const { cards: chosen, others, total, says } = view.gallery;
-  const shown = element("b", {}, `${chosen.length.toLocaleString("en")} of ${total.toLocaleString("en")} shown.`);
+  const count = (number) => number.toLocaleString("en");
+  const left = order.length < chosen.length ? `${count(order.length)} of ${count(chosen.length)} fit the filter` : "";
+  const shown = element("b", {}, left ? `${left}.` : `${count(chosen.length)} of ${count(total)} shown.`);
   const other = others.length ? ` The other is ${page.against.root}, with its own boxes.` : "";
   field("says").replaceChildren(shown, ` ${says}${other}`);
-  arrange();
 }
 
 // What the boxes of the shown maps come to.

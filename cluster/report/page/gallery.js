@@ -66,6 +66,7 @@ function arrange() {
   figures.forEach((figure, number) => (figure.hidden = !shown.has(number)));
   grid.append(...order.map((number) => figures[number]));
   document.getElementById("none").hidden = order.length > 0;
+  showSays();
   schedule();
 }
 
@@ -81,6 +82,12 @@ function hasClass(card, wanted) {
 function isClass(wanted) {
   return cards.some((card) => card.maps.some((map) => map.className.toLowerCase() === wanted));
 }
+
+// Paper has no pictures that are not seen yet.
+addEventListener("beforeprint", () => {
+  order.forEach((number) => seen.add(number));
+  order.forEach(refresh);
+});
 
 function schedule() {
   frame ||= requestAnimationFrame(work);

@@ -59,16 +59,24 @@ EVENTS: Mapping[Kind, tuple[str, str]] = {
     "cluster_grown": ("time the cluster grew", "times the cluster grew"),
 }
 
+CLOSE = 0.1  # of the time: stages that differ by less limit a run alike
 
-def speed_part(history: RunHistory | None) -> Markup:
-    """Return all that the log says of speed."""
+
+def speed_part(history: RunHistory | None, done: int) -> Markup:
+    """Return all that the log says of speed, of a run that has `done` images."""
     if history is None or not history.sessions:
         return tag("p", "The run has no log: it was made before there was one, or its log is gone.", class_="note")
-    foreign = None
+    lacking = foreign = None
+    if logged := done - sum(session.images for session in history.sessions):
+        says = (
+            f"The log lacks {counted(logged, 'image')} of the run: it is written every few seconds, and what came last"
+        )
+        lacking = tag("p", f"{says} before a kill is not in it.", class_="note") if logged > 0 else None
     if history.foreign_lines:
         foreign = tag("p", f"{counted(history.foreign_lines, 'line')} of the log cannot be read.", class_="note")
     return tag(
         "div",
+        lacking,
         _rate(history),
         _spent(history),
         _sessions(history.sessions),
@@ -187,10 +195,12 @@ def _spent(history: RunHistory) -> Markup | None:
     parts = [(key, stages[key]) for key in (*known, *(key for key in stages if key not in STAGES))]
     parts.append((WAITING, max(0.0, present - sum(stages.values()))))
     total = sum(seconds for _, seconds in parts)
-    largest = max(parts, key=lambda part: part[1])[0]
+    (largest, most), *others = sorted(parts, key=lambda part: -part[1])
     verdict, cure = LIMITS.get(largest, (f"{largest} limits this run: it takes", ""))
     beside = _beside(history.stage_seconds) if largest == "load" else ""
-    says = f"{verdict} {share(dict(parts)[largest], total)} of the replicas' time{beside}{'; ' if cure else ''}{cure}."
+    says = f"{verdict} {share(most, total)} of the replicas' time{beside}{'; ' if cure else ''}{cure}."
+    if others and most - others[0][1] < CLOSE * total:
+        says = f"No stage alone limits this run: {largest} and {others[0][0]} take about as much of the replicas' time."
     told = ", ".join(f"{key} {share(seconds, total)}" for key, seconds in parts)
     return figure(
         "Where the time went",

@@ -166,7 +166,7 @@ def test_an_audit_that_cannot_be_read_costs_no_picture(audited_copy: Path) -> No
     (audited_copy / "audit" / "truth.parquet").write_bytes(b"PAR1")
     shown.append(Command("show", audited_copy, "round/01.jpg", "--to", audited_copy / "b.png"))
     assert [done.code for done in shown] == [0, 0]
-    assert "without the audit: cannot read" in shown[1].err
+    assert "without the true boxes: cannot read" in shown[1].err
     with_truth_HWC, without_HWC = (cv2.imread(str(audited_copy / name)) for name in ("a.png", "b.png"))
     x0, y0, x1, _ = TRUE_BOX
     assert (with_truth_HWC[y0, x0:x1] == 255).all(1).mean() > 0.6

@@ -506,7 +506,9 @@ def test_hostile_names_stay_text() -> None:
     for content in (
         class_table([class_row(name=HOSTILE, place=HOSTILE)], 1),
         audit_part(AuditPart(metrics=metrics, curves=curves_of())),
-        speed_part(history_of([session_of(host=HOSTILE, status="failed", reason=HOSTILE, reasons=(died(HOSTILE),))])),
+        speed_part(
+            history_of([session_of(host=HOSTILE, status="failed", reason=HOSTILE, reasons=(died(HOSTILE),))]), 0
+        ),
         comparison_part(comparison_of(settings={HOSTILE: (HOSTILE, HOSTILE)}, a=HOSTILE)),
     ):
         assert "<script>alert(1)</script>\"'&\\x1b[0m\\u202e\\ud800\\x00x" in text_of(parsed(content))
@@ -562,7 +564,7 @@ def history_of(sessions: list[PastSession], **fields: Any) -> RunHistory:
 
 def test_the_rate_of_each_bin_is_drawn_and_the_last_one_is_shorter() -> None:
     history = history_of([session_of(seconds=2.5)], images_N=np.array([10.0, 40.0, 20.0]), working_s=2.5)
-    root = parsed(speed_part(history))
+    root = parsed(speed_part(history, 0))
     titles = [title.text or "" for title in root.iter("title")]
     assert [title.split(": ")[1] for title in titles[:3]] == ["10 images/s", "40 images/s", "40 images/s"]
     path = of_class(root, "rate")[0].attrib["d"]
@@ -571,20 +573,20 @@ def test_the_rate_of_each_bin_is_drawn_and_the_last_one_is_shorter() -> None:
 
 
 def test_the_largest_stage_is_said_to_limit_the_run_and_all_shares_are_of_the_replicas_time() -> None:
-    root = parsed(speed_part(history_of([session_of()])))  # 2 replicas for 10 s, of which 18 s were work
+    root = parsed(speed_part(history_of([session_of()]), 0))  # 2 replicas for 10 s, of which 18 s were work
     assert "The network limits this run: it takes 60\u00a0% of the replicas' time" in text_of(root)
     (stacked,) = of_class(root, "stacked")
     widths = [at(part, "width") for part in stacked.iter("rect")]
     assert widths == [15, 60, 5, 10, 10]
     assert [at(part, "x") for part in stacked.iter("rect")] == [0, 15, 75, 80, 90]
-    slow = parsed(speed_part(history_of([session_of()], stage_seconds={"load": 15.0, "fetch": 9.0, "decode": 3.0})))
+    slow = parsed(speed_part(history_of([session_of()], stage_seconds={"load": 15.0, "fetch": 9.0, "decode": 3.0}), 0))
     assert "Pictures limit this run" in text_of(slow)
     assert "75\u00a0% fetch and 25\u00a0% decode" in text_of(slow)
 
 
 def test_a_cross_stands_where_replicas_died() -> None:
     deaths_N = np.array([0, 0, 1, 0, 0, 3, 0, 0, 0, 0])
-    root = parsed(speed_part(history_of([session_of()], deaths_N=deaths_N)))
+    root = parsed(speed_part(history_of([session_of()], deaths_N=deaths_N), 0))
     crosses = of_class(root, "death")
     assert [at(cross, "x") for cross in crosses] == [25, 55]
     assert [cross.findtext("title") for cross in crosses] == ["1 replica died", "3 replicas died"]
@@ -595,7 +597,7 @@ def test_sessions_are_marked_with_the_replicas_that_died_in_them() -> None:
         session_of(events={"replica_died": 2}, reasons=(died("out of memory", 2),), status=None),
         session_of(working_s=10.0, seconds=30.0, status="failed", reason="the store is full"),
     ]
-    root = parsed(speed_part(history_of(sessions)))
+    root = parsed(speed_part(history_of(sessions), 0))
     assert [at(line, "x1") for line in of_class(root, "marked")] == [25]
     assert [element.text for element in of_class(root, "named")] == ["session 1, 2 replicas died", "session 2"]
     first, second = (text_of(row) for row in root.findall(".//tbody/tr"))
@@ -606,12 +608,12 @@ def test_sessions_are_marked_with_the_replicas_that_died_in_them() -> None:
 
 @pytest.mark.parametrize("history", [None, history_of([])], ids=["none", "empty"])
 def test_a_run_without_a_log_says_so(history: RunHistory | None) -> None:
-    assert "The run has no log" in text_of(parsed(speed_part(history)))
+    assert "The run has no log" in text_of(parsed(speed_part(history, 0)))
 
 
 def test_a_session_that_did_nothing_is_told() -> None:
     nothing = history_of([session_of(seconds=0.0, images=0)], images_N=np.zeros(1), stage_seconds={}, foreign_lines=3)
-    root = parsed(speed_part(nothing))
+    root = parsed(speed_part(nothing, 0))
     assert "no image was done" in text_of(root)
     assert "3 lines of the log cannot be read" in text_of(root)
 
@@ -646,6 +648,7 @@ def comparison_of(**fields: Any) -> Comparison:
         only_b=4,
         mean_iou=0.875,
         below_half=7,
+        images_moved=7,
         most_changed=[],
     )
     audit = AuditChanges(
