@@ -37,6 +37,7 @@ MISTAKES = [
     ({"out": "s4://bucket/run"}, 2, "for the run directory, got s4://bucket/run"),
     ({"out": "/dev/null/run"}, 5, "/dev/null is no folder"),
     ({"checkpoint-key": "ema"}, 2, "--checkpoint-key says where in --weights FILE"),
+    ({"method": "cam", "layer": "layer4"}, 2, "leave --layer out"),
     ({"channels": "gray"}, 2, "a network of one channel comes from a factory"),
 ]
 
