@@ -159,6 +159,10 @@ class ExplainConfig:
             raise UsageError(f"--scales expects numbers from 0.1 to 10, got {' '.join(map(str, self.scales))}")
         if len(set(self.scales)) < len(self.scales):
             raise UsageError(f"--scales expects each scale once, got {' '.join(map(str, self.scales))}")
+        if self.method in ATTENTION and self.layer:
+            raise UsageError(f"--method {self.method} looks at all attention, and at no --layer; leave one of them out")
+        if self.method == "cam" and self.layer:
+            raise UsageError("--method cam maps what the network averages; leave --layer out, or use a gradient method")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

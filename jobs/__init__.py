@@ -2,12 +2,13 @@
 
 * `__main__`: run one command; exit codes
 * `command`: the outcome of a command, and its last line
+* `interrupted`: what is committed when it ends early
 * `findings`: what a run comes to, in lines for people
 * `flags`: flags, `--config` and recipes to a config dataclass
 * `usage`: wrong flags, in one sentence
 * `screens`: what `COMMAND --help` shows
 * `shell`: version and completion
-* `paths`: paths inside a Ray job
+* `paths`: paths of flags, inside a Ray job and of files to write
 * `label`: pictures to maps and boxes: the main job
 * `rebox`: new boxes from a run's maps
 * `audit`: how well a run localizes

@@ -13,7 +13,7 @@ from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.words import near
 from cluster.process.console import say, shortened
 from cluster.process.interrupts import ignore_sigterm, raise_on_sigterm
-from jobs.command import Outcome, documents_to, json_text, result_line
+from jobs.command import INTERRUPTED, INTERRUPTED_CODE, Outcome, documents_to, json_text, result_line
 from jobs.flags import out_of, wants_json
 from jobs.screens import SCREENS, screen_of
 from jobs.shell import completion_script, version_line
@@ -86,17 +86,19 @@ def run(arguments: list[str]) -> int:
         say(f"error: {error}")
         outcome = Outcome(status=error.status, exit_code=error.exit_code, out=out_of(arguments), error=str(error))
     except KeyboardInterrupt:
-        say("interrupted; type the same command again: label and rebox go on where they stopped, others begin anew")
-        outcome = Outcome(status="interrupted", exit_code=130, out=out_of(arguments))
+        outcome = Outcome(status=INTERRUPTED, exit_code=INTERRUPTED_CODE, out=out_of(arguments))
     except Exception as error:
         if isinstance(error, OSError) and _is_output_lost():
             raise
         traceback.print_exc()
         outcome = Outcome(status="failed", exit_code=1, out=out_of(arguments), error=f"{type(error).__name__}: {error}")
+    if outcome.status == INTERRUPTED:
+        say("interrupted; type the same command again: label and rebox go on where they stopped, others begin anew")
     if as_json:
         print(json_text(outcome, None if "--follow" in arguments else 1), end="", flush=True)
-    line = result_line(command, outcome, time.monotonic() - start_s)
-    print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+    stream = sys.stderr if as_json else sys.stdout
+    if not stream.isatty():  # who reads a screen has been told
+        print(result_line(command, outcome, time.monotonic() - start_s), file=stream, flush=True)
     return outcome.exit_code
 
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import tyro.conf
 
-from cam_ops.errors import UsageError
+from cam_ops.errors import StorageError, UsageError
+from cam_ops.network.names import LITE0
 from cam_ops.settings import ModelConfig
 from cluster.bench.manifests import write_large_manifest, write_manifest
 from cluster.bench.runs import Measured, on_all, pretend_committed, run_label, seconds_to_work
@@ -26,6 +27,7 @@ from cluster.process.apart import Apart
 from cluster.process.console import say
 from jobs.command import Outcome
 from jobs.flags import parse
+from jobs.paths import refuse_unwritable_file
 
 Section = Literal[
     "stages",
@@ -45,7 +47,6 @@ Section = Literal[
 Figure = dict[str, Any]
 
 SPEED: tuple[Section, ...] = ("stages", "limit")
-LITE0 = "efficientnet_lite0"
 HALF = (0.5, 0.5, 0.5)
 PROBE_S = 4.0
 PEER_IMAGES = {"blog": 64, "gradcam": 64, "torchcam": 128}
@@ -91,6 +92,10 @@ class BenchConfig:
 def run(arguments: list[str]) -> Outcome:
     """Measure the sections one after the other; a figure is printed as soon as it is there."""
     config = parse(BenchConfig, arguments, "bench")
+    if not os.path.isdir(config.images):
+        raise StorageError(f"there is no folder {config.images}; check --images")
+    if config.out is not None:
+        refuse_unwritable_file(str(config.out), "--out")
     print(f"{_now()}  {_commit()}  {_machine()}", flush=True)
     figures: list[Figure] = []
     with TemporaryDirectory(prefix="camray-bench-") as scratch:

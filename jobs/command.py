@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 from cluster.runs.totals import Totals
 
+INTERRUPTED, INTERRUPTED_CODE = "interrupted", 130
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -16,9 +18,9 @@ class Outcome:
     status: str = "done"
     exit_code: int = 0
     images: int = 0
-    ok: int = 0
-    errors: int = 0
-    boxes: int = 0
+    ok: int | None = 0  # None: not counted
+    errors: int | None = 0
+    boxes: int | None = 0
     out: str | None = None
     error: str | None = None
     exported: int | None = None  # images in an export

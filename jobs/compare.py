@@ -17,6 +17,7 @@ from cluster.runs.directory import open_run_dir
 from cluster.storage.options import parse_options
 from jobs.command import Outcome, document_text
 from jobs.flags import parse
+from jobs.paths import refuse_unwritable_file
 
 MAX_SHOWN = 120  # characters of an id or a name
 
@@ -44,6 +45,8 @@ def run(arguments: list[str]) -> Outcome:
     """Print what changed; judge it by --fail-if."""
     config = parse(CompareConfig, arguments, "compare")
     gates = [parse_gate(text) for texts in config.fail_if for text in texts]
+    if config.out is not None:
+        refuse_unwritable_file(config.out, "--out")
     options = parse_options(config.storage_options)
     found = compare(open_run_dir(config.a, options), open_run_dir(config.b, options))
     print("\n".join(_lines(found)))

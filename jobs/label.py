@@ -10,6 +10,7 @@ from cluster.runs.census import Census
 from jobs.command import Outcome, outcome_of
 from jobs.findings import findings_document, print_findings, reason_text
 from jobs.flags import parse, shown_line
+from jobs.interrupted import interrupted_run
 from jobs.paths import in_ray_job, refuse_relative
 
 NAMED_REASONS = 3
@@ -23,7 +24,10 @@ def run(arguments: list[str]) -> Outcome:
     refuse_relative({"--out": config.out})
     if not in_ray_job():
         config = _with_absolute_paths(config)
-    census = label(config, shown_line("label", arguments))
+    try:
+        census = label(config, shown_line("label", arguments))
+    except KeyboardInterrupt:
+        return interrupted_run(config.out, config.options)
     totals = census.totals
     rate = totals.errors / totals.images
     too_bad = rate > config.max_error_rate

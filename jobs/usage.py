@@ -61,7 +61,7 @@ def refuse_missing(config: type, arguments: list[str], command: str) -> None:
 def sentence_of(text: str, config: type, command: str) -> str:
     """Return what tyro says of arguments that it does not take, which is a page in a frame, as one sentence."""
     framed = [line.strip(FRAME) for line in text.splitlines()]
-    _, *lines = [line for line in framed if line and set(line) != {"-"}]  # the first is a title
+    lines = [line for line in framed if line and set(line) != {"-"}][1:]  # without the title
     lines = list(takewhile(lambda line: not line.startswith(("Argument helptext", "For full helptext")), lines))
     said = " ".join(" ".join(lines).split())
     if "Missing from" in said:

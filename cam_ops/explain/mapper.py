@@ -186,7 +186,7 @@ class Mapper:
         head = find_head(self.network, size, config.layer, self.normalisation)
         if config.method == "auto":
             return self._suitable(head, config.layer, size)
-        check_method(config.method, head, config.layer)
+        check_method(config.method, head)
         blocks = find_blocks(self.network, size, self.normalisation) if config.method in ATTENTION else None
         return Explainer(network=self.network, head=head, method=config.method, blocks=blocks)
 

@@ -168,14 +168,10 @@ def methods_for(head: Head) -> list[Method]:
     ]
 
 
-def check_method(method: Method, head: Head, layer: tuple[str, ...]) -> None:
-    """Raise UsageError for a method that the head does not allow; `layer` are the layers asked for."""
+def check_method(method: Method, head: Head) -> None:
+    """Raise UsageError for a method that the head does not allow."""
     if method == "finercam" and head.num_classes < 2:
         raise UsageError("--method finercam compares classes, the network has a single one; use another")
-    if method in ATTENTION and layer:
-        raise UsageError(f"--method {method} looks at all attention, and at no --layer; leave one of them out")
-    if method == "cam" and layer:
-        raise UsageError("--method cam maps what the network averages; leave --layer out, or use a gradient method")
     if method in ATTENTION or method in methods_for(head):
         return
     why = {

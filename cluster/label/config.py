@@ -124,6 +124,8 @@ class LabelConfig:
             raise UsageError(
                 "--calibration brings its own --threshold, --normalise, --components and --min-area; give either"
             )
+        if self.overwrite and self.repair:
+            raise UsageError("--overwrite removes the run that --repair mends; give one of them")
         check_execution(self.executor, self.replicas, self.shard_timeout)
         own = own_word(self.addresses)
         if self.labels in OWN_LABELS and self.labels != own:

@@ -58,6 +58,8 @@ class ReboxConfig:
                 "--calibration brings its own --threshold, --normalise, --components, --min-area and --recipe; give "
                 "either"
             )
+        if self.overwrite and self.repair:
+            raise UsageError("--overwrite removes the run that --repair mends; give one of them")
         check_execution(self.executor, self.replicas, self.shard_timeout)
         parse_options(self.storage_options)
 

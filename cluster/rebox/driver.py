@@ -19,7 +19,15 @@ from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.plan import copy_plan
 from cluster.runs.record import MapsFrom, Run, clear_run, config_document, existing_run, maps_of, read_run
-from cluster.runs.resume import begin, finish, pending_shards, refuse_incomplete, refuse_strangers, run_missing
+from cluster.runs.resume import (
+    begin,
+    finish,
+    pending_shards,
+    refuse_incomplete,
+    refuse_strangers,
+    refuse_unwritable,
+    run_missing,
+)
 from cluster.runs.verify import repair
 
 
@@ -43,6 +51,7 @@ def rebox(config: ReboxConfig, command_line: tuple[str, ...] | None = None) -> C
     else:
         if not config.overwrite:
             refuse_strangers(run_dir)
+        refuse_unwritable(run_dir)
         refuse_incomplete(source_dir, source)
     with closing(open_executor(config.executor, config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)

@@ -1,8 +1,10 @@
 """Do the shards of a run that are not committed, and add up: the same for a new run and for one that was cut off."""
 
+import os
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 from cam_ops.errors import RefusedError, StorageError
 from cluster.executors.progress import Progress
@@ -19,6 +21,7 @@ from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import check_plan, plan_digest
 from cluster.runs.record import Run, existing_run, publish_run
 from cluster.runs.totals import summary_of
+from cluster.storage.objects import is_store
 
 
 def refuse_strangers(run_dir: RunDir) -> None:
@@ -28,6 +31,19 @@ def refuse_strangers(run_dir: RunDir) -> None:
             f"{run_dir.root} holds shards but no run.json that says what they are; use --overwrite to replace them, "
             "or another --out"
         )
+
+
+def refuse_unwritable(run_dir: RunDir) -> None:
+    """Raise StorageError where a run directory of this machine cannot be made, or not be written to."""
+    if is_store(run_dir.root):
+        return
+    place = Path(run_dir.root)
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise StorageError(f"--out {run_dir.root}: {place} is no folder; give another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StorageError(f"--out {run_dir.root}: {place} cannot be written to; change its rights, or give another")
 
 
 def pending_shards(run_dir: RunDir, run: Run) -> list[int]:

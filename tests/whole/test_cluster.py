@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.command import ROOT, Command, result_of
@@ -100,6 +101,7 @@ def test_ray_job_stop_exits_130_and_the_same_job_submitted_again_finishes(site: 
     log = job(site, "logs", "first").stdout
     result = result_of(next(line for line in log.splitlines() if line.startswith("CAMRAY_RESULT")))
     assert (result["exit_code"], result["status"]) == (130, "interrupted")
+    assert result["images"] == sum(pq.read_metadata(path).num_rows for path in (out / "images").iterdir())
     before = tables(out)
     assert before.items() <= site.expected.items()  # what is there is whole
     assert num_committed(out) == 5

@@ -439,7 +439,7 @@ def test_an_affine_head_is_read_without_gradients_and_where_it_fits_the_number_o
 def test_a_single_class_has_no_similar_ones() -> None:
     head = find_head(Ends("one").eval().requires_grad_(False), 16)
     with pytest.raises(UsageError, match="compares classes, the network has a single one"):
-        check_method("finercam", head, ())
+        check_method("finercam", head)
 
 
 class Branches(nn.Module):
@@ -460,7 +460,7 @@ def test_a_curved_head_is_not_taken_for_a_straight_one(untrained: bool) -> None:
     head = find_head(network.eval().requires_grad_(False), 64)  # untrained features are tiny: near 0 all looks straight
     assert head.kind == "pooled"
     with pytest.raises(UsageError, match=r"--method cam does not exist .* expected one of gradcam, .*pc1"):
-        check_method("cam", head, ())
+        check_method("cam", head)
 
 
 @pytest.mark.parametrize(
