@@ -107,11 +107,14 @@ VERIFY = """
 
 STATUS = """
   python -m jobs status run/
+  python -m jobs status run/ --follow
   python -m jobs status s3://bucket/run/ --json
 
   OUT                    run directory
+  --follow               look again until the run is whole
+  --every                seconds between two looks: 10
   --storage-options ...  KEY=VALUE ... to reach s3:// and gs://
-  --json                 totals, reasons, agreement on stdout
+  --json                 rate, totals, reasons, sessions on stdout
   --config FILE          YAML with any of these flags
 """
 

@@ -42,6 +42,11 @@ def is_screen(stream: TextIO | None = None) -> bool:
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
+def has_colours() -> bool:
+    """Say whether stderr may have colours."""
+    return is_screen() and not os.environ.get("NO_COLOR")
+
+
 def num_columns() -> int:
     """Return the width of the terminal that stderr is, or else of what there is."""
     try:

@@ -65,8 +65,7 @@ def test_documents_of_commands_on_a_run_are_what_its_files_hold(tmp_path: Path) 
     assert (found["agreement"]["judged"], found["agreement"]["top1"]) == (3, 3)
 
     far = Command("status", run, "--json").document
-    same = {**found, "shards": 2, "shards_committed": 2, "images_planned": 4}
-    assert {name: far[name] for name in same} == same
+    assert {**found, "shards": 2, "shards_committed": 2, "images_planned": 4}.items() <= far.items()
     assert Command("rebox", run, "--out", new, *INLINE, "--json").document == {**found, "out": str(new)}
     assert Command("verify", run, "--json").document == {
         **{"out": str(run), "is_whole": True, "problems": [], "totals": totals},

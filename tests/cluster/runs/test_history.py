@@ -57,6 +57,7 @@ def test_two_sessions_one_cut_off_by_hand(tmp_path: Path) -> None:
     one, other = history.sessions
     assert (one.status, one.reason, one.seconds, one.images, one.shards, one.shards_back) == (None, None, 6, 10, 1, 3)
     assert one.events == {"replica_up": 1, "replica_died": 2}
+    assert (one.recent, other.recent) == ((10, 4), (8, 3))  # images, and seconds since work began
     assert [(reason.kind, reason.why, reason.times) for reason in one.reasons] == [("replica_died", "killed", 2)]
     assert (one.command_line, other.command_line) == (("label", "--out", "run"), None)
     assert (other.status, other.reason, other.seconds, other.images) == ("failed", "the disk is full", 3, 8)
@@ -118,6 +119,30 @@ def test_lines_that_are_none_of_ours_are_counted_and_the_others_read(tmp_path: P
     assert history
     assert history.foreign_lines == 1 + len(HOSTILE) + 1 + 2
     assert (history.sessions[0].images, history.sessions[0].shards, history.sessions[0].seconds) == (5, 1, 4)
+
+
+def test_the_last_minutes_have_the_part_of_a_line_that_lies_in_them(tmp_path: Path) -> None:
+    session = begun(20)
+    session.add_shard(report(0, 500, network=100.0), 100.0)
+    session.add_shard(report(1, 400, network=200.0), 300.0)  # from 100 on
+    session.add_shard(report(2, 70, network=10.0), 500.0)
+    history = read_log(put(tmp_path, **{FIRST: session.content()}))
+    assert history
+    assert history.sessions[0].recent == (pytest.approx(400 / 2 + 70), 300)
+
+
+def test_shards_that_were_tried_again_or_were_slow_are_named_up_to_a_bound(tmp_path: Path) -> None:
+    session = begun(20)
+    for shard in range(500):
+        session.add_event("replica_died", {"why": "x", "shards": 2, "numbers": (shard, 7)}, 1.0)
+        session.add_event("shard_copied", {"shard": shard}, 2.0)
+    long = b'{%s, "event": "replica_died", "shards": 1, "numbers": [%s]}' % (IN_TIME, b", ".join([b"3"] * 50))
+    wrong = b'{%s, "event": "replica_died", "shards": 1, "numbers": [-1]}' % IN_TIME
+    history = read_log(put(tmp_path, **{FIRST: session.content() + long + b"\n" + wrong}))
+    assert history
+    read = history.sessions[0]
+    assert read.retried[:2] == ((7, 501), (0, 1))
+    assert (len(read.retried), read.copied, history.foreign_lines) == (20, tuple(range(480, 500)), 2)
 
 
 def test_names_stages_and_lines_without_end_do_not_grow_what_is_read(tmp_path: Path) -> None:
