@@ -6,6 +6,7 @@
 * `flags`: flags, `--config` and recipes to a config dataclass
 * `paths`: paths inside a Ray job
 * `label`: pictures to maps and boxes: the main job
+* `plan`: what `label` would do, and what it would cost
 * `rebox`: new boxes from a run's maps
 * `audit`: how well a run localizes
 * `calibrate`: settings and probabilities from a labelled sample

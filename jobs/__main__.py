@@ -17,6 +17,7 @@ from jobs.flags import out_of, wants_json
 
 COMMANDS = {
     "label": "turn a folder of images into heat maps and boxes; resumes by default",
+    "plan": "what label would do with the same flags: time, memory, bytes and price, by a pilot",
     "rebox": "make new boxes from a run's maps, without model, pictures or GPU",
     "audit": "how well a run localizes: against ground truth, and by signs that need none",
     "calibrate": "fit box settings and probabilities to a labelled sample of a run",

@@ -2,9 +2,11 @@
 
 import sys
 import unicodedata
+from collections import deque
 
 ERASE = "\r\033[K"  # what a terminal shows on its last line: a state that may be there
 SHOWN_CHARACTERS = 200
+SAID: deque[str] = deque(maxlen=200)  # what this process has said last
 
 
 def shortened(value: object, most: int, kept: int | None = None) -> str:
@@ -34,6 +36,7 @@ def _visible(letter: str) -> str:
 
 def say(sentence: str, end: str = "\n") -> None:
     """Write one line; one that a full disk does not take is lost. Raises BrokenPipeError where nobody reads on."""
+    SAID.append(sentence)
     try:
         print(f"{ERASE if sys.stderr.isatty() else ''}camray: {sentence}", end=end, file=sys.stderr, flush=True)
     except BrokenPipeError:

@@ -1,0 +1,167 @@
+"""A replica that labels a few images in a scratch folder on its own machine, with a clock.
+
+Shard 0 is a batch to warm up, the next ones are a batch each, and the last is none: it measures what is left.
+"""
+
+import os
+import time
+from dataclasses import replace
+from tempfile import TemporaryDirectory
+from threading import Condition
+
+import pyarrow as pa
+import torch
+
+from cam_ops.settings import ModelConfig
+from cluster.executors.work import ShardReport
+from cluster.label.replica import LabelReplica, open_replica
+from cluster.machine.compilation import cache_folder
+from cluster.machine.network import load_mapper
+from cluster.plan.findings import Aside, Bad, Group, Sizes
+from cluster.plan.headers import NAMED, look_at_headers
+from cluster.process.memory import peak_mib
+from cluster.runs.directory import RunDir
+from cluster.runs.names import TABLES, shard_name
+from cluster.runs.plan import write_plan
+from cluster.runs.reading import read_table
+from cluster.runs.record import Run, publish_run
+from cluster.storage.options import StorageOptions
+from cluster.storage.parquet import encode
+
+
+def open_pilot(
+    run: Run,
+    rows: pa.Table,
+    others: pa.Table,
+    group_size: int,
+    model: ModelConfig,
+    options: StorageOptions,
+    num_threads: int = 1,
+) -> "Pilot":
+    """Begin the run anew in a scratch folder, with these rows alone, `group_size` of them in a shard; join it.
+
+    `others` are rows whose headers are looked at.
+
+    Raises what `cluster.label.replica.open_replica` raises.
+    """
+    start_s = time.monotonic()
+    scratch = TemporaryDirectory(prefix="camray-")
+    run_dir = RunDir(scratch.name, options)
+    plan = write_plan(run_dir, iter(rows.to_batches()), group_size)
+    run = replace(run, plan=plan)
+    publish_run(run_dir, run)
+    before = _compiled(run)
+    replica = open_replica(run_dir, model, run.request.fingerprint(), num_threads)
+    is_new = _compiled(run) != before
+    return Pilot(scratch, replica, model, others, time.monotonic() - start_s, is_new)
+
+
+def _compiled(run: Run) -> set[str]:
+    """Return which compiled networks this machine keeps; none where the run does without."""
+    return set(os.listdir(cache_folder())) if run.request.compiled else set()
+
+
+class Pilot:
+    """A `LabelReplica` in a scratch folder, which goes with it."""
+
+    def __init__(
+        self,
+        scratch: "TemporaryDirectory[str]",
+        replica: LabelReplica,
+        model: ModelConfig,
+        others: pa.Table,
+        load_s: float,
+        is_new: bool,
+    ) -> None:
+        self.scratch, self.replica, self.model, self.others = scratch, replica, model, others
+        self.load_s, self.is_new = load_s, is_new
+        self.warm_up: Group | None = None
+        self.publish_s: dict[int, float] = {}  # by shard
+        self.changed = Condition()  # guards what follows
+        self.begun = self.ended = 0
+
+    def ready(self) -> None:
+        """Return once there is a replica."""
+
+    def run_shard(self, shard: int, number: int, deaths: int = 0) -> ShardReport:
+        """Label a shard, as `LabelReplica.run_shard`; measure what is left where there is none of that number.
+
+        The findings of that are an `Aside`; the scratch folder goes with it.
+        """
+        if shard == self.replica.run.plan.num_shards:
+            with self.replica.turns.take(number, lambda: None), self.changed:
+                self.changed.wait_for(lambda: self.ended == self.begun)
+                try:
+                    return ShardReport(shard=shard, statuses={}, findings=self._aside())
+                finally:
+                    self.scratch.cleanup()
+        with self.changed:
+            self.begun += 1
+        try:
+            report = self.replica.run_shard(shard, number, deaths)
+        finally:
+            with self.changed:
+                self.ended += 1
+                self.changed.notify_all()
+        self.publish_s[shard] = report.seconds["publish"]
+        if shard == 0:
+            self.warm_up = group_of(report)
+        return report
+
+    def _aside(self) -> Aside:
+        run_dir, run = self.replica.run_dir, self.replica.run
+        peak, gpu = peak_mib(), None
+        if self.replica.device.type == "cuda":
+            gpu = torch.cuda.max_memory_reserved() / 2**20
+        shards = sorted(run_dir.shards("images") - {0})  # fewer where another replica died of some
+        tables = {table: [read_table(run_dir, run, table, shard) for shard in shards] for table in TABLES}
+        parts = [
+            Sizes(num_images=len(images), num_bytes=self._bytes_of(shard), seconds=self.publish_s[shard])
+            for shard, images in zip(shards, tables["images"], strict=True)
+        ]
+        bad = [
+            Bad(image_id=row["image_id"], status=row["status"], error=row["error"])
+            for images in tables["images"]
+            for row in images.select(["image_id", "status", "error"]).to_pylist()
+            if row["status"] != "ok"
+        ]
+        joined = self._join(tables) if len(shards) > 1 else None
+        headers = look_at_headers(self.others.to_pylist(), run_dir.options)
+        return Aside(
+            host=os.uname().nodename,
+            load_s=self.load_s,
+            compiled_s=max(0.0, self.load_s - self._loads_again_s()) if self.is_new else 0.0,
+            warm_up=self.warm_up or Group(num_images=0, seconds={}, statuses={}),
+            parts=parts,
+            joined=joined,
+            bad=bad[:NAMED],
+            headers=headers,
+            peak_mib=peak,
+            gpu_mib=gpu,
+        )
+
+    def _bytes_of(self, shard: int) -> int:
+        return sum(os.path.getsize(self.replica.run_dir.where(shard_name(table, shard))) for table in TABLES)
+
+    def _join(self, tables: dict[str, list[pa.Table]]) -> Sizes:
+        """Write the tables of all shards as those of one, and measure that."""
+        start_s = time.perf_counter()
+        num_bytes = 0
+        for table, parts in tables.items():
+            content = encode(pa.concat_tables(parts).combine_chunks())
+            self.replica.run_dir.publish(f"joined/{table}.parquet", content)
+            num_bytes += len(content)
+        return Sizes(
+            num_images=sum(map(len, tables["images"])), num_bytes=num_bytes, seconds=time.perf_counter() - start_s
+        )
+
+    def _loads_again_s(self) -> float:
+        """Load the network once more, now that it is compiled."""
+        start_s = time.monotonic()
+        load_mapper(self.replica.run.request, self.model)
+        return time.monotonic() - start_s
+
+
+def group_of(report: ShardReport) -> Group:
+    """Return a shard of the pilot as findings have it."""
+    return Group(num_images=sum(report.statuses.values()), seconds=report.seconds, statuses=report.statuses)
