@@ -116,6 +116,7 @@ def document_of(
                 for stage in ("fetch", "decode")
                 if (speed_load := speed.load_s)
             },
+            "at_once": {"replicas": speed.crowd, "slower": speed.slowdown},
         },
         "headers": {
             "images": sum(aside.headers.statuses.values()),

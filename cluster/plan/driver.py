@@ -108,7 +108,9 @@ def _find(asked: _Asked, preparing: Preparing | None, start_s: float) -> _Found:
         num_rows += (LEAST_GROUPS + 1) * run.request.batch_size
         survey = _survey_again(open_run_dir(label.out, label.options), run, asked.resume.pending, num_rows)
     driver_s = time.monotonic() - start_s
-    work, num_groups = pilot_work(asked.config, survey)
+    most = max(replicas.number, *asked.config.for_replicas) if device == "cpu" else 1
+    crowd = 1 if isinstance(executor, InlineExecutor) else most
+    work, num_groups = pilot_work(asked.config, survey, crowd)
     run_work = _run_apart if isinstance(executor, InlineExecutor) else _run
     say(f"the pilot labels {num_groups} batches, and one before to warm up")
     findings = run_work(executor, work, num_groups, label.shard_timeout)
@@ -123,8 +125,8 @@ def _survey_again(run_dir: RunDir, run: Run, pending: tuple[int, ...], num_rows:
     return Survey(run=run, inventory=take_inventory(batches, num_left, num_rows), said=(), peak_mib=0.0)
 
 
-def pilot_work(config: PlanConfig, survey: Survey) -> tuple[Work, int]:
-    """Return the work of the pilot's replica, and the number of its groups."""
+def pilot_work(config: PlanConfig, survey: Survey, crowd: int) -> tuple[Work, int]:
+    """Return the work of the pilot's replica, and the number of its groups; `crowd` is as of `open_pilot`."""
     sample, request = survey.inventory.sample, survey.run.request
     size = min(request.batch_size, len(sample))
     num_groups = min(max(-(-config.pilot // size), LEAST_GROUPS), len(sample) // size)
@@ -136,7 +138,7 @@ def pilot_work(config: PlanConfig, survey: Survey) -> tuple[Work, int]:
     return Work(
         device=request.device,
         factory="cluster.plan.pilot:open_pilot",
-        arguments=(survey.run, rows, others, size, model, config.label.options),
+        arguments=(survey.run, rows, others, size, model, config.label.options, crowd),
     ), num_groups
 
 

@@ -55,6 +55,8 @@ class Speed:
     network_s: float  # of a batch
     boxes_s: float  # of an image
     publish_s: Linear
+    crowd: int  # replicas that one machine was seen to have at work
+    slowdown: float  # of each of them by the others
     spread: float  # half of the interval's width, of the value
 
     def stages(self, num_images: int) -> dict[str, float]:
@@ -74,6 +76,12 @@ class Speed:
         if self.device == "cpu":
             return sum(stages.values())
         return max(stages["load"] + stages["network"], stages["boxes"] + stages["publish"])
+
+    def slower(self, num_replicas: int) -> float:
+        """Return by what factor each of so many replicas is slower than one alone, one machine being filled first."""
+        if self.crowd < 2:
+            return 1.0
+        return 1 + (self.slowdown - 1) * (min(num_replicas, self.crowd) - 1) / (self.crowd - 1)
 
     def around(self, seconds: float) -> Interval:
         """Return a time with its interval."""
@@ -110,7 +118,8 @@ def speed_of(findings: Findings, device: Device, batch_size: int) -> Speed:
     groups = findings.groups
     num_images = sum(group.num_images for group in groups)
     total = {stage: sum(group.seconds.get(stage, 0.0) for group in groups) for stage in TURN}
-    times = [_without_publishing(group) / group.num_images for group in groups]
+    times = [_time_of_image(group) for group in groups]
+    crowded = [_time_of_image(group) for group in findings.aside.crowded]
     return Speed(
         device=device,
         batch_size=batch_size,
@@ -118,12 +127,15 @@ def speed_of(findings: Findings, device: Device, batch_size: int) -> Speed:
         network_s=total["network"] / len(groups),
         boxes_s=total["boxes"] / num_images,
         publish_s=_linear([(part.num_images, part.seconds) for part in findings.aside.parts], _seconds_of(findings)),
-        spread=half_width(times) + DRIFT,
+        crowd=findings.aside.crowd if crowded else 1,
+        slowdown=max(1.0, statistics.fmean(crowded) / statistics.fmean(times)) if crowded else 1.0,
+        spread=half_width(crowded or times) + DRIFT,
     )
 
 
-def _without_publishing(group: Group) -> float:
-    return sum(group.seconds.get(stage, 0.0) for stage in TURN[:-1])
+def _time_of_image(group: Group) -> float:
+    """Return the seconds of an image in a group, without publishing, which goes by shards."""
+    return sum(group.seconds.get(stage, 0.0) for stage in TURN[:-1]) / group.num_images
 
 
 def _seconds_of(findings: Findings) -> tuple[int, float] | None:
@@ -219,8 +231,9 @@ def forecast(
     speed: Speed, ends: Ends, pending: Pending, replicas: int, units_per_replica: float, price: float | None
 ) -> Forecast:
     """Foretell a run; each replica has `units_per_replica` GPUs, or cores, from beginning to end."""
-    work_s = speed.around(work_seconds(speed, pending, replicas))
-    seconds = work_s + ends.seconds
+    slower = speed.slower(replicas)
+    work_s = speed.around(slower * work_seconds(speed, pending, replicas))
+    seconds = work_s + (ends.seconds + (slower - 1) * ends.replica_s)
     hours = seconds * (replicas * units_per_replica / 3600)
     return Forecast(
         replicas=replicas,

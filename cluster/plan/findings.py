@@ -50,6 +50,8 @@ class Aside:
     warm_up: Group  # the first batch
     parts: list[Sizes]  # of each group
     joined: Sizes | None  # of all groups as one shard
+    crowd: int  # replicas that were then at work at once on this machine
+    crowded: list[Group]  # the same groups again among them; empty where the crowd is 1
     bad: list[Bad]
     headers: Headers
     peak_mib: float

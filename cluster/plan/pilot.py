@@ -5,9 +5,13 @@ Shard 0 is a batch to warm up, the next ones are a batch each, and the last is n
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import count
 from tempfile import TemporaryDirectory
-from threading import Condition
+from threading import Barrier, BrokenBarrierError, Condition, Event
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -19,7 +23,8 @@ from cluster.machine.compilation import cache_folder
 from cluster.machine.network import load_mapper
 from cluster.plan.findings import Aside, Bad, Group, Sizes
 from cluster.plan.headers import NAMED, look_at_headers
-from cluster.process.memory import peak_mib
+from cluster.process.apart import Apart
+from cluster.process.memory import available_mib, peak_mib
 from cluster.runs.directory import RunDir
 from cluster.runs.names import TABLES, shard_name
 from cluster.runs.plan import write_plan
@@ -36,11 +41,12 @@ def open_pilot(
     group_size: int,
     model: ModelConfig,
     options: StorageOptions,
+    crowd: int,
     num_threads: int = 1,
 ) -> "Pilot":
     """Begin the run anew in a scratch folder, with these rows alone, `group_size` of them in a shard; join it.
 
-    `others` are rows whose headers are looked at.
+    `others` are rows whose headers are looked at; `crowd` is the number of replicas that a machine will have.
 
     Raises what `cluster.label.replica.open_replica` raises.
     """
@@ -53,7 +59,8 @@ def open_pilot(
     before = _compiled(run)
     replica = open_replica(run_dir, model, run.request.fingerprint(), num_threads)
     is_new = _compiled(run) != before
-    return Pilot(scratch, replica, model, others, time.monotonic() - start_s, is_new)
+    alone = (run, rows, others.slice(0, 0), group_size, model, options, 1, num_threads)
+    return Pilot(scratch, replica, model, others, time.monotonic() - start_s, is_new, alone, crowd)
 
 
 def _compiled(run: Run) -> set[str]:
@@ -72,9 +79,12 @@ class Pilot:
         others: pa.Table,
         load_s: float,
         is_new: bool,
+        alone: tuple[Any, ...],
+        crowd: int,
     ) -> None:
+        """`alone` are the arguments of `open_pilot` for one more of its kind."""
         self.scratch, self.replica, self.model, self.others = scratch, replica, model, others
-        self.load_s, self.is_new = load_s, is_new
+        self.load_s, self.is_new, self.alone, self.crowd = load_s, is_new, alone, crowd
         self.warm_up: Group | None = None
         self.publish_s: dict[int, float] = {}  # by shard
         self.changed = Condition()  # guards what follows
@@ -91,10 +101,10 @@ class Pilot:
         if shard == self.replica.run.plan.num_shards:
             with self.replica.turns.take(number, lambda: None), self.changed:
                 self.changed.wait_for(lambda: self.ended == self.begun)
-                try:
-                    return ShardReport(shard=shard, statuses={}, findings=self._aside())
-                finally:
-                    self.scratch.cleanup()
+            try:
+                return ShardReport(shard=shard, statuses={}, findings=self._aside(number + 1))
+            finally:
+                self.scratch.cleanup()
         with self.changed:
             self.begun += 1
         try:
@@ -108,7 +118,8 @@ class Pilot:
             self.warm_up = group_of(report)
         return report
 
-    def _aside(self) -> Aside:
+    def _aside(self, number: int) -> Aside:
+        """Measure the rest; the next call of the replica has that number."""
         run_dir, run = self.replica.run_dir, self.replica.run
         peak, gpu = peak_mib(), None
         if self.replica.device.type == "cuda":
@@ -126,6 +137,8 @@ class Pilot:
             if row["status"] != "ok"
         ]
         joined = self._join(tables) if len(shards) > 1 else None
+        crowd = self._crowd(peak)
+        crowded = self._among(crowd, shards, number) if crowd > 1 else []
         headers = look_at_headers(self.others.to_pylist(), run_dir.options)
         return Aside(
             host=os.uname().nodename,
@@ -134,6 +147,8 @@ class Pilot:
             warm_up=self.warm_up or Group(num_images=0, seconds={}, statuses={}),
             parts=parts,
             joined=joined,
+            crowd=crowd,
+            crowded=crowded,
             bad=bad[:NAMED],
             headers=headers,
             peak_mib=peak,
@@ -155,11 +170,50 @@ class Pilot:
             num_images=sum(map(len, tables["images"])), num_bytes=num_bytes, seconds=time.perf_counter() - start_s
         )
 
+    def _crowd(self, peak: float) -> int:
+        """Return how many replicas can be at work at once here, of those that will be."""
+        room = int(available_mib() / peak)
+        return max(1, min(self.crowd, len(os.sched_getaffinity(0)), 1 + room))
+
+    def _among(self, crowd: int, shards: list[int], number: int) -> list[Group]:
+        """Label the groups again while others of its kind do the same, each in a process of its own."""
+        with ExitStack() as opened, ThreadPoolExecutor(crowd - 1) as pool:
+            others = [
+                opened.enter_context(closing(Apart("cluster.plan.pilot:open_pilot", *self.alone)))
+                for _ in range(crowd - 1)
+            ]
+            warm, over = Barrier(crowd), Event()
+            busy = [pool.submit(_keep_busy, other, shards, warm, over) for other in others]
+            try:
+                warm.wait()
+                groups = [group_of(self.replica.run_shard(shard, number + i)) for i, shard in enumerate(shards)]
+            except BrokenBarrierError:
+                groups = []
+            finally:
+                over.set()
+            for one in busy:
+                one.result()
+        return groups
+
     def _loads_again_s(self) -> float:
         """Load the network once more, now that it is compiled."""
         start_s = time.monotonic()
         load_mapper(self.replica.run.request, self.model)
         return time.monotonic() - start_s
+
+
+def _keep_busy(other: Apart, shards: list[int], warm: Barrier, over: Event) -> None:
+    """Have another pilot label a batch, say that it is warm, and label on until it is over."""
+    try:
+        other.call("run_shard", 0, 0)
+    except BaseException:
+        warm.abort()
+        raise
+    warm.wait()
+    for number in count(1):
+        if over.is_set():
+            return
+        other.call("run_shard", shards[number % len(shards)], number)
 
 
 def group_of(report: ShardReport) -> Group:
