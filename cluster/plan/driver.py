@@ -23,6 +23,7 @@ from cluster.process.apart import Apart
 from cluster.process.console import say
 from cluster.process.memory import peak_mib
 from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.names import RUN
 from cluster.runs.plan import auto_shard_size, read_shard
 from cluster.runs.record import Run, read_run
 from cluster.runs.resume import pending_shards
@@ -80,10 +81,11 @@ class _Found:
 
 def _look_at_out(label: LabelConfig, run_dir: RunDir) -> Resume:
     """Say what --out holds, and what `label` would make of it."""
+    if label.overwrite:
+        refuse_to_begin(label, run_dir)
+        holds = "a run" if run_dir.exists(RUN) else "no run"
+        return Resume(holds=holds, num_removed=len(run_dir.shards("images")))
     run = read_run(run_dir)
-    num_done = run.plan.num_shards - len(pending_shards(run_dir, run)) if run else 0
-    if run and label.overwrite:
-        return Resume(holds="a run", num_removed=num_done)
     try:
         if run:
             refuse_to_resume(label, run_dir, run)
@@ -108,7 +110,7 @@ def _find(asked: _Asked, preparing: Preparing | None, start_s: float) -> _Found:
         num_rows += (LEAST_GROUPS + 1) * run.request.batch_size
         survey = _survey_again(open_run_dir(label.out, label.options), run, asked.resume.pending, num_rows)
     driver_s = time.monotonic() - start_s
-    most = max(replicas.number, *asked.config.for_replicas) if device == "cpu" else 1
+    most = max([replicas.number, *asked.config.for_replicas]) if device == "cpu" else 1
     crowd = 1 if isinstance(executor, InlineExecutor) else most
     work, num_groups = pilot_work(asked.config, survey, crowd)
     run_work = _run_apart if isinstance(executor, InlineExecutor) else _run

@@ -134,8 +134,8 @@ def speed_of(findings: Findings, device: Device, batch_size: int) -> Speed:
 
 
 def _time_of_image(group: Group) -> float:
-    """Return the seconds of an image in a group, without publishing, which goes by shards."""
-    return sum(group.seconds.get(stage, 0.0) for stage in TURN[:-1]) / group.num_images
+    """Return the seconds of an image in a group."""
+    return sum(group.seconds.get(stage, 0.0) for stage in TURN) / group.num_images
 
 
 def _seconds_of(findings: Findings) -> tuple[int, float] | None:

@@ -51,7 +51,12 @@ def _out_lines(out: Document) -> Iterator[str]:
 def _pilot_lines(document: Document) -> Iterator[str]:
     pilot, headers, start = document["pilot"], document["headers"], document["start"]
     rate = range_text(pilot["images_per_second"])
-    yield f"pilot    {pilot['images']} images on {pilot['host']}, one replica: {rate} images/s"
+    at_once = pilot["at_once"]
+    crowd = f"; with {at_once['replicas']} at once each takes {at_once['slower']:.2f} times as long"
+    yield (
+        f"pilot    {pilot['images']} images on {pilot['host']}, one replica alone: {rate} images/s"
+        + crowd * (at_once["replicas"] > 1)
+    )
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in pilot["stages"].items())
     within = ", ".join(f"{stage} {share:.0%}" for stage, share in pilot["within_load"].items())
     yield f"stages   {shares}" + (f"; of load: {within}" if within else "")
@@ -77,13 +82,13 @@ def _cost_lines(document: Document) -> Iterator[str]:
     yield f"writes   {size_text(written['value'])} ({low}-{high})"
     unit = "gpu_hours" if "gpu_hours" in document["forecasts"][0] else "core_hours"
     has_price = document["price_per_hour"] is not None
-    yield f"{'replicas':>8}  {'takes':28} {'images/s':24} {unit.replace('_', '-'):20}" + "cost" * has_price
+    yield f"{'replicas':>8}  {'takes':28} {'images/s':24} {unit.replace('_', '-'):28} " + "cost" * has_price
     for one in document["forecasts"]:
         seconds = one["seconds"]
         takes = f"{time_text(seconds['value'])} ({time_text(seconds['low'])}-{time_text(seconds['high'])})"
         rate, hours = range_text(one["images_per_second"]), range_text(one[unit])
         cost = range_text(one["cost"]) if has_price else ""
-        yield f"{one['replicas']:8}  {takes:28} {rate:24} {hours:20}{cost}".rstrip()
+        yield f"{one['replicas']:8}  {takes:28} {rate:24} {hours:28} {cost}".rstrip()
 
 
 def range_text(interval: dict[str, Any]) -> str:

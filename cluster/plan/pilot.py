@@ -8,7 +8,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from itertools import count
 from tempfile import TemporaryDirectory
 from threading import Barrier, BrokenBarrierError, Condition, Event
 from typing import Any
@@ -53,12 +52,15 @@ def open_pilot(
     start_s = time.monotonic()
     scratch = TemporaryDirectory(prefix="camray-")
     run_dir = RunDir(scratch.name, options)
-    plan = write_plan(run_dir, iter(rows.to_batches()), group_size)
-    run = replace(run, plan=plan)
-    publish_run(run_dir, run)
-    before = _compiled(run)
-    replica = open_replica(run_dir, model, run.request.fingerprint(), num_threads)
-    is_new = _compiled(run) != before
+    try:
+        run = replace(run, plan=write_plan(run_dir, iter(rows.to_batches()), group_size))
+        publish_run(run_dir, run)
+        before = _compiled(run)
+        replica = open_replica(run_dir, model, run.request.fingerprint(), num_threads)
+        is_new = _compiled(run) != before
+    except BaseException:
+        scratch.cleanup()
+        raise
     alone = (run, rows, others.slice(0, 0), group_size, model, options, 1, num_threads)
     return Pilot(scratch, replica, model, others, time.monotonic() - start_s, is_new, alone, crowd)
 
@@ -104,7 +106,7 @@ class Pilot:
             try:
                 return ShardReport(shard=shard, statuses={}, findings=self._aside(number + 1))
             finally:
-                self.scratch.cleanup()
+                self.clean()
         with self.changed:
             self.begun += 1
         try:
@@ -117,6 +119,10 @@ class Pilot:
         if shard == 0:
             self.warm_up = group_of(report)
         return report
+
+    def clean(self) -> None:
+        """Remove the scratch folder."""
+        self.scratch.cleanup()
 
     def _aside(self, number: int) -> Aside:
         """Measure the rest; the next call of the replica has that number."""
@@ -210,10 +216,11 @@ def _keep_busy(other: Apart, shards: list[int], warm: Barrier, over: Event) -> N
         warm.abort()
         raise
     warm.wait()
-    for number in count(1):
-        if over.is_set():
-            return
+    number = 1
+    while not over.is_set():
         other.call("run_shard", shards[number % len(shards)], number)
+        number += 1
+    other.call("clean")
 
 
 def group_of(report: ShardReport) -> Group:

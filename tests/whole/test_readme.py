@@ -13,6 +13,7 @@ from cluster.audit.config import AuditConfig
 from cluster.calibrate.config import CalibrateConfig
 from cluster.export.config import ExportConfig
 from cluster.label.config import LabelConfig
+from cluster.plan.config import PlanConfig
 from cluster.rebox.config import ReboxConfig
 from cluster.report.config import ReportConfig
 from jobs.__main__ import COMMANDS
@@ -29,6 +30,7 @@ README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 CONFIGS = {
     "label": LabelConfig,
+    "plan": PlanConfig,
     "rebox": ReboxConfig,
     "audit": AuditConfig,
     "calibrate": CalibrateConfig,
