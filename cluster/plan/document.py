@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cluster.label.settled import Survey
-from cluster.plan.estimate import Ends, Forecast, Interval, Pending, Speed
+from cluster.plan.estimate import Ends, Forecast, Interval, Pending, Speed, core_share
 from cluster.plan.findings import Bad, Findings, Headers
 from cluster.runs.record import Run
 
@@ -116,6 +116,7 @@ def document_of(
                 for stage in ("fetch", "decode")
                 if (speed_load := speed.load_s)
             },
+            "core_share": core_share(findings),
             "at_once": {"replicas": speed.crowd, "slower": speed.slowdown},
         },
         "headers": {

@@ -170,12 +170,9 @@ def _run_apart(executor: Executor, work: Work, num_groups: int, timeout_s: float
 
 
 def _findings(start_s: float, found: list[ShardReport], num_groups: int) -> Findings:
-    groups = [
-        Group(num_images=sum(report.statuses.values()), seconds=report.seconds, statuses=report.statuses)
-        for report in sorted(found, key=lambda report: report.shard)
-        if 0 < report.shard <= num_groups
-    ]
-    aside: Aside = next(report.findings for report in found if report.shard == num_groups + 1)
+    by_shard = {report.shard: report.findings for report in found}
+    groups: list[Group] = [by_shard[shard] for shard in range(1, num_groups + 1)]
+    aside: Aside = by_shard[num_groups + 1]
     return Findings(start_s=start_s, groups=groups, aside=aside)
 
 

@@ -28,6 +28,7 @@ class Group:
 
     num_images: int
     seconds: dict[str, float]  # as `ShardReport` has them
+    cpu_s: float  # that the replica's own thread had of a core meanwhile
     statuses: dict[str, int]
 
 

@@ -8,6 +8,8 @@ from cluster.process.console import shortened, shown
 
 UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 NUM_BAD, NUM_KINDS = 3, 6
+BUSY = 0.8  # share of a core, below which others are at work there
+WAITS = 0.3  # share of a shard, above which its pictures are waited for
 
 
 def lines_of(document: Document) -> Iterator[str]:
@@ -20,10 +22,9 @@ def lines_of(document: Document) -> Iterator[str]:
     about = "about " * images["bytes_are_estimated"]
     size = "of unknown size" if images["bytes"] is None else about + size_text(images["bytes"])
     yield f"images   {images['listed']} ({kinds}), {size}, in {shards['number']} shards of {shards['images_each']}"
-    yield (
-        f"labels   {images['labelled']} images have one, of {images['classes_that_label']} classes; "
-        f"{images['unlabelled']} have none; maps of {settled['classes']}"
-    )
+    labelled = f"{images['labelled']} images have one, of {images['classes_that_label']} classes; "
+    labels = f"{labelled}{images['unlabelled']} have none" if images["labelled"] else "none"
+    yield f"labels   {labels}; maps of {settled['classes']}"
     how = "refined" if settled["refined"] else "not refined"
     yield (
         f"network  {settled['model']}, {settled['method']}, {how}, {settled['device']}, {settled['precision']}, "
@@ -49,7 +50,7 @@ def _out_lines(out: Document) -> Iterator[str]:
 
 
 def _pilot_lines(document: Document) -> Iterator[str]:
-    pilot, headers, start = document["pilot"], document["headers"], document["start"]
+    pilot, headers, start, settled = (document[name] for name in ("pilot", "headers", "start", "settled"))
     rate = range_text(pilot["images_per_second"])
     at_once = pilot["at_once"]
     crowd = f"; with {at_once['replicas']} at once each takes {at_once['slower']:.2f} times as long"
@@ -57,6 +58,8 @@ def _pilot_lines(document: Document) -> Iterator[str]:
         f"pilot    {pilot['images']} images on {pilot['host']}, one replica alone: {rate} images/s"
         + crowd * (at_once["replicas"] > 1)
     )
+    if settled["device"] == "cpu" and pilot["core_share"] < BUSY and pilot["stages"]["load"] < WAITS:
+        yield f"         it had {pilot['core_share']:.0%} of a core: its machine is busy; an idle one would be faster"
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in pilot["stages"].items())
     within = ", ".join(f"{stage} {share:.0%}" for stage, share in pilot["within_load"].items())
     yield f"stages   {shares}" + (f"; of load: {within}" if within else "")

@@ -98,9 +98,9 @@ class Pilot:
     def run_shard(self, shard: int, number: int, deaths: int = 0) -> ShardReport:
         """Label a shard, as `LabelReplica.run_shard`; measure what is left where there is none of that number.
 
-        The findings of that are an `Aside`; the scratch folder goes with it.
+        The findings are a `Group`, or an `Aside`, with which the scratch folder goes.
         """
-        if shard == self.replica.run.plan.num_shards:
+        if shard == self.replica.run.plan.num_shards:  # the last one
             with self.replica.turns.take(number, lambda: None), self.changed:
                 self.changed.wait_for(lambda: self.ended == self.begun)
             try:
@@ -110,15 +110,26 @@ class Pilot:
         with self.changed:
             self.begun += 1
         try:
-            report = self.replica.run_shard(shard, number, deaths)
+            report, group = self._timed(shard, number, deaths)
         finally:
             with self.changed:
                 self.ended += 1
                 self.changed.notify_all()
         self.publish_s[shard] = report.seconds["publish"]
         if shard == 0:
-            self.warm_up = group_of(report)
-        return report
+            self.warm_up = group
+        return replace(report, findings=group)
+
+    def _timed(self, shard: int, number: int, deaths: int = 0) -> tuple[ShardReport, Group]:
+        start_s = time.thread_time()
+        report = self.replica.run_shard(shard, number, deaths)
+        group = Group(
+            num_images=sum(report.statuses.values()),
+            seconds=report.seconds,
+            cpu_s=time.thread_time() - start_s,
+            statuses=report.statuses,
+        )
+        return report, group
 
     def clean(self) -> None:
         """Remove the scratch folder."""
@@ -150,7 +161,7 @@ class Pilot:
             host=os.uname().nodename,
             load_s=self.load_s,
             compiled_s=max(0.0, self.load_s - self._loads_again_s()) if self.is_new else 0.0,
-            warm_up=self.warm_up or Group(num_images=0, seconds={}, statuses={}),
+            warm_up=self.warm_up or Group(num_images=0, seconds={}, cpu_s=0.0, statuses={}),
             parts=parts,
             joined=joined,
             crowd=crowd,
@@ -192,7 +203,7 @@ class Pilot:
             busy = [pool.submit(_keep_busy, other, shards, warm, over) for other in others]
             try:
                 warm.wait()
-                groups = [group_of(self.replica.run_shard(shard, number + i)) for i, shard in enumerate(shards)]
+                groups = [self._timed(shard, number + i)[1] for i, shard in enumerate(shards)]
             except BrokenBarrierError:
                 groups = []
             finally:
@@ -221,8 +232,3 @@ def _keep_busy(other: Apart, shards: list[int], warm: Barrier, over: Event) -> N
         other.call("run_shard", shards[number % len(shards)], number)
         number += 1
     other.call("clean")
-
-
-def group_of(report: ShardReport) -> Group:
-    """Return a shard of the pilot as findings have it."""
-    return Group(num_images=sum(report.statuses.values()), seconds=report.seconds, statuses=report.statuses)

@@ -8,6 +8,7 @@ from cluster.plan.estimate import (
     Linear,
     Pending,
     Speed,
+    core_share,
     ends_of,
     forecast,
     half_width,
@@ -21,7 +22,7 @@ from cluster.plan.findings import Aside, Findings, Group, Headers, Sizes
 
 def group(load: float = 0.4, network: float = 1.0, boxes: float = 0.2) -> Group:
     seconds = {"load": load, "network": network, "boxes": boxes, "publish": 0.5, "decode": 0.3}
-    return Group(num_images=4, seconds=seconds, statuses={"ok": 4})
+    return Group(num_images=4, seconds=seconds, cpu_s=0.7, statuses={"ok": 4})
 
 
 def findings(groups: list[Group], crowded: list[Group] | None = None, joined: Sizes | None = None) -> Findings:
@@ -109,6 +110,10 @@ def test_a_machine_is_slower_the_more_of_it_is_at_work() -> None:
     assert [speed.slower(number) for number in (1, 2, 9)] == pytest.approx([1.0, 2.0, 2.0])
     faster = speed_of(findings([group(), group()], [group(network=0.5)] * 2), "cpu", 4)
     assert faster.slowdown == 1.0
+
+
+def test_the_share_of_a_core_is_of_the_stages_that_add_up() -> None:
+    assert core_share(findings([group(), group()])) == pytest.approx(0.7 / 2.1)
 
 
 def test_what_is_compiled_is_not_compiled_again_and_the_first_batch_takes_longer() -> None:
