@@ -10,6 +10,7 @@
 * `shell`: version and completion
 * `paths`: paths of flags, inside a Ray job and of files to write
 * `label`: pictures to maps and boxes: the main job
+* `plan`: what `label` would do, and what it would cost
 * `rebox`: new boxes from a run's maps
 * `audit`: how well a run localizes
 * `calibrate`: settings and probabilities from a labelled sample

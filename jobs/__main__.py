@@ -20,6 +20,7 @@ from jobs.shell import completion_script, version_line
 
 COMMANDS = {
     "label": "turn images into heat maps and boxes; resumes by default",
+    "plan": "what label would do: time, memory, bytes and price, by a pilot",
     "rebox": "make new boxes from a run's maps, without model, pictures or GPU",
     "audit": "how well a run localizes, with ground truth or without",
     "calibrate": "fit box settings and probabilities to a labelled sample of a run",

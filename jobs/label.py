@@ -18,12 +18,7 @@ NAMED_REASONS = 3
 
 def run(arguments: list[str]) -> Outcome:
     """Label the images; exit code 3 if more of them are bad than --max-error-rate."""
-    config = parse(LabelConfig, arguments, "label")
-    for images in config.images:
-        refuse_relative({"--images": images})
-    refuse_relative({"--out": config.out})
-    if not in_ray_job():
-        config = _with_absolute_paths(config)
+    config = placed(parse(LabelConfig, arguments, "label"))
     try:
         census = label(config, shown_line("label", arguments))
     except KeyboardInterrupt:
@@ -40,6 +35,14 @@ def run(arguments: list[str]) -> Outcome:
         error=_why_too_bad(config, census) if too_bad else None,
         document={"out": config.out, **findings_document(census)},
     )
+
+
+def placed(config: LabelConfig) -> LabelConfig:
+    """Make paths mean the same in replicas elsewhere. Raises UsageError for one that cannot, inside a Ray job."""
+    for images in config.images:
+        refuse_relative({"--images": images})
+    refuse_relative({"--out": config.out})
+    return config if in_ray_job() else _with_absolute_paths(config)
 
 
 def _why_too_bad(config: LabelConfig, census: Census) -> str:

@@ -20,6 +20,17 @@ LABEL = """
   --config FILE          YAML with any of these flags
 """
 
+PLAN = """
+  python -m jobs plan --images photos/ --model resnet50 --out run/
+  python -m jobs plan --images photos/ --model resnet50 --out run/ \\
+      --for-replicas 1 8 --price-per-hour 2.5
+
+  the flags of `label`   --images, --model, --out, --labels, ...; see it
+  --pilot N              images to label with a clock; 64
+  --json                 one JSON document on stdout
+  --config FILE          YAML with any of these flags
+"""
+
 REBOX = """
   python -m jobs rebox run/ --out run-0.3/ --threshold 0.3
   python -m jobs rebox run/ --out run-fitted/ --calibration calibration.json
@@ -182,6 +193,7 @@ DOCTOR = """
 
 SCREENS = {
     "label": (LABEL, "docs/label.md, networks.md"),
+    "plan": (PLAN, "docs/plan.md"),
     "rebox": (REBOX, "docs/label.md"),
     "audit": (AUDIT, "docs/audit.md, truth.md"),
     "calibrate": (CALIBRATE, "docs/calibrate.md"),

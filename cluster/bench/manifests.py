@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.classes import numbered_classes
-from cluster.bench.runs import peak_mib
+from cluster.process.memory import peak_mib
 from cluster.runs.directory import open_run_dir
 from cluster.runs.plan import Plan, write_plan
 from cluster.sources.kinds import open_listing, source_address

@@ -100,12 +100,6 @@ def resident_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def peak_mib() -> float:
-    """Return this process's largest resident size; `ru_maxrss` begins with that of the process which started it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
-
-
 def _num_rows(path: Path) -> int:
     return int(pq.ParquetFile(path).metadata.num_rows)
 

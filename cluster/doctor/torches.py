@@ -56,7 +56,7 @@ class Torch:
 
 def _can(method: Method, mapper: Mapper) -> bool:
     try:
-        check_method(method, mapper.head, ())
+        check_method(method, mapper.head)
         if method in ATTENTION:
             find_blocks(mapper.network, mapper.size, mapper.normalisation)
     except UsageError:

@@ -33,13 +33,10 @@ def label(config: LabelConfig, command_line: tuple[str, ...] | None = None) -> C
     run = None if config.overwrite else read_run(run_dir)
     if run:
         return _resume(config, run_dir, run, command_line)
-    _refuse_images_as_out(config, run_dir)
-    if not config.overwrite:
-        refuse_strangers(run_dir)
-    check_early(config, run_dir)
+    refuse_to_begin(config, run_dir)
     with (
         closing(Preparing(config)) as preparing,
-        closing(open_executor(config.executor, config.ray_address, _num_gpus)) as executor,
+        closing(open_executor(config.executor, config.ray_address, num_gpus)) as executor,
     ):
         device = choose_device(config.device, None, executor)
         replicas = choose_replicas(config.replicas, device, executor)
@@ -56,16 +53,13 @@ def label(config: LabelConfig, command_line: tuple[str, ...] | None = None) -> C
 def _resume(config: LabelConfig, run_dir: RunDir, run: Run, command_line: tuple[str, ...] | None) -> Census:
     """Do what is missing of the run in place, unless another one is asked for."""
     is_whole = not pending_shards(run_dir, run)
-    if is_whole or config.repair or not names_network_of(config, run):
-        _look_and_refuse(config, run)
-    else:  # replicas will look at the weights
-        refuse_another(run_dir, run, request_of(config, settled_again(config, run)))
+    refuse_to_resume(config, run_dir, run)
     if config.repair:
         repair(run_dir, run)
         is_whole = not pending_shards(run_dir, run)
     if is_whole:
         return finish(run_dir, run)
-    with closing(open_executor(config.executor, config.ray_address, _num_gpus)) as executor:
+    with closing(open_executor(config.executor, config.ray_address, num_gpus)) as executor:
         device = choose_device(config.device, run.request.device, executor)
         replicas = choose_replicas(config.replicas, device, executor)
         work = _work(config, run_dir, run)
@@ -77,16 +71,30 @@ def _resume(config: LabelConfig, run_dir: RunDir, run: Run, command_line: tuple[
     return finish(run_dir, run)
 
 
-def _refuse_images_as_out(config: LabelConfig, run_dir: RunDir) -> None:
-    """Raise UsageError where a run would begin in the folder of its pictures, among which its own would lie."""
+def refuse_to_resume(config: LabelConfig, run_dir: RunDir, run: Run) -> None:
+    """Raise RefusedError unless the configuration asks for what the run in place was asked for."""
+    if not pending_shards(run_dir, run) or config.repair or not names_network_of(config, run):
+        _look_and_refuse(config, run)
+    else:  # replicas will look at the weights
+        refuse_another(run_dir, run, request_of(config, settled_again(config, run)))
+
+
+def refuse_to_begin(config: LabelConfig, run_dir: RunDir) -> None:
+    """Raise UsageError where a run would begin in the folder of its pictures, among which its own would lie.
+
+    Raises RefusedError where --out holds shards of no run, and what can be refused without torch.
+    """
     root = os.path.realpath(run_dir.root)
     if any(os.path.realpath(address) == root for address in config.images):  # those on a store come out equal too
         raise UsageError(
             f"--out {run_dir.root} is the folder of --images; give a folder of its own, such as {run_dir.root}/run"
         )
+    if not config.overwrite:
+        refuse_strangers(run_dir)
+    check_early(config, run_dir)
 
 
-def _num_gpus() -> int:
+def num_gpus() -> int:
     """Ask torch, in this process: for an executor whose replica will load it here as well."""
     number: int = build("cluster.machine.gpu:num_gpus", ())
     return number

@@ -3,10 +3,11 @@
 The only part of the driver that needs torch and much memory; `cluster.label.preparing` says where it runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
 import torch
 
 from cam_ops.arrays import U8
@@ -20,17 +21,19 @@ from cam_ops.settings import ATTENTION, Device
 from cluster.executors.choose import UNIT
 from cluster.label.config import LabelConfig
 from cluster.label.first_pictures import Wanted, wanted_of
-from cluster.label.settled import Network, Settled, request_of, settled_again
+from cluster.label.settled import Network, Settled, Survey, request_of, settled_again
 from cluster.machine.compilation import choose_compile
 from cluster.machine.precision import choose_precision
-from cluster.process.console import say
+from cluster.process.console import SAID, say
+from cluster.process.memory import peak_mib
 from cluster.runs.calibration import read_calibration
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.plan import Plan, auto_batch_size, auto_shard_size, write_plan
+from cluster.runs.plan import Plan, auto_batch_size, auto_shard_size, planned, write_plan
 from cluster.runs.record import Run, config_document
 from cluster.runs.request import Request
 from cluster.runs.resume import begin
+from cluster.sources.inventory import take_inventory
 from cluster.sources.kinds import OWN_LABELS
 from cluster.sources.labels.find import find_labels, label_images, labels_digest
 from cluster.sources.labels.words import Labels
@@ -152,32 +155,67 @@ class Preparation:
 
     def begin(self, command_line: tuple[str, ...] | None) -> Run:
         """Publish plan and run.json of what was settled, the latter last; returns the run."""
-        assert self.prepared
-        prepared = self.prepared
 
         def put_plan() -> Plan:
-            return write_plan(self.run_dir, label_images(prepared.listing, prepared.labels), prepared.shard_size)
+            return write_plan(self.run_dir, self.labelled(), self.shard_size)
 
         with self.opened:
             plan = put_plan()
-            asked = Run(
-                request=prepared.request,
-                plan=plan,
-                class_names=self.network.class_names,
-                grid=self.network.grid,
-                config=config_document(self.config),
-                command_line=command_line,
-            )
+            asked = self.run_of(plan, command_line)
             run = begin(self.run_dir, asked, put_plan)
         if run is asked:
-            for note in self.notes:
-                say(note)
-            if self.taken:
-                say(f"logits: {', '.join(self.taken)}; scores by {self.network.scores}")
-            say(self._said())
-            say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
-            say(prepared.said)
+            self.say_settled(plan)
         return run
+
+    def labelled(self) -> Iterator[pa.RecordBatch]:
+        """Yield what was listed, with its classes, as `cluster.runs.plan.write_plan` takes it."""
+        assert self.prepared
+        return label_images(self._listing, self.prepared.labels)
+
+    @property
+    def _listing(self) -> Listing:
+        assert self.prepared
+        return self.prepared.listing
+
+    @property
+    def shard_size(self) -> int:
+        """Images in a shard, as settled."""
+        assert self.prepared
+        return self.prepared.shard_size
+
+    def run_of(self, plan: Plan, command_line: tuple[str, ...] | None) -> Run:
+        """Return the run that was settled, with a plan."""
+        assert self.prepared
+        return Run(
+            request=self.prepared.request,
+            plan=plan,
+            class_names=self.network.class_names,
+            grid=self.network.grid,
+            config=config_document(self.config),
+            command_line=command_line,
+        )
+
+    def say_settled(self, plan: Plan) -> None:
+        """Say what was settled, and what is planned."""
+        assert self.prepared
+        for note in self.notes:
+            say(note)
+        if self.taken:
+            say(f"logits: {', '.join(self.taken)}; scores by {self.network.scores}")
+        say(self._said())
+        say(f"planned {plan.num_images} images in {plan.num_shards} shards of {plan.shard_size}")
+        say(self.prepared.said)
+
+    def survey(self, num_rows: int, num_batches: int) -> Survey:
+        """Look through what was settled instead of `begin`, and draw rows, and batches beside. Nothing is written."""
+        assert self.prepared
+        num_images = self._listing.num_images
+        num_drawn = num_rows + num_batches * self.prepared.request.batch_size
+        with self.opened:
+            inventory = take_inventory(self.labelled(), num_images, num_drawn)
+        plan = planned(num_images, self.shard_size)
+        self.say_settled(plan)
+        return Survey(run=self.run_of(plan, None), inventory=inventory, said=tuple(SAID), peak_mib=peak_mib())
 
     def forget(self) -> None:
         """Let go of the listing, where nothing will begin."""

@@ -5,6 +5,7 @@ from contextlib import suppress
 from cam_ops.settings import Device
 from cluster.label.config import LabelConfig
 from cluster.label.first_pictures import Wanted, load_first
+from cluster.label.settled import Survey
 from cluster.process.apart import Apart, Here, ProcessEnded
 from cluster.runs.record import Run
 
@@ -12,9 +13,12 @@ from cluster.runs.record import Run
 class Preparing:
     """Looks at the network from the moment that it is made. Its calls are those of `cluster.label.preparation`."""
 
-    def __init__(self, config: LabelConfig) -> None:
-        """Begin, in a process of its own where actors will do the work: the driver then stays without torch."""
-        where = Here if config.executor == "inline" else Apart
+    def __init__(self, config: LabelConfig, *, apart: bool = False) -> None:
+        """Begin, in a process of its own where actors will do the work: the driver then stays without torch.
+
+        With `apart` it is one of its own anyway.
+        """
+        where = Here if config.executor == "inline" and not apart else Apart
         self.held = where("cluster.label.preparation:Preparation", config)
         self.options = config.options
         self.is_settled = False
@@ -35,6 +39,12 @@ class Preparing:
         self.is_settled = False
         run: Run = self.held.call("begin", command_line)
         return run
+
+    def survey(self, num_rows: int, num_batches: int) -> Survey:
+        """Look through what was settled instead of `begin`, and draw rows, and batches beside. Nothing is written."""
+        self.is_settled = False
+        survey: Survey = self.held.call("survey", num_rows, num_batches)
+        return survey
 
     def close(self) -> None:
         """End it, with its process."""

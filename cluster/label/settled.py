@@ -17,6 +17,7 @@ from cluster.label.config import LabelConfig
 from cluster.runs.calibration import calibrated
 from cluster.runs.record import Run, config_document
 from cluster.runs.request import Request
+from cluster.sources.inventory import Inventory
 from cluster.sources.kinds import OWN_LABELS
 from cluster.sources.labels.find import labels_digest
 
@@ -47,6 +48,16 @@ class Settled:
     precision: Precision
     compiled: bool
     batch_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What `label` would begin with."""
+
+    run: Run  # its plan has no digest: it is not written
+    inventory: Inventory
+    said: tuple[str, ...]
+    peak_mib: float  # of the process that looked at the network and listed the source
 
 
 def settled_again(config: LabelConfig, run: Run) -> Settled:

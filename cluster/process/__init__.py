@@ -3,5 +3,6 @@
 * `console`: lines for people, on stderr
 * `interrupts`: SIGTERM as an interrupt
 * `failpoints`: points at which tests kill a process
+* `memory`: how much this process has taken
 * `apart`: an object in a process of its own
 """

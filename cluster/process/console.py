@@ -4,11 +4,13 @@ import os
 import shutil
 import sys
 import unicodedata
+from collections import deque
 from typing import TextIO
 
 PREFIX = "camray: "
 ERASE = "\r\033[K"  # what a terminal shows on its last line: a state that may be there
 SHOWN_CHARACTERS = 200
+SAID: deque[str] = deque(maxlen=200)  # what this process has said last
 
 
 def shortened(value: object, most: int, kept: int | None = None) -> str:
@@ -57,6 +59,7 @@ def num_columns() -> int:
 
 def say(sentence: str, end: str = "\n") -> None:
     """Write one line; one that a full disk does not take is lost. Raises BrokenPipeError where nobody reads on."""
+    SAID.append(sentence)
     try:
         print(f"{ERASE if is_screen() else ''}{PREFIX}{sentence}", end=end, file=sys.stderr, flush=True)
     except BrokenPipeError:

@@ -7,7 +7,7 @@ passes through as a stream, one part in memory at a time.
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,14 +83,13 @@ def write_plan(run_dir: RunDir, labelled: Iterable[pa.RecordBatch], shard_size: 
         num_parts, num_images = num_parts + 1, num_images + len(rows)
         several_labels, kept = LABELS.name in rows.column_names, _kept_in(rows.schema)
     run_dir.remove_plan_from(num_parts)
-    return Plan(
-        num_images=num_images,
-        num_shards=-(-num_images // shard_size),
-        shard_size=shard_size,
-        digest=digest.hexdigest(),
-        several_labels=several_labels,
-        kept=kept,
-    )
+    plan = planned(num_images, shard_size)
+    return replace(plan, digest=digest.hexdigest(), several_labels=several_labels, kept=kept)
+
+
+def planned(num_images: int, shard_size: int) -> Plan:
+    """Return a plan that is not written yet."""
+    return Plan(num_images=num_images, num_shards=-(-num_images // shard_size), shard_size=shard_size, digest="")
 
 
 def _kept_in(schema: pa.Schema) -> Kept:

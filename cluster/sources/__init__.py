@@ -5,6 +5,7 @@
 * `several`: the sources that are asked for, as one listing
 * `choosing`: patterns and samples of images
 * `listing`: images as a stream of record batches
+* `inventory`: what a listing holds, counted, and a sample of it
 * `sorting`: sort a listing on disk
 * `folders`: pictures below folders, here and on stores
 * `manifest`: what a table names, or holds

@@ -24,7 +24,7 @@ from cam_ops.pictures.fit import fit
 from cam_ops.pictures.formats import has_heif
 from cam_ops.pictures.header import read_header
 from cam_ops.settings import Preprocessing
-from cluster.bench.runs import peak_mib
+from cluster.process.memory import peak_mib
 from tests.support.command import ROOT
 
 PHOTOS = Path(os.environ.get("CAMRAY_DATA", ROOT.parent / "shared" / "data")) / "photos"

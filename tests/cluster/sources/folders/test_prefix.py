@@ -46,7 +46,7 @@ def test_pictures_lie_at_any_depth_beside_runs_and_hidden_folders(
 
 LIST = """
 import sys
-from cluster.bench.runs import peak_mib
+from cluster.process.memory import peak_mib
 from cluster.storage.objects import walk_objects
 from cluster.storage.options import parse_options
 options = parse_options(sys.argv[1:])
