@@ -16,7 +16,7 @@ def run(arguments: list[str]) -> Outcome:
     config = parse(PlanConfig, arguments, "plan")
     config = replace(config, label=placed(config.label))
     document = plan(config)
-    if not config.json:
+    if not config.label.json:
         for line in lines_of(document):
             print(line)
     refusal = document["out"]["refusal"]

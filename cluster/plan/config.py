@@ -26,8 +26,6 @@ class PlanConfig:
     price_per_hour: float | None = None
     """Price of a GPU for an hour, or of a core where there is no GPU: that of a machine, divided by those that it has.
     """
-    json: bool = False
-    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.pilot <= MAX_PILOT:

@@ -13,7 +13,7 @@ LABEL = ["label", "--images", "photos", "--out", "run", "--model", "resnet50"]
     ("words", "said"),
     [
         (["labl"], "'labl' is no command; is it label?"),
-        (["frobnicate"], "'frobnicate' is no command; expected one of label, rebox"),
+        (["frobnicate"], "'frobnicate' is no command; expected one of label, plan, rebox"),
         ([*LABEL, "--treshold", "0.3"], "--treshold is no flag of label; is it --threshold?"),
         ([*LABEL, "--Batch_Size=3"], "--Batch-Size is no flag of label; is it --batch-size?"),
         ([*LABEL, "--zzz"], "--zzz is no flag of label; `label --help-all` lists all"),
