@@ -1,5 +1,6 @@
 """Do the shards of a run that are not committed, and add up: the same for a new run and for one that was cut off."""
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import closing
@@ -43,7 +44,8 @@ def refuse_unwritable(run_dir: RunDir) -> None:
     if not place.is_dir():
         raise StorageError(f"--out {run_dir.root}: {place} is no folder; give another --out")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise StorageError(f"--out {run_dir.root}: {place} cannot be written to; change its rights, or give another")
+        reason = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+        raise StorageError(f"cannot write in {place}: {os.strerror(reason)}; check --out and its permissions")
 
 
 def pending_shards(run_dir: RunDir, run: Run) -> list[int]:

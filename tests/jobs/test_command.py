@@ -1,23 +1,28 @@
 """What the last line says, and where: an interrupted run counts what is committed, a terminal is spared the line."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cluster.storage.options import NO_OPTIONS
 from jobs import interrupted
 from jobs.interrupted import interrupted_run
-from tests.support.command import ROOT, table_rows
+from tests.support.command import ROOT, Command, table_rows
 
-KEPT = ROOT / "tests" / "fixtures" / "first_run" / "run"
+TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
 
 
 def test_an_interrupted_run_counts_what_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Path(shutil.copytree(KEPT, tmp_path / "run"))
+    run = tmp_path / "run"
+    for number in range(5):
+        Image.new("RGB", (32, 32), (255, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "4.png").write_bytes(b"no picture")
+    words = ["--shard-size", 2, "--max-error-rate", 1, "--executor", "inline", "--precision", "fp32"]
+    assert Command("label", "--images", f"{tmp_path}/*.png", "--out", run, *TWO, *words).code == 0
     last = max((run / "images").iterdir())
     for gone in (None, min((run / "images").iterdir()), last):
         if gone:
