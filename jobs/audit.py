@@ -7,6 +7,7 @@ from cluster.audit.config import AuditConfig
 from cluster.audit.driver import audit
 from cluster.audit.files import LABELS_FILE
 from cluster.process.console import say
+from cluster.runs.names import audit_folder
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative
@@ -85,12 +86,13 @@ def unlabelled_lines(document: dict[str, Any]) -> list[str]:
     maps = f"{whose} maps are of the classes that the network predicts, right or wrong"
     if not found["known"]:
         return [f"{maps}; the truth names no classes of the network, so such images are in no figure of maps and boxes"]
+    folder = f"{document['out']}/{audit_folder(document['name'])}"
     flatters = f", and leave out {found['left_out']} that it took for another: they flatter"
     return [
         f"{maps}; the figures have the {found['audited']} whose true class it predicted"
         + (flatters if found["left_out"] else ""),
-        f"for figures of all give them labels: `label` with --labels {document['out']}/audit/{LABELS_FILE}, which has "
-        "the truth's classes, and another --out",
+        f"for figures of all give them labels: `label` with --labels {folder}/{LABELS_FILE}, which has the truth's "
+        "classes, and another --out",
     ]
 
 

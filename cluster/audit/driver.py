@@ -1,7 +1,7 @@
 """`audit`: how well a run localizes, from its stored maps and tables.
 
-Replicas count, in whole numbers; the driver adds up, makes figures of the sums and writes them below RUN/audit. The run
-is only read.
+Replicas count, in whole numbers; the driver adds up, makes figures of the sums and writes them below RUN/audit, or
+RUN/audit-NAME. The run is only read.
 """
 
 from collections import Counter
@@ -18,6 +18,7 @@ from cluster.audit.config import AuditConfig
 from cluster.audit.files import AuditContents, TruthContents, audit_files, publish_audit
 from cluster.audit.findings import Findings, findings_of, metrics_document
 from cluster.audit.labels import find_unlabelled, write_labels
+from cluster.audit.named import refuse_another
 from cluster.audit.parts import read_parts, working_files
 from cluster.audit.summary import class_rows, joined_parts
 from cluster.audit.tables import PER_IMAGE_SCHEMA, TRUE_BOXES_SCHEMA
@@ -43,12 +44,16 @@ class Audit:
 
 
 def audit(config: AuditConfig) -> Audit:
-    """Audit a run; raises StorageError where it is not complete, or damaged, and UsageError for a useless truth."""
+    """Audit a run; raises StorageError where it is not complete, or damaged, UsageError for a useless truth.
+
+    Raises RefusedError where an audit of that name is there that was asked for something else.
+    """
     run_dir = open_run_dir(config.run, config.options)
     run = existing_run(run_dir)
     maps_of(run_dir, run)
     refuse_incomplete(run_dir, run)
-    files = audit_files(run_dir)
+    files = audit_files(run_dir, config.name)
+    _refuse_another(config, files, run)
     with working_files(files) as working:
         truth = None
         if config.truth.truth is not None:
@@ -65,8 +70,14 @@ def audit(config: AuditConfig) -> Audit:
         ):
             findings = findings_of(config, counts, truth, detections)
             contents = _contents(config, run_dir.root, run, findings, per_image, true_boxes)
+            _refuse_another(config, files, run)  # another audit may have ended in the meantime
             publish_audit(files, contents)
     return Audit(document=contents.metrics, statuses=statuses)
+
+
+def _refuse_another(config: AuditConfig, files: Files, run: Run) -> None:
+    if not config.overwrite:
+        refuse_another(files, run, config.asked(), config.name)
 
 
 def _parts(num_shards: int) -> tuple[range, ...]:

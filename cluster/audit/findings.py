@@ -63,6 +63,8 @@ def metrics_document(
     return {
         "schema_version": SCHEMA_VERSION,
         "out": out,
+        "name": config.name,
+        "request": config.asked(),
         "fingerprint": run.request.fingerprint(),
         "model": run.request.model,
         "method": run.request.explain.method,

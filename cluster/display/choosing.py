@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cam_ops.errors import StorageError, UsageError
-from cluster.audit.files import audit_files, read_metrics, read_per_image
+from cluster.audit.files import read_per_image
+from cluster.audit.named import find_audit
 from cluster.process.console import shown
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import find_images
@@ -82,15 +83,14 @@ def of_class(run_dir: RunDir, run: Run, class_id: int, number: int, seed: int) -
     return Chosen(places=sorted(places), what=f"all that have a map of {name}: {len(places)}")
 
 
-def worst(run_dir: RunDir, run: Run, number: int, class_id: int | None = None) -> Chosen:
-    """Return the images whose best box has the lowest IoU by the run's audit, lowest first; of a true class, if given.
+def worst(run_dir: RunDir, run: Run, number: int, class_id: int | None = None, name: str | None = None) -> Chosen:
+    """Return the images whose best box has the lowest IoU by the run's audit of that name, lowest first.
 
-    Of equal ones those come first whose map has the lower IoU at its own best threshold. Raises UsageError where no
-    audit says it.
+    Those of a true class, if one is given. Of equal ones those come first whose map has the lower IoU at its own best
+    threshold. Raises UsageError where no audit says it.
     """
-    files = audit_files(run_dir)
+    files, metrics = find_audit(run_dir, run, name)
     audit = f"run `python -m jobs audit {run_dir.root} --truth TRUTH` first"
-    metrics = read_metrics(files, run.request.fingerprint())
     if metrics is None:
         raise UsageError(f"the worst images are those of an audit, and {run_dir.root} has none; {audit}")
     if not metrics.metrics:

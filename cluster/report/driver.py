@@ -53,8 +53,8 @@ def report(config: ReportConfig) -> Reported:
         raise StorageError(f"no shard of {run_dir.root} is committed yet; run its `{run.command}` command again")
     census = take_census(run_dir, run, shards)
     digest = _digest(config, run_dir, run, shards)
-    judged = read_judged(run_dir, run, config.max_images)
-    other = read_other(run_dir, run, config.against, config.options) if config.against else None
+    judged = read_judged(run_dir, run, config.max_images, config.audits[0])
+    other = read_other(run_dir, run, config.against, config.audits, config.options) if config.against else None
     page = _report(config, run_dir, run, census, digest, judged, other, is_whole=len(shards) == run.plan.num_shards)
     content = render(page).encode()
     destination.publish(content)

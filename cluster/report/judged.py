@@ -21,10 +21,9 @@ from cluster.audit.files import (
     MAX_METRICS_BYTES,
     METRICS_FILE,
     PER_CLASS_FILE,
-    audit_files,
-    read_metrics,
     read_per_image,
 )
+from cluster.audit.named import find_audit
 from cluster.audit.tables import PER_CLASS_SCHEMA
 from cluster.display.audited import read_audited
 from cluster.display.choosing import Place
@@ -107,21 +106,21 @@ class Judged:
     classes: dict[int, AuditedClass]
 
 
-def read_judged(run_dir: RunDir, run: Run, most: int) -> Judged | None:
-    """Read the audit of a run, where there is one; each gallery keeps `most` images.
+def read_judged(run_dir: RunDir, run: Run, most: int, name: str | None = None) -> Judged | None:
+    """Read the audit of a run, or that of a name, where there is one; each gallery keeps `most` images.
 
     One that cannot be read is said, and is as none: it can be made again.
     """
     try:
-        return _read(run_dir, run, most)
+        return _read(run_dir, run, most, name)
     except StorageError as error:
         say(f"without the audit: {error}")
         return None
 
 
-def _read(run_dir: RunDir, run: Run, most: int) -> Judged | None:
-    files = audit_files(run_dir)
-    if read_metrics(files, run.request.fingerprint()) is None:
+def _read(run_dir: RunDir, run: Run, most: int, name: str | None) -> Judged | None:
+    files, metrics = find_audit(run_dir, run, name)
+    if metrics is None:
         return None
     content = files.read(METRICS_FILE, MAX_METRICS_BYTES) or b""
     try:
@@ -170,9 +169,9 @@ def _find(table: pa.Table, most: int) -> dict[str, Found]:
     }
 
 
-def truths_of(run_dir: RunDir, run: Run, places: Collection[Place]) -> dict[Place, Truth]:
+def truths_of(run_dir: RunDir, run: Run, places: Collection[Place], name: str | None) -> dict[Place, Truth]:
     """Return what the audit knows of images, those of which it knows nothing left out."""
-    audited = read_audited(run_dir, run, places)
+    audited = read_audited(run_dir, run, places, name)
     return {
         place: Truth(
             boxes=tuple(corners_in(box.box_4) for box in audited.truth.get(place, []) if not box.crowd),

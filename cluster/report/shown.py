@@ -46,7 +46,7 @@ def shown_of(
     in_turn = [place for turn in _turns(places) for place in turn]
     number = {place: at for at, place in enumerate(dict.fromkeys(in_turn))}
     rows = read_rows(run_dir, run, number)
-    truths = truths_of(run_dir, run, number) if judged else {}
+    truths = truths_of(run_dir, run, number, config.audits[0]) if judged else {}
     cards = make_cards(run, [rows[place] for place in number], config.options, MAX_BYTES)
     cards = [replace(card, truth=truths.get(place)) for card, place in zip(cards, number, strict=False)]
     left_out = ""

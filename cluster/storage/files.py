@@ -59,6 +59,10 @@ class Files:
         """Return the names in a folder, none where there is no such folder."""
         return self.place.names(folder)
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders right below the root, none where there is no such place."""
+        return self.place.folders()
+
     def publish(self, name: str, content: bytes | mmap) -> None:
         """Put a whole file in place, durably, replacing what bears its name."""
         self.place.publish(name, content)

@@ -7,7 +7,7 @@ from mmap import mmap
 import pyarrow as pa
 
 from cam_ops.errors import BadImage, StorageError
-from cluster.storage.objects import list_objects, object_version, put_object, read_object, remove_object
+from cluster.storage.objects import list_level, list_objects, object_version, put_object, read_object, remove_object
 from cluster.storage.options import StorageOptions
 
 MAX_KEPT_BYTES = 2 * 2**30  # of a part of a plan
@@ -59,6 +59,10 @@ class Prefix:
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, none where there is no such folder."""
         return [name for name, _ in list_objects(self.where(folder), self.options, recursive=False)]
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders right below the address."""
+        return list_level(self.root, self.options)[1]
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there. Raises StorageError."""

@@ -121,11 +121,20 @@ def test_another_request_is_refused_and_overwrite_replaces_it(pictures: Path, tm
     assert refused.result["status"] == "refused"
     assert Command("show", out, "discs/01.png").code == 0
     assert Command("audit", out, "--executor", "inline").code == 0
+    assert Command("audit", out, "--executor", "inline", "--name", "a.b-2").code == 0
+    assert Command("report", out).code == 0
+    assert Command("verify", out).code == 0
     (out / "audit" / "folder").mkdir()
+    (out / "audits").mkdir()
+    (out / "audits" / "metrics.json").touch()
     (out / "show" / "notes.txt").touch()
     assert label(pictures, out, "--threshold", 0.7, "--overwrite").code == 0
-    left = [path.name for folder in ("audit", "show") for path in (out / folder).rglob("*") if path.is_file()]
+    left = [
+        path.name for folder in ("audit", "audit-a.b-2", "show") for path in (out / folder).rglob("*") if path.is_file()
+    ]
     assert left == ["notes.txt"]  # nothing that was made of the run before
+    assert (out / "audits" / "metrics.json").exists()
+    assert not (out / "report.html").exists()
     assert len(list((out / "log").iterdir())) == 1
     assert Command("compare", out, out).code == 0
     assert {round(box["threshold"], 3) for box in table_rows(out, "boxes")} == {0.7}

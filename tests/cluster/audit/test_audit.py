@@ -53,7 +53,7 @@ def label(pictures: Path, out: object, *more: object) -> None:
 
 
 def audit(out: object, *more: object, code: int = 0) -> dict[str, Any]:
-    done = Command("audit", out, *INLINE, *more)
+    done = Command("audit", out, *INLINE, "--overwrite", *more)
     assert done.code == code, done.err
     return json.loads((Path(str(out)) / "audit" / "metrics.json").read_text())
 
@@ -245,7 +245,7 @@ def test_a_truth_that_cannot_be_used_leaves_the_earlier_audit_as_it_was(run: Pat
     strangers = truth.with_name("strangers.csv")
     strangers.write_text("image_id,x0,y0,x1,y1\nnobody.png,0,0,9,9\n")
     for useless in (strangers, "/nowhere.csv"):
-        assert Command("audit", run, *INLINE, "--truth", useless).code == 2
+        assert Command("audit", run, *INLINE, "--truth", useless, "--overwrite").code == 2
     assert [(run / "audit" / name).read_bytes() for name in names] == before
 
 
