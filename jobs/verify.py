@@ -27,6 +27,8 @@ def run(arguments: list[str]) -> Outcome:
     verdict = verify(open_run_dir(config.out, parse_options(config.storage_options)))
     for problem in verdict.problems:
         print(f"not whole: {problem}")
+    if verdict.cure:
+        print(verdict.cure)
     totals = verdict.totals
     if not verdict.problems:
         print(f"{config.out} is whole: {totals.images} images exactly once, {totals.maps} maps, {totals.boxes} boxes")
@@ -35,5 +37,5 @@ def run(arguments: list[str]) -> Outcome:
         config.out,
         status="not_whole" if verdict.problems else "done",
         exit_code=3 if verdict.problems else 0,
-        error=verdict.problems[0] if verdict.problems else None,
+        error=f"{verdict.problems[0]}; {verdict.cure}" if verdict.problems else None,
     )

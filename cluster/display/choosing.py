@@ -18,8 +18,8 @@ from cluster.audit.named import find_audit
 from cluster.process.console import shown
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import find_images
-from cluster.runs.reading import damaged, read_table
-from cluster.runs.record import Run, maps_of
+from cluster.runs.reading import read_table
+from cluster.runs.record import Run, again, maps_of
 
 Place = tuple[int, int]
 
@@ -67,10 +67,7 @@ def of_class(run_dir: RunDir, run: Run, class_id: int, number: int, seed: int) -
     maps_dir, maps_run = maps_of(run_dir, run)
     places: list[Place] = []
     for shard in sorted(done_shards(run_dir, run), key=lambda shard: _hash(f"{seed} shard {shard}")):
-        try:
-            heatmaps = read_table(maps_dir, maps_run, "heatmaps", shard)
-        except StorageError as error:
-            raise damaged(run_dir, run, shard, error) from None
+        heatmaps = read_table(maps_dir, maps_run, "heatmaps", shard)
         rows = heatmaps.filter(pc.equal(heatmaps["class_id"], class_id))["row"].to_pylist()
         places += [(shard, row) for row in sorted(rows, key=lambda row: _hash(f"{seed} row {shard} {row}"))]
         if len(places) >= number:
@@ -116,7 +113,7 @@ def done_shards(run_dir: RunDir, run: Run) -> list[int]:
     """Return the shards that are done, rising; raises StorageError where none is."""
     shards = sorted(shard for shard in run_dir.shards("images") if shard < run.plan.num_shards)
     if not shards:
-        raise StorageError(f"no shard of {run_dir.root} is done; run the same `{run.command}` command again")
+        raise StorageError(f"no shard of {run_dir.root} is done; run {again(run)}")
     return shards
 
 

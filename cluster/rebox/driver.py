@@ -19,7 +19,15 @@ from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.plan import copy_plan
 from cluster.runs.record import MapsFrom, Run, clear_run, config_document, existing_run, maps_of, read_run
-from cluster.runs.resume import begin, finish, pending_shards, refuse_incomplete, refuse_strangers, run_missing
+from cluster.runs.resume import (
+    begin,
+    finish,
+    pending_shards,
+    refuse_incomplete,
+    refuse_strangers,
+    run_missing,
+    say_complete,
+)
 from cluster.runs.verify import repair
 
 
@@ -39,6 +47,7 @@ def rebox(config: ReboxConfig, command_line: tuple[str, ...] | None = None) -> C
         if config.repair:
             repair(run_dir, run)
         if not pending_shards(run_dir, run):
+            say_complete(run_dir, run, repaired=config.repair)
             return finish(run_dir, run)
     else:
         if not config.overwrite:

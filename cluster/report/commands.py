@@ -4,7 +4,7 @@ import shlex
 
 from cluster.report.records import Command
 from cluster.runs.directory import RunDir
-from cluster.runs.record import Run
+from cluster.runs.record import Run, line_again
 
 
 def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, truth: str | None) -> tuple[Command, ...]:
@@ -17,9 +17,8 @@ def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, truth: str | None)
         return f"python -m jobs {command} {root}{flags}"
 
     commands = []
-    began = typed(run)
-    if not is_whole and began:
-        commands.append(Command(name="resume", does="Do what is missing of the run.", line=began))
+    if not is_whole and (resume := line_again(run)):
+        commands.append(Command(name="resume", does="Do what is missing of the run.", line=resume))
     commands += [
         Command(name="verify", does="Prove that the run is whole.", line=line("verify")),
         Command(

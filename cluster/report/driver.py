@@ -23,7 +23,7 @@ from cluster.runs.census import Census, take_census
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.history import read_log
 from cluster.runs.plan import check_plan
-from cluster.runs.record import Run, existing_run, maps_of
+from cluster.runs.record import Run, again, existing_run, maps_of
 
 IMAGES_PER_PART = 4096
 MAX_PARTS = 256  # the digest of a part holds megabytes of sums, whatever the number of images
@@ -50,7 +50,7 @@ def report(config: ReportConfig) -> Reported:
     destination = destination_of(config, run_dir)
     shards = sorted(shard for shard in run_dir.shards("images") if shard < run.plan.num_shards)
     if not shards:
-        raise StorageError(f"no shard of {run_dir.root} is committed yet; run its `{run.command}` command again")
+        raise StorageError(f"no shard of {run_dir.root} is committed yet; run {again(run)}")
     census = take_census(run_dir, run, shards)
     digest = _digest(config, run_dir, run, shards)
     judged = read_judged(run_dir, run, config.max_images, config.audits[0])

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -48,6 +49,26 @@ class Run:
     def command(self) -> str:
         """The command that does what is missing of the run."""
         return "label" if self.maps_from is None else "rebox"
+
+
+def again(run: Run, *flags: str) -> str:
+    """Return, for a message, the command that goes on with a run: as it was typed where that is known, and `flags`."""
+    line = line_again(run, *flags)
+    return (
+        f"`{line}`" if line else " ".join([f"the same `{run.command}` command", *(["with", *flags] if flags else [])])
+    )
+
+
+def line_again(run: Run, *flags: str) -> str | None:
+    """Return the command that goes on with a run, to be typed; None where it is not known.
+
+    It is without --overwrite, which would end the run instead.
+    """
+    words = [word for word in run.command_line or () if word.partition("=")[0] not in ("--overwrite", *flags)]
+    if any(word.partition("=")[0] == "--config" for word in words):  # it may ask for that as well
+        words.append("--no-overwrite")
+    line = shlex.join([*words, *flags])
+    return f"python -m jobs {line}" if words and line.isprintable() else None
 
 
 def config_document(config: Any) -> dict[str, Any]:

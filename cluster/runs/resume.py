@@ -1,5 +1,6 @@
 """Do the shards of a run that are not committed, and add up: the same for a new run and for one that was cut off."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -16,7 +17,7 @@ from cluster.runs.directory import RunDir
 from cluster.runs.log import RunLog, start_of
 from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import check_plan, plan_digest
-from cluster.runs.record import Run, existing_run, publish_run
+from cluster.runs.record import Run, again, existing_run, publish_run
 from cluster.runs.totals import summary_of
 
 
@@ -43,8 +44,8 @@ def refuse_incomplete(run_dir: RunDir, run: Run) -> None:
     """Raise StorageError unless every shard of the run is committed and the plan is its own."""
     if missing := len(pending_shards(run_dir, run)):
         raise StorageError(
-            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run the same "
-            f"`{run.command}` command again to complete it, then this one"
+            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run {again(run)} to "
+            "complete it, then this one"
         )
     check_plan(run_dir, run.plan)
 
@@ -107,6 +108,13 @@ def run_missing(
             progress.add(report)
             log.add(report)
             reach(f"report-{report.shard}")
+
+
+def say_complete(run_dir: RunDir, run: Run, *, repaired: bool) -> None:
+    """Say that there is nothing to do, and what a command that finds all shards committed has not looked at."""
+    looked = "damaged ones would have been done again" if repaired else "their files were not read through: "
+    proof = "" if repaired else f"`python -m jobs verify {shlex.quote(run_dir.root)}` proves them, --repair mends them"
+    say(f"all {run.plan.num_shards} shards are committed; {looked}{proof}")
 
 
 def finish(run_dir: RunDir, run: Run) -> Census:
