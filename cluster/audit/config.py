@@ -27,10 +27,10 @@ class AuditConfig:
     """Name of the audit: it goes to `audit-NAME`, beside those of other names."""
     truth: tyro.conf.OmitArgPrefixes[TruthConfig] = TruthConfig()
     calibrate: float = 0.0
-    """Share of the images, drawn by --seed, on which the threshold of box_acc_calibrated is chosen; the rest is
-    reported."""
+    """Share of the images that the threshold of box_acc_calibrated is fitted to; the others are held out, and
+    reported on. `calibrate --holdout` 1 - SHARE with the same --seed fits to the same images."""
     seed: int = 0
-    """Draws other images for --calibrate."""
+    """Draws other images to hold out."""
     bootstrap: int = 200
     """Replicates that the intervals (95 %) are made from."""
     replicas: int | None = None

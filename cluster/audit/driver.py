@@ -25,6 +25,8 @@ from cluster.audit.tables import PER_IMAGE_SCHEMA, TRUE_BOXES_SCHEMA
 from cluster.executors.choose import choose_replicas, no_gpus, open_executor
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
+from cluster.process.console import say
+from cluster.runs.calibration import FEW_IMAGES, say_fitted
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, existing_run, maps_of
 from cluster.runs.resume import refuse_incomplete
@@ -69,6 +71,7 @@ def audit(config: AuditConfig) -> Audit:
             joined_parts(true_parts, TRUE_BOXES_SCHEMA) as true_boxes,
         ):
             findings = findings_of(config, counts, truth, detections)
+            _say_fitted(config, counts)
             contents = _contents(config, run_dir.root, run, findings, per_image, true_boxes)
             _refuse_another(config, files, run)  # another audit may have ended in the meantime
             publish_audit(files, contents)
@@ -78,6 +81,17 @@ def audit(config: AuditConfig) -> Audit:
 def _refuse_another(config: AuditConfig, files: Files, run: Run) -> None:
     if not config.overwrite:
         refuse_another(files, run, config.asked(), config.name)
+
+
+def _say_fitted(config: AuditConfig, counts: Counts) -> None:
+    fitted = int(counts.chosen_images_R[0])
+    if config.calibrate:
+        say_fitted(fitted, int(counts.figure("oracle")[0, 1]) - fitted)
+        if fitted < FEW_IMAGES:
+            say(
+                f"warning: a threshold that is fitted to {fitted} images is theirs more than others'; {FEW_IMAGES} "
+                "are the least to trust: give a larger --calibrate, or more truth"
+            )
 
 
 def _parts(num_shards: int) -> tuple[range, ...]:
