@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> Outcome:
     refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/", "--masks": config.truth.masks or "/"})
     done = audit(config)
     document = done.document
-    lines = unlabelled_lines(document)
+    lines = [*([document["part"]] if document["part"] else []), *unlabelled_lines(document)]
     if config.json:
         for line in lines:
             say(line)
@@ -72,6 +72,7 @@ def run(arguments: list[str]) -> Outcome:
         errors=images - ok,
         out=config.run,
         error=why,
+        part=document["part"],
     )
 
 

@@ -21,10 +21,17 @@ class Outcome:
     exported: int | None = None  # images in an export
     images_left_out: dict[str, int] | None = None  # of it, by the reason
     boxes_left_out: dict[str, int] | None = None
+    part: str | None = None  # of a run, in words: None of a whole one
 
 
 def outcome_of(
-    totals: Totals, out: str, *, status: str = "done", exit_code: int = 0, error: str | None = None
+    totals: Totals,
+    out: str,
+    *,
+    status: str = "done",
+    exit_code: int = 0,
+    error: str | None = None,
+    part: str | None = None,
 ) -> Outcome:
     """Return the outcome of a command on a run that holds `totals`."""
     return Outcome(
@@ -36,6 +43,7 @@ def outcome_of(
         boxes=totals.boxes,
         out=out,
         error=error,
+        part=part,
     )
 
 
@@ -52,7 +60,7 @@ def result_line(command: str, outcome: Outcome, seconds: float) -> str:
         "seconds": round(seconds, 3),
         "out": outcome.out,
     }
-    for name in ("error", "exported", "images_left_out", "boxes_left_out"):
+    for name in ("error", "exported", "images_left_out", "boxes_left_out", "part"):
         if (value := getattr(outcome, name)) is not None:
             document[name] = value
     return "CAMRAY_RESULT " + json.dumps(document)

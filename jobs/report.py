@@ -13,6 +13,8 @@ def run(arguments: list[str]) -> Outcome:
     paths = {"the run": config.run, "--out": config.out, "--against": config.against}
     refuse_relative({flag: path for flag, path in paths.items() if path})
     done = report(config)
+    if done.part:
+        print(done.part)
     print(f"{done.num_shown} images, {done.num_bytes / 1e6:.1f} MB")
     print(done.where)
-    return outcome_of(done.census.totals, done.where)
+    return outcome_of(done.census.totals, done.where, part=done.part)

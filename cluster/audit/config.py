@@ -9,6 +9,7 @@ from cam_ops.errors import UsageError
 from cam_ops.metrics.counts import Split
 from cluster.executors.choose import ExecutorName, check_execution
 from cluster.runs.names import audit_folder
+from cluster.runs.part import parse_shards
 from cluster.storage.objects import absolute
 from cluster.storage.options import StorageOptions, parse_options
 from cluster.truth.prepare import TruthConfig
@@ -22,7 +23,7 @@ class AuditConfig:
     """How well does a run localize: against ground truth, and by signs that need none. Needs no model and no GPU."""
 
     run: tyro.conf.Positional[str]
-    """Complete run directory. The audit goes to its folder `audit`."""
+    """Run directory; what is committed is audited. The audit goes to its folder `audit`."""
     name: str | None = None
     """Name of the audit: it goes to `audit-NAME`, beside those of other names."""
     truth: tyro.conf.OmitArgPrefixes[TruthConfig] = TruthConfig()
@@ -37,6 +38,8 @@ class AuditConfig:
     """Replicas; by default one per CPU core."""
     shard_timeout: float | None = None
     """Seconds after which a replica that still works on the same part is taken to hang, as of `label`."""
+    shards: str | None = None
+    """FIRST-LAST,...: only these shards of the run, as in 0-9 or 0-9,20. What is not committed is left out and said."""
     overwrite: bool = False
     """Replace the audit of that name, whatever it was asked for."""
     executor: ExecutorName = "ray"
@@ -50,6 +53,7 @@ class AuditConfig:
 
     def __post_init__(self) -> None:
         audit_folder(self.name)
+        parse_shards(self.shards)
         check_execution(self.executor, self.replicas, self.shard_timeout)
         if not 0 <= self.calibrate < 1:
             raise UsageError(f"--calibrate expects a share of the images, 0 or above and below 1, got {self.calibrate}")

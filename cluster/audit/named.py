@@ -7,6 +7,7 @@ from cluster.audit.files import MetricsFile, audit_files, read_metrics
 from cluster.process.console import shortened
 from cluster.runs.directory import RunDir
 from cluster.runs.names import AUDIT_FOLDER
+from cluster.runs.part import covers
 from cluster.runs.record import Run
 from cluster.storage.files import Files
 from cluster.storage.objects import absolute
@@ -18,16 +19,20 @@ def refuse_another(files: Files, run: Run, request: dict[str, Any], name: str | 
     """Raise RefusedError where the audit in place, of that name, was asked for something else.
 
     One that cannot be read, or is of a run that was here before, is worth nothing. An older one, which does not say
-    all that it was asked for, is taken at what it says.
+    all that it was asked for, is taken at what it says. One of more shards takes the place of one of fewer.
     """
     try:
         found = read_metrics(files, run.request.fingerprint())
-    except StorageError:
+        was = _asked(found) if found else request
+        is_less = not covers(request["shards"], was.get("shards"))
+    except (StorageError, UsageError):
         return
-    was = _asked(found) if found else {}
-    different = [flag for flag in was if was[flag] != request.get(flag)]
+    different = [flag for flag in was if flag != "shards" and was[flag] != request.get(flag)]
+    different += ["shards"] if is_less else []
     if different:
-        changes = "; ".join(f"{flag} was {_shown(was[flag])}, now {_shown(request.get(flag))}" for flag in different)
+        changes = "; ".join(
+            f"{flag} was {_shown(was.get(flag))}, now {_shown(request.get(flag))}" for flag in different
+        )
         raise RefusedError(
             f"{files.root} holds another audit ({changes}); give {'another --name' if name else '--name NAME'} "
             "to keep both, or --overwrite to replace it"
@@ -44,7 +49,7 @@ def _asked(found: MetricsFile) -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     text = " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
-    return shortened(text, MAX_SHOWN) or "none"
+    return shortened(text, MAX_SHOWN) or "not given"
 
 
 def find_audit(run_dir: RunDir, run: Run, name: str | None) -> tuple[Files, MetricsFile | None]:

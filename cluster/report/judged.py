@@ -32,6 +32,7 @@ from cluster.report.cards import corners_in
 from cluster.report.galleries import BY_CHANCE, Found, GalleryKind, nothing_found, pick
 from cluster.report.records import AuditPart, Truth
 from cluster.runs.directory import RunDir
+from cluster.runs.part import Part
 from cluster.runs.record import Run
 from cluster.storage.documents import first_reason
 from cluster.storage.files import Files
@@ -106,19 +107,19 @@ class Judged:
     classes: dict[int, AuditedClass]
 
 
-def read_judged(run_dir: RunDir, run: Run, most: int, name: str | None = None) -> Judged | None:
+def read_judged(run_dir: RunDir, run: Run, part: Part, most: int, name: str | None = None) -> Judged | None:
     """Read the audit of a run, or that of a name, where there is one; each gallery keeps `most` images.
 
     One that cannot be read is said, and is as none: it can be made again.
     """
     try:
-        return _read(run_dir, run, most, name)
+        return _read(run_dir, run, part, most, name)
     except StorageError as error:
         say(f"without the audit: {error}")
         return None
 
 
-def _read(run_dir: RunDir, run: Run, most: int, name: str | None) -> Judged | None:
+def _read(run_dir: RunDir, run: Run, part: Part, most: int, name: str | None) -> Judged | None:
     files, metrics = find_audit(run_dir, run, name)
     if metrics is None:
         return None
@@ -128,12 +129,13 @@ def _read(run_dir: RunDir, run: Run, most: int, name: str | None) -> Judged | No
     except ValidationError as error:
         where = files.where(METRICS_FILE)
         raise StorageError(f"{where} is not an audit's: {first_reason(error)}; run `audit` again") from None
-    part = AuditPart(metrics=asdict(document), curves=_curves(files))
+    audited = AuditPart(metrics=asdict(document), curves=_curves(files))
     found = {key: nothing_found(most) for key in (WORST, *FAILURES)} if document.truth else {}
     for table in read_per_image(files, COLUMNS) if found else ():
+        table = table.filter(pc.is_in(table["shard"], pa.array(part.shards, pa.int32())))
         for key, of_part in _find(table, most).items():
             found[key] += of_part
-    return Judged(part=part, found=found, classes=_classes(files))
+    return Judged(part=audited, found=found, classes=_classes(files))
 
 
 def _curves(files: Files) -> dict[str, F64]:

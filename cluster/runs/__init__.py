@@ -10,6 +10,7 @@
 * `membership`: a replica's part in a run; publication of a shard
 * `writing`: a shard's files, and the boxes of its maps
 * `reading`: a shard's tables, and what is wrong with them
+* `part`: some shards of a run, or what is committed of it
 * `resume`: do the shards that are missing, add up
 * `log`: the log of a session: a file in log/, written while a driver is at work
 * `session`: what such a file holds, bounded however long the session

@@ -11,6 +11,7 @@ from cam_ops.tables import CORNERS
 from cluster.process.console import say
 from cluster.runs.directory import RunDir
 from cluster.runs.names import SUMMARY, TABLES, shard_name
+from cluster.runs.part import planned_shards, written
 from cluster.runs.plan import check_plan, plan_digest, read_shard
 from cluster.runs.reading import first_boxes, maps_problems, pairs_of, read_tables, row_problems, rows_fit
 from cluster.runs.record import Run, again, existing_run, maps_of
@@ -24,10 +25,14 @@ class Verdict:
     problems: list[str]
     cure: str | None
     totals: Totals
+    part: str | None  # what was looked at, where it is not the whole run
 
 
-def verify(run_dir: RunDir) -> Verdict:
-    """Check every file of the run against its plan; raises StorageError where there is no run at all."""
+def verify(run_dir: RunDir, asked: str | None = None) -> Verdict:
+    """Check every file of the run, or of the shards that `asked` names as --shards does, against its plan.
+
+    Raises StorageError where there is no run at all, UsageError where such a shard was not planned.
+    """
     run = existing_run(run_dir)
     maps_dir, maps_run = maps_of(run_dir, run)
     problems: list[str] = []
@@ -35,9 +40,10 @@ def verify(run_dir: RunDir) -> Verdict:
     if not is_planned:
         problems.append("the plan's files are not those that run.json was written for")
     num_shards = run.plan.num_shards
-    committed = sorted(shard for shard in run_dir.shards("images") if shard < num_shards)
-    if missing := num_shards - len(committed):
-        problems.append(f"{missing} of {num_shards} shards are not committed")
+    wanted = planned_shards(run_dir, run, asked)
+    committed = sorted(run_dir.shards("images") & {*wanted})
+    if missing := len(wanted) - len(committed):
+        problems.append(f"{missing} of {len(wanted)} shards are not committed")
     is_damaged = False
     for table in TABLES:
         if foreign := [shard for shard in run_dir.shards(table) if shard >= num_shards]:
@@ -63,10 +69,11 @@ def verify(run_dir: RunDir) -> Verdict:
         boxes += int(tables["images"]["num_boxes"].to_numpy().sum())
     is_damaged |= len(problems) > num_before
     totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
-    if not missing and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
+    if not missing and asked is None and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
         problems.append(f"{SUMMARY} is missing or does not add up")
     cure = _cure(run, is_planned=is_planned, is_damaged=is_damaged) if problems else None
-    return Verdict(problems=problems, cure=cure, totals=totals)
+    part = None if asked is None else f"a part: shards {written(wanted)} of the run's {num_shards}"
+    return Verdict(problems=problems, cure=cure, totals=totals, part=part)
 
 
 def _cure(run: Run, *, is_planned: bool, is_damaged: bool) -> str:

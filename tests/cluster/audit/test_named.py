@@ -33,9 +33,9 @@ def test_an_audit_stays_where_another_is_asked_for_and_the_same_one_replaces_it(
     before = metrics_of(run, "audit")
     files = sorted(path.name for path in (run / "audit").iterdir())
     for flags, changed in (
-        ([], f"truth was {truth}, now none"),
+        ([], f"truth was {truth}, now not given"),
         (["--truth", truth, "--calibrate", 0.5, "--seed", 3], "calibrate was 0.0, now 0.5; seed was 0, now 3"),
-        (["--truth", truth, "--class-map", "discs=1", "rings=0"], "class_map was none, now discs=1 rings=0"),
+        (["--truth", truth, "--class-map", "discs=1", "rings=0"], "class_map was not given, now discs=1 rings=0"),
     ):
         refused = Command("audit", run, *INLINE, *flags)
         assert (refused.code, refused.result["status"]) == (4, "refused")
