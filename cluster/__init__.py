@@ -8,6 +8,7 @@ A picture's way: a *source* lists it, a *run*'s plan holds it, an *executor* han
 * `report`: `report`: a run on one page
 * `display`: a run as pictures
 * `compare`: `compare`: what changed between two runs
+* `doctor`: `doctor`: what would keep a run from working, and the cure
 * `label`: `label`: pictures to maps and boxes, the main job
 * `rebox`: `rebox`: new boxes from stored maps
 * `audit`: `audit`: how well a run localizes

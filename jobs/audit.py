@@ -1,12 +1,10 @@
 """`audit`: how well a run localizes."""
 
-import json
 from typing import Any
 
 from cluster.audit.config import AuditConfig
 from cluster.audit.driver import audit
 from cluster.audit.files import LABELS_FILE
-from cluster.process.console import say
 from cluster.runs.names import audit_folder
 from jobs.command import Outcome
 from jobs.flags import parse
@@ -55,12 +53,7 @@ def run(arguments: list[str]) -> Outcome:
     done = audit(config)
     document = done.document
     lines = [*([document["part"]] if document["part"] else []), *unlabelled_lines(document)]
-    if config.json:
-        for line in lines:
-            say(line)
-        print(json.dumps(document, indent=1))
-    else:
-        print("\n".join([*lines, table_of(document)]))
+    print("\n".join([*lines, table_of(document)]))
     images = sum(done.statuses.values())
     ok = done.statuses.get("ok", 0)
     why = why_no_figure(document, done.statuses)
@@ -73,6 +66,7 @@ def run(arguments: list[str]) -> Outcome:
         out=config.run,
         error=why,
         part=document["part"],
+        document=document,
     )
 
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import tyro.conf
 
-from cam_ops.errors import UsageError
+from cam_ops.errors import StorageError, UsageError
+from cam_ops.network.names import LITE0
 from cam_ops.settings import ModelConfig
 from cluster.bench.manifests import write_large_manifest, write_manifest
 from cluster.bench.runs import Measured, on_all, pretend_committed, run_label, seconds_to_work
@@ -26,6 +27,7 @@ from cluster.process.apart import Apart
 from cluster.process.console import say
 from jobs.command import Outcome
 from jobs.flags import parse
+from jobs.paths import refuse_unwritable_file
 
 Section = Literal[
     "stages",
@@ -45,7 +47,6 @@ Section = Literal[
 Figure = dict[str, Any]
 
 SPEED: tuple[Section, ...] = ("stages", "limit")
-LITE0 = "efficientnet_lite0"
 HALF = (0.5, 0.5, 0.5)
 PROBE_S = 4.0
 PEER_IMAGES = {"blog": 64, "gradcam": 64, "torchcam": 128}
@@ -80,6 +81,8 @@ class BenchConfig:
     """Rows of the manifest that is planned. A resume finds as many shards committed, at most 100,000."""
     out: Path | None = None
     """File to append the figures to, a JSON object a line; by default none, they are printed alone."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
 
     def __post_init__(self) -> None:
         if min(self.num_images, self.rounds, self.rows) < 1:
@@ -89,14 +92,20 @@ class BenchConfig:
 def run(arguments: list[str]) -> Outcome:
     """Measure the sections one after the other; a figure is printed as soon as it is there."""
     config = parse(BenchConfig, arguments, "bench")
+    if not os.path.isdir(config.images):
+        raise StorageError(f"there is no folder {config.images}; check --images")
+    if config.out is not None:
+        refuse_unwritable_file(str(config.out), "--out")
     print(f"{_now()}  {_commit()}  {_machine()}", flush=True)
+    figures: list[Figure] = []
     with TemporaryDirectory(prefix="camray-bench-") as scratch:
         for section in config.sections:
             for figure in MEASURES[section](config, Path(scratch)):
+                figures.append({"date": _now(), "commit": _commit(), "machine": _machine(), **figure})
                 if config.out:
-                    _append(config.out, {"date": _now(), "commit": _commit(), "machine": _machine(), **figure})
+                    _append(config.out, figures[-1])
                 print(_line(figure), flush=True)
-    return Outcome(out=str(config.out) if config.out else None)
+    return Outcome(out=str(config.out) if config.out else None, document={"figures": figures})
 
 
 def stages(config: BenchConfig, scratch: Path) -> Iterator[Figure]:

@@ -1,5 +1,7 @@
 """`calibrate`: box settings and probabilities from a labelled sample."""
 
+from dataclasses import asdict
+
 from cluster.calibrate.config import CalibrateConfig
 from cluster.calibrate.driver import calibrate
 from cluster.runs.calibration import CalibrationFile, Figure, HeldOut
@@ -17,7 +19,7 @@ def run(arguments: list[str]) -> Outcome:
     print(f"{config.out}: {_settings(file)}")
     if file.held_out:
         _print_held_out(file.held_out, file.sample.held_out)
-    return Outcome(images=num_images, ok=num_images, out=config.out)
+    return Outcome(images=num_images, ok=num_images, out=config.out, document=asdict(file))
 
 
 def _settings(file: CalibrationFile) -> str:

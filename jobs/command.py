@@ -1,9 +1,15 @@
-"""What every command returns, and the line that ends its output."""
+"""What every command returns, and how its output ends: a line, and with --json one document."""
 
 import json
+import sys
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
 
-from cluster.runs.totals import Totals
+if TYPE_CHECKING:
+    from cluster.runs.census import Totals
+
+INTERRUPTED, INTERRUPTED_CODE = "interrupted", 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,25 +19,27 @@ class Outcome:
     status: str = "done"
     exit_code: int = 0
     images: int = 0
-    ok: int = 0
-    errors: int = 0
-    boxes: int = 0
+    ok: int | None = 0  # None: not counted
+    errors: int | None = 0
+    boxes: int | None = 0
     out: str | None = None
     error: str | None = None
     exported: int | None = None  # images in an export
     images_left_out: dict[str, int] | None = None  # of it, by the reason
     boxes_left_out: dict[str, int] | None = None
     part: str | None = None  # of a run, in words: None of a whole one
+    document: dict[str, Any] | None = None  # what --json prints
 
 
 def outcome_of(
-    totals: Totals,
+    totals: "Totals",
     out: str,
     *,
     status: str = "done",
     exit_code: int = 0,
     error: str | None = None,
     part: str | None = None,
+    document: dict[str, Any] | None = None,
 ) -> Outcome:
     """Return the outcome of a command on a run that holds `totals`."""
     return Outcome(
@@ -44,11 +52,31 @@ def outcome_of(
         out=out,
         error=error,
         part=part,
+        document=document,
     )
 
 
+def document_text(document: dict[str, Any], indent: int | None = 1) -> str:
+    """Return a document as --json prints it, with the newline that ends it; as one line where `indent` is None."""
+    return json.dumps(document, indent=indent, allow_nan=False) + "\n"
+
+
+documents_to: ContextVar[TextIO | None] = ContextVar("documents_to", default=None)  # with --json: what was stdout
+
+
+def print_document(document: dict[str, Any]) -> None:
+    """Print a document as a line, before the command's last one."""
+    print(document_text(document, None), end="", file=documents_to.get() or sys.stdout, flush=True)
+
+
+def json_text(outcome: Outcome, indent: int | None = 1) -> str:
+    """Return what --json prints: the command's document, or that of the error that it ended with."""
+    error = {"error": outcome.error or outcome.status, "status": outcome.status, "exit_code": outcome.exit_code}
+    return document_text(outcome.document or error, indent)
+
+
 def result_line(command: str, outcome: Outcome, seconds: float) -> str:
-    """Return the last line of stdout; `ray job submit` flattens exit codes to 1, this line keeps them."""
+    """Return the last line of stdout, of stderr with --json; it keeps the exit code that `ray job submit` flattens."""
     document = {
         "command": command,
         "status": outcome.status,

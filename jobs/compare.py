@@ -1,6 +1,5 @@
 """`compare`: what changed between two runs, as a table, as JSON, and as an exit code."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,8 +16,9 @@ from cluster.process.console import say, shortened
 from cluster.runs.directory import open_run_dir
 from cluster.runs.names import audit_pair
 from cluster.storage.options import parse_options
-from jobs.command import Outcome
+from jobs.command import Outcome, document_text
 from jobs.flags import parse
+from jobs.paths import refuse_unwritable_file
 
 MAX_SHOWN = 120  # characters of an id or a name
 
@@ -37,7 +37,7 @@ class CompareConfig:
     """Conditions on the difference B - A of an audited metric, or on an end of its interval, as "px_ap < -1.0" or
     "max_box_acc_v2.low < 0", in the metric's own unit; exit code 3 where one holds, 2 where one cannot be judged."""
     json: bool = False
-    """Print the comparison as JSON instead of a table."""
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     out: str | None = None
     """File to write that JSON to."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
@@ -48,13 +48,15 @@ def run(arguments: list[str]) -> Outcome:
     """Print what changed; judge it by --fail-if."""
     config = parse(CompareConfig, arguments, "compare")
     gates = [parse_gate(text) for texts in config.fail_if for text in texts]
+    if config.out is not None:
+        refuse_unwritable_file(config.out, "--out")
     options, audits = parse_options(config.storage_options), audit_pair(config.audit)
     found = compare(open_run_dir(config.a, options), open_run_dir(config.b, options), audits=audits)
-    document = json.dumps(asdict(found), indent=1, allow_nan=False)
-    print(document if config.json else "\n".join(_lines(found)))
+    print("\n".join(_lines(found)))
+    document = asdict(found)
     if config.out is not None:
         try:
-            Path(config.out).write_text(document)
+            Path(config.out).write_text(document_text(document))
         except OSError as error:
             raise StorageError(f"cannot write {config.out}: {error.strerror}; check --out") from None
     broken = broken_gates(gates, found.audit.metrics if found.audit else [])
@@ -68,6 +70,7 @@ def run(arguments: list[str]) -> Outcome:
         boxes=found.tables.boxes_b,
         out=config.out or config.a,
         error=broken[0] if broken else None,
+        document=document,
     )
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:  # `demo` does without torch
 
 def efficientnet_lite0() -> "nn.Module":
     """Return the network with its weights in place: 1000 ImageNet classes, average pooling and a linear layer."""
-    from cam_ops.network.zoo import LITE0, find_architecture
+    from cam_ops.network.names import LITE0
+    from cam_ops.network.zoo import find_architecture
 
     network, _ = find_architecture(LITE0).pretrained()
     return network

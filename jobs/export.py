@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> Outcome:
     """
     config = parse(ExportConfig, arguments, "export", {})
     refuse_relative({"the run": config.run, "--out": config.out, "--like": config.like or "/"})
-    done = export(config)
+    done, record = export(config)
     for line in lines_of(config.out, done):
         print(line)
     if not done.counts.boxes:
@@ -42,6 +42,7 @@ def run(arguments: list[str]) -> Outcome:
         images_left_out=dict(done.counts.images_left_out),
         part=done.part,
         boxes_left_out=dict(done.counts.boxes_left_out),
+        document=record,
     )
 
 

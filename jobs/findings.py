@@ -1,6 +1,8 @@
-"""What a run comes to, in lines for people: totals, why images are bad, how far network and labels agree."""
+"""What a run comes to, in lines and as JSON: totals, why images are bad, how far network and labels agree."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 
 from cluster.process.console import shortened, shown
 from cluster.runs.agreement import Agreement
@@ -22,6 +24,27 @@ def print_findings(out: str, census: Census) -> None:
     print(f"{out}: {counts}; {totals.maps} maps, {totals.boxes} boxes")
     for line in (*reason_lines(census.reasons), *agreement_lines(out, census)):
         print(line)
+
+
+def findings_document(census: Census) -> dict[str, Any]:
+    """Return what a run holds as `label`, `rebox`, `status` and `report` print it with --json."""
+    agreement = census.agreement
+    return {
+        **asdict(census.totals),
+        "images_with_label": agreement.labelled if agreement else 0,
+        "images_with_map": census.mapped,
+        "reasons": [asdict(reason) for reason in census.reasons],
+        "agreement": agreement
+        and {
+            "judged": agreement.judged,
+            "top1": agreement.top1,
+            "top5": agreement.top5,
+            "chance": agreement.chance,
+            "is_near_chance": agreement.is_near_chance,
+            "pairs": [asdict(pair) for pair in agreement.pairs],
+            "suspects": len(agreement.suspects),
+        },
+    }
 
 
 def reason_lines(reasons: tuple[Reason, ...]) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """Flags to a config. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
 
 from collections.abc import Mapping
+from contextlib import redirect_stderr
+from io import StringIO
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +13,7 @@ import yaml
 from cam_ops.errors import UsageError
 from cluster.storage.objects import without_credentials
 from cluster.storage.options import KNOWN, SECRETS
+from jobs.usage import refuse_missing, refuse_unknown, sentence_of
 
 Config = TypeVar("Config")
 
@@ -30,19 +33,26 @@ def parse(
 ) -> Config:
     """Parse a command's flags; `recipes` are the flags that a --recipe stands for.
 
-    Raises UsageError with tyro's own message, SystemExit(0) for --help.
+    Raises UsageError for those that it does not have or cannot read, SystemExit(0) for --help.
     """
+    config_file = last_value(arguments, "--config") or ""
     arguments, from_file = _take_config_file(arguments)
     words = list(takewhile(lambda word: not word.startswith("-"), arguments))  # a flag before them would swallow them
     arguments = from_file + arguments[len(words) :]
     _refuse_stray_secrets(arguments)
+    refuse_unknown(config, from_file, command, config_file)
+    refuse_unknown(config, arguments, command)
+    refuse_missing(config, arguments, command)
     arguments = words + recipes.get(last_value(arguments, "--recipe") or "default", []) + arguments
+    said = StringIO()
     try:
-        return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
+        with redirect_stderr(said):
+            return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
     except SystemExit as end:
         if end.code in (0, None):
+            print("Each flag may also stand in a YAML file, --config FILE; those of the command line win.")
             raise
-        raise UsageError(f"see the message above, or python -m jobs {command} --help") from None
+        raise UsageError(sentence_of(said.getvalue(), config, command)) from None
 
 
 def _refuse_stray_secrets(arguments: list[str]) -> None:
@@ -129,6 +139,16 @@ def out_of(arguments: list[str]) -> str | None:
     positional = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") and not has_out else None
     out = last_value(arguments, "--out") or last_value(from_file, "--out") or positional
     return out and without_credentials(out)
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Say whether a command's arguments ask for --json, whether or not they parse."""
+    try:
+        arguments, from_file = _take_config_file(arguments)
+    except UsageError:
+        from_file = []
+    said = [word for word in from_file + arguments if word in ("--json", "--no-json")]
+    return said[-1:] == ["--json"]
 
 
 def last_value(arguments: list[str], flag: str) -> str | None:

@@ -8,8 +8,9 @@ from cluster.label.config import LabelConfig
 from cluster.label.driver import label
 from cluster.runs.census import Census
 from jobs.command import Outcome, outcome_of
-from jobs.findings import print_findings, reason_text
+from jobs.findings import findings_document, print_findings, reason_text
 from jobs.flags import parse, shown_line
+from jobs.interrupted import interrupted_run
 from jobs.paths import in_ray_job, refuse_relative
 
 NAMED_REASONS = 3
@@ -23,7 +24,10 @@ def run(arguments: list[str]) -> Outcome:
     refuse_relative({"--out": config.out})
     if not in_ray_job():
         config = _with_absolute_paths(config)
-    census = label(config, shown_line("label", arguments))
+    try:
+        census = label(config, shown_line("label", arguments))
+    except KeyboardInterrupt:
+        return interrupted_run(config.out, config.options)
     totals = census.totals
     rate = totals.errors / totals.images
     too_bad = rate > config.max_error_rate
@@ -34,6 +38,7 @@ def run(arguments: list[str]) -> Outcome:
         status="too_many_bad_images" if too_bad else "done",
         exit_code=3 if too_bad else 0,
         error=_why_too_bad(config, census) if too_bad else None,
+        document={"out": config.out, **findings_document(census)},
     )
 
 

@@ -1,8 +1,8 @@
-"""Paths that every node of a Ray job must understand alike."""
+"""Paths of flags: those that every node of a Ray job must understand alike, those of files to write."""
 
 import os
 
-from cam_ops.errors import UsageError
+from cam_ops.errors import StorageError, UsageError
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of `ray job submit`
 
@@ -20,3 +20,12 @@ def refuse_relative(paths: dict[str, str]) -> None:
                 f"{flag} {path} is relative: inside a Ray job it would lie in Ray's temporary copy of the working "
                 "directory; give an absolute path that every node sees"
             )
+
+
+def refuse_unwritable_file(path: str, flag: str) -> None:
+    """Raise StorageError where a file cannot be written: said before the work, not after it."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.isdir(folder):
+        raise StorageError(f"cannot write {path}: expected a file in a folder that is there; check {flag}")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise StorageError(f"cannot write {path}: its rights do not allow it; check {flag}")

@@ -3,6 +3,7 @@
 from cluster.report.config import ReportConfig
 from cluster.report.driver import report
 from jobs.command import Outcome, outcome_of
+from jobs.findings import findings_document
 from jobs.flags import parse
 from jobs.paths import refuse_relative
 
@@ -17,4 +18,6 @@ def run(arguments: list[str]) -> Outcome:
         print(done.part)
     print(f"{done.num_shown} images, {done.num_bytes / 1e6:.1f} MB")
     print(done.where)
-    return outcome_of(done.census.totals, done.where, part=done.part)
+    shown = {"part": done.part, "bytes": done.num_bytes, "images_shown": done.num_shown, "galleries": done.galleries}
+    document = {"out": done.where, **shown, **findings_document(done.census)}
+    return outcome_of(done.census.totals, done.where, document=document, part=done.part)

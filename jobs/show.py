@@ -25,6 +25,7 @@ from cluster.storage.options import parse_options
 from cluster.truth.classes import class_finder, one_class
 from jobs.command import Outcome
 from jobs.flags import parse
+from jobs.paths import refuse_unwritable_file
 
 MAX_NAME_BYTES = 100
 MAX_SEED = 2**31
@@ -90,6 +91,8 @@ class ShowConfig:
 def run(arguments: list[str]) -> Outcome:
     """Write the PNG and print its path."""
     config = parse(ShowConfig, arguments, "show")
+    if config.to is not None:
+        refuse_unwritable_file(config.to, "--to")
     run_dir = open_run_dir(config.out, parse_options(config.storage_options))
     state = existing_run(run_dir)
     ids = tuple(os.fsencode(word).decode("utf-8", "backslashreplace") for word in config.image_ids)  # as listings do

@@ -1,17 +1,24 @@
-"""`status`: progress of a run from its files alone."""
+"""`status`: progress of a run from its files alone, once or again and again."""
 
+import shutil
+import sys
+import time
 from dataclasses import dataclass, field
 
 import tyro.conf
 
-from cluster.runs.census import take_census
-from cluster.runs.directory import open_run_dir
+from cam_ops.errors import UsageError
+from cluster.label.quarantine import held_in
+from cluster.process.console import is_screen
+from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.names import SUSPECTS
-from cluster.runs.record import existing_run
+from cluster.runs.watching import State, Watch
 from cluster.storage.options import parse_options
-from jobs.command import Outcome, outcome_of
-from jobs.findings import agreement_lines, reason_lines
+from jobs.command import Outcome, outcome_of, print_document
 from jobs.flags import parse
+from jobs.standing import document_of, lines_of, short_line
+
+ANEW = "\033[H\033[J"  # of a terminal: from its upper left corner on, nothing beneath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,32 +27,49 @@ class StatusConfig:
 
     out: tyro.conf.Positional[str]
     """Run directory."""
+    follow: bool = False
+    """Look again and again, until the run is whole: on a terminal all of it is redrawn, elsewhere a line a time."""
+    every: float = 10.0
+    """Seconds between two looks of --follow."""
+    json: bool = False
+    """Print one JSON document to stdout, with --follow one a line; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
 
 def run(arguments: list[str]) -> Outcome:
-    """Print shards, images and boxes so far; status is `incomplete` until every shard is committed."""
+    """Print how far the run is; status is `incomplete` until every shard is committed."""
     config = parse(StatusConfig, arguments, "status")
+    if not 0 < config.every < float("inf"):
+        raise UsageError(f"--every expects seconds above 0, got {config.every}")
     run_dir = open_run_dir(config.out, parse_options(config.storage_options))
-    state = existing_run(run_dir)
-    committed = sorted(shard for shard in run_dir.shards("images") if shard < state.plan.num_shards)
-    census = take_census(run_dir, state, committed)
-    totals = census.totals
-    num_shards, num_images = state.plan.num_shards, state.plan.num_images
-    print(f"model   {state.request.model}, {state.request.device}, {state.request.precision}")
-    if state.maps_from:
-        print(f"maps of {state.maps_from.root}")
-    print(f"shards  {len(committed)} of {num_shards} committed")
-    print(f"images  {totals.images} of {num_images} ({100 * totals.images / num_images:.1f} %)")
-    for status, count in totals.statuses.items():
-        print(f"        {count} {status}")
-    print(f"maps    {totals.maps}\nboxes   {totals.boxes}")
-    out = config.out if run_dir.exists(SUSPECTS) else None
-    for line in (*reason_lines(census.reasons), *agreement_lines(out, census)):
-        print(line)
+    watch = Watch(run_dir)
+    state = watch.look()
+    while config.follow and not state.is_whole:
+        _show(config, run_dir, state)
+        time.sleep(config.every)
+        state = watch.look()
+    if config.follow and is_screen(sys.stdout):
+        print(ANEW, end="")
+    held = held_in(run_dir)
+    if not config.json:
+        suspects_in = config.out if run_dir.exists(SUSPECTS) else None
+        print("\n".join(lines_of(state, held, config.out, suspects_in)))
     return outcome_of(
-        totals,
+        state.census.totals,
         config.out,
-        status="done" if len(committed) == num_shards else "incomplete",
+        status="done" if state.is_whole else "incomplete",
+        document=document_of(state, held, config.out),
     )
+
+
+def _show(config: StatusConfig, run_dir: RunDir, state: State) -> None:
+    """Show how far the run is on the way."""
+    if config.json:
+        print_document(document_of(state, held_in(run_dir), config.out))
+    elif is_screen(sys.stdout):
+        columns, rows = shutil.get_terminal_size()
+        lines = [short_line(state), *lines_of(state, held_in(run_dir), config.out, None)]
+        print(ANEW + "\n".join(line[:columns] for line in lines[: rows - 1]), flush=True)
+    else:
+        print(short_line(state), flush=True)

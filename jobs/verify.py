@@ -1,6 +1,6 @@
 """`verify`: prove a run whole."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import tyro.conf
 
@@ -20,6 +20,8 @@ class VerifyConfig:
     """Run directory."""
     shards: str | None = None
     """FIRST-LAST,...: only these shards of the run, as in 0-9 or 0-9,20, and not what follows from all."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
@@ -47,5 +49,6 @@ def run(arguments: list[str]) -> Outcome:
         status="not_whole" if verdict.problems else "done",
         exit_code=3 if verdict.problems else 0,
         error=f"{verdict.problems[0]}; {verdict.cure}" if verdict.problems else None,
+        document={"out": config.out, "is_whole": not verdict.problems, **asdict(verdict)},
         part=verdict.part,
     )

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from cam_ops.errors import CamrayError, MachineError, UsageError
+from cam_ops.errors import CamrayError, UsageError
 from cam_ops.network.inputs import EXPECTED, Inputs, read_inputs
-from cam_ops.network.names import factory_parts, is_file
+from cam_ops.network.names import check_factory_file, factory_parts, is_file
 from cam_ops.words import near
 
 EXTRA = "_extra_state"  # of a module's own, beside its tensors
@@ -145,10 +145,7 @@ def _module_of(path: Path) -> ModuleType:
 
     It bears a name of our own: a file may be called as a library is.
     """
-    if not path.is_file():
-        raise MachineError(
-            f"expected the factory's file at {path.absolute()}, there is none; check --model; every node must see it"
-        )
+    check_factory_file(path)
     path = path.absolute()
     name = f"camray_model_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
     if name in sys.modules:

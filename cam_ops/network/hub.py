@@ -19,11 +19,11 @@ from torch import nn
 
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import MachineError, UsageError
-from cam_ops.network.names import HUB
+from cam_ops.network.names import CONFIG, HUB, check_snapshot
 from cam_ops.network.takes import UNREADABLE, size_of
 from cam_ops.settings import Interpolation, PerChannel, Size
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+PREPROCESSOR = "preprocessor_config.json"
 MAX_BYTES = 2**24
 RESAMPLING: dict[object, Interpolation] = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
 VALUES, SIDE = (0, 128, 255), 640  # of pictures to see what becomes of
@@ -61,13 +61,9 @@ def load_snapshot(model: str) -> Snapshot:
     Raises UsageError where the folder holds no image classifier that transformers knows by itself, or weights do not
     fit; MachineError where it is not there, or transformers is not installed.
     """
-    folder = Path(model.removeprefix(HUB)).expanduser()
+    folder = check_snapshot(model)
     config = _json(folder / CONFIG, model)
-    if config is None:
-        raise MachineError(
-            f"--model {model}: expected a folder with {CONFIG}, as a snapshot of the hub has, at {folder.absolute()}; "
-            "every node must see it"
-        )
+    assert config is not None
     transformers = _transformers(model)
     network = _network(transformers, folder, model)
     said = _json(folder / PREPROCESSOR, model)

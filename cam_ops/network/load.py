@@ -14,11 +14,11 @@ from cam_ops.errors import UsageError
 from cam_ops.network.dilation import dilate_last_stage
 from cam_ops.network.factory import call_factory
 from cam_ops.network.hub import PREPROCESSOR, Snapshot, load_snapshot
-from cam_ops.network.names import HUB, factory_name, is_factory
+from cam_ops.network.names import HUB, check_network, factory_name, is_factory
 from cam_ops.network.outputs import SINGLE, Reading, return_logits
 from cam_ops.network.takes import said_size, size_that_runs
 from cam_ops.network.trial import Normalisation
-from cam_ops.network.weighted import check_weights, with_weights
+from cam_ops.network.weighted import with_weights
 from cam_ops.network.zoo import find_architecture
 from cam_ops.settings import Channels, Interpolation, ModelConfig, Preprocessing, Size
 
@@ -50,9 +50,7 @@ def load_classifier(config: ModelConfig) -> Classifier:
     neither it nor flags say mean and std, a network that returns nothing that may be logits, or cannot be dilated;
     MachineError for weights, or a factory's file, that cannot be found or downloaded.
     """
-    check_weights(config)
-    if config.channels == "gray" and not is_factory(config.model):
-        raise UsageError(f"--channels gray: {config.model} takes RGB; a network of one channel comes from a factory")
+    check_network(config)
     scores: ScoreKind | None = None
     if is_factory(config.model):
         name = path = factory_name(config.model)

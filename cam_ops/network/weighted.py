@@ -12,14 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
-from cam_ops.network.names import HUB, is_factory
+from cam_ops.network.names import LIBRARYS, TENSORFLOW_SCALED
 from cam_ops.network.weights.checkpoints import UNREADABLE, first_line, read_checkpoint
 from cam_ops.network.weights.matching import Expected, is_auxiliary, match, some
 from cam_ops.network.weights.positions import Positions, embeddings_in
-from cam_ops.network.zoo import TENSORFLOW_SCALED, Architecture
+from cam_ops.network.zoo import Architecture
 from cam_ops.settings import MAX_IMAGE_SIZE, ModelConfig, Size
-
-LIBRARYS = ("DEFAULT", "random")  # --weights that are no file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,19 +29,6 @@ class Weighted:
     size: Size  # of the input that it is built for
     categories: list[str] | None  # as the weights name them
     notes: tuple[str, ...]
-
-
-def check_weights(config: ModelConfig) -> None:
-    """Raise UsageError where flags on weights do not go with the network, or with each other."""
-    if is_factory(config.model) or config.model.startswith(HUB):
-        flags = {"weights": config.weights, "checkpoint-key": config.checkpoint_key}
-        for flag in [flag for flag, value in flags.items() if value is not None]:
-            raise UsageError(f"--{flag} does not go with --model {config.model}, which has its own weights in place")
-    if config.transform_input is not None and config.model not in TENSORFLOW_SCALED:
-        names = " and ".join(TENSORFLOW_SCALED)
-        raise UsageError(f"--transform-input is for {names} alone, got --model {config.model}; leave it out")
-    if config.checkpoint_key is not None and (config.weights or "DEFAULT") in LIBRARYS:
-        raise UsageError("--checkpoint-key says where in --weights FILE the network is; give both or none")
 
 
 def with_weights(known: Architecture, config: ModelConfig) -> Weighted:

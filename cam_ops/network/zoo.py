@@ -13,16 +13,11 @@ import torchvision
 from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
-from cam_ops.network.names import TIMM
+from cam_ops.network.names import LITE0, TENSORFLOW_SCALED, TIMM, check_name
 from cam_ops.network.takes import size_of
 from cam_ops.network.weights.positions import embeddings_in
 from cam_ops.network.weights.renaming import modern
 from cam_ops.settings import Interpolation, Size
-
-LITE0 = "efficientnet_lite0"
-WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")  # suffixes of files that are no network
-TENSORFLOW_SCALED = {"googlenet": "1378be20", "inception_v3": "0cc3c7bd"}
-"""Networks whose weights by torchvision expect TensorFlow's input scaling, and how the sha256 of their file begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +56,7 @@ def _seeded(build: Callable[..., nn.Module], name: str, **arguments: Any) -> nn.
 
 
 def _torchvision(name: str) -> Architecture:
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name.lower().endswith(WEIGHTS):
-        raise UsageError(
-            f"--model {name} is a file of weights; say which network they are of: --model NAME --weights {name}"
-        )
-    if name not in known:
-        raise UsageError(
-            f"--model {name!r} is no torchvision classifier; expected one of {', '.join([*known, LITE0])}, "
-            "timm:NAME, hf:FOLDER, package.module:factory or FILE.py:factory"
-        )
+    check_name(name)
     default = torchvision.models.get_model_weights(name).DEFAULT
     preset = default.transforms()
     fixed = {"init_weights": True} if name in TENSORFLOW_SCALED else {}  # they warn without it

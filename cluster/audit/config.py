@@ -47,7 +47,7 @@ class AuditConfig:
     ray_address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
     json: bool = False
-    """Print metrics.json instead of the table."""
+    """Print one JSON document to stdout, that of metrics.json; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 

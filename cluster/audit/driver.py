@@ -120,7 +120,10 @@ def _count(
     counts, statuses = no_counts(config.split), Counter[str]()
     with closing(open_executor(config.executor, config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)
-        with closing(executor.run(work, replicas, range(len(parts)), lambda _: False, config.shard_timeout)) as reports:
+        reports = executor.run(
+            work, replicas, range(len(parts)), lambda _: False, config.shard_timeout, watch=progress.look
+        )
+        with closing(reports):
             for report in reports:
                 counts += report.findings
                 statuses.update(report.statuses)

@@ -98,7 +98,7 @@ class Exports:
     def export(self, run: str, form: FormatName, out: str) -> tuple[int, float, float]:
         """Return the number of boxes, the seconds by the clock, and the process's largest resident size in MiB."""
         start_s = time.perf_counter()
-        done = export(ExportConfig(run=run, to=form, out=out, executor="inline"))
+        done, _ = export(ExportConfig(run=run, to=form, out=out, executor="inline"))
         seconds = time.perf_counter() - start_s
         return done.counts.boxes, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

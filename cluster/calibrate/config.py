@@ -38,6 +38,8 @@ class CalibrateConfig:
     """Size of the sample, chosen by hash as well."""
     seed: int = 0
     """Draws another sample, and other images to hold out."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 

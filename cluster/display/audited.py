@@ -13,7 +13,7 @@ from cluster.process.console import say
 from cluster.runs.directory import RunDir
 from cluster.runs.record import Run
 
-COLUMNS = ["shard", "row", "true_class", "iou", "failure"]
+COLUMNS = ["image_id", "shard", "row", "true_class", "iou", "failure"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,10 +29,12 @@ of one. One shard's way, a number all along:
 * `pace`: how long shards take, which hang, which are slow
 * `remote`: what the loop asks of a cluster and its replicas
 * `ray_actors`: Ray, and its actors as the loop sees them
+* `ray_nodes`: what each node of a Ray cluster answers, and what Ray would upload
 * `own_folder`: where a Ray of our own keeps its files
 * `inline`: one replica in this process
 * `laps`: seconds of a shard by stage
 * `turns`: threads pass in the order of their numbers
+* `metrics`: what can be measured from outside, by name
 * `progress`: lines on how a run advances
 * `simulated`: simulated replicas, to measure the loop
 """

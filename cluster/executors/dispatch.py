@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple
 
 from cam_ops.errors import CamrayError, MachineError, StorageError
 from cluster.executors.blame import Blame
-from cluster.executors.events import Event, Kind, Listener, ignore
+from cluster.executors.events import Event, Field, Kind, Listener, Standing, Watcher, ignore, look_away
 from cluster.executors.pace import Pace
 from cluster.executors.places import Places
 from cluster.executors.remote import Cluster, RemoteReplica, ReplicaDied, Report
@@ -25,12 +25,15 @@ DEPTH = 2  # shards that a replica holds at most: the second starts without a ga
 WAKE_S = 1.0  # a signal that another thread took is seen by the main thread when it wakes
 GROWTH_S = 5.0  # between two looks at the size of the cluster
 START_TIMEOUT_S = 1800.0  # the least that a replica is given to load its model, once it has a place
-QUIET_S = 600.0  # without a report before that is said
 BEGINS = "the first replica begins to work"
 
 
 def dispatch(
-    cluster: Cluster[Report], shards: Iterable[int], timeout_s: float | None = None, listen: Listener = ignore
+    cluster: Cluster[Report],
+    shards: Iterable[int],
+    timeout_s: float | None = None,
+    listen: Listener = ignore,
+    watch: Watcher = look_away,
 ) -> Generator[Report, None, None]:
     """Yield one report per shard, in the order they finish; no shard is no report, and no replica.
 
@@ -44,7 +47,7 @@ def dispatch(
     Raises what a replica's own code raised, MachineError if no replica can be started, and CamrayError for shards that
     were left out, or if replicas die before any shard is done. Replicas are killed at the end, however it comes.
     """
-    loop = _Loop(cluster, list(shards), timeout_s, listen)
+    loop = _Loop(cluster, list(shards), timeout_s, listen, watch)
     try:
         yield from loop.reports()
     finally:
@@ -79,8 +82,15 @@ class _Event(NamedTuple):
 class _Loop(Generic[Report]):
     """The live replicas, which of them have room, and the shards that wait."""
 
-    def __init__(self, cluster: Cluster[Report], shards: list[int], timeout_s: float | None, listen: Listener) -> None:
-        self.cluster, self.listen = cluster, listen
+    def __init__(
+        self,
+        cluster: Cluster[Report],
+        shards: list[int],
+        timeout_s: float | None,
+        listen: Listener,
+        watch: Watcher,
+    ) -> None:
+        self.cluster, self.listen, self.watch = cluster, listen, watch
         self.places, self.blame, self.pace = Places(), Blame(), Pace(timeout_s)
         self.avoided: frozenset[str] = frozenset()  # places, of which that was told
         self.waiting = deque(shards)
@@ -91,7 +101,7 @@ class _Loop(Generic[Report]):
         self.events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self.wanted = self.num_starting = 0
         self.has_begun = False  # some replica has started
-        self.looked_s = self.grown_s = self.heard_s = time.monotonic()
+        self.looked_s = self.grown_s = time.monotonic()
 
     def reports(self) -> Iterator[Report]:
         """Yield reports until no shard is left."""
@@ -123,6 +133,7 @@ class _Loop(Generic[Report]):
                 self._started(slot)
             elif self._finished(slot, shard):
                 yield report
+        self._show()
         self.blame.raise_lost()
 
     def end(self) -> None:
@@ -139,6 +150,7 @@ class _Loop(Generic[Report]):
     def _look_after(self) -> None:
         """Do what is due without an event."""
         self.looked_s = time.monotonic()
+        self._show()
         for slot in [slot for slot in self.slots if slot.shards]:
             limit_s = self.pace.limit_s(is_suspected=self.blame.is_suspected(slot.shards[0]))
             if self.looked_s - slot.since_s > limit_s:
@@ -148,13 +160,11 @@ class _Loop(Generic[Report]):
             self._grow()
         if not self.waiting:
             self._copy_slow_shards()
-        if self.looked_s - self.heard_s > QUIET_S:
-            self.heard_s = self.looked_s
-            num_started = sum(slot.started for slot in self.slots)
-            say(
-                f"nothing finished for {QUIET_S / 60:.0f} minutes; {num_started} of {len(self.slots)} replicas have "
-                "started" + ("" if num_started else ": does the cluster have free resources for them?")
-            )
+
+    def _show(self) -> None:
+        """Show how the work stands to who watches."""
+        at_work = {shard for slot in self.slots for shard in slot.shards if shard in self.left}
+        self.watch(Standing(len(self.waiting), len(at_work), sum(slot.started for slot in self.slots)))
 
     def _end_slow_starts(self, limit_s: float) -> None:
         """Replace replicas that have a place and do not get their model loaded there."""
@@ -232,7 +242,7 @@ class _Loop(Generic[Report]):
 
     def _finished(self, slot: _Slot[Report], shard: int) -> bool:
         """Note that a replica has done a shard, and give it another; return whether it was the first to do it."""
-        self.heard_s = now_s = time.monotonic()
+        now_s = time.monotonic()
         self.pace.took(now_s - slot.since_s)
         if slot.shards[0] == shard:
             slot.since_s = now_s
@@ -262,7 +272,7 @@ class _Loop(Generic[Report]):
         back = self._take_back(slot)
         why = reason.splitlines()[0]
         said = f"a replica died, {len(back)} shard(s) go back to the queue: {why}"
-        self._tell(said, "replica_died", place=slot.place(), why=why, shards=len(back))
+        self._tell(said, "replica_died", place=slot.place(), why=why, shards=len(back), numbers=tuple(back))
         if out_of_memory and any(other.started and other.place() == slot.place() for other in self.slots):
             if self.places.is_first_of_storm(slot.place(), time.monotonic()):
                 say("its machine was out of memory: it is not replaced, the others there go on")
@@ -286,7 +296,7 @@ class _Loop(Generic[Report]):
         self._remove(slot)
         back = self._take_back(slot)
         said = f"a replica cannot go on, {len(back)} shard(s) go to other machines: {error}"
-        self._tell(said, "replica_died", place=place, why=str(error), shards=len(back))
+        self._tell(said, "replica_died", place=place, why=str(error), shards=len(back), numbers=tuple(back))
         self.places.cannot_work(place, error)
         self._add_another()
         self._give_shards()
@@ -294,7 +304,7 @@ class _Loop(Generic[Report]):
     def _could_not_start(self, slot: _Slot[Report], why: str) -> None:
         self._tell(f"a replica could not start: {why}", "replica_not_started", place=slot.place(), why=why)
 
-    def _tell(self, sentence: str, kind: Kind, **fields: str | int | float) -> None:
+    def _tell(self, sentence: str, kind: Kind, **fields: Field) -> None:
         """Say it to people, and to who listens."""
         say(sentence)
         self.listen(Event(kind, fields))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from functools import cached_property
 
-from cluster.executors.events import Event, Listener, ignore
+from cluster.executors.events import Event, Listener, Standing, Watcher, ignore, look_away
 from cluster.executors.work import Replicas, ShardReport, Work, replica_share
 
 
@@ -34,6 +34,7 @@ class InlineExecutor:
         is_done: Callable[[int], bool],
         timeout_s: float | None,
         listen: Listener = ignore,
+        watch: Watcher = look_away,
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in order.
 
@@ -44,8 +45,11 @@ class InlineExecutor:
         place, start_s = os.uname().nodename, time.monotonic()
         replica = work.replica(replica_share(work.device, 1, len(os.sched_getaffinity(0)), num_gpus).threads)
         listen(Event("replica_up", {"place": place, "seconds": time.monotonic() - start_s}))
-        for number, shard in enumerate(shards):
+        left = list(shards)
+        for number, shard in enumerate(left):
+            watch(Standing(len(left) - number - 1, 1, 1))
             yield replace(replica.run_shard(shard, number, 0), place=place)
+        watch(Standing(0, 0, 1))
 
     def close(self) -> None:
         """Nothing to end."""

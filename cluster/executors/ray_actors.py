@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -24,10 +25,12 @@ from ray._private import ray_constants
 from ray._private.gcs_utils import create_gcs_channel
 from ray._private.node import Node
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
+from ray.util.metrics import Counter, Gauge
 
 from cam_ops.errors import MachineError
 from cluster.executors.dispatch import DEPTH, dispatch
-from cluster.executors.events import Listener, ignore
+from cluster.executors.events import Listener, Watcher, ignore, look_away
+from cluster.executors.metrics import Meters
 from cluster.executors.own_folder import own_folder
 from cluster.executors.remote import ReplicaDied
 from cluster.executors.work import Replica, Replicas, ShardReport, Share, Work, replica_share
@@ -100,6 +103,7 @@ class RayExecutor:
         is_done: Callable[[int], bool],
         timeout_s: float | None,
         listen: Listener = ignore,
+        watch: Watcher = look_away,
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard, in the order they finish.
 
@@ -108,7 +112,7 @@ class RayExecutor:
         num_cpus = self._gpu_cpus() if work.device == "cuda" else self.num_cpus
         share = replica_share(work.device, replicas.number, num_cpus, self.num_gpus)
         cluster = _Actors(share, replicas, work, is_done)
-        return dispatch(cluster, shards, timeout_s, listen)
+        return Meters(Counter, Gauge).measured(partial(dispatch, cluster, shards, timeout_s), listen, watch)
 
     def _gpu_cpus(self) -> int:
         """Return the cores that GPUs can count on: as many for each as on the node where they have fewest."""

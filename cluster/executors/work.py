@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cam_ops.settings import Device
-from cluster.executors.events import Listener, ignore
+from cluster.executors.events import Listener, Watcher, ignore, look_away
 from cluster.process.apart import build
 
 FETCH_THREADS = 4  # of a replica on a CPU; they wait for storage, decoding has the replica's own thread
@@ -56,6 +56,7 @@ class ShardReport:
     statuses: dict[str, int]  # images by status
     findings: Any = None  # what the driver needs of it besides its files
     seconds: dict[str, float] = field(default_factory=dict)  # by stage: see the replica that measures them
+    gpu_memory_bytes: int = 0  # the most that the replica has held so far
     place: str = ""  # of the replica; executors fill it in
 
 
@@ -100,10 +101,11 @@ class Executor(Protocol):
         is_done: Callable[[int], bool],
         timeout_s: float | None,
         listen: Listener = ignore,
+        watch: Watcher = look_away,
     ) -> Generator[ShardReport, None, None]:
         """Yield one report per shard. `is_done` says whether a shard is committed, whoever did it.
 
-        `listen` is told of what else happens, between two reports.
+        `listen` is told of what else happens, between two reports, and `watch` how the work stands.
         """
 
     def close(self) -> None:

@@ -36,7 +36,17 @@ OF_ONE_FORMAT: dict[str, str] = {
     "like": "coco-results",
 }
 OF_FILES = (".json", ".csv", ".xml", ".yaml", ".yml", ".parquet", ".tar", ".txt", ".zip")
-ELSEWHERE = ("run", "out", "replicas", "shard_timeout", "executor", "ray_address", "overwrite", "storage_options")
+ELSEWHERE = (
+    "run",
+    "out",
+    "replicas",
+    "shard_timeout",
+    "executor",
+    "ray_address",
+    "overwrite",
+    "json",
+    "storage_options",
+)
 """Flags that do not say what an export is."""
 
 
@@ -109,6 +119,8 @@ class ExportConfig:
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
     overwrite: bool = False
     """Replace an export in --out, whatever it is of. What no export made is never touched."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 

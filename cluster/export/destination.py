@@ -167,12 +167,16 @@ class Destination:
         self.place.sync(in_the_way)
         self.check()
 
-    def finish(self, record: Document, in_the_way: set[str]) -> None:
-        """Give the export its names; `in_the_way` goes. Fails in the middle, it leaves the marker."""
+    def finish(self, record: Document, in_the_way: set[str]) -> Document:
+        """Give the export its names, and return the record as written; `in_the_way` goes.
+
+        Fails it in the middle, it leaves the marker.
+        """
         made = self.place.made({*record["entries"]})
         entries = [name for name in record["entries"] if name in made]
-        content = json.dumps({**record, "entries": entries}, indent=1).encode()
-        self.place.finish(made, in_the_way, content, self.check)
+        record = {**record, "entries": entries}
+        self.place.finish(made, in_the_way, json.dumps(record, indent=1).encode(), self.check)
+        return record
 
     def give_up(self) -> None:
         """Remove what was made, where that is possible: an export that fails leaves nothing."""

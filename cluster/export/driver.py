@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.errors import StorageError, UsageError
 from cluster.executors.choose import ExecutorName, choose_replicas, no_gpus, open_executor
+from cluster.executors.events import look_away
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
 from cluster.export.config import ExportConfig
@@ -22,6 +23,7 @@ from cluster.export.counts import Counts
 from cluster.export.destination import Destination, destination_at
 from cluster.export.kinds import EXPORTS
 from cluster.export.like import read_like
+from cluster.export.marks import Document
 from cluster.export.records import NO_SPLIT
 from cluster.export.replica import CHANGED, GONE, Task, part_file
 from cluster.export.selecting import classes_of, select
@@ -76,8 +78,8 @@ class WholePlace:
             yield from self.destination.part(part_file(section, split, part)).splitlines()
 
 
-def export(config: ExportConfig) -> Export:
-    """Export what is committed of a run.
+def export(config: ExportConfig) -> tuple[Export, Document]:
+    """Export what is committed of a run; return what came of it, and the content of export.json.
 
     Raises StorageError where that is nothing, or damaged, RefusedError where --out is not free.
     """
@@ -94,7 +96,7 @@ def export(config: ExportConfig) -> Export:
         asked["committed"] = part.covered
     if not config.overwrite and (known := destination.finished(asked)) and (before := _exported(known)):
         say(f"{destination.root} holds this export already")
-        return before
+        return before, known
     task = _task(config, run_dir, run, part, form, destination)
     entries = (*form.entries, *([form.folder] if task.settings.has_pictures and not form.embeds else []))
     in_the_way = destination.begin(asked, entries, overwrite=config.overwrite)
@@ -107,8 +109,8 @@ def export(config: ExportConfig) -> Export:
         destination.give_up()
         raise
     reach("record")
-    destination.finish({"command": "export", "asked": asked, "entries": entries, **done.fields()}, in_the_way)
-    return done
+    record = {"command": "export", "asked": asked, "entries": entries, **done.fields()}
+    return done, destination.finish(record, in_the_way)
 
 
 def _refuse_inside(destination: Destination, run_dir: RunDir, run: Run) -> None:
@@ -229,7 +231,9 @@ def _write(
     with closing(open_executor(_executor(config, task, form), config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)
         shards = range(len(task.parts))
-        with closing(executor.run(work, replicas, shards, lambda _: False, config.shard_timeout)) as reports:
+        watch = progress.look if progress else look_away
+        reports = executor.run(work, replicas, shards, lambda _: False, config.shard_timeout, watch=watch)
+        with closing(reports):
             for report in reports:
                 counts += report.findings
                 statuses.update(report.statuses)

@@ -2,6 +2,7 @@
 
 * `config`: its flags
 * `settled`: what flags leave open, and the request that follows
+* `early`: what can be said against a run before anything is loaded
 * `preparation`: look at the network, settle what is open, write the plan
 * `first_pictures`: what the network will see first
 * `preparing`: the same, in whichever process

@@ -103,6 +103,8 @@ class LabelConfig:
     """Remove the run in --out first, whatever it is, and begin from nothing. To go on after a crash, leave it out."""
     repair: bool = False
     """Look at every committed shard first, as `verify` does, and do those again that are damaged."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://: pyarrow's own, such as endpoint_override, region, access_key, secret_key;
     without them environment, profile or instance role. Never stored."""

@@ -11,6 +11,7 @@ from cam_ops.errors import OtherWeightsError, UsageError
 from cluster.executors.choose import choose_device, choose_replicas, open_executor
 from cluster.executors.work import Work
 from cluster.label.config import LabelConfig
+from cluster.label.early import check_early
 from cluster.label.preparing import Preparing
 from cluster.label.settled import explain_again, names_network_of, refine_again, request_of, settled_again
 from cluster.process.apart import build
@@ -35,6 +36,7 @@ def label(config: LabelConfig, command_line: tuple[str, ...] | None = None) -> C
     _refuse_images_as_out(config, run_dir)
     if not config.overwrite:
         refuse_strangers(run_dir)
+    check_early(config, run_dir)
     with (
         closing(Preparing(config)) as preparing,
         closing(open_executor(config.executor, config.ray_address, _num_gpus)) as executor,

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from cam_ops.errors import BadImage, StorageError
 from cluster.runs.directory import RunDir
-from cluster.runs.names import quarantine_name
+from cluster.runs.names import QUARANTINE, QUARANTINE_FILE, quarantine_name
 
 MAX_BYTES = 2**20
 MAX_DEATHS = 2  # of replicas at one image alone
+MAX_READ = 100  # files, to say what there is
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +56,28 @@ class Quarantine:
             "at_work": at_work,
         }
         self.run_dir.publish(quarantine_name(self.shard), json.dumps(document).encode())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What quarantine holds of a run."""
+
+    num_shards: int  # of which something is known
+    first: dict[int, Quarantine]  # by shard
+    unreadable: tuple[str, ...]  # why, of those among the first
+
+
+def held_in(run_dir: RunDir) -> Held:
+    """Read what quarantine holds of the first MAX_READ shards."""
+    names = run_dir.names(QUARANTINE)
+    shards = sorted(int(match[1]) for name in names if (match := QUARANTINE_FILE.fullmatch(name)))
+    first, unreadable = {}, []
+    for shard in shards[:MAX_READ]:
+        try:
+            first[shard] = read_quarantine(run_dir, shard, after_death=False)
+        except StorageError as error:
+            unreadable.append(str(error))
+    return Held(num_shards=len(shards), first=first, unreadable=tuple(unreadable))
 
 
 def read_quarantine(run_dir: RunDir, shard: int, *, after_death: bool) -> Quarantine:

@@ -27,7 +27,7 @@ from cluster.executors.work import ShardReport
 from cluster.label.loader import Loader
 from cluster.label.quarantine import Quarantine, read_quarantine
 from cluster.label.rows import BatchMaps, Picture, ShardRows, joined_maps, no_maps
-from cluster.machine.gpu import computing
+from cluster.machine.gpu import computing, held_bytes
 from cluster.machine.network import load_mapper
 from cluster.machine.prepare import prepare_process
 from cluster.process.console import say
@@ -157,7 +157,7 @@ class LabelReplica:
         laps.end("boxes")
         self.membership.publish(shard, rows.tables(boxes))
         laps.end("publish")
-        return rows.report(shard, laps.seconds)
+        return replace(rows.report(shard, laps.seconds), gpu_memory_bytes=held_bytes(self.device))
 
     def explain(self, pixels_BYX3: Tensor, pictures: list[Picture]) -> BatchMaps:
         """Run the network on the whole batch and map the wanted classes.

@@ -13,6 +13,11 @@ def num_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def held_bytes(device: torch.device) -> int:
+    """Return the most memory of the GPU that this process's torch has held so far, 0 where there is none."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+
+
 @contextmanager
 def loading(device: torch.device, model: str) -> Iterator[None]:
     """Around what brings a network to the device: MachineError where there is no use of it, or too little memory."""

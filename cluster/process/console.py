@@ -1,8 +1,12 @@
 """Lines for people, on stderr, and what stands in them; stdout is for what a command prints as its result."""
 
+import os
+import shutil
 import sys
 import unicodedata
+from typing import TextIO
 
+PREFIX = "camray: "
 ERASE = "\r\033[K"  # what a terminal shows on its last line: a state that may be there
 SHOWN_CHARACTERS = 200
 
@@ -32,10 +36,24 @@ def _visible(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
+def is_screen(stream: TextIO | None = None) -> bool:
+    """Say whether a stream, else stderr, is a terminal that redraws a line."""
+    stream = stream or sys.stderr
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def num_columns() -> int:
+    """Return the width of the terminal that stderr is, or else of what there is."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or shutil.get_terminal_size().columns
+    except (OSError, ValueError):
+        return shutil.get_terminal_size().columns
+
+
 def say(sentence: str, end: str = "\n") -> None:
     """Write one line; one that a full disk does not take is lost. Raises BrokenPipeError where nobody reads on."""
     try:
-        print(f"{ERASE if sys.stderr.isatty() else ''}camray: {sentence}", end=end, file=sys.stderr, flush=True)
+        print(f"{ERASE if is_screen() else ''}{PREFIX}{sentence}", end=end, file=sys.stderr, flush=True)
     except BrokenPipeError:
         raise
     except OSError:

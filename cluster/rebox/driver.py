@@ -25,6 +25,7 @@ from cluster.runs.resume import (
     pending_shards,
     refuse_incomplete,
     refuse_strangers,
+    refuse_unwritable,
     run_missing,
     say_complete,
 )
@@ -52,6 +53,7 @@ def rebox(config: ReboxConfig, command_line: tuple[str, ...] | None = None) -> C
     else:
         if not config.overwrite:
             refuse_strangers(run_dir)
+        refuse_unwritable(run_dir)
         refuse_incomplete(source_dir, source)
     with closing(open_executor(config.executor, config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)

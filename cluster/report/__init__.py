@@ -16,5 +16,6 @@
 * `records`: what a page is made of
 * `colours`: the heat's colour maps
 * `page`: records to HTML; what it is made of lies in the folder `page/`
+* `bound`: at most 12 MB
 * `destination`: where the page goes
 """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.compare.driver import Comparison, compare
+from cluster.display.choosing import Place
 from cluster.report.galleries import PICK, Found, GalleryKind
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.plan import find_images
@@ -31,6 +32,7 @@ class Other:
     run: Run
     comparison: Comparison
     found: dict[str, Found]  # by the key of a gallery, images of this run
+    class_of: dict[Place, int]  # whose box changed most, of images of this run
 
 
 def read_other(
@@ -56,4 +58,14 @@ def read_other(
         places = [place_of[image_id] for image_id in dict.fromkeys(image_ids) if image_id in place_of]
         picks = np.array([(-at, 0, *place) for at, place in enumerate(places)], PICK)
         found[key] = Found(total=totals[key] if len(picks) else 0, picks=picks, most=MOST)
-    return Other(run_dir=other_dir, run=existing_run(other_dir), comparison=comparison, found=found)
+    return Other(
+        run_dir=other_dir,
+        run=existing_run(other_dir),
+        comparison=comparison,
+        found=found,
+        class_of={
+            place_of[row["image_id"]]: row["class_id"]
+            for row in reversed(tables.most_changed)
+            if row["image_id"] in place_of
+        },
+    )

@@ -4,7 +4,7 @@ A shard's tables are in memory at a time, and so many pictures as threads decode
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ from cam_ops.errors import StorageError
 from cam_ops.tables import LABELS
 from cluster.display.choosing import Place
 from cluster.display.image import corners_of_row, picture_or_why
-from cluster.process.console import shortened
+from cluster.process.console import shortened, visible
 from cluster.report.records import Card, Corners, ShownBox, ShownMap
 from cluster.report.replica import read_whole
 from cluster.runs.directory import RunDir
@@ -29,6 +29,7 @@ MAX_MAPS = 5  # of an image
 SIDES = (448, 384, 320, 256, 192, 128)  # pixels of a picture's longer side, the first with which all fit
 QUALITY = 72  # of WebP
 NUM_THREADS = 4
+BOX_BYTES = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,10 @@ class Rows:
     maps: tuple[ShownMap, ...]
 
 
-def read_rows(run_dir: RunDir, run: Run, places: Iterable[Place]) -> dict[Place, Rows]:
-    """Read the rows of images; raises StorageError where a shard is damaged."""
+def read_rows(
+    run_dir: RunDir, run: Run, places: Iterable[Place], first: Mapping[Place, int | None]
+) -> dict[Place, Rows]:
+    """Read the rows of images, of each the map of the class `first` first; raises StorageError for a damaged shard."""
     rows_of: dict[int, list[int]] = defaultdict(list)
     for shard, row in places:
         rows_of[shard].append(row)
@@ -49,7 +52,9 @@ def read_rows(run_dir: RunDir, run: Run, places: Iterable[Place]) -> dict[Place,
     for shard, rows in sorted(rows_of.items()):
         tables = read_whole(run_dir, run, maps_dir, maps_run, shard)
         for row in rows:
-            heatmaps = tables.heatmaps.filter(np.equal(tables.heatmaps["row"].to_numpy(), row)).slice(0, MAX_MAPS)
+            heatmaps = tables.heatmaps.filter(np.equal(tables.heatmaps["row"].to_numpy(), row))
+            is_other_P = heatmaps["class_id"].to_numpy() != first.get((shard, row))
+            heatmaps = heatmaps.take(np.argsort(is_other_P, kind="stable")[:MAX_MAPS])
             boxes = first_boxes(run.request, tables.boxes.filter(np.equal(tables.boxes["row"].to_numpy(), row)))
             shown = [
                 _shown_map(
@@ -93,7 +98,7 @@ def corners_in(box_4: F32) -> Corners:
 def make_cards(run: Run, rows: list[Rows], options: StorageOptions, max_bytes: int) -> list[Card]:
     """Return a card for each image, in order, with pictures so small that all fit.
 
-    Where even the smallest do not fit, those of the first that do. `max_bytes` are of pictures and maps as base64.
+    Where even the smallest do not fit, those of the first that do. `max_bytes` are those on the page, about.
     """
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         cards = list(pool.map(lambda each: _card(run, each, options), rows))
@@ -106,7 +111,15 @@ def make_cards(run: Run, rows: list[Rows], options: StorageOptions, max_bytes: i
 
 
 def _size(card: Card) -> int:
-    return (len(card.picture or b"") + sum(each.raw_hw.nbytes for each in card.maps)) * 4 // 3 + 2000
+    """Return about how many bytes a card takes on the page."""
+    names = [card.image_id, card.label or "", *(name for name, _ in card.top)]
+    text = 2000 + 6 * sum(len(visible(name).encode()) for name in names)
+    return len(card.picture or b"") * 4 // 3 + bytes_of_maps(card.maps) + text
+
+
+def bytes_of_maps(maps: Iterable[ShownMap]) -> int:
+    """Return about how many bytes maps and their boxes take on a page."""
+    return sum(each.raw_hw.nbytes * 4 // 3 + BOX_BYTES * len(each.boxes) for each in maps)
 
 
 def _card(run: Run, rows: Rows, options: StorageOptions) -> Card:

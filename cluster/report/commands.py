@@ -12,6 +12,8 @@ def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, truth: str | None)
     root = shlex.quote(run_dir.root)
     rebox, coco = (shlex.quote(f"{run_dir.root}-{name}") for name in ("rebox", "coco"))
     setting = "--threshold {threshold} --normalise {normalise} --components {components}"
+    if run.maps_from:  # what is not given is as in that run
+        setting += f"{{min_area}} --recipe {run.request.maps.recipe}"
 
     def line(command: str, flags: str = "") -> str:
         return f"python -m jobs {command} {root}{flags}"

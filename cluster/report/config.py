@@ -39,6 +39,8 @@ class ReportConfig:
     """Seconds after which a replica that still works on the same shards is taken to hang, as of `label`."""
     ray_address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which `ray job submit` sets, or else a Ray of our own."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 

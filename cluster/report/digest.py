@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cam_ops.arrays import F64, I64
+from cam_ops.arrays import F32, F64, I64
 from cam_ops.metrics.signals import DENSITY_SIDE, ClassSums, class_sums
 from cam_ops.tables import LABELS
 from cluster.audit.shard import ShardIndex, ShardTables, index_shard
@@ -138,7 +138,6 @@ def _by_class(run: Run, tables: ShardTables, index: ShardIndex, labels_I: list[l
     label_F, best_F = np.array(pairs, np.int64).reshape(-1, 2).T
     best = np.array([class_id for class_id in best_I if class_id >= 0], np.int64)
     with_box = np.array([class_id for _, class_id in index.boxes_at], np.int64)
-    score_P = np.nan_to_num(tables.heatmaps["score"].to_numpy().astype(np.float64))
     return {
         "labelled": count(label_F),
         "agreed": count(label_F[label_F == best_F]),
@@ -146,9 +145,15 @@ def _by_class(run: Run, tables: ShardTables, index: ShardIndex, labels_I: list[l
         "maps": count(index.class_P),
         "boxes": count(index.box_class_N),
         "empty": count(index.class_P) - count(with_box),
-        "score_steps": count(index.class_P, np.rint(score_P * STEPS)),
-        "area_steps": count(index.box_class_N, np.rint(np.nan_to_num(index.box_area_N.astype(np.float64)) * STEPS)),
+        "score_steps": count(index.class_P, _steps(tables.heatmaps["score"].to_numpy())),
+        "area_steps": count(index.box_class_N, _steps(index.box_area_N)),
     }
+
+
+def _steps(share_N: F32) -> F64:
+    """Return numbers between 0 and 1 in whole steps; what a file has beyond is taken to them."""
+    steps_N: F64 = np.rint(np.clip(np.nan_to_num(share_N.astype(np.float64)), 0, 1) * STEPS)
+    return steps_N
 
 
 def _looks(run: Run, index: ShardIndex, is_unlike_I: np.ndarray) -> Looks:

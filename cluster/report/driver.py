@@ -5,22 +5,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from cam_ops.errors import StorageError
 from cluster.executors.choose import ExecutorName, choose_replicas, no_gpus, open_executor
+from cluster.executors.events import look_away
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
+from cluster.process.console import say
 from cluster.report.against import Other, read_other
+from cluster.report.bound import bounded
 from cluster.report.commands import commands_of
 from cluster.report.config import ReportConfig
 from cluster.report.destination import destination_of
 from cluster.report.digest import EDGES, Digest, no_digest
 from cluster.report.facts import class_rows, head_of, setting_of
 from cluster.report.judged import Judged, read_judged
-from cluster.report.page import render
 from cluster.report.records import Histogram, Report
 from cluster.report.shown import found_in, set_beside, shown_of
 from cluster.runs.census import Census, take_census
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.history import read_log
+from cluster.runs.history import RunHistory, read_log
 from cluster.runs.part import Part, part_of
 from cluster.runs.record import Run, existing_run, maps_of
 
@@ -39,6 +42,7 @@ class Reported:
     census: Census
     num_shown: int
     part: str | None  # what it is of, where that is not the whole run
+    galleries: dict[str, int]  # images shown, by gallery
 
 
 def report(config: ReportConfig) -> Reported:
@@ -52,11 +56,16 @@ def report(config: ReportConfig) -> Reported:
     digest = _digest(config, run_dir, run, part)
     judged = read_judged(run_dir, run, part, config.max_images, config.audits[0])
     other = read_other(run_dir, run, config.against, config.audits, config.options) if config.against else None
-    page = _report(config, run_dir, run, census, digest, judged, other, part)
-    content = render(page).encode()
+    page = _report(config, run_dir, run, part, census, digest, judged, other)
+    page, content = bounded(page)
     destination.publish(content)
     return Reported(
-        where=destination.where, num_bytes=len(content), census=census, num_shown=len(page.cards), part=part.words
+        where=destination.where,
+        num_bytes=len(content),
+        census=census,
+        num_shown=len(page.cards),
+        galleries={gallery.key: len(gallery.cards) for gallery in page.galleries},
+        part=part.words,
     )
 
 
@@ -75,7 +84,8 @@ def _digest(config: ReportConfig, run_dir: RunDir, run: Run, part: Part) -> Dige
     digest = no_digest(run, config.max_images)
     with closing(open_executor(_executor(config, num_images), config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)
-        reports = executor.run(work, replicas, range(len(parts)), lambda _: False, config.shard_timeout)
+        watch = progress.look if len(parts) > 1 else look_away
+        reports = executor.run(work, replicas, range(len(parts)), lambda _: False, config.shard_timeout, watch=watch)
         with closing(reports):
             for report in reports:
                 digest += report.findings
@@ -95,20 +105,20 @@ def _report(
     config: ReportConfig,
     run_dir: RunDir,
     run: Run,
+    part: Part,
     census: Census,
     digest: Digest,
     judged: Judged | None,
     other: Other | None,
-    part: Part,
 ) -> Report:
     """Make all that the page shows."""
     found = found_in(census, digest, judged, other, config.max_images)
-    galleries, cards, left_out = shown_of(config, run_dir, run, found, judged)
-    history, against = read_log(run_dir), None
+    galleries, cards, left_out = shown_of(config, run_dir, run, found, judged, other, part.shards)
+    history, against = _history(run_dir), None
     if other:
         galleries, against = set_beside(config, other, galleries, cards)
     classes = class_rows(run, digest, judged.classes if judged else {})
-    audited = judged.part.metrics if judged else None
+    path = ((judged.part.metrics["truth"] if judged else None) or {}).get("path")
     return Report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version("camray"),
@@ -118,7 +128,7 @@ def _report(
             run_dir,
             run,
             is_whole=not part.missing,
-            truth=str(audited["truth"]["path"]) if audited and audited["truth"] else None,
+            truth=path if isinstance(path, str) else None,
         ),
         galleries=galleries,
         cards=cards,
@@ -135,3 +145,12 @@ def _report(
         against=against,
         history=history,
     )
+
+
+def _history(run_dir: RunDir) -> RunHistory | None:
+    """Return what the log says; one that cannot be read is said, and is as none: it is no part of the run."""
+    try:
+        return read_log(run_dir)
+    except StorageError as error:
+        say(f"without the log: {error}")
+        return None

@@ -4,6 +4,7 @@ import numpy as np
 
 from cam_ops.metrics.signals import suspected_shortcuts
 from cam_ops.settings import MIN_AREA, Components, height_and_width
+from cluster.process.console import shortened
 from cluster.report.commands import typed
 from cluster.report.digest import STEPS, Digest
 from cluster.report.judged import AuditedClass
@@ -13,6 +14,10 @@ from cluster.runs.directory import RunDir
 from cluster.runs.history import RunHistory
 from cluster.runs.part import Part
 from cluster.runs.record import Run
+
+MAX_REASONS = 30
+MAX_SOURCES = 30
+MAX_TEXT = 300  # characters
 
 
 def head_of(run_dir: RunDir, run: Run, part: Part, census: Census, digest: Digest, history: RunHistory | None) -> Head:
@@ -36,7 +41,7 @@ def head_of(run_dir: RunDir, run: Run, part: Part, census: Census, digest: Diges
     return Head(
         root=run_dir.root,
         command_line=typed(run),
-        sources=request.addresses,
+        sources=_first_of(request.addresses),
         facts=tuple(facts.items()),
         images=run.plan.num_images,
         done=totals.images,
@@ -45,14 +50,25 @@ def head_of(run_dir: RunDir, run: Run, part: Part, census: Census, digest: Diges
         boxes=totals.boxes,
         without_box=int(digest.by_class["empty"].sum()),
         reasons=tuple(
-            Reason(status=reason.status, error=reason.error, images=reason.images, example=reason.example)
-            for reason in census.reasons
+            Reason(
+                status=shortened(reason.status, MAX_TEXT),
+                error=shortened(reason.error, MAX_TEXT),
+                images=reason.images,
+                example=shortened(reason.example, MAX_TEXT),
+            )
+            for reason in census.reasons[:MAX_REASONS]
         ),
+        other_reasons=len(census.reasons[MAX_REASONS:]),
         rate=sum(session.images for session in history.sessions) / history.working_s
         if history and history.working_s
         else None,
         labels=_agreement(census),
     )
+
+
+def _first_of(sources: tuple[str, ...]) -> tuple[str, ...]:
+    more = len(sources[MAX_SOURCES:])
+    return (*sources[:MAX_SOURCES], *([f"and {more} more"] if more else []))
 
 
 def _agreement(census: Census) -> str | None:
@@ -85,6 +101,7 @@ def class_rows(run: Run, digest: Digest, audited: dict[int, AuditedClass]) -> tu
     shortcuts = {shortcut.class_id: shortcut.place for shortcut in suspected_shortcuts(sums)}
     mean_Chw = sums.mean_maps()
     at = {int(class_id): place for place, class_id in enumerate(sums.class_C)}
+    nowhere_GG = np.zeros(sums.density_CGG.shape[1:], np.int64)
     known = np.flatnonzero(counts["labelled"] + counts["predicted"] + counts["maps"]).tolist()
     rows = []
     for class_id in sorted(known, key=lambda class_id: (-int(counts["maps"][class_id]), class_id)):
@@ -100,7 +117,7 @@ def class_rows(run: Run, digest: Digest, audited: dict[int, AuditedClass]) -> tu
                 mean_score=score_steps / STEPS / of_class["maps"] if of_class["maps"] else None,
                 mean_area=area_steps / STEPS / of_class["boxes"] if of_class["boxes"] else None,
                 mean_map=mean_Chw[place] if has_map else None,
-                density=np.zeros_like(sums.density_CGG.sum(0)) if place is None else sums.density_CGG[place],
+                density=nowhere_GG if place is None else sums.density_CGG[place],
                 place=shortcuts.get(class_id),
                 gt_known_loc=audited[class_id].gt_known_loc if class_id in audited else None,
                 ap=audited[class_id].ap if class_id in audited else None,

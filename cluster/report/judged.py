@@ -4,7 +4,7 @@ per_image.parquet is streamed; memory holds the picks.
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from cluster.audit.files import (
     MAX_METRICS_BYTES,
     METRICS_FILE,
     PER_CLASS_FILE,
+    TrueBox,
     read_per_image,
 )
 from cluster.audit.named import find_audit
@@ -88,6 +89,8 @@ class AuditDocument:
     metrics: dict[str, AuditFigure]
     slices: dict[str, dict[str, AuditFigure]]
     signals: dict[str, int | dict[str, float | None]]
+    unlabelled: dict[str, Any] | None = None  # older audits have neither
+    suspected_shortcuts: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +146,8 @@ def _curves(files: Files) -> dict[str, F64]:
     if content is None:
         return {}
     table = decode(content, files.where(CURVES_FILE), max_rows=MAX_CURVE_ROWS)
-    return {field.name: table[field.name].to_numpy() for field in table.schema if pa.types.is_float64(field.type)}
+    columns = zip(table.schema, table.columns, strict=True)
+    return {field.name: column.to_numpy() for field, column in columns if pa.types.is_float64(field.type)}
 
 
 def _classes(files: Files) -> dict[int, AuditedClass]:
@@ -171,14 +175,16 @@ def _find(table: pa.Table, most: int) -> dict[str, Found]:
     }
 
 
-def truths_of(run_dir: RunDir, run: Run, places: Collection[Place], name: str | None) -> dict[Place, Truth]:
-    """Return what the audit knows of images, those of which it knows nothing left out."""
+def truths_of(run_dir: RunDir, run: Run, places: Collection[Place], name: str | None) -> dict[Place, tuple[str, Truth]]:
+    """Return what the audit knows of images, and their ids there; those of which it knows nothing are left out."""
     audited = read_audited(run_dir, run, places, name)
-    return {
-        place: Truth(
-            boxes=tuple(corners_in(box.box_4) for box in audited.truth.get(place, []) if not box.crowd),
-            iou=row["iou"],
-            failure=row["failure"],
-        )
-        for place, row in audited.rows.items()
-    }
+    return {place: (row["image_id"], _truth(row, audited.truth.get(place, []))) for place, row in audited.rows.items()}
+
+
+def _truth(row: dict[str, Any], boxes: list[TrueBox]) -> Truth:
+    return Truth(
+        class_id=row["true_class"],
+        boxes=tuple(corners_in(box.box_4) for box in boxes if not box.crowd),
+        iou=row["iou"],
+        failure=row["failure"],
+    )

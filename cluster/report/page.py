@@ -126,7 +126,13 @@ def _address(picture: bytes) -> str:
 
 def _rebox(line: str, setting: Setting) -> str:
     """Fill a line of `rebox` with a setting, as `reboxLine` of `bar.js` does."""
-    values = {"threshold": f"{setting.threshold:.6g}", "normalise": setting.normalise, "components": setting.components}
+    is_bounded = setting.components != "largest"
+    values = {
+        "threshold": f"{setting.threshold:.6g}",
+        "normalise": setting.normalise,
+        "components": setting.components,
+        "min_area": f" --min-area {setting.least_areas[setting.components]:.6g}" if is_bounded else "",
+    }
     for name, value in values.items():
         before, mark, after = line.rpartition(f"{{{name}}}")  # the last one: a path may have some, too
         line = before + value + after if mark else line

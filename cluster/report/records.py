@@ -41,6 +41,7 @@ class ShownMap:
 class Truth:
     """What the audit knows of a shown image."""
 
+    class_id: int | None  # the true class, whose map IoU and failure are of
     boxes: tuple[Corners, ...]  # none where the truth is masks alone
     iou: float | None
     failure: str | None
@@ -141,6 +142,7 @@ class Head:
     boxes: int
     without_box: int  # maps
     reasons: tuple[Reason, ...]  # commonest first
+    other_reasons: int  # that are not among them
     rate: float | None  # images a second of working time, by the log
     labels: str | None  # how far network and labels agree, a sentence
 
@@ -151,7 +153,7 @@ class Command:
 
     name: str  # resume, rebox, audit, export, verify
     does: str
-    line: str  # for a shell; of rebox the page replaces {threshold}, {normalise}, {components} by the slider's
+    line: str  # for a shell; of rebox the page replaces {threshold}, {normalise}, {components}, {min_area}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +185,7 @@ class Report:
     commands: tuple[Command, ...]
     galleries: tuple[Gallery, ...]
     cards: tuple[Card, ...]
-    left_out: str  # what of the galleries did not fit, a sentence; else empty
+    left_out: int  # images of the galleries that did not fit
     histograms: tuple[Histogram, ...]
     density: I64  # (G, G), of all classes
     classes: tuple[ClassRow, ...]  # most maps first

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
+
+from cam_ops.errors import StorageError
 from cluster.display.choosing import Place
-from cluster.process.console import say
 from cluster.report.against import CHANGED, GAINED, LOST, Other
-from cluster.report.cards import beside, make_cards, read_rows
+from cluster.report.cards import beside, bytes_of_maps, make_cards, read_rows
 from cluster.report.config import ReportConfig
 from cluster.report.digest import Digest
 from cluster.report.facts import setting_of
-from cluster.report.galleries import KINDS, Found, GalleryKind, nothing_found, share_out
+from cluster.report.galleries import KINDS, Found, GalleryKind, Picks, nothing_found, share_out
 from cluster.report.judged import JUDGED_KINDS, Judged, truths_of
 from cluster.report.records import Against, Card, Gallery
 from cluster.report.suspects import SUSPECTED, suspects_found
@@ -34,26 +36,43 @@ def found_in(
 
 
 def shown_of(
-    config: ReportConfig, run_dir: RunDir, run: Run, found: list[tuple[GalleryKind, Found]], judged: Judged | None
-) -> tuple[tuple[Gallery, ...], tuple[Card, ...], str]:
-    """Choose images, read them, and make cards as far as they fit."""
+    config: ReportConfig,
+    run_dir: RunDir,
+    run: Run,
+    found: list[tuple[GalleryKind, Found]],
+    judged: Judged | None,
+    other: Other | None,
+    shards: tuple[int, ...],
+) -> tuple[tuple[Gallery, ...], tuple[Card, ...], int]:
+    """Choose images of committed shards, read them, and make cards as far as they fit; the last is how many do not.
+
+    Raises StorageError where the audit is of other images.
+    """
     most = config.max_images
-    chosen = share_out([each.picks[: kind.limit(each.total, most)] for kind, each in found], most)
+    picks = [_among(each.picks, run, shards)[: kind.limit(each.total, most)] for kind, each in found]
     places: list[list[Place]] = [
-        [(int(each.picks["shard"][at]), int(each.picks["row"][at])) for at in ats]
-        for (_, each), ats in zip(found, chosen, strict=True)
+        [(int(of_gallery["shard"][at]), int(of_gallery["row"][at])) for at in ats]
+        for of_gallery, ats in zip(picks, share_out(picks, most), strict=True)
     ]
     in_turn = [place for turn in _turns(places) for place in turn]
     number = {place: at for at, place in enumerate(dict.fromkeys(in_turn))}
-    rows = read_rows(run_dir, run, number)
-    truths = truths_of(run_dir, run, number, config.audits[0]) if judged else {}
-    cards = make_cards(run, [rows[place] for place in number], config.options, MAX_BYTES)
+    known = truths_of(run_dir, run, number, config.audits[0]) if judged else {}
+    truths = {place: truth for place, (_, truth) in known.items()}
+    changed = other.class_of if other else {}
+    rows = read_rows(run_dir, run, number, {**changed, **{place: truth.class_id for place, truth in truths.items()}})
+    if any(rows[place].image["image_id"] != image_id for place, (image_id, _) in known.items()):
+        raise StorageError(f"the audit of {run_dir.root} is of other images than the run; run `audit` again")
+    compared = {
+        place
+        for (kind, _), each in zip(found, places, strict=True)
+        if other and kind.key in other.found
+        for place in each
+    }
+    others = sum(bytes_of_maps(rows[place].maps) for place in compared)  # about what those of the other run take
+    max_bytes = max(MAX_BYTES // 3, MAX_BYTES - others)
+    cards = make_cards(run, [rows[place] for place in number], config.options, max_bytes)
     cards = [replace(card, truth=truths.get(place)) for card, place in zip(cards, number, strict=False)]
-    left_out = ""
-    if len(cards) < len(number):
-        left_out = f"{len(number) - len(cards)} of {len(number)} images are left out, as the page would exceed 12 MB."
-        say(left_out)
-    galleries = tuple(
+    galleries = (
         Gallery(
             key=kind.key,
             title=kind.title,
@@ -63,7 +82,15 @@ def shown_of(
         )
         for (kind, each), of_gallery in zip(found, places, strict=True)
     )
-    return galleries, tuple(cards), left_out
+    with_cards = tuple(gallery for gallery in galleries if gallery.cards)
+    return with_cards, tuple(cards), len(number) - len(cards)
+
+
+def _among(picks: Picks, run: Run, shards: tuple[int, ...]) -> Picks:
+    """Return the picks that are images of committed shards: an audit or a comparison may name others."""
+    size, num_images = run.plan.shard_size, run.plan.num_images
+    shard_N, row_N = picks["shard"].astype(np.int64), picks["row"]
+    return picks[np.isin(shard_N, shards) & (row_N >= 0) & (row_N < np.minimum(size, num_images - shard_N * size))]
 
 
 def set_beside(
@@ -73,8 +100,10 @@ def set_beside(
     compared = [gallery for gallery in galleries if gallery.key in other.found]
     wanted = dict.fromkeys(number for gallery in compared for number in gallery.cards)
     found = find_images(other.run_dir, other.run.plan, [cards[number].image_id for number in wanted])
+    committed = {*other.run_dir.shards("images")}
+    found = {image_id: place for image_id, place in found.items() if place[0] in committed}
     places = {number: found.get(cards[number].image_id) for number in wanted}
-    rows = read_rows(other.run_dir, other.run, [place for place in places.values() if place])
+    rows = read_rows(other.run_dir, other.run, [place for place in places.values() if place], {})
     other_cards = [beside(other.run, rows[place]) for number, place in places.items() if place is not None]
     at = {number: at for at, number in enumerate(number for number, place in places.items() if place is not None)}
     with_others = tuple(

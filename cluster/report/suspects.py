@@ -19,4 +19,4 @@ def suspects_found(agreement: Agreement, most: int) -> Found:
     shard_N, row_N = (suspects[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
     margin_N = suspects["margin"].to_numpy().astype(np.float64)
     picks = pick(margin_N, image_seeds(suspects["image_id"].to_pylist()), shard_N, row_N, most)
-    return Found(total=len(suspects), picks=picks, most=most)
+    return Found(total=agreement.judged - agreement.top1, picks=picks, most=most)

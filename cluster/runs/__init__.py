@@ -15,8 +15,9 @@
 * `log`: the log of a session: a file in log/, written while a driver is at work
 * `session`: what such a file holds, bounded however long the session
 * `history`: what all of them say
-* `totals`: what a run holds so far, as summary.json has it
-* `census`: what a run's images files come to
+* `limits`: where the replicas' time went, in words
+* `watching`: how far a run is, looked at again and again
+* `census`: what a run's images files come to, as summary.json has it
 * `agreement`: how far network and labels agree; suspected labels
 * `verify`: proof that a run is whole; repair
 """

@@ -3,11 +3,12 @@
 Each file is read once, by a few threads, a shard after the other; memory does not grow with their number.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -19,7 +20,6 @@ from cluster.runs.agreement import Agreement, AgreementSum, judge
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
 from cluster.runs.record import Run
-from cluster.runs.totals import Totals
 from cluster.storage.parquet import decode, document_of
 
 COUNTED = ("image_id", "status", "error", "num_maps", "num_boxes")
@@ -28,6 +28,26 @@ NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 FILES_AT_ONCE = 128  # whose rows are in memory
 MAX_REASONS = 1000  # that are told apart
 _NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What a run holds, as in summary.json."""
+
+    images: int
+    statuses: dict[str, int]
+    maps: int
+    boxes: int
+
+    @property
+    def errors(self) -> int:
+        """Images that are not ok."""
+        return self.images - self.statuses.get("ok", 0)
+
+
+def summary_of(fingerprint: str, totals: Totals) -> bytes:
+    """Return the content of summary.json."""
+    return json.dumps({"fingerprint": fingerprint, **asdict(totals)}, indent=1).encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,27 +65,53 @@ class Census:
     """What a run holds, and what there is to say about it."""
 
     totals: Totals
+    mapped: int  # images with a map
     reasons: tuple[Reason, ...]  # the commonest first
     agreement: Agreement | None  # None where no image has a label
 
 
 def take_census(run_dir: RunDir, run: Run, shards: list[int]) -> Census:
     """Read the images files of committed shards. Raises StorageError where one is gone, or none of the run's."""
-    statuses: Counter[str] = Counter()
-    maps = boxes = 0
-    reasons, agreement = _Reasons(), AgreementSum(run)
-    has_labels = run.request.labels != "none"
-    known = run.plan.extended(IMAGES)
-    names = [name for name in (JUDGED if has_labels else COUNTED) if name in known.names]
-    for images in _read(run_dir, run, shards, pa.schema([known.field(name) for name in names])):
-        statuses.update({each["values"]: each["counts"] for each in pc.value_counts(images["status"]).to_pylist()})
-        maps += pc.sum(images["num_maps"]).as_py()
-        boxes += pc.sum(images["num_boxes"]).as_py()
-        reasons.add(images.select(["status", "error", "image_id"]).filter(pc.not_equal(images["status"], "ok")))
-        if has_labels:
-            agreement.add(judge(images, run, run_dir.where("images")))
-    totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
-    return Census(totals=totals, reasons=reasons.commonest(), agreement=agreement.total())
+    counted = CensusSum(run_dir, run)
+    counted.add(shards)
+    return counted.total()
+
+
+class CensusSum:
+    """Adds up images files, each once; memory does not grow with their number."""
+
+    def __init__(self, run_dir: RunDir, run: Run) -> None:
+        self.run_dir, self.run = run_dir, run
+        self.statuses: Counter[str] = Counter()
+        self.maps = self.boxes = self.mapped = 0
+        self.reasons, self.agreement = _Reasons(), AgreementSum(run)
+        self.has_labels = run.request.labels != "none"
+        known = run.plan.extended(IMAGES)
+        names = [name for name in (JUDGED if self.has_labels else COUNTED) if name in known.names]
+        self.schema = pa.schema([known.field(name) for name in names])
+
+    def add(self, shards: list[int]) -> None:
+        """Read the files of these shards. Raises StorageError where one is gone, or none of the run's."""
+        for images in _read(self.run_dir, self.run, shards, self.schema):
+            counts = pc.value_counts(images["status"]).to_pylist()
+            self.statuses.update({each["values"]: each["counts"] for each in counts})
+            self.maps += pc.sum(images["num_maps"]).as_py()
+            self.boxes += pc.sum(images["num_boxes"]).as_py()
+            self.mapped += pc.sum(pc.greater(images["num_maps"], 0)).as_py()
+            bad = pc.not_equal(images["status"], "ok")
+            self.reasons.add(images.select(["status", "error", "image_id"]).filter(bad))
+            if self.has_labels:
+                self.agreement.add(judge(images, self.run, self.run_dir.where("images")))
+
+    def total(self) -> Census:
+        """Return what the files come to that were added so far."""
+        statuses = dict(sorted(self.statuses.items()))
+        return Census(
+            totals=Totals(images=self.statuses.total(), statuses=statuses, maps=self.maps, boxes=self.boxes),
+            mapped=self.mapped,
+            reasons=self.reasons.commonest(),
+            agreement=self.agreement.total(),
+        )
 
 
 def _read(run_dir: RunDir, run: Run, shards: list[int], schema: pa.Schema) -> Iterator[pa.Table]:

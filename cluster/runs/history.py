@@ -3,8 +3,8 @@
 Sessions are laid end to end, in the order of their start: that is the *working time*, in seconds.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
@@ -26,10 +26,12 @@ MAX_REASONS = 20  # of a session
 MAX_TOLD_APART = 200  # reasons, or statuses, of a session
 MAX_STAGES = 32
 MAX_BINS = 200
+RECENT_S = 300.0
+MAX_AGAIN = 20  # shards that are named of a session
 MAX_EVENTS_READ = 2 * MAX_EVENTS
-Number = TypeVar("Number", int, float)
-
 BESIDE = ("fetch", "decode", "read")  # stages that go on while a shard waits for its turn
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,9 @@ class PastSession:
     events: dict[Kind, int]
     shards_back: int  # to the queue, of replicas that died
     reasons: tuple[Reason, ...]  # the commonest first
+    recent: tuple[float, float] = (0.0, 0.0)  # images in the last RECENT_S, and of these seconds those since work began
+    retried: tuple[tuple[int, int], ...] = ()  # shards that went back to the queue, and how often; the most often first
+    copied: tuple[int, ...] = ()  # shards that were slow, so that a second replica began them, too; the last ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,8 @@ class _Happened:
     time: AwareDatetime
     why: _Text = ""
     shards: _Count = 0
+    shard: _Count | None = None
+    numbers: Annotated[tuple[_Count, ...], Field(max_length=MAX_AGAIN)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +167,8 @@ class _Sum:
     work: list[tuple[float, float, int]] = field(default_factory=list)  # from, to, in seconds of the session; images
     deaths: list[float] = field(default_factory=list)  # in seconds of the session
     stages: dict[str, float] = field(default_factory=dict)  # seconds
+    retried: Counter[int] = field(default_factory=Counter)  # shards
+    copied: deque[int] = field(default_factory=lambda: deque(maxlen=MAX_AGAIN))  # shards
 
     def add(self, line: _Shards | _Happened | _LeftOut | _End) -> None:
         self.last = max(self.last, line.time)
@@ -174,6 +183,11 @@ class _Sum:
                 self.shards_back += line.shards
                 if line.event == "replica_died" and len(self.deaths) < MAX_EVENTS_READ:
                     self.deaths.append(self._seconds_at(line.time))
+                self.retried.update(
+                    shard for shard in line.numbers if shard in self.retried or len(self.retried) < MAX_TOLD_APART
+                )
+                if line.event == "shard_copied" and line.shard is not None:
+                    self.copied.append(line.shard)
                 if line.why and ((line.event, line.why) in self.reasons or len(self.reasons) < MAX_TOLD_APART):
                     self.reasons[line.event, line.why] += 1
             case _Shards():
@@ -196,14 +210,45 @@ class _Sum:
     def seconds(self) -> float:
         return self._seconds_at(self.last)
 
+    @property
+    def recent(self) -> tuple[float, float]:
+        """Return the images of the last RECENT_S, a line's spread evenly over its time, and the seconds of work."""
+        since_s = max(self.seconds - RECENT_S, min((from_s for from_s, _, _ in self.work), default=self.seconds))
+        images = sum(
+            images * (min(1.0, (to_s - since_s) / (to_s - from_s)) if to_s > from_s else 1.0)
+            for from_s, to_s, images in self.work
+            if to_s > since_s
+        )
+        return images, self.seconds - since_s
+
 
 def read_log(run_dir: RunDir) -> RunHistory | None:
     """Read the logs of a run's last sessions; None where there are none. Raises StorageError where they cannot be read.
 
     Memory is bounded, whatever the files hold.
     """
-    names = sorted(name for name in run_dir.names(LOG) if SESSION_FILE.fullmatch(name))[-MAX_SESSIONS:]
-    read = [(name, *_read(run_dir, name)) for name in names]
+    return LogReader(run_dir).read(run_dir.names(LOG))
+
+
+class LogReader:
+    """Reads the logs of a run again and again, and each file only where it has changed."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self.run_dir = run_dir
+        self.kept: dict[str, tuple[float, _Sum | None, int]] = {}  # by name: the file's time, and what was read
+
+    def read(self, names: Iterable[str], times: Mapping[str, float] | None = None) -> RunHistory | None:
+        """Read the files of these names; `times` are those of the files, where they are known."""
+        last = sorted(name for name in names if SESSION_FILE.fullmatch(name))[-MAX_SESSIONS:]
+        for name in last:
+            time_s = times[name] if times else 0.0
+            if name not in self.kept or self.kept[name][0] != time_s:
+                self.kept[name] = time_s, *_read(self.run_dir, name)
+        self.kept = {name: self.kept[name] for name in last}
+        return _history([(name, *self.kept[name][1:]) for name in last])
+
+
+def _history(read: list[tuple[str, _Sum | None, int]]) -> RunHistory | None:
     sums = sorted(((name, found) for name, found, _ in read if found), key=lambda each: each[1].start.time)
     if not sums:
         return None
@@ -307,4 +352,7 @@ def _session(name: str, found: _Sum, working_s: float) -> PastSession:
         reasons=tuple(
             Reason(kind=kind, why=why, times=times) for (kind, why), times in found.reasons.most_common(MAX_REASONS)
         ),
+        recent=found.recent,
+        retried=tuple(found.retried.most_common(MAX_AGAIN)),
+        copied=tuple(found.copied),
     )

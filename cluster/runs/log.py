@@ -22,6 +22,7 @@ from cluster.runs.session import Fields, Session
 from cluster.storage.objects import without_secrets
 
 PACE_S = 10.0  # between two publications at least
+ALIVE_S = 60.0  # at most: the file's time says that the driver lives
 END_S = 5.0  # that a driver waits for the last one
 MAX_SESSIONS = 100  # whose files are kept: those of the last
 MAX_COMMAND_CHARACTERS = 20_000
@@ -30,7 +31,8 @@ MAX_COMMAND_CHARACTERS = 20_000
 class RunLog:
     """Keeps the log of a session from its start line on, and publishes it every few seconds while there is news.
 
-    A thread publishes, so that a slow store holds up nothing. Ends the session where its block ends, whatever way.
+    Else it does so every minute. A thread publishes, so that a slow store holds up nothing. Ends the session where its
+    block ends, whatever way.
     """
 
     def __init__(self, run_dir: RunDir, start: Fields, pace_s: float = PACE_S) -> None:
@@ -98,12 +100,13 @@ class RunLog:
 
     def _publish_on(self) -> None:
         """Publish news until the session is over, and its end."""
-        is_over = False
+        is_over, published_s = False, self._now_s()
         while not is_over:
             with self.changed:
                 self.changed.wait_for(lambda: self.is_over, self.pace_s)
                 is_over, is_new = self.is_over, self.is_new
-            if is_new:
+            if is_new or self._now_s() - published_s >= ALIVE_S:
+                published_s = self._now_s()
                 try:
                     self._publish()
                     self.trouble = None

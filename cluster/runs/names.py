@@ -7,6 +7,7 @@ from cam_ops.errors import UsageError
 LOG = "log"  # folder of the sessions' files
 AUDIT = "audit"
 AUDIT_SUFFIXES = (".json", ".parquet", ".png", ".svg", ".csv")
+QUARANTINE = "quarantine"  # folder of what is known of pictures that kill their replica
 DERIVED = {
     "show": (".png",),
     LOG: (".jsonl",),
@@ -16,6 +17,7 @@ RUN, SUMMARY, SUSPECTS, REPORT = "run.json", "summary.json", "suspects.parquet",
 SESSION_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.jsonl", re.ASCII)  # in log/; by name they are in order
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")
 AUDIT_FOLDER = re.compile(rf"{AUDIT}(?:-([A-Za-z0-9][A-Za-z0-9._-]{{0,63}}))?", re.ASCII)
+QUARANTINE_FILE = re.compile(r"shard-(\d{7,})\.json")
 
 
 def shard_name(table: str, shard: int) -> str:
@@ -25,7 +27,7 @@ def shard_name(table: str, shard: int) -> str:
 
 def quarantine_name(shard: int) -> str:
     """Return the name of the file on a shard's pictures that kill their replica, below the run directory."""
-    return f"quarantine/shard-{shard:07d}.json"
+    return f"{QUARANTINE}/shard-{shard:07d}.json"
 
 
 def plan_name(part: int) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cam_ops.arrays import F32
+from cam_ops.arrays import F32, Bools
 from cam_ops.errors import StorageError
 from cam_ops.tables import CORNERS, IMAGES, PLAN, heatmaps_schema
 from cluster.runs.directory import RunDir
@@ -124,3 +124,12 @@ def row_problems(name: str, images: pa.Table, table: pa.Table, counted: pa.Table
 def pairs_of(table: pa.Table) -> set[tuple[int, int]]:
     """Return the (row, class) of each row of a table of maps or boxes."""
     return set(zip(table["row"].to_pylist(), table["class_id"].to_pylist(), strict=True))
+
+
+def inside(boxes: pa.Table, images: pa.Table) -> Bools:
+    """Say of each box whether it has an area, and lies inside its image; the rows must fit."""
+    rows = boxes["row"].to_numpy()
+    width, height = images["width"].to_numpy()[rows], images["height"].to_numpy()[rows]
+    x0, y0, x1, y1 = (boxes[name].to_numpy() for name in CORNERS)
+    inside: Bools = (x0 >= 0) & (x0 < x1) & (x1 <= width) & (y0 >= 0) & (y0 < y1) & (y1 <= height)
+    return inside

@@ -1,9 +1,11 @@
 """Do the shards of a run that are not committed, and add up: the same for a new run and for one that was cut off."""
 
+import os
 import shlex
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 from cam_ops.errors import RefusedError, StorageError
 from cluster.executors.progress import Progress
@@ -11,14 +13,15 @@ from cluster.executors.work import Executor, Replicas, Work
 from cluster.process.console import say
 from cluster.process.failpoints import reach
 from cluster.runs.agreement import suspects_file
-from cluster.runs.census import Census, take_census
+from cluster.runs.census import Census, summary_of, take_census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir
+from cluster.runs.limits import limit_lines
 from cluster.runs.log import RunLog, start_of
 from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import check_plan, plan_digest
 from cluster.runs.record import Run, again, existing_run, publish_run
-from cluster.runs.totals import summary_of
+from cluster.storage.objects import is_store
 
 
 def refuse_strangers(run_dir: RunDir) -> None:
@@ -28,6 +31,19 @@ def refuse_strangers(run_dir: RunDir) -> None:
             f"{run_dir.root} holds shards but no run.json that says what they are; use --overwrite to replace them, "
             "or another --out"
         )
+
+
+def refuse_unwritable(run_dir: RunDir) -> None:
+    """Raise StorageError where a run directory of this machine cannot be made, or not be written to."""
+    if is_store(run_dir.root):
+        return
+    place = Path(run_dir.root)
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise StorageError(f"--out {run_dir.root}: {place} is no folder; give another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StorageError(f"--out {run_dir.root}: {place} cannot be written to; change its rights, or give another")
 
 
 def pending_shards(run_dir: RunDir, run: Run) -> list[int]:
@@ -102,12 +118,17 @@ def run_missing(
     )
     with (
         RunLog(run_dir, start) as log,
-        closing(executor.run(work, replicas, pending, partial(is_committed, run_dir), timeout_s, log.tell)) as reports,
+        closing(
+            executor.run(work, replicas, pending, partial(is_committed, run_dir), timeout_s, log.tell, progress.look)
+        ) as reports,
     ):
         for report in reports:
             progress.add(report)
             log.add(report)
             reach(f"report-{report.shard}")
+    reduced = run.request.preprocessing.decode == "reduced"
+    for line in limit_lines(progress.stage_seconds, progress.replica_seconds, run.request.device, reduced=reduced):
+        say(line)
 
 
 def say_complete(run_dir: RunDir, run: Run, *, repaired: bool) -> None:

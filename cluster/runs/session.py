@@ -149,5 +149,5 @@ class Session:
 def _bounded(value: Any) -> Any:
     """Return a value that a line may hold: text of bounded length, without what is not UTF-8."""
     if isinstance(value, str):
-        return shortened(value, MAX_TEXT).encode("utf-8", "backslashreplace").decode()
+        return shortened(shortened(value, MAX_TEXT).encode("utf-8", "backslashreplace").decode(), MAX_TEXT)
     return round(value, 3) if isinstance(value, float) else value

@@ -5,17 +5,23 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cam_ops.arrays import Bools
 from cam_ops.errors import StorageError
-from cam_ops.tables import CORNERS
 from cluster.process.console import say
+from cluster.runs.census import Totals, summary_of
 from cluster.runs.directory import RunDir
 from cluster.runs.names import SUMMARY, TABLES, shard_name
 from cluster.runs.part import planned_shards, written
 from cluster.runs.plan import check_plan, plan_digest, read_shard
-from cluster.runs.reading import first_boxes, maps_problems, pairs_of, read_tables, row_problems, rows_fit
+from cluster.runs.reading import (
+    first_boxes,
+    inside,
+    maps_problems,
+    pairs_of,
+    read_tables,
+    row_problems,
+    rows_fit,
+)
 from cluster.runs.record import Run, again, existing_run, maps_of
-from cluster.runs.totals import Totals, summary_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,18 +122,10 @@ def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shar
     problems += row_problems("boxes", images, boxes, first_boxes(run.request, boxes))
     if not pairs_of(boxes) <= pairs_of(heatmaps):
         problems.append("a box has no map")
-    if num_outside := int((~_inside(boxes, images)).sum()):
+    if num_outside := int((~inside(boxes, images)).sum()):
         problems.append(f"{num_outside} box(es) are empty or reach outside their image")
     if run.request.calibration:
         probability_N = boxes["probability"].to_numpy()
         if not ((probability_N >= 0) & (probability_N <= 1)).all():
             problems.append("a box has a probability that is none")
     return problems
-
-
-def _inside(boxes: pa.Table, images: pa.Table) -> Bools:
-    rows = boxes["row"].to_numpy()
-    width, height = images["width"].to_numpy()[rows], images["height"].to_numpy()[rows]
-    x0, y0, x1, y1 = (boxes[name].to_numpy() for name in CORNERS)
-    inside: Bools = (x0 >= 0) & (x0 < x1) & (x1 <= width) & (y0 >= 0) & (y0 < y1) & (y1 <= height)
-    return inside

@@ -63,6 +63,10 @@ class Files:
         """Return the names of the folders right below the root, none where there is no such place."""
         return self.place.folders()
 
+    def times(self, folder: str) -> dict[str, float]:
+        """Return when each file in a folder was put there, by its name: seconds of the storage's clock since 1970."""
+        return self.place.times(folder)
+
     def publish(self, name: str, content: bytes | mmap) -> None:
         """Put a whole file in place, durably, replacing what bears its name."""
         self.place.publish(name, content)

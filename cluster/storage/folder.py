@@ -116,6 +116,14 @@ class Folder:
         """Return the names of the folders right below the root, none where there is no such place."""
         return [name for name in self.names("") if os.path.isdir(self.where(name))]
 
+    def times(self, folder: str) -> dict[str, float]:
+        """Return when each file in a folder was put there, by its name."""
+        found = {}
+        for name in self.names(folder):
+            if version := self.version(f"{folder}/{name}"):  # else it has gone since
+                found[name] = version[1] / 1e9
+        return found
+
     def remove(self, name: str) -> None:
         """Remove a file if it is there. Raises StorageError."""
         try:

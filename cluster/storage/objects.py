@@ -199,6 +199,14 @@ def list_objects(address: str, options: StorageOptions, *, recursive: bool = Tru
     return [(info.path[len(path) + 1 :], info.size) for info in found if info.type == fs.FileType.File]
 
 
+def object_times(address: str, options: StorageOptions) -> dict[str, float]:
+    """Return when each object right below an address was put there, by its name: seconds since 1970."""
+    _, path = _split(address)
+    selector = fs.FileSelector(path, allow_not_found=True)
+    found = _retried(address, options, lambda system: system.get_file_info(selector))
+    return {info.base_name: (info.mtime_ns or 0) / 1e9 for info in found if info.type == fs.FileType.File}
+
+
 def list_level(
     address: str, options: StorageOptions, *, with_folders: bool = True
 ) -> tuple[list[tuple[str, int]], list[str]]:

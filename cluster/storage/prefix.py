@@ -7,7 +7,15 @@ from mmap import mmap
 import pyarrow as pa
 
 from cam_ops.errors import BadImage, StorageError
-from cluster.storage.objects import list_level, list_objects, object_version, put_object, read_object, remove_object
+from cluster.storage.objects import (
+    list_level,
+    list_objects,
+    object_times,
+    object_version,
+    put_object,
+    read_object,
+    remove_object,
+)
 from cluster.storage.options import StorageOptions
 
 MAX_KEPT_BYTES = 2 * 2**30  # of a part of a plan
@@ -63,6 +71,10 @@ class Prefix:
     def folders(self) -> list[str]:
         """Return the names of the folders right below the address."""
         return list_level(self.root, self.options)[1]
+
+    def times(self, folder: str) -> dict[str, float]:
+        """Return when each file in a folder was put there, by its name, from one listing."""
+        return object_times(self.where(folder), self.options)
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there. Raises StorageError."""

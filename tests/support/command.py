@@ -27,7 +27,7 @@ LITE0 = [
 
 
 class Command:
-    """A finished command: exit code, output, and the document of its last line.
+    """A finished command: exit code, output, the document of its last line, and that of --json.
 
     Runs what `python -m jobs` runs, in this process; as a process of its own with `process`, an `env` or a `cwd`.
     """
@@ -42,6 +42,11 @@ class Command:
             self.out, self.err = out.getvalue(), err.getvalue()
         self.result = result_of(self.out, self.err)
         assert self.result["exit_code"] == self.code
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What --json printed; fails where stdout has anything else."""
+        return json.loads(self.out)
 
 
 def _as_process(words: list[str], env: dict[str, str], cwd: Path) -> tuple[int, str, str]:
@@ -73,9 +78,10 @@ def loaded(*words: object) -> tuple[int, set[str], str]:
 
 
 def result_of(out: str, err: str = "") -> dict[str, Any]:
-    """Return the document of a command's last line."""
-    last = out.splitlines()[-1] if out else ""
-    assert last.startswith("CAMRAY_RESULT "), (out, err)
+    """Return the document of a command's last line, which is one of stderr with --json."""
+    lasts = [text.splitlines()[-1] for text in (out, err) if text]
+    last = next((last for last in lasts if last.startswith("CAMRAY_RESULT ")), None)
+    assert last, (out, err)
     return json.loads(last.removeprefix("CAMRAY_RESULT "))
 
 

@@ -93,6 +93,7 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_memory_monitor_refresh_ms": "0",  # what else uses this machine's memory kills no replica here
             "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+            "RAY_metrics_report_interval_ms": "1000",
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
             **env,
         }

@@ -80,7 +80,7 @@ def card(image_id: str, *maps: ShownMap, truth: Sequence[Corners] | None = None,
         picture=picture(),
         missing="",
         maps=maps,
-        truth=None if truth is None else Truth(boxes=tuple(truth), iou=None, failure=None),
+        truth=None if truth is None else Truth(class_id=0, boxes=tuple(truth), iou=None, failure=None),
     )
     return replace(made, **fields)
 
@@ -105,6 +105,7 @@ def report(cards: Sequence[Card], galleries: Sequence[Gallery] | None = None, **
             boxes=4100,
             without_box=20,
             reasons=(Reason(status="missing", error="no such file", images=10, example="gone.jpg"),),
+            other_reasons=0,
             rate=40.0,
             labels=None,
         ),
@@ -112,7 +113,7 @@ def report(cards: Sequence[Card], galleries: Sequence[Gallery] | None = None, **
         commands=(Command(name="rebox", does="makes new boxes", line=REBOX),),
         galleries=(everything,) if galleries is None else tuple(galleries),
         cards=tuple(cards),
-        left_out="",
+        left_out=0,
         histograms=(),
         density=np.zeros((4, 4), np.int64),
         classes=(),

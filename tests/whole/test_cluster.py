@@ -3,17 +3,20 @@
 One cluster serves all tests, as starting nodes is what costs most; the last of them kills its head.
 """
 
+import json
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.command import ROOT, Command, result_of
 from tests.support.gated_runs import NUM_PICTURES, Site, label, num_committed, running_site, short_folder, tables
 from tests.support.nodes import RAY, Cluster, wait_until
+from tests.support.scrape import scraped
 
 pytestmark = pytest.mark.ray
 
@@ -61,6 +64,18 @@ def test_a_run_goes_on_without_a_node_that_dies_and_waits_for_another_when_the_l
         site.cluster.kill("a")
         site.open("b", 5)
         wait_until(lambda: num_committed(driver.out) == 5)
+        expected = {
+            "camray_images_total status=ok": 5,
+            "camray_shards_total": 5,
+            "camray_replica_deaths_total at=work": 1,
+            "camray_shards_retried_total": 2,
+            "camray_shards_at_work": 2,
+            "camray_shards_waiting": NUM_PICTURES - 7,
+            "camray_replicas": 1,
+        }
+        wait_until(lambda: expected.items() <= scraped(site.folder).items(), 60)
+        stages = {name for name in scraped(site.folder) if name.startswith("camray_stage_seconds_total stage=")}
+        assert {name.partition("=")[2] for name in stages} == {"fetch", "decode", "load", "network", "boxes", "publish"}
         site.cluster.kill("b")
         wait_until(lambda: "no machine is left that has room for a replica: waiting for one" in driver.said())
         site.open("b")
@@ -87,6 +102,7 @@ def test_ray_job_stop_exits_130_and_the_same_job_submitted_again_finishes(site: 
     log = job(site, "logs", "first").stdout
     result = result_of(next(line for line in log.splitlines() if line.startswith("CAMRAY_RESULT")))
     assert (result["exit_code"], result["status"]) == (130, "interrupted")
+    assert result["images"] == sum(pq.read_metadata(path).num_rows for path in (out / "images").iterdir())
     before = tables(out)
     assert before.items() <= site.expected.items()  # what is there is whole
     assert num_committed(out) == 5
@@ -110,6 +126,7 @@ def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_a
     assert "Traceback" not in driver.said()
     assert num_committed(driver.out) == 0
     site.cluster.add("seeing", plain=True)
+    _what_doctor_says(site)
     shutil.rmtree(driver.log)
     with label(site, site.folder / "hidden" / "out") as driver:
         wait_until(lambda: "a replica could not start: the node" in driver.said())
@@ -117,6 +134,19 @@ def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_a
         code, result = driver.end()
     assert (code, result["ok"]) == (0, NUM_PICTURES)
     assert tables(driver.out) == site.expected
+
+
+def _what_doctor_says(site: Site) -> None:
+    words = "--images", site.folder / "pictures", "--out", site.folder / "hidden" / "run"
+    done = Command("doctor", *words, "--ray-address", site.cluster.address, "--json", env=site.cluster.env)
+    found = json.loads(done.out)["findings"]
+    assert done.code == 6
+    assert [each["says"] for each in found if each["check"] == "ray"] == ["3 node(s), 2 CPU(s), 0 GPU(s)"]
+    assert len([each for each in found if each["check"] == "node" and each["verdict"] == "ok"]) == 3
+    (blind,) = (each for each in found if each["verdict"] == "fail")
+    assert blind["check"] == "out"
+    assert "hidden/run is not the folder that the driver sees" in blind["says"]
+    assert not (site.folder / "hidden" / "run").exists()
 
 
 def test_a_node_that_loses_the_run_s_folder_in_mid_run_is_avoided_and_another_does_its_shards(

@@ -1,7 +1,9 @@
 """The documents: the real parser takes their commands, their links lead somewhere, their lists are complete."""
 
 import re
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from itertools import takewhile
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -9,6 +11,7 @@ import pytest
 
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig, RefineConfig
 from cluster.label.config import LabelConfig
+from jobs.__main__ import run
 from jobs.flags import parse
 from tests.support.command import ROOT
 from tests.whole.test_readme import CONFIGS, README, commands_of
@@ -36,7 +39,11 @@ SHOWN = [
 @pytest.mark.parametrize("words", SHOWN)
 def test_a_command_of_a_document_is_parsed(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("job.yaml").write_text(re.findall(r"```yaml\n(.*?)```", DOCS["label.md"], re.DOTALL)[0])
+    Path("job.yaml").write_text(re.findall(r"```yaml\n(.*?)```", DOCS["commands.md"], re.DOTALL)[0])
+    if {"--help", "--help-all", "--version", "--completion"} & set(words):
+        with suppress(SystemExit):
+            assert run(list(takewhile(lambda word: word != ">", words))) == 0
+        return
     assert isinstance(parse(CONFIGS[words[0]], words[1:], words[0]), CONFIGS[words[0]])
 
 

@@ -26,7 +26,7 @@ from cluster.export.config import FormatName
 from cluster.formats.entries import VOC_CORNERS
 from cluster.formats.exported import split_suffix
 from tests.support.command import LITE0, Command
-from tests.support.stores import Store
+from tests.support.stores import KEY, SECRET, Store
 
 pytestmark = pytest.mark.slow
 
@@ -215,3 +215,27 @@ def test_every_image_and_box_of_a_run_arrives_in_every_format(
         done = Command("export", where, "--to", form, "--out", tmp_path / form, *FLAGS.get(form, []), *more)
         assert (done.code, done.result["exported"]) == (0, len(expected)), (form, done.err)
         assert {split_suffix(image)[0] for image in reader(tmp_path / form)} == expected.keys(), form
+
+
+def test_a_report_of_a_run_on_a_store_has_its_pictures_and_boxes_and_no_secret(
+    runs: dict[str, tuple[str, list[str]]], s3_session: Store, tmp_path: Path
+) -> None:
+    where, more = runs["s3"]
+    local = tmp_path / "page.html"
+    assert Command("report", where, *more).code == 0
+    assert Command("report", where, "--out", local, *more).code == 0
+    there = s3_session.folder / "exports" / "run" / "report.html"
+    log = "".join(path.read_text() for path in there.parent.glob("log/*.jsonl"))
+    assert len(log.splitlines()) > 3
+    for text in (there.read_text(), local.read_text(), log, (there.parent / "run.json").read_text()):
+        assert SECRET not in text
+        assert KEY not in text
+    state = json.loads(there.read_text().split('<script type="application/json" id="state">')[1].split("</script>")[0])
+    expected = of_run(where, s3_session)
+    found = {
+        split_suffix(card["id"])[0]: sorted(box["box"] for shown in card["maps"] for box in shown["boxes"])
+        for card in state["cards"]
+    }
+    assert found == {name: expected.get(name, []) for name in found}
+    assert len(found) == 10
+    assert there.read_text().count('src="data:image/webp;base64,') == 10

@@ -96,6 +96,10 @@ def test_replicas_killed_at_every_step_or_stopped_leave_the_tables_of_an_undistu
     )
     assert events["replica_up"] >= 2 + 6
     assert history.sessions[0].shards_back >= 5  # the shard of one was committed when it died
+    retried = Command("status", out, "--json").document["last_session"]["retried_shards"]
+    assert sum(shard["times"] for shard in retried) == history.sessions[0].shards_back
+    assert {shard["shard"] for shard in retried} >= set(range(2, 7))
+    assert "the replicas' time: " in done.err
     assert {"load", "network", "boxes", "publish", "fetch", "decode"} == history.stage_seconds.keys()
     lines = [json.loads(line) for line in next((out / "log").iterdir()).read_text().splitlines()]
     up = {line["place"] for line in lines if line["event"] == "replica_up"}

@@ -70,7 +70,8 @@ def test_a_run_that_is_interrupted_and_resumed_has_two_sessions(
 ) -> None:
     out = tmp_path / "run"
     monkeypatch.setenv(VARIABLE, f"report-1:{signal.SIGINT.name[3:]}:{tmp_path}/reached")
-    assert label(pictures, out).code == 130
+    stopped = label(pictures, out).result
+    assert (stopped["exit_code"], stopped["images"], stopped["ok"], stopped["errors"]) == (130, 8, 8, 0)
     assert label(pictures, out).code == 0
     assert label(pictures, out).code == 0  # nothing is left: no session
     first, second = history_of(out).sessions

@@ -14,6 +14,7 @@ import pytest
 
 from cluster.runs.directory import RunDir
 from cluster.runs.history import read_log
+from cluster.runs.watching import Watch
 from cluster.storage.objects import list_objects, read_object, remove_object
 from tests.support.command import ROOT, Command, table_rows
 from tests.support.stores import KEY, SECRET, Store
@@ -106,6 +107,8 @@ def test_a_killed_run_goes_on_and_repeats_no_committed_shard(s3: Store, pictures
     )
     try:
         assert held.reached.wait(120)
+        at_work = Command("status", out, "--json", env=environment).document
+        assert (at_work["last_session"]["state"], at_work["images"]) == ("still at work", 4)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -113,6 +116,12 @@ def test_a_killed_run_goes_on_and_repeats_no_committed_shard(s3: Store, pictures
     options = ["--storage-options", *s3.words]
     half = Command("status", out, env=environment)
     assert (half.code, half.result["status"], half.result["images"]) == (0, "incomplete", 4)
+    watch = Watch(RunDir(out, s3.options))
+    assert watch.look().census.totals.images == 4
+    s3.proxy.requests.clear()
+    assert watch.look().census.totals.images == 4
+    assert sorted(request.split()[0] for request in s3.proxy.requests) == ["GET", "GET", "HEAD"]  # listings, run.json
+    assert not [request for request in s3.proxy.requests if request.startswith("GET") and "list-type" not in request]
     assert Command("verify", out, *options).code == 3
     done = label(images, out, *options)
     assert (done.code, done.result["images"], done.result["ok"]) == (0, 12, 12)

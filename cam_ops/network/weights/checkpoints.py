@@ -19,7 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cam_ops.errors import MachineError, UsageError
+from cam_ops.errors import UsageError
+from cam_ops.network.names import check_file
 
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
@@ -56,8 +57,7 @@ def read_checkpoint(path: Path) -> object:
 
     Raises MachineError where there is no such file, UsageError where it cannot be read.
     """
-    if not path.is_file():
-        raise MachineError(f"expected a weights file at {path}, there is none; check --weights")
+    check_file(path)
     try:
         if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(path)

@@ -36,10 +36,10 @@ function takeIn(input) {
   schedule();
 }
 
-// What is half typed is no threshold yet.
+// What is half typed is no threshold yet; `rebox` takes neither 0 nor 1.
 function moveThreshold(value, input) {
   const threshold = Number(value);
-  if (value.trim() === "" || !(threshold >= 0 && threshold <= 1)) return;
+  if (value.trim() === "" || !(threshold > 0 && threshold < 1)) return;
   changeSetting({ threshold }, input);
 }
 
@@ -64,7 +64,9 @@ function showSetting(from) {
 
 // The last mark of each name is the one that is meant: a path may have some, too.
 function reboxLine() {
-  const values = { threshold: exact(now.threshold), normalise: now.normalise, components: now.components };
+  const minArea = now.components === "largest" ? "" : ` --min-area ${exact(own.leastAreas[now.components])}`;
+  const { normalise, components } = now;
+  const values = { threshold: exact(now.threshold), normalise, components, min_area: minArea };
   return Object.entries(values).reduce((line, [name, value]) => {
     const at = line.lastIndexOf(`{${name}}`);
     return at < 0 ? line : line.slice(0, at) + value + line.slice(at + name.length + 2);

@@ -12,7 +12,8 @@ from torch import nn
 
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.load import classes_for, load_classifier, model_digest
-from cam_ops.network.zoo import TENSORFLOW_SCALED, find_architecture
+from cam_ops.network.names import TENSORFLOW_SCALED
+from cam_ops.network.zoo import find_architecture
 from cam_ops.settings import ModelConfig
 
 

@@ -437,7 +437,7 @@ def test_a_run_on_s3_is_audited_there(s3: Store, pictures: Path, truth: Path) ->
     done = Command("audit", out, *INLINE, "--truth", truth, "--storage-options", *s3.words)
     assert done.code == 0, done.err
     again = Command("audit", out, *INLINE, "--truth", truth, "--json", "--storage-options", *s3.words)
-    document = json.loads(again.out.partition("CAMRAY_RESULT")[0])
+    document = again.document
     assert document["metrics"]["gt_known_loc"]["images"] == 12
 
 

@@ -38,8 +38,11 @@ def test_manifests_for_measuring_name_each_row_once(pictures: Path, tmp_path: Pa
 
 def test_dispatch_and_plan_by_the_command(pictures: Path, tmp_path: Path) -> None:
     flags = ["--images", pictures, "--rounds", 1, "--rows", 2000, "--out", tmp_path / "bench.jsonl"]
-    done = Command("bench", "dispatch", "plan", *flags, process=True)
+    done = Command("bench", "dispatch", "plan", *flags, "--json", process=True)
     assert done.code == 0, done.err
+    assert done.document["figures"] == [
+        json.loads(line) for line in (tmp_path / "bench.jsonl").read_text().splitlines()
+    ]
     loop, planned = map(json.loads, (tmp_path / "bench.jsonl").read_text().splitlines())
     assert {"date", "commit", "machine", "1 replicas", "1000 replicas"} <= loop.keys()
     assert (planned["rows"], planned["shards"]) == (2000, 4)

@@ -291,8 +291,9 @@ def test_calibrate_finds_the_thresholds_that_are_right(halos: Path) -> None:
     assert found["held_out"]["figures"]["run"]["gain"]["low"] > 0
     assert found["held_out"]["calibration_error"] < 0.1
     before = (halos / "calibration.json").read_bytes()
-    again = calibrate(halos / "run", halos, "--per-class")
-    assert "GT-known Loc" in again.out
+    again = calibrate(halos / "run", halos, "--per-class", "--json")
+    assert "GT-known Loc" in again.err
+    assert again.document == found
     assert (halos / "calibration.json").read_bytes() == before
     assert calibrate(halos / "run", halos, "--seed", 1, "--max-images", 50, "--holdout", 0, to="other.json").code == 0
     other = json.loads((halos / "other.json").read_text())

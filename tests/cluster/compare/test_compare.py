@@ -46,7 +46,7 @@ def compared(a: object, b: object, *more: object) -> dict:
     """Return the document of a comparison."""
     done = Command("compare", a, b, "--json", *more)
     assert done.code == 0, done.err
-    return json.loads(done.out.partition("\nCAMRAY_RESULT")[0])
+    return done.document
 
 
 def iou(a: dict, b: dict) -> float:

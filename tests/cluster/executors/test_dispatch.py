@@ -1,5 +1,6 @@
 """The dispatch loop on simulated and scripted replicas: every shard once, bounded retries, cost, interrupts."""
 
+import contextlib
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ import pytest
 from cam_ops.errors import CamrayError, MachineError, StorageError, UsageError
 from cluster.executors.blame import MAX_SHARD_DEATHS
 from cluster.executors.dispatch import DEPTH, dispatch
-from cluster.executors.events import Event
+from cluster.executors.events import Event, Standing
 from cluster.executors.remote import ReplicaDied
 from cluster.executors.simulated import SimulatedCluster, SimulatedReplica, simulate
 from cluster.process.interrupts import raise_on_sigterm
@@ -476,7 +477,7 @@ def test_a_listener_hears_of_a_death_between_the_reports() -> None:
     script = ScriptedReplicas(1, shards={2: [ReplicaDied("segfault\nat 0x0")]})
     assert told(script, 4) == [
         *(("replica_up", {"place": "here"}), 0, 1),
-        ("replica_died", {"place": "here", "why": "segfault", "shards": 2}),
+        ("replica_died", {"place": "here", "why": "segfault", "shards": 2, "numbers": (2, 3)}),
         *(("replica_up", {"place": "here"}), 2, 3),
     ]
 
@@ -495,8 +496,24 @@ def test_a_listener_hears_which_place_is_avoided_and_why_once_the_last_start_the
 def test_a_listener_hears_once_of_a_place_that_lacks_storage() -> None:
     script = ScriptedReplicas(2, shards={3: [LACK], 30: [ReplicaDied("gone")]}, where=("good", "bad"))
     heard = [one for one in told(script, 60) if isinstance(one, tuple) and one[0] != "replica_up"]
+    numbers = [fields.pop("numbers") for kind, fields in heard if kind == "replica_died"]
+    assert [(len(shards), expected in shards) for shards, expected in zip(numbers, (3, 30), strict=True)] == [
+        (2, True)
+    ] * 2
     assert heard == [
         ("replica_died", {"place": "bad", "why": str(LACK), "shards": 2}),
         ("place_avoided", {"place": "bad", "why": str(LACK)}),
         ("replica_died", {"place": "good", "why": "gone", "shards": 2}),
     ]
+
+
+def test_who_watches_sees_how_the_work_stands_and_that_it_has_ended() -> None:
+    script, seen = ScriptedReplicas(2, shards={4: [NEVER]}), list[Standing]()
+    reports = dispatch(script, range(7), watch=seen.append)
+    with contextlib.closing(reports):
+        assert [next(reports) for _ in range(6)] == [0, 1, 2, 3, 5, 6]
+        assert seen == []
+        assert next(reports) == 4  # after two seconds a slow shard is given to another one, too
+        assert list(reports) == []
+    assert seen[0] == Standing(waiting=0, at_work=1, replicas=2)
+    assert seen[-1] == Standing(waiting=0, at_work=0, replicas=2)

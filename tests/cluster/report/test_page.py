@@ -66,7 +66,7 @@ def refuse(constant: str) -> None:
 def hostile_report(name: str) -> Report:
     """Return a report in which a name stands wherever one from outside may stand."""
     raw_hw = blobs((1, 1, 4, 4, 1.0))
-    truth = Truth(boxes=((10.0, 10.0, 40.0, 40.0),), iou=0.5, failure=name)
+    truth = Truth(class_id=0, boxes=((10.0, 10.0, 40.0, 40.0),), iou=0.5, failure=name)
     maps = (shown_map(raw_hw, (10.0, 10.0, 40.0, 40.0), name=name), shown_map(raw_hw, name=name + "2"))
     made = report(
         [
@@ -78,7 +78,7 @@ def hostile_report(name: str) -> Report:
             Command(name="verify", does=name, line=name),
             Command(name="rebox", does=name, line=name + " {threshold}"),
         ),
-        left_out=name,
+        left_out=1,
     )
     head = replace(
         made.head,

@@ -158,10 +158,11 @@ def test_boxes_and_counts_follow_the_slider(look: Open) -> None:
         move(seen.page, 0.6)
         expect_counts(seen.page, 2, 1, 0, 0)
         expect_drawn(seen.page, 0, (10, 10, 30, 30))
-        move(seen.page, 0)
-        expect_counts(seen.page, 2, 1, 0, 2)
-        expect_drawn(seen.page, 0, (0, 0, 80, 80))
-        expect(seen.page.locator("#count-right")).to_have_text("0 of 3")
+        for nothing in ("0", "1", "", "-0.5"):  # `rebox` refuses these
+            seen.page.fill("#threshold-number", nothing)
+            expect_counts(seen.page, 2, 1, 0, 0)
+            assert "--threshold 0.6 " in (seen.page.text_content("#rebox") or "")
+        expect(seen.page.locator("#count-right")).to_have_text("2 of 3")
         seen.page.click("#reset")
         expect_counts(seen.page, 2, 1, 0, 0)
         expect_drawn(seen.page, 0, (1.0, 2.0, 3.0, 4.5))
@@ -197,7 +198,7 @@ def test_a_calibrated_run_has_a_threshold_for_each_class_until_the_slider_is_mov
 
 
 def test_what_the_audit_found_is_said_of_the_boxes_that_it_looked_at_alone(look: Open) -> None:
-    audited = Truth(boxes=(), iou=0.25, failure="too_large")
+    audited = Truth(class_id=0, boxes=(), iou=0.25, failure="too_large")
     made = report([replace(card("a.jpg", shown_map(ONE, (20, 0, 40, 40))), truth=audited)])
     with look(made) as seen:
         expect(seen.page.locator("#card-0 .found")).to_have_text("1 box IoU 0.25 too large")
@@ -217,6 +218,23 @@ def test_a_path_with_a_mark_in_it_stays_as_it_is(look: Open) -> None:
     with look(made) as seen:
         move(seen.page, 0.5)
         assert seen.page.text_content("#rebox") == "rebox 'a{threshold}b' --threshold 0.5 --normalise max"
+
+
+def test_the_line_for_a_run_of_rebox_says_what_its_maps_run_would_do_otherwise(look: Open) -> None:
+    line = "rebox run --components {components}{min_area} --recipe default"
+    setting = replace(SETTING, components="peaks")
+    made = report(
+        [card("a.jpg", shown_map(ONE))], setting=setting, commands=(Command(name="rebox", does="", line=line),)
+    )
+    assert "--components peaks --min-area 0.01 --recipe default<" in render(made)
+    with look(made) as seen:
+        for components, words in {
+            "all": "all --min-area 0",
+            "largest": "largest",
+            "peaks": "peaks --min-area 0.01",
+        }.items():
+            seen.page.select_option("#components", components)
+            assert seen.page.text_content("#rebox") == f"rebox run --components {words} --recipe default"
 
 
 def test_heat_and_boxes_can_be_taken_away_and_the_original_put_beside(look: Open) -> None:
@@ -307,18 +325,18 @@ def test_a_picture_that_is_gone_leaves_its_map_and_boxes(look: Open) -> None:
 
 
 def test_the_images_of_two_runs_stand_side_by_side(look: Open) -> None:
-    ours = card("a.jpg", shown_map(ONE, (20, 0, 40, 40)))
+    ours = card("a.jpg", shown_map(ONE, (20, 0, 40, 25)))
     theirs = card("a.jpg", shown_map(TWO, (20, 0, 40, 20), name="red fox"), picture=None)
     changed = Gallery(key="changed", title="Changed", says="Right the other.", total=9, cards=(0,), others=(0,))
     made = report([ours], (galleries(1)[0], changed), against=against(theirs, root="run-b"))
     with look(made) as seen:
-        expect_drawn(seen.page, 0, (20, 0, 40, 40))
+        expect_drawn(seen.page, 0, (20, 0, 40, 25))
         seen.page.click("#gallery-changed")
         expect(seen.page.locator("#says")).to_contain_text("The other is run-b, with its own boxes.")
-        expect_drawn(seen.page, 0, (20, 0, 40, 20), (20, 0, 40, 40))
-        expect(seen.page.locator("#card-0 .other")).to_have_text("other: red fox 0.90, 1 box, IoU 0.50 with this run's")
-        move(seen.page, 0)
-        expect(seen.page.locator("#card-0 .stage >> nth=0 >> rect.box")).to_have_attribute("height", "80")
+        expect_drawn(seen.page, 0, (20, 0, 40, 20), (20, 0, 40, 25))
+        expect(seen.page.locator("#card-0 .other")).to_have_text("other: red fox 0.90, 1 box, IoU 0.80 with this run's")
+        move(seen.page, 0.5)
+        expect(seen.page.locator("#card-0 .stage >> nth=0 >> rect.box")).to_have_attribute("height", "40")
         assert drawn(seen.page, 0)[:1] == [(20, 0, 40, 20)]
         seen.page.click("#card-0 .frame")
         expect(seen.page.locator("#viewer-stages .stage")).to_have_count(2)

@@ -2,18 +2,26 @@
 
 import csv
 import json
+import math
 import os
 import re
+import shlex
 import shutil
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cluster.process.console import visible
+from cluster.runs.directory import RunDir
+from cluster.runs.record import clear_run, existing_run
 from tests.support.command import Command
-from tests.support.exported_runs import BROKEN, ExportedRun
+from tests.support.exported_runs import BROKEN, NAMES, ExportedRun
 
 
 class Page(HTMLParser):
@@ -80,6 +88,8 @@ def test_by_default_the_page_lies_in_the_run_and_overwrite_removes_it(hostile: E
     assert (done.code, done.out.splitlines()[-2]) == (0, str(root / "report.html"))
     assert Command("verify", root).code == 0
     assert Command("report", root).code == 0  # anew
+    clear_run(RunDir(str(root)))  # as --overwrite does
+    assert not [path for path in root.rglob("*") if path.is_file()]
 
 
 def test_an_unfinished_run_is_shown_as_far_as_it_is(hostile: ExportedRun, tmp_path: Path) -> None:
@@ -160,25 +170,165 @@ def test_damaged_tables_are_refused(hostile: ExportedRun, tmp_path: Path) -> Non
     assert "shard-0000000" in done.err
 
 
-def test_the_audit_names_the_worst_images(labelled: ExportedRun, tmp_path: Path) -> None:
-    root = copied(labelled, tmp_path)
-    truth = tmp_path / "truth.csv"
-    lines = [("image_id", "x0", "y0", "x1", "y1")]
-    ids = sorted(labelled.images)
-    for at, image_id in enumerate(ids):
-        x0, y0, x1, y1 = (labelled.boxes[image_id][0][name] for name in ("x0", "y0", "x1", "y1"))
-        lines.append((image_id, x0, y0, x1 if at else x0 + 2, y1 if at else y0 + 2))
-    with truth.open("w", newline="") as file:
-        csv.writer(file).writerows(lines)
-    assert Command("audit", root, "--truth", truth, "--executor", "inline", "--bootstrap", 20).code == 0
-    assert report(root, tmp_path / "page.html").code == 0
-    page = Page(tmp_path / "page.html")
-    assert page.gallery("worst")[0] == ids[0]
-    assert page.gallery("too_large") == [ids[0]]
-    (card,) = (card for card in page.data["cards"] if card["id"] == ids[0])
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("boxes", "x0", math.nan),
+        ("boxes", "x1", math.inf),
+        ("boxes", "y1", 1e30),
+        ("boxes", "class_id", 4),
+        ("images", "top_classes", [0, None]),
+        ("images", "top_classes", [0]),
+    ],
+)
+def test_rows_that_no_run_has_are_damage(
+    hostile: ExportedRun, tmp_path: Path, table: str, column: str, value: object
+) -> None:
+    root = copied(hostile, tmp_path)
+    change(root / table / "shard-0000000.parquet", column, value)
+    done = report(root, tmp_path / "page.html")
+    assert (done.code, "shard 0 of" in done.err) == (5, True), done.err
+
+
+def test_scores_that_no_network_gives_are_no_means_of_a_class(hostile: ExportedRun, tmp_path: Path) -> None:
+    root = copied(hostile, tmp_path)
+    change(root / "heatmaps" / "shard-0000000.parquet", "score", 1e38)
+    change(root / "boxes" / "shard-0000000.parquet", "area_fraction", 1e38)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert report(root, tmp_path / "page.html").code == 0
+
+
+def change(file: Path, column: str, value: object) -> None:
+    """Put a value into the first row of a table."""
+    rows = pq.read_table(file)
+    values = rows[column].to_pylist()
+    values[0] = value
+    at, field = rows.schema.get_field_index(column), rows.schema.field(column)
+    pq.write_table(rows.set_column(at, field, pa.array(values, field.type)).cast(rows.schema), file)
+
+
+@pytest.fixture(scope="module")
+def audited(labelled: ExportedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose boxes are the true ones, but that of its first image, which is too large."""
+    folder = tmp_path_factory.mktemp("audited")
+    root = copied(labelled, folder)
+    with (folder / "truth.csv").open("w", newline="") as file:
+        csv.writer(file).writerow(("image_id", "x0", "y0", "x1", "y1"))
+        for at, image_id in enumerate(sorted(labelled.images)):
+            x0, y0, x1, y1 = (labelled.boxes[image_id][0][name] for name in ("x0", "y0", "x1", "y1"))
+            csv.writer(file).writerow((image_id, x0, y0, x1 if at else x0 + 2, y1 if at else y0 + 2))
+    done = Command("audit", root, "--truth", folder / "truth.csv", "--executor", "inline", "--bootstrap", 20)
+    assert done.code == 0, done.err
+    return root
+
+
+def test_the_audit_names_the_worst_images(audited: Path, labelled: ExportedRun, tmp_path: Path) -> None:
+    assert report(audited, tmp_path / "page.html").code == 0
+    page, first = Page(tmp_path / "page.html"), min(labelled.images)
+    assert page.gallery("worst")[0] == first
+    assert page.gallery("too_large") == [first]
+    (card,) = (card for card in page.data["cards"] if card["id"] == first)
     assert card["truth"]["failure"] == "too_large"
     assert card["truth"]["iou"] < 0.5
-    assert f"--truth {truth}" in page.text
+    assert f"--truth {audited.parent / 'truth.csv'}" in page.text
+
+
+def test_an_audit_shows_nothing_of_shards_that_are_gone(audited: Path, labelled: ExportedRun, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(audited, tmp_path / "run"))
+    shard = labelled.images[min(labelled.images)]["shard"]
+    (root / "images" / f"shard-{shard:07d}.parquet").unlink()
+    done = report(root, tmp_path / "page.html")
+    assert done.code == 0, done.err
+    gone = {image_id for image_id, row in labelled.images.items() if row["shard"] == shard}
+    assert not gone & {card["id"] for card in Page(tmp_path / "page.html").data["cards"]}
+
+
+def test_an_audit_of_other_images_is_refused(audited: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(audited, tmp_path / "run"))
+    change(root / "audit" / "per_image.parquet", "image_id", "another.png")
+    done = report(root, tmp_path / "page.html")
+    assert done.code == 5
+    assert "is of other images than the run; run `audit` again" in done.err
+
+
+def test_the_page_warns_of_what_the_audit_warns_of(audited: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(audited, tmp_path / "run"))
+    path = root / "audit" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    assert metrics["unlabelled"] is None
+    assert metrics["suspected_shortcuts"] == []
+    metrics["unlabelled"] = {"in_truth": 82, "images": 82, "known": 82, "audited": 47, "left_out": 35}
+    shortcut = {"class_id": 0, "class_name": "crane", "place": "border", "share": 0.7, "others": 0.2, "num_images": 20}
+    metrics["suspected_shortcuts"] = [shortcut]
+    path.write_text(json.dumps(metrics))
+    assert report(root, tmp_path / "page.html").code == 0
+    page = Page(tmp_path / "page.html")
+    assert "These figures flatter: 82 images of the truth have no label in the run, and 35 of them" in page.text
+    assert "Suspected shortcuts" in page.text
+
+
+def test_an_audit_that_lacks_a_path_or_has_a_curve_twice_is_shown(audited: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(audited, tmp_path / "run"))
+    path = root / "audit" / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truth": {"has_boxes": True}}))
+    curves = pq.read_table(root / "audit" / "curves.parquet")
+    twice = pa.table([curves[0], *curves.columns], [curves.column_names[0], *curves.column_names])
+    pq.write_table(twice, root / "audit" / "curves.parquet")
+    done = report(root, tmp_path / "page.html")
+    assert done.code == 0, done.err
+    assert "--truth ANNOTATIONS" in Page(tmp_path / "page.html").text
+
+
+def test_a_log_that_cannot_be_read_costs_its_plots_alone(hostile: ExportedRun, tmp_path: Path) -> None:
+    root = copied(hostile, tmp_path)
+    with (root / "log" / "20261129T203614Z-3f9c01ab.jsonl").open("w") as file:
+        file.truncate(2**25)
+    done = report(root, tmp_path / "page.html")
+    assert done.code == 0
+    assert "without the log: expected" in done.err
+    assert "The run has no log" in Page(tmp_path / "page.html").text
+
+
+def test_beside_an_iou_stands_the_map_that_it_is_of(hostile: ExportedRun, tmp_path: Path) -> None:
+    root = copied(hostile, tmp_path)
+    second: dict[str, dict[str, Any]] = {}  # the best box of each image's second class
+    for image_id, boxes in hostile.boxes.items():
+        of_class = {box["class_id"]: box for box in reversed(boxes)}
+        classes = [class_id for class_id in hostile.images[image_id]["top_classes"][:2] if class_id in of_class]
+        if len(classes) == 2 and NAMES.count(NAMES[classes[1]]) == 1:
+            second[image_id] = of_class[classes[1]]
+    assert len(second) > 3
+    with (tmp_path / "truth.csv").open("w", newline="") as file:
+        csv.writer(file).writerow(("image_id", "x0", "y0", "x1", "y1", "class"))
+        for image_id, box in second.items():
+            csv.writer(file).writerow((image_id, box["x0"], box["y0"], box["x1"], box["y1"], box["class_name"]))
+    words = ["--truth", tmp_path / "truth.csv", "--truth-frame", "oriented", "--executor", "inline", "--bootstrap", 0]
+    done = Command("audit", root, *words)
+    assert done.code == 0, done.err
+    assert report(root, tmp_path / "page.html").code == 0
+    cards = {card["id"]: card for card in Page(tmp_path / "page.html").data["cards"]}
+    judged = {image_id: cards[visible(image_id)] for image_id in second}
+    assert {image_id: card["truth"]["iou"] for image_id, card in judged.items()} == dict.fromkeys(second, 1.0)
+    for image_id, card in judged.items():
+        assert card["maps"][0]["className"] == second[image_id]["class_name"]
+        assert len(card["maps"]) == 2
+
+
+@pytest.mark.parametrize("words", [(), ("--components", "peaks", "--min-area", 0.1), ("--recipe", "blog")], ids=str)
+def test_the_line_for_rebox_makes_the_boxes_that_the_page_shows(
+    words: tuple[object, ...], hostile: ExportedRun, tmp_path: Path
+) -> None:
+    root = hostile.root
+    if words:
+        root = tmp_path / "other"
+        assert Command("rebox", hostile.root, "--out", root, "--executor", "inline", *words).code == 0
+    assert report(root, tmp_path / "page.html").code == 0
+    (line,) = re.findall('id="rebox">python -m jobs (.*?)<', (tmp_path / "page.html").read_text())
+    again = [word if word != f"{root}-rebox" else str(tmp_path / "again") for word in shlex.split(line)]
+    assert Command(*again, "--executor", "inline").code == 0
+    made, wanted = (existing_run(RunDir(str(of))).request for of in (tmp_path / "again", root))
+    assert (made.maps, made.boxes) == (wanted.maps, wanted.boxes)
 
 
 def test_against_another_run_the_images_that_changed_stand_side_by_side(labelled: ExportedRun, tmp_path: Path) -> None:

@@ -134,6 +134,16 @@ def test_names_stages_and_lines_without_end_do_not_grow_what_is_read(tmp_path: P
     assert (len(history.deaths_N), history.deaths_N.sum()) == (MAX_BINS, 2000)
 
 
+def test_texts_that_are_no_utf_8_are_short_enough_to_be_read_again(tmp_path: Path) -> None:
+    session = begun(20)
+    session.add_event("replica_died", {"place": "a", "why": "\udcff" * 600, "shards": 1}, 1.0)
+    session.add_end({"status": "failed", "reason": "\udcff" * 600, "images": 0, "seconds": 2.0}, 2.0)
+    history = read_log(put(tmp_path, **{FIRST: session.content()}))
+    assert history is not None
+    assert (history.foreign_lines, history.sessions[0].status) == (0, "failed")
+    assert history.sessions[0].reasons[0].why == "\\udcff" * 83 + "\\u..."
+
+
 def test_a_file_that_is_too_long_for_a_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=f"to be a file of at most {MAX_BYTES} bytes"):
         read_log(put(tmp_path, **{FIRST: b"\n" * (MAX_BYTES + 1)}))

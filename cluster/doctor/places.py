@@ -1,0 +1,134 @@
+"""Sources and the run directory, as a machine sees them."""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+from cam_ops.errors import BadImage, CamrayError, StorageError
+from cluster.doctor.findings import Finding, fail, ok
+from cluster.runs.directory import RunDir
+from cluster.sources.folders.names import is_named_as_picture
+from cluster.sources.folders.patterns import fixed_part
+from cluster.sources.reading import read_image
+from cluster.sources.several import check_sources
+from cluster.storage.folder import SCRATCH
+from cluster.storage.objects import is_object, is_store, object_version, walk_objects
+from cluster.storage.options import StorageOptions
+
+PROBES = ".camray-doctor"
+MOST_LOOKED_AT = 10_000  # files of a folder, for one that is named as a picture
+START_BYTES = 1024
+CONTENT = b"camray doctor: this file may be removed\n"
+
+
+def first_files(addresses: Sequence[str], options: StorageOptions) -> dict[str, str]:
+    """Return a file of each source that nodes are to read, none of those where there is none, or that have no list."""
+    found = {}
+    for address in addresses:
+        with contextlib.suppress(CamrayError, OSError):
+            if first := _first_file(address, options):
+                found[address] = first
+    return found
+
+
+def _first_file(address: str, options: StorageOptions) -> str | None:
+    place = fixed_part(address) or "/"
+    if is_store(place):
+        if is_object(place) and object_version(place, options):
+            return place
+        parts = walk_objects(place, options, lambda part: (part.folders or ())[:1])
+        names = (name for part in parts for batch in part.files for name in batch["name"].to_pylist())
+        first = next((name for name in names if is_named_as_picture(name)), None)
+        return first and f"{place}/{first}"
+    if os.path.isfile(place):
+        return os.path.abspath(place)
+    files = (os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names)
+    return next((path for path in islice(files, MOST_LOOKED_AT) if is_named_as_picture(path)), None)
+
+
+def look_at_sources(addresses: Sequence[str], firsts: Mapping[str, str], options: StorageOptions) -> list[Finding]:
+    """Check that each source can be reached, and the file of it in `firsts` be read."""
+    found = []
+    for address in addresses:
+        first = firsts.get(address)
+        try:
+            check_sources([address], options)
+            if first is not None:
+                read_image(first, 0, START_BYTES, options)
+            read = "" if first is None else f", {first} read"
+            found.append(ok("images", f"{address} can be reached{read}"))
+        except BadImage as bad:
+            cure = "check its permissions: it is listed and cannot be read"
+            found.append(fail("images", f"{first} is {bad.status}: {bad}", cure))
+        except CamrayError as error:
+            found.append(fail("images", str(error), "check --images, the mount or the credentials on this machine"))
+    return found
+
+
+@contextmanager
+def marked(run_dir: RunDir) -> Iterator[str]:
+    """Leave a file in the run directory that other machines must see, and remove it, and folders made for it.
+
+    Yields its name. Raises StorageError where it cannot be written.
+    """
+    new = None if is_store(run_dir.root) else _first_new(Path(run_dir.root))
+    name = f"{PROBES}/{uuid.uuid4().hex}"
+    try:
+        run_dir.publish(name, CONTENT)
+        yield name
+    finally:
+        with contextlib.suppress(StorageError):
+            run_dir.remove(name)
+        if not is_store(run_dir.root):
+            _remove_empty(Path(run_dir.root), new)
+
+
+def look_at_out(run_dir: RunDir, mark: str) -> list[Finding]:
+    """Check that the mark is seen, and that a file of our own can be written, listed, read and removed."""
+    try:
+        if not run_dir.exists(mark):
+            cure = "mount the same folder there under the same path, or give an s3:// or gs:// address"
+            return [fail("out", f"{run_dir.root} is not the folder that the driver sees", cure)]
+        _write_read_remove(run_dir)
+    except StorageError as error:
+        return [fail("out", str(error), "check --out, its permissions and the credentials on this machine")]
+    return [ok("out", f"{run_dir.root} can be written, listed and read")]
+
+
+def _write_read_remove(run_dir: RunDir) -> None:
+    own = uuid.uuid4().hex
+    name = f"{PROBES}/{own}"
+    try:
+        run_dir.publish(name, CONTENT)
+        if own not in run_dir.names(PROBES):
+            raise StorageError(f"{run_dir.where(name)} was written and is not listed")
+        if run_dir.read(name) != CONTENT:
+            raise StorageError(f"{run_dir.where(name)} was written and reads otherwise")
+    finally:
+        run_dir.remove(name)
+
+
+def _first_new(folder: Path) -> Path | None:
+    """Return the uppermost folder that would have to be made, None where it is there."""
+    new = None
+    while not folder.exists():
+        new, folder = folder, folder.parent
+    return new
+
+
+def _remove_empty(root: Path, new: Path | None) -> None:
+    """Remove the folders of probes, and upwards those that were made for them, as far as they are empty."""
+    probes = root / PROBES
+    for folder in (probes, root / SCRATCH):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    if new is not None:
+        for folder in (root, *root.parents):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+            if folder == new:
+                break

@@ -1,0 +1,112 @@
+"""How far a run is, from its files alone, looked at again and again: each committed shard's file is read once.
+
+A look is one listing of images/, a short one of log/, and a glance at run.json; of files only what is new.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from cluster.runs.census import Census, CensusSum
+from cluster.runs.directory import RunDir
+from cluster.runs.history import RECENT_S, LogReader, PastSession, RunHistory
+from cluster.runs.log import ALIVE_S
+from cluster.runs.names import LOG, RUN, SHARD_FILE
+from cluster.runs.plan import Plan
+from cluster.runs.record import Run, existing_run
+
+FRESH_S = 3 * ALIVE_S  # age of a file up to which who writes it is taken to be alive
+
+Life = Literal["still at work", "done", "failed", "interrupted", "cut off"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """How far a run is, at a moment."""
+
+    moment_s: float  # since 1970
+    run: Run
+    shards: int  # that are committed
+    census: Census
+    life: Life | None  # of the last session; None where there is no log
+    per_s: float | None  # images a second in the last minutes, or the last ones in which there was work
+    quiet_s: float | None  # since a shard was committed; None where none is
+    history: RunHistory | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether every shard is committed."""
+        return self.shards == self.run.plan.num_shards
+
+    @property
+    def eta_s(self) -> float | None:
+        """Return how long it will take; None where nobody is at work, or the rate is unknown."""
+        is_at_work = self.life == "still at work" or (self.life is None and (self.quiet_s or 0) <= FRESH_S)
+        left = self.run.plan.num_images - self.census.totals.images
+        return left / self.per_s if self.per_s and is_at_work else None
+
+
+class Watch:
+    """Looks at the run in a directory. Where that holds another run by now, it begins anew."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self.run_dir = run_dir
+        self._begin(run_dir.version(RUN))
+
+    def _begin(self, run_json: tuple[int, int] | None) -> None:
+        self.run_json, self.run = run_json, existing_run(self.run_dir)
+        self.counted: set[int] = set()  # shards
+        self.sum = CensusSum(self.run_dir, self.run)
+        self.log = LogReader(self.run_dir)
+
+    def look(self) -> State:
+        """Return how far the run is now. Raises StorageError where it cannot be read, or is gone."""
+        run_json = self.run_dir.version(RUN)
+        if run_json != self.run_json:
+            self._begin(run_json)
+        num_shards, now_s = self.run.plan.num_shards, time.time()
+        times = {
+            shard: time_s
+            for name, time_s in self.run_dir.times("images").items()
+            if (match := SHARD_FILE.fullmatch(name)) and (shard := int(match[1])) < num_shards
+        }
+        if self.counted - times.keys():  # some were taken away, to be done again
+            self._begin(run_json)
+        self.sum.add(sorted(times.keys() - self.counted))
+        self.counted = set(times)
+        log_times = self.run_dir.times(LOG)
+        history = self.log.read(log_times, log_times)
+        last = history.sessions[-1] if history else None
+        return State(
+            moment_s=now_s,
+            run=self.run,
+            shards=len(times),
+            census=self.sum.total(),
+            life=life_of(last, now_s - log_times[last.name]) if last else None,
+            per_s=self._per_s(history, log_times, now_s) or _per_s_of(times, self.run.plan),
+            quiet_s=max(0.0, now_s - max(times.values())) if times else None,
+            history=history,
+        )
+
+    def _per_s(self, history: RunHistory | None, log_times: dict[str, float], now_s: float) -> float | None:
+        """Return the rate by the logs: of the sessions at work together, else of the last one."""
+        if history is None:
+            return None
+        alive = [one for one in history.sessions if life_of(one, now_s - log_times[one.name]) == "still at work"]
+        measured = [one.recent for one in alive or history.sessions[-1:] if one.recent[1] >= 1]
+        return sum(images / seconds for images, seconds in measured) or None
+
+
+def life_of(session: PastSession, age_s: float) -> Life:
+    """Return how a session ended, or that it has not; `age_s` is how long ago its file was written."""
+    return session.status or ("still at work" if age_s <= FRESH_S else "cut off")
+
+
+def _per_s_of(times: dict[int, float], plan: Plan) -> float | None:
+    """Return the images a second by the times of files: of those that came in the last minutes, after the first."""
+    last_s = max(times.values(), default=0.0)
+    recent = sorted((time_s, shard) for shard, time_s in times.items() if last_s - time_s <= RECENT_S)
+    if not recent or last_s - recent[0][0] < 1:
+        return None
+    images = sum(min(plan.shard_size, plan.num_images - shard * plan.shard_size) for _, shard in recent[1:])
+    return images / (last_s - recent[0][0])

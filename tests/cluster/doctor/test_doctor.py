@@ -1,0 +1,153 @@
+"""`doctor` by command, on real faults of this machine. What it says of nodes: tests/whole/test_cluster.py."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cluster.doctor.places import look_at_out, marked
+from cluster.executors.ray_nodes import upload_of
+from cluster.runs.directory import RunDir
+from tests.support.command import Command
+from tests.support.stores import Store
+
+pytestmark = pytest.mark.slow
+
+NETWORK = ("--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32)
+
+
+def doctor(*words: object) -> tuple[Command, dict[str, dict[str, str]]]:
+    """Run it on this machine alone; return the command and its findings, by check."""
+    done = Command("doctor", *words, "--executor", "inline", "--json")
+    return done, {finding["check"]: finding for finding in json.loads(done.out)["findings"]}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos" / "deep"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    return tmp_path / "photos"
+
+
+def test_a_sound_machine_is_ok_and_nothing_is_left(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "deep" / "run"
+    words = "--images", photos, "--out", out, "--model", "tests.support.networks:two_channels", *NETWORK
+    done, found = doctor(*words)
+    assert done.code == 0
+    assert {"python", "packages", "processor", "gpu", "images", "out", "network"} <= found.keys()
+    assert not [finding for finding in found.values() if finding["verdict"] == "fail"]
+    assert found["images"]["says"] == f"{photos} can be reached, {photos}/deep/a.png read"
+    assert "2 classes, head affine, --method auto is cam" in found["network"]["says"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_lines_for_people_have_a_verdict_a_check_and_the_cure(tmp_path: Path) -> None:
+    done = Command("doctor", "--images", tmp_path / "none", "--executor", "inline")
+    assert done.code == 6
+    lines = [line for line in done.out.splitlines() if not line.startswith("CAMRAY_RESULT")]
+    assert all(line.split()[0] in ("ok", "warn", "fail") for line in lines)
+    (line,) = (line for line in lines if line.startswith("fail"))
+    assert line.startswith(f"fail  images: cannot list the image folder {tmp_path}/none")
+    assert line.endswith("check --images, the mount or the credentials on this machine")
+    assert done.result["error"].startswith("images: ")
+
+
+def test_an_out_below_a_file_fails_and_a_run_in_place_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    done, found = doctor("--out", tmp_path / "file" / "run")
+    assert (done.code, found["out"]["verdict"]) == (6, "fail")
+    assert (tmp_path / "file").read_text() == "mine"
+    run = tmp_path / "run"
+    (run / "images").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    done, found = doctor("--out", run)
+    assert found["out"]["verdict"] == "ok"
+    assert sorted(path.name for path in run.iterdir()) == ["images", "run.json"]
+
+
+def test_a_picture_that_is_listed_and_cannot_be_read_fails(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    done, found = doctor("--images", tmp_path)
+    assert (done.code, found["images"]["verdict"]) == (6, "fail")
+    assert "a.png is unreadable" in found["images"]["says"]
+
+
+def test_a_folder_that_another_machine_sees_otherwise_fails(tmp_path: Path) -> None:
+    here, there = RunDir(str(tmp_path / "here")), RunDir(str(tmp_path / "there"))
+    with marked(here) as mark:
+        assert [finding.verdict for finding in look_at_out(here, mark)] == ["ok"]
+        (tmp_path / "there").mkdir()
+        (finding,) = look_at_out(there, mark)
+    assert finding.verdict == "fail"
+    assert "is not the folder that the driver sees" in finding.says
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_missing_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    done, found = doctor()
+    assert (done.code, found["compiler"]["verdict"]) == (0, "warn")
+    assert "g++" in found["compiler"]["cure"]
+
+
+def test_cuda_where_there_is_none_fails() -> None:
+    done, found = doctor("--device", "cuda")
+    if found["gpu"]["says"].startswith("GPU"):
+        pytest.skip("there is a GPU")
+    assert (done.code, found["gpu"]["verdict"]) == (6, "fail")
+
+
+@pytest.mark.parametrize("model", ["resnet19", "tests.support.networks:nothing_of_that_name"])
+def test_a_network_that_cannot_be_used_fails_with_the_reason_of_label(model: str, photos: Path, tmp_path: Path) -> None:
+    done, found = doctor("--model", model, *NETWORK)
+    assert (done.code, found["network"]["verdict"]) == (6, "fail")
+    label = Command("label", "--images", photos, "--out", tmp_path / "run", "--model", model, *NETWORK)
+    assert found["network"]["says"] == label.result["error"]
+
+
+def test_methods_are_those_that_label_takes(photos: Path, tmp_path: Path) -> None:
+    words = "--model", "mobilenet_v3_small", "--weights", "random", "--image-size", 64
+    _, found = doctor(*words)
+    says = found["network"]["says"]
+    assert "head pooled" in says
+    methods = says.partition("--method can be ")[2].split(", ")
+    assert "gradcam" in methods
+    assert "cam" not in methods
+    for method, code in (("gradcam", 0), ("cam", 2)):
+        flags = "--images", photos, "--out", tmp_path / method, "--method", method, "--executor", "inline"
+        assert Command("label", *words, *flags).code == code
+
+
+def test_wrong_keys_of_a_store_fail_and_right_ones_leave_nothing(s3: Store, photos: Path) -> None:
+    there = s3.put(photos, "doctor/photos")
+    words = "--images", there, "--out", s3.address("doctor/run")
+    done, found = doctor(*words, "--storage-options", *s3.words)
+    assert done.code == 0, done.out
+    assert found["images"]["says"] == f"{there} can be reached, {there}/deep/a.png read"
+    assert not [path for path in (s3.folder / "doctor").rglob("*") if "doctor" in path.name and path.is_file()]
+    wrong = [word.replace("secret_key=", "secret_key=x") for word in s3.words]
+    done, found = doctor(*words, "--storage-options", *wrong)
+    assert done.code == 6
+    assert {found["images"]["verdict"], found["out"]["verdict"]} == {"fail"}
+
+
+def test_what_ray_would_upload_is_without_what_gitignore_names(tmp_path: Path) -> None:
+    for name, size in {"code.py": 100, "photos/a.jpg": 5000, "photos/b.jpg": 700, "run/x.bin": 90_000}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    (tmp_path / ".gitignore").write_text("run/\n")
+    upload = upload_of(str(tmp_path))
+    assert upload.largest[0] == ("photos", 5700)
+    assert upload.num_bytes - (tmp_path / ".gitignore").stat().st_size in (5800, 5800 - 5)
+    assert upload.most == 512 * 2**20
+
+
+@pytest.mark.ray
+def test_a_cluster_that_is_not_there_fails() -> None:
+    done = Command("doctor", "--ray-address", "127.0.0.1:1", "--json")
+    ray = [finding for finding in json.loads(done.out)["findings"] if finding["check"] == "ray"]
+    assert (done.code, [finding["verdict"] for finding in ray]) == (6, ["fail"])
+    assert "127.0.0.1:1" in ray[0]["says"]

@@ -1,0 +1,213 @@
+"""`status`: of runs that are whole, interrupted, at work or cut off, with a log and without, once and with --follow."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cam_ops.errors import BadImage
+from cluster.label.quarantine import Quarantine
+from cluster.process.failpoints import VARIABLE
+from cluster.runs.directory import RunDir
+from cluster.runs.watching import FRESH_S, Watch
+from tests.support.command import ROOT, Command, result_of
+
+FLAGS = ["--executor", "inline", "--precision", "fp32", "--shard-size", 4]
+TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
+
+
+def label(pictures: Path, out: Path, *more: object) -> Command:
+    return Command("label", "--images", pictures, "--out", out, *FLAGS, *TWO, *more)
+
+
+@pytest.fixture
+def half(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruptible: None) -> Path:
+    """A run that was interrupted after two of its three shards, one of whose images is bad."""
+    out = tmp_path / "run"
+    (pictures / "discs" / "01.png").write_bytes(b"none")
+    monkeypatch.setenv(VARIABLE, f"report-1:{signal.SIGINT.name[3:]}:{tmp_path}/reached")
+    assert label(pictures, out, "--max-error-rate", 0.5).code == 130
+    monkeypatch.delenv(VARIABLE)
+    return out
+
+
+def cut_end(out: Path, age_s: float) -> Path:
+    """Take the last line from the log, as if the driver had not come to it; its file is so old."""
+    (log,) = (out / "log").iterdir()
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
+    then_s = time.time() - age_s
+    os.utime(log, (then_s, then_s))
+    return log
+
+
+def test_how_the_last_session_ended_is_said(half: Path) -> None:
+    def state() -> str:
+        return Command("status", half, "--json").document["last_session"]["state"]
+
+    assert state() == "interrupted"
+    cut_end(half, 0)
+    assert state() == "still at work"
+    said = Command("status", half).out
+    assert "session the only one: 1 replica(s), on " in said
+    assert "8 of 12 images in 0:00:0" in said
+    assert "1 truncated, such as 'discs/01.png'" in said
+    cut_end(half, FRESH_S + 5)
+    assert state() == "cut off"
+    assert Command("status", half, "--json").document["eta_seconds"] is None
+
+
+def test_the_document_holds_what_the_files_do(half: Path) -> None:
+    document = Command("status", half, "--json").document
+    expected = {
+        **{"status": "incomplete", "images": 8, "images_planned": 12, "shards": 3, "shards_committed": 2},
+        **{"statuses": {"ok": 7, "truncated": 1}, "images_with_map": 7, "images_with_label": 0, "sessions": 1},
+        "quarantine": {"shards": 0, "images": [], "images_left_out": 0, "suspected": [], "unreadable": []},
+    }
+    assert expected.items() <= document.items()
+    (reason,) = document["reasons"]
+    assert (reason["status"], reason["images"], reason["example"]) == ("truncated", 1, "discs/01.png")
+    assert document["last_session"]["images"] == 8
+
+
+def test_without_a_log_the_times_of_files_say_the_rate(half: Path) -> None:
+    for path in (half / "log").iterdir():
+        path.unlink()
+    now_s = time.time()
+    for shard, ago_s in enumerate((30, 10)):
+        os.utime(half / "images" / f"shard-{shard:07d}.parquet", (now_s - ago_s,) * 2)
+    document = Command("status", half, "--json").document
+    assert document["images_per_second"] == pytest.approx(4 / 20)  # of the second file
+    assert document["eta_seconds"] == pytest.approx(4 / (4 / 20))
+    assert document["seconds_since_last_shard"] == pytest.approx(10, abs=9)
+    assert (document["sessions"], document["last_session"]) == (0, None)
+    for shard in (0, 1):
+        os.utime(half / "images" / f"shard-{shard:07d}.parquet", (now_s - 1000 - 20 * shard,) * 2)
+    assert Command("status", half, "--json").document["eta_seconds"] is None
+
+
+def test_the_log_says_the_rate(half: Path) -> None:
+    log = cut_end(half, 0)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    first, second = lines[2:]
+    times = ("2026-11-29T20:00:00Z", "2026-11-29T20:00:50Z", "2026-11-29T20:01:00Z", "2026-11-29T20:01:10Z")
+    for line, moment in zip(lines, times, strict=True):
+        line["time"] = moment
+    first["stages"] = second["stages"] = {"network": 10.0}  # so the first began at 50 s
+    died = {"time": times[3], "event": "replica_died", "place": "x", "why": "killed", "shards": 2, "numbers": [2, 7]}
+    again = {**died, "shards": 1, "numbers": [7]}
+    slow = {"time": times[3], "event": "shard_copied", "shard": 2}
+    log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, died, again, slow]))
+    document = Command("status", half, "--json").document
+    assert document["images_per_second"] == pytest.approx(8 / 20)
+    assert document["eta_seconds"] == pytest.approx(4 / (8 / 20))
+    session = document["last_session"]
+    assert session["retried_shards"] == [{"shard": 7, "times": 2}, {"shard": 2, "times": 1}]
+    assert session["slow_shards"] == [2]
+    said = Command("status", half).out
+    assert "0.4 images/s in the last minutes of work, ETA 0:00:10; " in said
+    assert "again   shards that were begun again, as their replica died: 7 (2 times), 2\n" in said
+    assert "slow    shards that a second replica began, too: 2\n" in said
+    assert "        2 x replica died: killed\n" in said
+
+
+def test_what_quarantine_holds_is_said(half: Path) -> None:
+    run_dir = RunDir(str(half))
+    Quarantine(run_dir=run_dir, shard=2).add(3, BadImage("crashed_decoder", "ended by \x1b[31m signal 11"))
+    Quarantine(run_dir=run_dir, shard=1, split={4}).begin(4, 2)
+    (half / "quarantine" / "shard-0000000.json").write_text("no")
+    document = Command("status", half, "--json").document["quarantine"]
+    assert (document["shards"], document["suspected"]) == (3, [1])
+    assert document["images"] == [
+        {"shard": 2, "row": 3, "status": "crashed_decoder", "error": "ended by \x1b[31m signal 11"}
+    ]
+    said = [line for line in Command("status", half).out.splitlines() if line.startswith("quarantine: ")]
+    assert "quarantine/shard-0000000.json in " in said[0]
+    assert said[1:] == [
+        "quarantine: shard 1: replicas died at its pictures; which one it was is being found out",
+        "quarantine: shard 2, row 3: crashed_decoder (ended by \\x1b[31m signal 11)",
+    ]
+
+
+def test_a_shard_is_read_once_and_again_only_where_shards_were_taken_away(half: Path, pictures: Path) -> None:
+    watch = Watch(RunDir(str(half)))
+    assert watch.look().census.totals.images == 8
+    first = half / "images" / "shard-0000000.parquet"
+    content = first.read_bytes()
+    first.write_bytes(b"nobody reads this")
+    assert watch.look().census.totals.images == 8
+    first.unlink()
+    state = watch.look()
+    assert (state.census.totals.images, state.census.totals.errors, state.shards) == (4, 0, 1)
+    first.write_bytes(content)
+    assert (watch.look().census.totals.errors, watch.look().census.totals.images) == (1, 8)
+    assert label(pictures, half, "--overwrite", "--limit", 3, "--max-error-rate", 0.5).code == 0
+    state = watch.look()
+    assert (state.is_whole, state.census.totals.images, state.run.plan.num_images) == (True, 3, 3)
+
+
+def follow(out: Path, *more: str, **streams: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jobs", "status", str(out), "--follow", "--every", "0.05", *more]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **streams)
+
+
+def test_a_run_is_followed_to_its_end_a_line_a_time(half: Path, pictures: Path) -> None:
+    follower = follow(half, stdout=subprocess.PIPE)
+    assert follower.stdout
+    first = follower.stdout.readline()
+    assert label(pictures, half, "--max-error-rate", 0.5).code == 0
+    out, _ = follower.communicate(timeout=120)
+    assert first.split(" UTC  ")[1].startswith("8/12 images (66.7 %), 2/3 shards, ")
+    assert first.endswith("1 bad (truncated), interrupted\n")
+    assert "shards  3 of 3 committed" in out.splitlines()
+    assert "session the last of 2: " in out
+    assert (follower.returncode, result_of(out)["status"]) == (0, "done")
+    assert (first + out).replace("\n", "").isprintable()
+
+
+def test_a_run_is_followed_as_documents_a_line(half: Path, pictures: Path) -> None:
+    follower = follow(half, "--json", stdout=subprocess.PIPE)
+    assert follower.stdout
+    first = json.loads(follower.stdout.readline())
+    assert label(pictures, half, "--max-error-rate", 0.5).code == 0
+    out, err = follower.communicate(timeout=120)
+    documents = [first, *map(json.loads, out.splitlines())]
+    assert [documents[0]["images"], documents[-1]["images"]] == [8, 12]
+    assert [document["status"] for document in documents] == ["incomplete"] * (len(documents) - 1) + ["done"]
+    assert result_of(err)["status"] == "done"
+
+
+@pytest.mark.parametrize(("term", "redraws"), [("xterm", True), ("dumb", False)])
+def test_on_a_terminal_it_is_redrawn_until_it_is_interrupted(half: Path, term: str, redraws: bool) -> None:
+    theirs, ours = pty.openpty()
+    env = {**os.environ, "TERM": term, "COLUMNS": "60", "LINES": "6"}
+    follower = follow(half, stdout=ours, env=env)
+    os.close(ours)
+    shown = b""
+    while shown.count(b"8/12 images") < 3:
+        shown += os.read(theirs, 4096)
+    follower.send_signal(signal.SIGINT)
+    while True:
+        try:
+            shown += os.read(theirs, 4096)
+        except OSError:  # its end is closed
+            break
+    follower.communicate(timeout=60)
+    assert follower.returncode == 130
+    assert (shown.count(b"\x1b[H\x1b[J") >= 2) == redraws
+    assert redraws or b"\x1b" not in shown
+    if redraws:
+        screens = shown.decode().replace("\r", "").split("\x1b[H\x1b[J")
+        assert all(len(line) <= 60 for line in screens[1].splitlines())
+        assert len(screens[1].splitlines()) == 5
+
+
+def test_every_must_be_a_time(half: Path) -> None:
+    for every in ("0", "-1", "nan", "inf"):
+        refused = Command("status", half, "--follow", "--every", every)
+        assert (refused.code, "--every expects seconds above 0" in refused.err) == (2, True)
