@@ -5,6 +5,7 @@ from typing import Any
 from cluster.audit.config import AuditConfig
 from cluster.audit.driver import audit
 from cluster.audit.files import LABELS_FILE
+from cluster.runs.names import audit_folder
 from jobs.command import Outcome
 from jobs.flags import parse
 from jobs.paths import refuse_relative
@@ -51,7 +52,8 @@ def run(arguments: list[str]) -> Outcome:
     refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/", "--masks": config.truth.masks or "/"})
     done = audit(config)
     document = done.document
-    print("\n".join([*unlabelled_lines(document), table_of(document)]))
+    lines = [*([document["part"]] if document["part"] else []), *unlabelled_lines(document)]
+    print("\n".join([*lines, table_of(document)]))
     images = sum(done.statuses.values())
     ok = done.statuses.get("ok", 0)
     why = why_no_figure(document, done.statuses)
@@ -63,6 +65,7 @@ def run(arguments: list[str]) -> Outcome:
         errors=images - ok,
         out=config.run,
         error=why,
+        part=document["part"],
         document=document,
     )
 
@@ -78,12 +81,13 @@ def unlabelled_lines(document: dict[str, Any]) -> list[str]:
     maps = f"{whose} maps are of the classes that the network predicts, right or wrong"
     if not found["known"]:
         return [f"{maps}; the truth names no classes of the network, so such images are in no figure of maps and boxes"]
+    folder = f"{document['out']}/{audit_folder(document['name'])}"
     flatters = f", and leave out {found['left_out']} that it took for another: they flatter"
     return [
         f"{maps}; the figures have the {found['audited']} whose true class it predicted"
         + (flatters if found["left_out"] else ""),
-        f"for figures of all give them labels: `label` with --labels {document['out']}/audit/{LABELS_FILE}, which has "
-        "the truth's classes, and another --out",
+        f"for figures of all give them labels: `label` with --labels {folder}/{LABELS_FILE}, which has the truth's "
+        "classes, and another --out",
     ]
 
 

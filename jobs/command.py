@@ -4,9 +4,10 @@ import json
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from cluster.runs.totals import Totals
+if TYPE_CHECKING:
+    from cluster.runs.census import Totals
 
 INTERRUPTED, INTERRUPTED_CODE = "interrupted", 130
 
@@ -26,16 +27,18 @@ class Outcome:
     exported: int | None = None  # images in an export
     images_left_out: dict[str, int] | None = None  # of it, by the reason
     boxes_left_out: dict[str, int] | None = None
+    part: str | None = None  # of a run, in words: None of a whole one
     document: dict[str, Any] | None = None  # what --json prints
 
 
 def outcome_of(
-    totals: Totals,
+    totals: "Totals",
     out: str,
     *,
     status: str = "done",
     exit_code: int = 0,
     error: str | None = None,
+    part: str | None = None,
     document: dict[str, Any] | None = None,
 ) -> Outcome:
     """Return the outcome of a command on a run that holds `totals`."""
@@ -48,6 +51,7 @@ def outcome_of(
         boxes=totals.boxes,
         out=out,
         error=error,
+        part=part,
         document=document,
     )
 
@@ -84,7 +88,7 @@ def result_line(command: str, outcome: Outcome, seconds: float) -> str:
         "seconds": round(seconds, 3),
         "out": outcome.out,
     }
-    for name in ("error", "exported", "images_left_out", "boxes_left_out"):
+    for name in ("error", "exported", "images_left_out", "boxes_left_out", "part"):
         if (value := getattr(outcome, name)) is not None:
             document[name] = value
     return "CAMRAY_RESULT " + json.dumps(document)

@@ -14,6 +14,7 @@ from cluster.compare.metrics import Difference
 from cluster.compare.tables import TableChanges
 from cluster.process.console import say, shortened
 from cluster.runs.directory import open_run_dir
+from cluster.runs.names import audit_pair
 from cluster.storage.options import parse_options
 from jobs.command import Outcome, document_text
 from jobs.flags import parse
@@ -30,6 +31,8 @@ class CompareConfig:
     """Run directory to compare with."""
     b: tyro.conf.Positional[str]
     """Run directory that is compared."""
+    audit: tuple[str, ...] = ()
+    """NAME [NAME_B]: the audits of `audit --name` to compare, the second one of B; "" is the audit without a name."""
     fail_if: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
     """Conditions on the difference B - A of an audited metric, or on an end of its interval, as "px_ap < -1.0" or
     "max_box_acc_v2.low < 0", in the metric's own unit; exit code 3 where one holds, 2 where one cannot be judged."""
@@ -47,8 +50,8 @@ def run(arguments: list[str]) -> Outcome:
     gates = [parse_gate(text) for texts in config.fail_if for text in texts]
     if config.out is not None:
         refuse_unwritable_file(config.out, "--out")
-    options = parse_options(config.storage_options)
-    found = compare(open_run_dir(config.a, options), open_run_dir(config.b, options))
+    options, audits = parse_options(config.storage_options), audit_pair(config.audit)
+    found = compare(open_run_dir(config.a, options), open_run_dir(config.b, options), audits=audits)
     print("\n".join(_lines(found)))
     document = asdict(found)
     if config.out is not None:

@@ -40,6 +40,7 @@ def run(arguments: list[str]) -> Outcome:
         out=config.out,
         exported=done.counts.images,
         images_left_out=dict(done.counts.images_left_out),
+        part=done.part,
         boxes_left_out=dict(done.counts.boxes_left_out),
         document=record,
     )
@@ -49,7 +50,10 @@ def lines_of(out: str, done: Export) -> list[str]:
     """Return what an export holds, and what it leaves out with an example."""
     counts, num_used = done.counts, len(done.counts.classes)
     splits = ", ".join(f"{count} in {split}" for split, count in counts.splits.items() if split)
-    lines = [f"{out}: {counts.images} images{f' ({splits})' if splits else ''}, {counts.boxes} boxes"]
+    lines = [
+        f"{out}: {counts.images} images{f' ({splits})' if splits else ''}, {counts.boxes} boxes",
+        *([done.part] if done.part else []),
+    ]
     lines += [
         f"left out: {count} images, {reason}, such as {shown(counts.examples[reason])}"
         for reason, count in counts.images_left_out.most_common()

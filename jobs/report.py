@@ -14,8 +14,10 @@ def run(arguments: list[str]) -> Outcome:
     paths = {"the run": config.run, "--out": config.out, "--against": config.against}
     refuse_relative({flag: path for flag, path in paths.items() if path})
     done = report(config)
+    if done.part:
+        print(done.part)
     print(f"{done.num_shown} image{'' if done.num_shown == 1 else 's'}, {done.num_bytes / 1e6:.1f} MB")
     print(done.where)
-    shown = {"bytes": done.num_bytes, "images_shown": done.num_shown, "galleries": done.galleries}
+    shown = {"part": done.part, "bytes": done.num_bytes, "images_shown": done.num_shown, "galleries": done.galleries}
     document = {"out": done.where, **shown, **findings_document(done.census)}
-    return outcome_of(done.census.totals, done.where, document=document)
+    return outcome_of(done.census.totals, done.where, document=document, part=done.part)

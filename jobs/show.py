@@ -19,6 +19,7 @@ from cluster.display.image import Labelled, draw, read_places
 from cluster.display.sheet import MAX_SIDE, cell_of, columns_for, draw_sheet
 from cluster.process.console import say
 from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.names import audit_folder
 from cluster.runs.record import Run, existing_run
 from cluster.storage.options import parse_options
 from cluster.truth.classes import class_finder, one_class
@@ -46,6 +47,8 @@ class ShowConfig:
     is."""
     worst: bool = False
     """A sheet of the images whose best box has the lowest IoU by `audit`."""
+    audit: str | None = None
+    """Name of the audit, of `audit --name`, for --worst and for the true boxes that are drawn."""
     grid: str | None = None
     """Columns and rows of a sheet, 20x20 at most; by default 5x4, of images that are named as many as these need."""
     seed: int = 0
@@ -57,6 +60,7 @@ class ShowConfig:
 
     def __post_init__(self) -> None:
         _ = self.columns_and_rows
+        audit_folder(self.audit)
         draws = self.random or (self.only_class is not None and not self.worst)
         if not self.image_ids and not draws and not self.worst:
             raise UsageError("show expects image ids, or --random, --class CLASS or --worst to choose images by")
@@ -93,7 +97,7 @@ def run(arguments: list[str]) -> Outcome:
     state = existing_run(run_dir)
     ids = tuple(os.fsencode(word).decode("utf-8", "backslashreplace") for word in config.image_ids)  # as listings do
     if len(ids) == 1 and config.grid is None:
-        picture_HWC, labelled = _one(run_dir, state, ids[0])
+        picture_HWC, labelled = _one(config, run_dir, state, ids[0])
         name = safe_name(ids[0])
     else:
         picture_HWC, labelled, name = _sheet(config, run_dir, state, ids)
@@ -113,10 +117,10 @@ def run(arguments: list[str]) -> Outcome:
     return Outcome(images=len(labelled), ok=ok, errors=len(labelled) - ok, boxes=boxes, out=config.out)
 
 
-def _one(run_dir: RunDir, state: Run, image_id: str) -> tuple[U8, list[Labelled]]:
+def _one(config: ShowConfig, run_dir: RunDir, state: Run, image_id: str) -> tuple[U8, list[Labelled]]:
     places = named(run_dir, state, [image_id])
     labelled = read_places(run_dir, state, places)
-    truth = read_audited(run_dir, state, places).truth.get(places[0], [])
+    truth = read_audited(run_dir, state, places, config.audit).truth.get(places[0], [])
     return draw(state, labelled[0], run_dir.options, truth), labelled
 
 
@@ -132,7 +136,7 @@ def _sheet(config: ShowConfig, run_dir: RunDir, state: Run, ids: tuple[str, ...]
         raise UsageError(f"{sheet} has room for {columns * rows} images, got {len(ids)}")
     chosen, name = _choose(config, run_dir, state, ids, columns * rows, class_id)
     labelled = read_places(run_dir, state, chosen.places)
-    audited = read_audited(run_dir, state, chosen.places)
+    audited = read_audited(run_dir, state, chosen.places, config.audit)
     wanted = class_id if not config.worst else None
     cells = [cell_of(each, audited, wanted) for each in labelled]
     heading = f"{run_dir.root.rpartition('/')[2]}: {chosen.what}{'; white: true boxes' if audited.truth else ''}"
@@ -152,7 +156,8 @@ def _choose(
         return Chosen(places=places, what=f"{len(ids)} images"), f"{safe_name(ids[0])}-and-{len(ids) - 1}-more-{digest}"
     of = "" if class_id is None else f"-{safe_name(state.class_names[class_id])}"
     if config.worst:
-        return worst(run_dir, state, number, class_id), f"worst{of}"
+        name = f"-{config.audit}" if config.audit else ""
+        return worst(run_dir, state, number, class_id, config.audit), f"worst{of}{name}"
     if class_id is None:
         return at_random(run_dir, state, number, config.seed), f"random-{config.seed}"
     return of_class(run_dir, state, class_id, number, config.seed), f"class{of}-{config.seed}"

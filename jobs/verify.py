@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 import tyro.conf
 
 from cluster.runs.directory import open_run_dir
+from cluster.runs.part import parse_shards
 from cluster.runs.verify import verify
 from cluster.storage.options import parse_options
 from jobs.command import Outcome, outcome_of
@@ -17,26 +18,37 @@ class VerifyConfig:
 
     out: tyro.conf.Positional[str]
     """Run directory."""
+    shards: str | None = None
+    """FIRST-LAST,...: only these shards of the run, as in 0-9 or 0-9,20, and not what follows from all."""
     json: bool = False
     """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
+    def __post_init__(self) -> None:
+        parse_shards(self.shards)
+
 
 def run(arguments: list[str]) -> Outcome:
     """Check every file; exit code 3 with one line per problem if the run is not whole."""
     config = parse(VerifyConfig, arguments, "verify")
-    verdict = verify(open_run_dir(config.out, parse_options(config.storage_options)))
+    verdict = verify(open_run_dir(config.out, parse_options(config.storage_options)), config.shards)
+    if verdict.part and verdict.problems:
+        print(verdict.part)
     for problem in verdict.problems:
         print(f"not whole: {problem}")
+    if verdict.cure:
+        print(verdict.cure)
     totals = verdict.totals
     if not verdict.problems:
-        print(f"{config.out} is whole: {totals.images} images exactly once, {totals.maps} maps, {totals.boxes} boxes")
+        what = f"{config.out}, {verdict.part}, is" if verdict.part else f"{config.out} is"
+        print(f"{what} whole: {totals.images} images exactly once, {totals.maps} maps, {totals.boxes} boxes")
     return outcome_of(
         totals,
         config.out,
         status="not_whole" if verdict.problems else "done",
         exit_code=3 if verdict.problems else 0,
-        error=verdict.problems[0] if verdict.problems else None,
+        error=f"{verdict.problems[0]}; {verdict.cure}" if verdict.problems else None,
         document={"out": config.out, "is_whole": not verdict.problems, **asdict(verdict)},
+        part=verdict.part,
     )

@@ -37,7 +37,7 @@ SLICES = ("small", "medium", "large", "one_object", "several_objects")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """How images are weighted: bootstrap replicates, and the share on which a threshold may be chosen."""
+    """How images are weighted: bootstrap replicates, and the share that is fitted to; the others are held out."""
 
     num_replicates: int = 200
     calibrate: float = 0.0
@@ -48,7 +48,7 @@ class Split:
         return np.concatenate([np.ones((1, len(seed_M))), poisson_weights(seed_M, self.num_replicates)])
 
     def chosen(self, seed_M: U64) -> Bools:
-        """Say which images the threshold is chosen on, (M,); `seed` draws others."""
+        """Say which images are fitted to, (M,); `seed` draws others. A larger share has them, too."""
         chosen_M: Bools = uniforms(seed_M, SPLIT_STREAM + self.seed) < self.calibrate
         return chosen_M
 

@@ -15,5 +15,6 @@
 * `findings`: all figures, and metrics.json
 * `tables`: schemas of an audit's tables
 * `parts`: what replicas leave for the driver
+* `named`: audits by name; the same request replaces, another is refused
 * `files`: what an audit leaves: names, writing, reading again
 """

@@ -1,7 +1,7 @@
 """`audit`: how well a run localizes, from its stored maps and tables.
 
-Replicas count, in whole numbers; the driver adds up, makes figures of the sums and writes them below RUN/audit. The run
-is only read.
+Replicas count, in whole numbers; the driver adds up, makes figures of the sums and writes them below RUN/audit, or
+RUN/audit-NAME. The run is only read.
 """
 
 from collections import Counter
@@ -18,15 +18,18 @@ from cluster.audit.config import AuditConfig
 from cluster.audit.files import AuditContents, TruthContents, audit_files, publish_audit
 from cluster.audit.findings import Findings, findings_of, metrics_document
 from cluster.audit.labels import find_unlabelled, write_labels
+from cluster.audit.named import refuse_another
 from cluster.audit.parts import read_parts, working_files
 from cluster.audit.summary import class_rows, joined_parts
 from cluster.audit.tables import PER_IMAGE_SCHEMA, TRUE_BOXES_SCHEMA
 from cluster.executors.choose import choose_replicas, no_gpus, open_executor
 from cluster.executors.progress import Progress
 from cluster.executors.work import Work
+from cluster.process.console import say
+from cluster.runs.calibration import FEW_IMAGES, say_fitted
 from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.part import Part, part_of
 from cluster.runs.record import Run, existing_run, maps_of
-from cluster.runs.resume import refuse_incomplete
 from cluster.sources.reading import orientations
 from cluster.storage.files import Files
 from cluster.truth.prepare import TruthReport, prepare_truth
@@ -43,19 +46,24 @@ class Audit:
 
 
 def audit(config: AuditConfig) -> Audit:
-    """Audit a run; raises StorageError where it is not complete, or damaged, and UsageError for a useless truth."""
+    """Audit a run; of what is committed of it; raises StorageError where that is nothing, or damaged, UsageError for a
+    useless truth.
+
+    Raises RefusedError where an audit of that name is there that was asked for something else.
+    """
     run_dir = open_run_dir(config.run, config.options)
     run = existing_run(run_dir)
     maps_of(run_dir, run)
-    refuse_incomplete(run_dir, run)
-    files = audit_files(run_dir)
+    part = part_of(run_dir, run, config.shards)
+    files = audit_files(run_dir, config.name)
+    _refuse_another(config, files, run, part)
     with working_files(files) as working:
         truth = None
         if config.truth.truth is not None:
             read_turns = partial(orientations, options=config.options)
             truth = prepare_truth(run_dir, run, config.truth, working, read_turns)
-        parts = _parts(run.plan.num_shards)
-        counts, statuses = _count(config, run_dir, run, working, parts, truth)
+        parts = _parts(part.shards)
+        counts, statuses = _count(config, run_dir, run, working, parts, truth, part.num_images)
         per_image_parts, detections, true_parts = (
             read_parts(working, name, len(parts)) for name in ("per_image", "detections", "truth")
         )
@@ -64,15 +72,33 @@ def audit(config: AuditConfig) -> Audit:
             joined_parts(true_parts, TRUE_BOXES_SCHEMA) as true_boxes,
         ):
             findings = findings_of(config, counts, truth, detections)
-            contents = _contents(config, run_dir.root, run, findings, per_image, true_boxes)
+            _say_fitted(config, counts)
+            contents = _contents(config, run_dir.root, run, part, findings, per_image, true_boxes)
+            _refuse_another(config, files, run, part)  # another audit may have ended in the meantime
             publish_audit(files, contents)
     return Audit(document=contents.metrics, statuses=statuses)
 
 
-def _parts(num_shards: int) -> tuple[range, ...]:
+def _refuse_another(config: AuditConfig, files: Files, run: Run, part: Part) -> None:
+    if not config.overwrite:
+        refuse_another(files, run, {**config.asked(), "shards": part.covered}, config.name)
+
+
+def _say_fitted(config: AuditConfig, counts: Counts) -> None:
+    fitted = int(counts.chosen_images_R[0])
+    if config.calibrate:
+        say_fitted(fitted, int(counts.figure("oracle")[0, 1]) - fitted)
+        if fitted < FEW_IMAGES:
+            say(
+                f"warning: a threshold that is fitted to {fitted} images is theirs more than others'; {FEW_IMAGES} "
+                "are the least to trust: give a larger --calibrate, or more truth"
+            )
+
+
+def _parts(shards: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Cut the shards into parts of about one size."""
-    size = -(-num_shards // MAX_PARTS)
-    return tuple(range(first, min(first + size, num_shards)) for first in range(0, num_shards, size))
+    size = -(-len(shards) // MAX_PARTS)
+    return tuple(shards[first : first + size] for first in range(0, len(shards), size))
 
 
 def _count(
@@ -80,8 +106,9 @@ def _count(
     run_dir: RunDir,
     run: Run,
     working: Files,
-    parts: tuple[range, ...],
+    parts: tuple[tuple[int, ...], ...],
     truth: TruthReport | None,
+    num_images: int,
 ) -> tuple[Counts, dict[str, int]]:
     """Have replicas count, and add up; return the sums, and the number of images by status."""
     work = Work(
@@ -89,7 +116,7 @@ def _count(
         factory="cluster.audit.replica:AuditReplica",
         arguments=(run_dir, run.request.fingerprint(), working, parts, config.split, truth),
     )
-    progress = Progress(num_images=run.plan.num_images, num_shards=len(parts), done_images=0, done_shards=0)
+    progress = Progress(num_images=num_images, num_shards=len(parts), done_images=0, done_shards=0)
     counts, statuses = no_counts(config.split), Counter[str]()
     with closing(open_executor(config.executor, config.ray_address, no_gpus)) as executor:
         replicas = choose_replicas(config.replicas, "cpu", executor)
@@ -105,7 +132,7 @@ def _count(
 
 
 def _contents(
-    config: AuditConfig, out: str, run: Run, findings: Findings, per_image: Path, true_boxes: Path
+    config: AuditConfig, out: str, run: Run, part: Part, findings: Findings, per_image: Path, true_boxes: Path
 ) -> AuditContents:
     """Make all that is written of the run at `out`."""
     against_truth = unlabelled = None
@@ -121,7 +148,7 @@ def _contents(
             labels=write_labels(per_image, run.class_names) if has_known else None,
         )
     return AuditContents(
-        metrics=metrics_document(config, out, run, findings, per_image, unlabelled),
+        metrics=metrics_document(config, out, run, part, findings, per_image, unlabelled),
         per_image=per_image,
         per_class=class_rows(per_image, run.class_names, findings.counts.classes, findings.ap_of, findings.shortcuts),
         truth=against_truth,

@@ -21,6 +21,7 @@ from cam_ops.arrays import F32, F64
 from cam_ops.errors import StorageError
 from cluster.audit.tables import PER_IMAGE_SCHEMA, TRUE_BOXES_SCHEMA
 from cluster.runs.directory import RunDir
+from cluster.runs.names import audit_folder
 from cluster.runs.reading import corners_of
 from cluster.storage.documents import first_reason
 from cluster.storage.files import Files
@@ -54,9 +55,9 @@ Wanted = Mapping[int, Collection[int]]
 """Rows of images, by shard."""
 
 
-def audit_files(run_dir: RunDir) -> Files:
-    """Return the folder of a run's audit."""
-    return run_dir.below("audit")
+def audit_files(run_dir: RunDir, name: str | None = None) -> Files:
+    """Return the folder of a run's audit, or of that of a name. Raises UsageError for what is no name."""
+    return run_dir.below(audit_folder(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,8 @@ class MetricsFile:
     fingerprint: str  # of the run's request
     metrics: dict[str, Metric]
     settings: dict[str, Any]
+    truth: dict[str, Any] | None
+    request: dict[str, Any] | None = None  # see `cluster.audit.named`; older ones have none
 
 
 def read_metrics(files: Files, fingerprint: str) -> MetricsFile | None:

@@ -15,6 +15,7 @@ from cluster.audit.config import AuditConfig
 from cluster.audit.detections import PRECISION, precision_of
 from cluster.audit.labels import Unlabelled
 from cluster.audit.summary import look_first, signal_summary
+from cluster.runs.part import Part
 from cluster.runs.record import Run
 from cluster.truth.prepare import TruthReport
 
@@ -56,13 +57,22 @@ def findings_of(
 
 
 def metrics_document(
-    config: AuditConfig, out: str, run: Run, findings: Findings, per_image: Path, unlabelled: Unlabelled | None
+    config: AuditConfig,
+    out: str,
+    run: Run,
+    part: Part,
+    findings: Findings,
+    per_image: Path,
+    unlabelled: Unlabelled | None,
 ) -> dict[str, Any]:
     """Return metrics.json of the run at `out`; `per_image` is the file of the rows of all images."""
     counts, truth = findings.counts, findings.truth
     return {
         "schema_version": SCHEMA_VERSION,
         "out": out,
+        "name": config.name,
+        "request": {**config.asked(), "shards": part.covered},
+        "part": part.words,
         "fingerprint": run.request.fingerprint(),
         "model": run.request.model,
         "method": run.request.explain.method,
@@ -76,7 +86,7 @@ def metrics_document(
             "bootstrap": config.bootstrap,
         },
         "truth": truth and {"path": config.truth.truth, **asdict(truth)},
-        "images": run.plan.num_images,
+        "images": part.num_images,
         "audited": int(counts.images_R[0]),
         "unlabelled": asdict(unlabelled) if unlabelled and unlabelled.images else None,
         "excluded": dict(sorted(counts.excluded.items())),

@@ -27,7 +27,7 @@ class AuditReplica:
         run_dir: RunDir,
         fingerprint: str,
         working: Files,
-        parts: tuple[range, ...],
+        parts: tuple[tuple[int, ...], ...],
         split: Split,
         truth: TruthReport | None,
         num_threads: int = 1,

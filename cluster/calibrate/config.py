@@ -10,6 +10,7 @@ from cluster.storage.options import StorageOptions, parse_options
 from cluster.truth.prepare import TruthConfig
 
 MAX_SAMPLE = 2**17  # images, in memory
+MAX_SEED = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +32,12 @@ class CalibrateConfig:
     """With --per-class: how many average images are added to those of each class, so that rare classes keep the
     threshold of all."""
     holdout: float = 0.5
-    """Fraction of the sample that is not fitted to but reported on, chosen by hash of the image's id."""
+    """Share of the sample that is held out: not fitted to but reported on. `audit --calibrate` 1 - HOLDOUT with the
+    same --seed fits to the same images."""
     max_images: int = 5000
     """Size of the sample, chosen by hash as well."""
     seed: int = 0
-    """Another seed chooses and splits otherwise."""
+    """Draws another sample, and other images to hold out."""
     json: bool = False
     """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
     storage_options: tuple[str, ...] = field(default=(), repr=False)
@@ -52,8 +54,8 @@ class CalibrateConfig:
             raise UsageError(f"--shrinkage expects a number of images, got {self.shrinkage}")
         if "://" in self.out or os.path.isdir(self.out) or not os.path.isdir(os.path.dirname(self.out) or "."):
             raise UsageError(f"--out expects a file to write in a local folder that is there, got {self.out}")
-        if self.seed < 0:
-            raise UsageError(f"--seed expects a number from 0 on, got {self.seed}")
+        if not 0 <= self.seed < MAX_SEED:
+            raise UsageError(f"--seed expects a number from 0 to {MAX_SEED - 1}, got {self.seed}")
         parse_options(self.storage_options)
 
     @property

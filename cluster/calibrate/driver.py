@@ -24,17 +24,20 @@ from cam_ops.fitting.recipes import (
 )
 from cam_ops.fitting.reliability import calibration_error, coverage_table, gain_of, reliability_curve, share_of
 from cam_ops.metrics.bootstrap import U64, image_seeds, poisson_weights
+from cam_ops.metrics.counts import Split
 from cam_ops.settings import BoxConfig, MapConfig
 from cluster.calibrate.config import CalibrateConfig
-from cluster.calibrate.sample import choose, hash_of, read_maps
+from cluster.calibrate.sample import choose, read_maps
 from cluster.process.console import say
 from cluster.runs.calibration import (
     CALIBRATION_VERSION,
+    FEW_IMAGES,
     CalibrationFile,
     Figure,
     HeldOut,
     Sample,
     maps_of_request,
+    say_fitted,
     write_calibration,
 )
 from cluster.runs.directory import open_run_dir
@@ -46,6 +49,7 @@ from cluster.truth.prepare import prepare_truth
 
 MIN_FITTED = 20  # images
 NUM_REPLICATES = 1000
+FEW_STEPS = 5  # of the probability: as many groups of twenty boxes as 100 images have
 
 
 def calibrate(config: CalibrateConfig) -> CalibrationFile:
@@ -60,11 +64,11 @@ def calibrate(config: CalibrateConfig) -> CalibrationFile:
         truth_format = prepare_truth(run_dir, run, config.truth, truth_files, read_turns).format
         chosen = choose(run_dir, run, truth_files, config.max_images, config.seed, excluded)
     chosen, maps = read_maps(run_dir, run, chosen, excluded)
-    held_out_P = np.array([hash_of(config.seed, "split", image.image_id) < config.holdout for image in chosen], bool)
     seed_P = image_seeds([image.image_id for image in chosen])
+    held_out_P = ~Split(calibrate=1 - config.holdout, seed=config.seed).chosen(seed_P)
     fitted, held_out = maps.take(np.flatnonzero(~held_out_P)), maps.take(np.flatnonzero(held_out_P))
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(excluded.items())) or "none"
-    say(f"fitting to {len(fitted)} images, {len(held_out)} are held out; left out: {left_out}")
+    say_fitted(len(fitted), len(held_out), f"; left out: {left_out}")
     if len(fitted) < MIN_FITTED:
         raise UsageError(
             f"expected at least {MIN_FITTED} images with truth and a map of their true class to fit to, found "
@@ -81,6 +85,7 @@ def calibrate(config: CalibrateConfig) -> CalibrationFile:
         recipe, threshold_P = fit_classes(fitted, shared, config.shrinkage)
     recipes["calibrated"] = recipe
     probability = fit_box_probability(fitted, recipe, threshold_P)
+    _warn_of_few(len(fitted), probability)
     file = CalibrationFile(
         schema_version=CALIBRATION_VERSION,
         maps_of=maps_of_request(run.request),
@@ -103,6 +108,20 @@ def calibrate(config: CalibrateConfig) -> CalibrationFile:
     )
     write_calibration(config.out, file)
     return file
+
+
+def _warn_of_few(num_fitted: int, probability: ProbabilityModel) -> None:
+    """Say what a fit is good for that is a fit to few images, or has few steps."""
+    steps = len(probability.knots)
+    if num_fitted >= FEW_IMAGES and steps >= FEW_STEPS:
+        return
+    share = f"what share of such boxes is right on the whole, {probability.knots[0][1]:.2f}, and ranks none of them"
+    coarse = f"boxes coarsely, between {probability.knots[0][1]:.2f} and {probability.knots[-1][1]:.2f}"
+    say(
+        f"warning: this fit to {num_fitted} images has a probability of {steps} step(s), where {FEW_IMAGES} images and "
+        f"{FEW_STEPS} steps are the least to trust: it tells {share if steps == 1 else coarse}; label more, or lower "
+        "--holdout"
+    )
 
 
 def _others(request: Request) -> dict[str, BoxRecipe]:

@@ -32,9 +32,9 @@ class Chosen:
     boxes: list[dict[str, Any]]
 
 
-def hash_of(seed: int, purpose: str, image_id: str) -> float:
-    """Return a number from 0 to 1, excluded, by which an image is chosen or split."""
-    digest = hashlib.blake2b(f"{seed} {purpose} {image_id}".encode(errors="surrogatepass"), digest_size=6).digest()
+def hash_of(seed: int, image_id: str) -> float:
+    """Return a number from 0 to 1, excluded, by which an image is chosen."""
+    digest = hashlib.blake2b(f"{seed} choose {image_id}".encode(errors="surrogatepass"), digest_size=6).digest()
     return int.from_bytes(digest) / 2**48
 
 
@@ -49,7 +49,7 @@ def choose(
             excluded["not computed yet"] += len(read_shard(run_dir, shard))
             continue
         for number, image in enumerate(_with_truth(run_dir, truth_files, shard, excluded)):
-            entry = (-hash_of(seed, "choose", image.image_id), -shard * 2**24 - number, image)
+            entry = (-hash_of(seed, image.image_id), -shard * 2**24 - number, image)
             if len(held) < max_images:
                 heapq.heappush(held, entry)
             else:

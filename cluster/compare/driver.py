@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from cam_ops.errors import UsageError
-from cluster.audit.files import MetricsFile, audit_files, read_metrics
+from cluster.audit.files import MetricsFile
+from cluster.audit.named import find_audit
 from cluster.compare.audits import AuditChanges, audit_changes
 from cluster.compare.scratch import scratch_tables
 from cluster.compare.tables import TableChanges, load_tables, table_changes
@@ -27,15 +28,16 @@ class Comparison:
     not_audited: list[str]  # A, B
 
 
-def compare(a_dir: RunDir, b_dir: RunDir, num_examples: int = NUM_EXAMPLES) -> Comparison:
-    """Compare two runs, with so many examples of each change at most.
+def compare(
+    a_dir: RunDir, b_dir: RunDir, num_examples: int = NUM_EXAMPLES, audits: tuple[str | None, str | None] = (None, None)
+) -> Comparison:
+    """Compare two runs, with so many examples of each change at most, and their audits of those names.
 
-    Raises StorageError where one is none, or is damaged, UsageError if they share no image.
+    Raises StorageError where one is none, or is damaged, UsageError if they share no image, or lack such an audit.
     """
     a, b = existing_run(a_dir), existing_run(b_dir)
-    a_files, b_files = audit_files(a_dir), audit_files(b_dir)
-    a_audit = read_metrics(a_files, a.request.fingerprint())
-    b_audit = read_metrics(b_files, b.request.fingerprint())
+    a_files, a_audit = find_audit(a_dir, a, audits[0])
+    b_files, b_audit = find_audit(b_dir, b, audits[1])
     settings, incomplete, audit = changed_fields(a, b), {}, None
     with scratch_tables() as tables:
         for side, run_dir, run in (("a", a_dir, a), ("b", b_dir, b)):

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cam_ops.errors import StorageError
-from cluster.audit.files import TrueBox, audit_files, read_metrics, read_per_image, read_truth
+from cluster.audit.files import TrueBox, read_per_image, read_truth
+from cluster.audit.named import find_audit
 from cluster.display.choosing import Place
 from cluster.process.console import say
 from cluster.runs.directory import RunDir
@@ -23,14 +24,14 @@ class Audited:
     truth: dict[Place, list[TrueBox]] = field(default_factory=dict)
 
 
-def read_audited(run_dir: RunDir, run: Run, places: Collection[Place]) -> Audited:
-    """Read what the audit says; an audit that cannot be read is said, and is as none: it can be made again."""
+def read_audited(run_dir: RunDir, run: Run, places: Collection[Place], name: str | None = None) -> Audited:
+    """Read what the audit of that name says; one that cannot be read is said, and is as none: it can be made again."""
     wanted: dict[int, set[int]] = defaultdict(set)
     for shard, row in places:
         wanted[shard].add(row)
-    files = audit_files(run_dir)
     try:
-        if read_metrics(files, run.request.fingerprint()) is None:
+        files, metrics = find_audit(run_dir, run, name)
+        if metrics is None:
             return Audited()
         rows = {
             (row["shard"], row["row"]): row

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cam_ops.errors import StorageError, UsageError
-from cluster.audit.files import audit_files, read_metrics, read_per_image
+from cluster.audit.files import read_per_image
+from cluster.audit.named import find_audit
 from cluster.process.console import shown
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import find_images
-from cluster.runs.reading import damaged, read_table
-from cluster.runs.record import Run, maps_of
+from cluster.runs.reading import read_table
+from cluster.runs.record import Run, again, maps_of
 
 Place = tuple[int, int]
 
@@ -66,10 +67,7 @@ def of_class(run_dir: RunDir, run: Run, class_id: int, number: int, seed: int) -
     maps_dir, maps_run = maps_of(run_dir, run)
     places: list[Place] = []
     for shard in sorted(done_shards(run_dir, run), key=lambda shard: _hash(f"{seed} shard {shard}")):
-        try:
-            heatmaps = read_table(maps_dir, maps_run, "heatmaps", shard)
-        except StorageError as error:
-            raise damaged(run_dir, run, shard, error) from None
+        heatmaps = read_table(maps_dir, maps_run, "heatmaps", shard)
         rows = heatmaps.filter(pc.equal(heatmaps["class_id"], class_id))["row"].to_pylist()
         places += [(shard, row) for row in sorted(rows, key=lambda row: _hash(f"{seed} row {shard} {row}"))]
         if len(places) >= number:
@@ -82,15 +80,14 @@ def of_class(run_dir: RunDir, run: Run, class_id: int, number: int, seed: int) -
     return Chosen(places=sorted(places), what=f"all that have a map of {name}: {len(places)}")
 
 
-def worst(run_dir: RunDir, run: Run, number: int, class_id: int | None = None) -> Chosen:
-    """Return the images whose best box has the lowest IoU by the run's audit, lowest first; of a true class, if given.
+def worst(run_dir: RunDir, run: Run, number: int, class_id: int | None = None, name: str | None = None) -> Chosen:
+    """Return the images whose best box has the lowest IoU by the run's audit of that name, lowest first.
 
-    Of equal ones those come first whose map has the lower IoU at its own best threshold. Raises UsageError where no
-    audit says it.
+    Those of a true class, if one is given. Of equal ones those come first whose map has the lower IoU at its own best
+    threshold. Raises UsageError where no audit says it.
     """
-    files = audit_files(run_dir)
+    files, metrics = find_audit(run_dir, run, name)
     audit = f"run `python -m jobs audit {run_dir.root} --truth TRUTH` first"
-    metrics = read_metrics(files, run.request.fingerprint())
     if metrics is None:
         raise UsageError(f"the worst images are those of an audit, and {run_dir.root} has none; {audit}")
     if not metrics.metrics:
@@ -116,7 +113,7 @@ def done_shards(run_dir: RunDir, run: Run) -> list[int]:
     """Return the shards that are done, rising; raises StorageError where none is."""
     shards = sorted(shard for shard in run_dir.shards("images") if shard < run.plan.num_shards)
     if not shards:
-        raise StorageError(f"no shard of {run_dir.root} is done; run the same `{run.command}` command again")
+        raise StorageError(f"no shard of {run_dir.root} is done; run {again(run)}")
     return shards
 
 

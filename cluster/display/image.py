@@ -20,7 +20,7 @@ from cluster.export.pictures import own_file
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
 from cluster.runs.reading import damaged, read_tables
-from cluster.runs.record import Run, maps_of
+from cluster.runs.record import Run, again, maps_of
 from cluster.sources.kinds import decoder_of
 from cluster.sources.reading import load_picture, read_image
 from cluster.storage.options import StorageOptions
@@ -51,9 +51,7 @@ def read_places(run_dir: RunDir, run: Run, places: Sequence[Place]) -> list[Labe
     found: dict[Place, Labelled] = {}
     for shard, rows in rows_of.items():
         if not run_dir.exists(shard_name("images", shard)):
-            raise StorageError(
-                f"shard {shard} of {run_dir.root} is not done; run the same `{run.command}` command again"
-            )
+            raise StorageError(f"shard {shard} of {run_dir.root} is not done; run {again(run)}")
         try:
             tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
         except StorageError as error:

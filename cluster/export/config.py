@@ -9,6 +9,7 @@ from cam_ops.errors import UsageError
 from cluster.executors.choose import check_execution
 from cluster.export.splits import Split, parse_split
 from cluster.formats.exported import PicturesChoice
+from cluster.runs.part import parse_shards
 from cluster.storage.options import StorageOptions, parse_options
 
 FormatName = Literal[
@@ -54,7 +55,8 @@ class ExportConfig:
     """Turn a run into a dataset for another tool: its boxes, its maps, its pictures. Needs no model and no GPU."""
 
     run: tyro.conf.Positional[str]
-    """Complete run directory of `label` or `rebox`: a path, s3://BUCKET/KEY or gs://BUCKET/KEY. It is only read."""
+    """Run directory of `label` or `rebox`: a path, s3://BUCKET/KEY or gs://BUCKET/KEY. What is committed of it is
+    exported; it is only read."""
     to: FormatName
     """Format; docs/export.md says what each holds."""
     out: str
@@ -91,6 +93,8 @@ class ExportConfig:
     """So many boxes an image: those of the highest probability or else score, then rank."""
     limit: int | None = None
     """The first so many images of the run."""
+    shards: str | None = None
+    """FIRST-LAST,...: only these shards of the run, as in 0-9 or 0-9,20. What is not committed is left out and said."""
     confidence: bool = False
     """yolo: put the score behind each box, as predictions have it; labels to train on must not."""
     url_prefix: str | None = None
@@ -130,6 +134,7 @@ class ExportConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name} expects a number of at least 1, got {value}")
+        parse_shards(self.shards)
         if not 0 <= self.low <= self.high <= 1:
             raise UsageError(f"--low and --high expect 0 <= LOW <= HIGH <= 1, got {self.low} and {self.high}")
         for flag in fields(self):
@@ -165,7 +170,7 @@ class ExportConfig:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name not in ELSEWHERE
+            if name not in ELSEWHERE and not (name == "shards" and value is None)  # of which older records know nothing
         }
 
 

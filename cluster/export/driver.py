@@ -4,6 +4,7 @@ The run is only read. Memory holds a part: some thousand images.
 """
 
 import os
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
@@ -30,8 +31,8 @@ from cluster.formats.exported import ExportFormat, PicturesChoice, Settings
 from cluster.process.console import say, shown
 from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir, open_run_dir
+from cluster.runs.part import Part, part_of
 from cluster.runs.record import Run, existing_run, maps_of
-from cluster.runs.resume import refuse_incomplete
 from cluster.storage.objects import is_store
 
 IMAGES_PER_PART = 1024
@@ -46,6 +47,7 @@ class Export:
     counts: Counts
     statuses: dict[str, int]
     num_classes: int  # that it lists
+    part: str | None = None  # of the run, in words: None of a whole one
 
     def fields(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -77,27 +79,29 @@ class WholePlace:
 
 
 def export(config: ExportConfig) -> tuple[Export, Document]:
-    """Export a run; return what came of it, and the content of export.json.
+    """Export what is committed of a run; return what came of it, and the content of export.json.
 
-    Raises StorageError where it is not complete, or damaged, RefusedError where --out is not free.
+    Raises StorageError where that is nothing, or damaged, RefusedError where --out is not free.
     """
     run_dir = open_run_dir(config.run, config.options)
     run = existing_run(run_dir)
     form = EXPORTS[config.to]
     if form.maps:
         maps_of(run_dir, run)
-    refuse_incomplete(run_dir, run)
+    part = part_of(run_dir, run, config.shards)
     destination = destination_at(config.out, config.options)
     _refuse_inside(destination, run_dir, run)
     asked = {"run": run_dir.root, "fingerprint": run.request.fingerprint(), **config.asked()}
+    if part.missing:
+        asked["committed"] = part.covered
     if not config.overwrite and (known := destination.finished(asked)) and (before := _exported(known)):
         say(f"{destination.root} holds this export already")
         return before, known
-    task = _task(config, run_dir, run, form, destination)
+    task = _task(config, run_dir, run, part, form, destination)
     entries = (*form.entries, *([form.folder] if task.settings.has_pictures and not form.embeds else []))
     in_the_way = destination.begin(asked, entries, overwrite=config.overwrite)
     try:
-        done = _write(config, run_dir, run, destination, task, form)
+        done = _write(config, run_dir, run, part, destination, task, form)
         reach("parts")
         _join(form, WholePlace(destination, task.settings, _splits(task, done.counts), len(task.parts)), done.counts)
         destination.prepare(in_the_way)
@@ -115,12 +119,15 @@ def _refuse_inside(destination: Destination, run_dir: RunDir, run: Run) -> None:
             raise UsageError(f"--out {destination.root} lies in the run {root}, which is only read; give another --out")
 
 
-def _task(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, destination: Destination) -> Task:
+def _task(
+    config: ExportConfig, run_dir: RunDir, run: Run, part: Part, form: ExportFormat, destination: Destination
+) -> Task:
     """Say what replicas have to do. Raises UsageError where the run, or the format, cannot do what is asked."""
     pictures = _pictures(config, form)
     selection = select(config, run_dir, run, form, has_files=form.has_files or form.embeds or pictures != "none")
     _say_taken(config, run, form)
-    classes = classes_of(config, run_dir, run, selection)
+    shards = _shards(run, part, config.limit)
+    classes = classes_of(config, run_dir, run, selection, shards)
     like = read_like(config.like, run_dir, run) if config.like is not None else None
     if like is not None:
         filters = replace(selection.filters, like=tuple(like.categories))
@@ -141,9 +148,7 @@ def _task(config: ExportConfig, run_dir: RunDir, run: Run, form: ExportFormat, d
         like=like,
     )
     form.check(settings)
-    return Task(
-        form=form.name, settings=settings, selection=selection, pictures=pictures, parts=_parts(run, config.limit)
-    )
+    return Task(form=form.name, settings=settings, selection=selection, pictures=pictures, parts=_parts(run, shards))
 
 
 def _say_taken(config: ExportConfig, run: Run, form: ExportFormat) -> None:
@@ -179,13 +184,18 @@ def _pictures(config: ExportConfig, form: ExportFormat) -> PicturesChoice:
     return form.pictures if config.pictures is None else config.pictures
 
 
-def _parts(run: Run, limit: int | None) -> tuple[range, ...]:
+def _shards(run: Run, part: Part, limit: int | None) -> tuple[int, ...]:
+    """Return the shards of a part as far as --limit goes. Raises UsageError where it ends before them."""
+    shards = part.shards if limit is None else part.shards[: bisect_left(part.shards, -(-limit // run.plan.shard_size))]
+    if not shards:
+        raise UsageError(f"--limit {limit} ends before shard {part.shards[0]}, the first there is; give a higher one")
+    return shards
+
+
+def _parts(run: Run, shards: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Cut the shards into parts of about one size, in order."""
-    size, num_shards = run.plan.shard_size, run.plan.num_shards
-    if limit is not None:
-        num_shards = min(num_shards, -(-limit // size))
-    step = max(-(-IMAGES_PER_PART // size), -(-num_shards // MAX_PARTS))
-    return tuple(range(first, min(first + step, num_shards)) for first in range(0, num_shards, step))
+    step = max(-(-IMAGES_PER_PART // run.plan.shard_size), -(-len(shards) // MAX_PARTS))
+    return tuple(shards[first : first + step] for first in range(0, len(shards), step))
 
 
 def _splits(task: Task, counts: Counts) -> tuple[str, ...]:
@@ -197,7 +207,13 @@ def _splits(task: Task, counts: Counts) -> tuple[str, ...]:
 
 
 def _write(
-    config: ExportConfig, run_dir: RunDir, run: Run, destination: Destination, task: Task, form: ExportFormat
+    config: ExportConfig,
+    run_dir: RunDir,
+    run: Run,
+    part: Part,
+    destination: Destination,
+    task: Task,
+    form: ExportFormat,
 ) -> Export:
     """Have replicas write the parts; return what became of the images."""
     work = Work(
@@ -205,7 +221,7 @@ def _write(
         factory="cluster.export.replica:ExportReplica",
         arguments=(run_dir, run.request.fingerprint(), destination, task),
     )
-    num_images = min(run.plan.num_images, config.limit or run.plan.num_images)
+    num_images = min(part.num_images, config.limit or part.num_images)
     progress = (
         None
         if len(task.parts) == 1
@@ -236,7 +252,7 @@ def _write(
             f"({shown(counts.examples[NO_SPLIT])} has none, or several); give --split NAME=SHARE,..."
         )
     num_classes = len(task.settings.classes.numbers) if form.lists_classes else 0
-    return Export(counts=counts, statuses=dict(sorted(statuses.items())), num_classes=num_classes)
+    return Export(counts=counts, statuses=dict(sorted(statuses.items())), num_classes=num_classes, part=part.words)
 
 
 def _executor(config: ExportConfig, task: Task, form: ExportFormat) -> ExecutorName:

@@ -36,7 +36,7 @@ class Task:
     settings: Settings
     selection: Selection
     pictures: PicturesChoice
-    parts: tuple[range, ...]  # of shards
+    parts: tuple[tuple[int, ...], ...]  # of shards
 
 
 def part_file(section: str, split: str, part: int) -> str:

@@ -60,19 +60,20 @@ def _class_ids(words: tuple[str, ...], run: Run) -> tuple[int, ...]:
     return tuple(sorted({one_class(word, names, find, flag, takes_several=True) for word in words}))
 
 
-def classes_of(config: ExportConfig, run_dir: RunDir, run: Run, selection: Selection) -> Classes:
-    """Return the classes of an export, with names that tell them apart."""
-    exported = range(len(run.class_names)) if config.category_ids == "all" else used_classes(run_dir, run, selection)
+def classes_of(config: ExportConfig, run_dir: RunDir, run: Run, selection: Selection, shards: Sequence[int]) -> Classes:
+    """Return the classes of an export of these shards, with names that tell them apart."""
+    exported = (
+        range(len(run.class_names)) if config.category_ids == "all" else used_classes(run_dir, run, selection, shards)
+    )
     return Classes(
         names=_named(run.class_names, exported), numbers={class_id: number for number, class_id in enumerate(exported)}
     )
 
 
-def used_classes(run_dir: RunDir, run: Run, selection: Selection) -> list[int]:
+def used_classes(run_dir: RunDir, run: Run, selection: Selection, shards: Sequence[int]) -> list[int]:
     """Return the classes that have a box which the filters leave, of an image that has a split; rising."""
     found: set[int] = set()
-    num_images = run.plan.num_images if selection.limit is None else min(selection.limit, run.plan.num_images)
-    for shard in range(-(-num_images // run.plan.shard_size)):
+    for shard in shards:
         tables = read_shard(run_dir, run, shard, selection, maps=False)
         boxes, _ = selection.filters.apply(tables.images, tables.boxes)
         class_ids_N = boxes["class_id"].to_numpy()

@@ -20,6 +20,7 @@ from cluster.formats.table import TABLE, TABLE_FRACTIONS, TABLE_INCLUSIVE, TABLE
 from cluster.formats.tar import TAR
 from cluster.formats.wsol import WSOL
 from cluster.formats.yolo import YOLO, YOLO_POLYGONS, is_labels
+from cluster.storage.objects import absolute
 
 FORMATS: tuple[Format, ...] = (
     COCO,
@@ -61,16 +62,12 @@ def open_truth(truth: str, truth_format: TruthFormat, masks: str | None) -> Trut
     for flag, address in (("--truth", truth), ("--masks", masks or "")):
         if "://" in address:
             raise UsageError(f"{flag} expects a local file or folder, got {address.partition('://')[0]}://...; copy it")
-    path = _absolute(truth)
+    path = absolute(truth)
     found = _format_of(path) if truth_format == "auto" else {known.name: known for known in FORMATS}[truth_format]
     if found.is_folder and not os.path.isdir(path):
         raise UsageError(f"--truth-format {found.name} expects a folder, {path} is none; check --truth")
-    batches = found.read(path, _absolute(masks) if masks else path)
+    batches = found.read(path, absolute(masks) if masks else path)
     return TruthSource(format=found.name, frame=found.frame, batches=batches)
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
 
 
 def _format_of(path: str) -> Format:

@@ -19,7 +19,7 @@ from cluster.runs.census import Census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import Run, clear_run, read_run
-from cluster.runs.resume import finish, pending_shards, refuse_strangers, run_missing
+from cluster.runs.resume import finish, pending_shards, refuse_strangers, run_missing, say_complete
 from cluster.runs.verify import repair
 
 
@@ -58,6 +58,7 @@ def _resume(config: LabelConfig, run_dir: RunDir, run: Run, command_line: tuple[
         repair(run_dir, run)
         is_whole = not pending_shards(run_dir, run)
     if is_whole:
+        say_complete(run_dir, run, repaired=config.repair)
         return finish(run_dir, run)
     with closing(open_executor(config.executor, config.ray_address, num_gpus)) as executor:
         device = choose_device(config.device, run.request.device, executor)

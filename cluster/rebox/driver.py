@@ -27,6 +27,7 @@ from cluster.runs.resume import (
     refuse_strangers,
     refuse_unwritable,
     run_missing,
+    say_complete,
 )
 from cluster.runs.verify import repair
 
@@ -47,6 +48,7 @@ def rebox(config: ReboxConfig, command_line: tuple[str, ...] | None = None) -> C
         if config.repair:
             repair(run_dir, run)
         if not pending_shards(run_dir, run):
+            say_complete(run_dir, run, repaired=config.repair)
             return finish(run_dir, run)
     else:
         if not config.overwrite:

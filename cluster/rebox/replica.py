@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from cam_ops.errors import StorageError
 from cam_ops.tables import IMAGES
 from cluster.executors.laps import Laps
 from cluster.executors.turns import Turns
@@ -60,12 +59,8 @@ class ReboxReplica:
             images = pool.submit(read_table, self.maps_dir, self.maps_run, "images", shard)
             heatmaps = pool.submit(read_table, self.maps_dir, self.maps_run, "heatmaps", shard)
             planned = read_shard(self.run_dir, shard)
-        try:
-            read = planned, images.result(), heatmaps.result()
-            problems = maps_problems(self.maps_run, *read)
-        except StorageError as error:
-            problems = [str(error)]
-        if problems:
+        read = planned, images.result(), heatmaps.result()
+        if problems := maps_problems(self.maps_run, *read):
             raise damaged(self.maps_dir, self.maps_run, shard, problems[0])
         laps.end("read")
         return read

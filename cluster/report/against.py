@@ -35,10 +35,12 @@ class Other:
     class_of: dict[Place, int]  # whose box changed most, of images of this run
 
 
-def read_other(run_dir: RunDir, run: Run, address: str, options: StorageOptions) -> Other:
-    """Compare a run with that at `address`; raises what `compare` does."""
+def read_other(
+    run_dir: RunDir, run: Run, address: str, audits: tuple[str | None, str | None], options: StorageOptions
+) -> Other:
+    """Compare a run with that at `address`, by the audits of those names; raises what `compare` does."""
     other_dir = open_run_dir(address, options)
-    comparison = compare(run_dir, other_dir, MOST)
+    comparison = compare(run_dir, other_dir, MOST, audits)
     tables, audit = comparison.tables, comparison.audit
     ids = {
         CHANGED.key: [row["image_id"] for row in tables.most_changed],

@@ -4,7 +4,7 @@ import shlex
 
 from cluster.report.records import Command
 from cluster.runs.directory import RunDir
-from cluster.runs.record import Run
+from cluster.runs.record import Run, line_again
 
 
 def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, is_audited: bool) -> tuple[Command, ...]:
@@ -25,9 +25,8 @@ def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, is_audited: bool) 
         name="audit", does="Measure the boxes against true ones.", line=line("audit", " --truth ANNOTATIONS")
     )
     commands = []
-    began = typed(run)
-    if not is_whole and began:
-        commands.append(Command(name="resume", does="Do what is missing of the run.", line=began))
+    if not is_whole and (resume := line_again(run)):
+        commands.append(Command(name="resume", does="Do what is missing of the run.", line=resume))
     commands += [
         Command(name="verify", does="Prove that the run is whole.", line=line("verify")),
         Command(

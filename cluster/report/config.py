@@ -7,6 +7,8 @@ import tyro.conf
 
 from cam_ops.errors import UsageError
 from cluster.executors.choose import ExecutorName, check_execution
+from cluster.runs.names import audit_pair
+from cluster.runs.part import parse_shards
 from cluster.storage.options import StorageOptions, parse_options
 
 MAX_SHOWN = 2000
@@ -22,6 +24,10 @@ class ReportConfig:
     """HTML file to write, here or on a store; by default report.html in the run directory."""
     against: str | None = None
     """Another run of the same images: those that changed most, side by side, and what `compare` says."""
+    audit: tuple[str, ...] = ()
+    """NAME of the audit to show, of `audit --name`; a second one is that of --against."""
+    shards: str | None = None
+    """FIRST-LAST,...: only these shards of the run, as in 0-9 or 0-9,20. What is not committed is left out and said."""
     max_images: int = 120
     """Images to show, of all galleries together; fewer where the page would exceed 12 MB."""
     executor: Literal["auto"] | ExecutorName = "auto"
@@ -42,7 +48,17 @@ class ReportConfig:
         if not 1 <= self.max_images <= MAX_SHOWN:
             raise UsageError(f"--max-images expects 1 to {MAX_SHOWN}, got {self.max_images}")
         check_execution("inline" if self.executor == "inline" else "ray", self.replicas, self.shard_timeout)
+        if parse_shards(self.shards) and self.against is not None:
+            raise UsageError("--against compares whole runs; leave --shards out")
+        if len(self.audit) > 1 and self.against is None:
+            raise UsageError("--audit expects one name, as there is no --against, got two")
+        audit_pair(self.audit)
         parse_options(self.storage_options)
+
+    @property
+    def audits(self) -> tuple[str | None, str | None]:
+        """The audits of this run and of the other, by name; None for the one without."""
+        return audit_pair(self.audit)
 
     @property
     def options(self) -> StorageOptions:

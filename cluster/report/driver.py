@@ -24,7 +24,7 @@ from cluster.report.shown import found_in, set_beside, shown_of
 from cluster.runs.census import Census, take_census
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.history import RunHistory, read_log
-from cluster.runs.plan import check_plan
+from cluster.runs.part import Part, part_of
 from cluster.runs.record import Run, existing_run, maps_of
 
 IMAGES_PER_PART = 4096
@@ -41,6 +41,7 @@ class Reported:
     num_bytes: int
     census: Census
     num_shown: int
+    part: str | None  # what it is of, where that is not the whole run
     galleries: dict[str, int]  # images shown, by gallery
 
 
@@ -49,16 +50,13 @@ def report(config: ReportConfig) -> Reported:
     run_dir = open_run_dir(config.run, config.options)
     run = existing_run(run_dir)
     maps_of(run_dir, run)
-    check_plan(run_dir, run.plan)
     destination = destination_of(config, run_dir)
-    shards = sorted(shard for shard in run_dir.shards("images") if shard < run.plan.num_shards)
-    if not shards:
-        raise StorageError(f"no shard of {run_dir.root} is committed yet; run its `{run.command}` command again")
-    census = take_census(run_dir, run, shards)
-    digest = _digest(config, run_dir, run, shards)
-    judged, notes = read_judged(run_dir, run, config.max_images)
-    other = read_other(run_dir, run, config.against, config.options) if config.against else None
-    page = _report(config, run_dir, run, shards, census, digest, judged, notes, other)
+    part = part_of(run_dir, run, config.shards)
+    census = take_census(run_dir, run, list(part.shards))
+    digest = _digest(config, run_dir, run, part)
+    judged, notes = read_judged(run_dir, run, part, config.max_images, config.audits[0])
+    other = read_other(run_dir, run, config.against, config.audits, config.options) if config.against else None
+    page = _report(config, run_dir, run, part, census, digest, judged, notes, other)
     page, content = bounded(page)
     destination.publish(content)
     return Reported(
@@ -67,20 +65,21 @@ def report(config: ReportConfig) -> Reported:
         census=census,
         num_shown=len(page.cards),
         galleries={gallery.key: len(gallery.cards) for gallery in page.galleries},
+        part=part.words,
     )
 
 
-def _digest(config: ReportConfig, run_dir: RunDir, run: Run, shards: list[int]) -> Digest:
+def _digest(config: ReportConfig, run_dir: RunDir, run: Run, part: Part) -> Digest:
     """Have replicas digest the run, and add up."""
-    size = run.plan.shard_size
+    size, shards = run.plan.shard_size, part.shards
     step = max(-(-IMAGES_PER_PART // size), -(-len(shards) // MAX_PARTS))
-    parts = tuple(tuple(shards[first : first + step]) for first in range(0, len(shards), step))
+    parts = tuple(shards[first : first + step] for first in range(0, len(shards), step))
     work = Work(
         device="cpu",
         factory="cluster.report.replica:ReportReplica",
         arguments=(run_dir, run.request.fingerprint(), parts, config.max_images),
     )
-    num_images = min(len(shards) * size, run.plan.num_images)
+    num_images = part.num_images
     progress = Progress(num_images=num_images, num_shards=len(parts), done_images=0, done_shards=0)
     digest = no_digest(run, config.max_images)
     with closing(open_executor(_executor(config, num_images), config.ray_address, no_gpus)) as executor:
@@ -106,7 +105,7 @@ def _report(
     config: ReportConfig,
     run_dir: RunDir,
     run: Run,
-    shards: list[int],
+    part: Part,
     census: Census,
     digest: Digest,
     judged: Judged | None,
@@ -115,7 +114,7 @@ def _report(
 ) -> Report:
     """Make all that the page shows."""
     found = found_in(census, digest, judged, other, config.max_images)
-    galleries, cards, left_out = shown_of(config, run_dir, run, found, judged, other, shards)
+    galleries, cards, left_out = shown_of(config, run_dir, run, found, judged, other, part.shards)
     history, against = _history(run_dir), None
     if other:
         galleries, against = set_beside(config, other, galleries, cards)
@@ -123,12 +122,12 @@ def _report(
     return Report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version("camray"),
-        head=head_of(run_dir, run, census, digest, history),
+        head=head_of(run_dir, run, part, census, digest, history),
         setting=setting_of(run),
         commands=commands_of(
             run_dir,
             run,
-            is_whole=len(shards) == run.plan.num_shards,
+            is_whole=not part.missing,
             is_audited=judged is not None,
         ),
         galleries=galleries,

@@ -12,6 +12,7 @@ from cluster.report.records import ClassRow, Head, Reason, Setting
 from cluster.runs.census import Census
 from cluster.runs.directory import RunDir
 from cluster.runs.history import RunHistory
+from cluster.runs.part import Part
 from cluster.runs.record import Run
 
 MAX_REASONS = 30
@@ -19,13 +20,14 @@ MAX_SOURCES = 30
 MAX_TEXT = 300  # characters
 
 
-def head_of(run_dir: RunDir, run: Run, census: Census, digest: Digest, history: RunHistory | None) -> Head:
+def head_of(run_dir: RunDir, run: Run, part: Part, census: Census, digest: Digest, history: RunHistory | None) -> Head:
     request, totals = run.request, census.totals
     high, wide = height_and_width(request.preprocessing.image_size)
     grid = "x".join(map(str, run.grid))
     refined = "refined by the network's own features" if request.refinement else "plain"
     thresholds = " ".join(map(str, request.boxes.threshold))
     facts = {
+        **({"this page": part.words} if part.words else {}),
         "network": request.model,
         "digest": request.model_digest,
         "maps": f"{request.explain.method}, {grid}, {refined}",

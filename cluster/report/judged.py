@@ -22,10 +22,9 @@ from cluster.audit.files import (
     METRICS_FILE,
     PER_CLASS_FILE,
     TrueBox,
-    audit_files,
-    read_metrics,
     read_per_image,
 )
+from cluster.audit.named import find_audit
 from cluster.audit.tables import PER_CLASS_SCHEMA
 from cluster.display.audited import read_audited
 from cluster.display.choosing import Place
@@ -34,6 +33,7 @@ from cluster.report.cards import corners_in
 from cluster.report.galleries import BY_CHANCE, Found, GalleryKind, nothing_found, pick
 from cluster.report.records import AuditPart, Truth
 from cluster.runs.directory import RunDir
+from cluster.runs.part import Part
 from cluster.runs.record import Run
 from cluster.storage.documents import first_reason
 from cluster.storage.files import Files
@@ -110,22 +110,24 @@ class Judged:
     classes: dict[int, AuditedClass]
 
 
-def read_judged(run_dir: RunDir, run: Run, most: int) -> tuple[Judged | None, tuple[str, ...]]:
-    """Read the audit of a run, where there is one; each gallery keeps `most` images. Also returns what is lacking.
+def read_judged(
+    run_dir: RunDir, run: Run, part: Part, most: int, name: str | None = None
+) -> tuple[Judged | None, tuple[str, ...]]:
+    """Read the audit of a run, or that of a name; each gallery keeps `most` images. Also returns what is lacking.
 
     One that cannot be read is said, and is as none: it can be made again.
     """
     try:
-        return _read(run_dir, run, most), ()
+        return _read(run_dir, run, part, most, name), ()
     except StorageError as error:
         note = f"without the audit: {error}"
         say(note)
         return None, (note,)
 
 
-def _read(run_dir: RunDir, run: Run, most: int) -> Judged | None:
-    files = audit_files(run_dir)
-    if read_metrics(files, run.request.fingerprint()) is None:
+def _read(run_dir: RunDir, run: Run, part: Part, most: int, name: str | None) -> Judged | None:
+    files, metrics = find_audit(run_dir, run, name)
+    if metrics is None:
         return None
     content = files.read(METRICS_FILE, MAX_METRICS_BYTES) or b""
     try:
@@ -133,12 +135,13 @@ def _read(run_dir: RunDir, run: Run, most: int) -> Judged | None:
     except ValidationError as error:
         where = files.where(METRICS_FILE)
         raise StorageError(f"{where} is not an audit's: {first_reason(error)}; run `audit` again") from None
-    part = AuditPart(metrics=asdict(document), curves=_curves(files))
+    audited = AuditPart(metrics=asdict(document), curves=_curves(files))
     found = {key: nothing_found(most) for key in (WORST, *FAILURES)} if document.truth else {}
     for table in read_per_image(files, COLUMNS) if found else ():
+        table = table.filter(pc.is_in(table["shard"], pa.array(part.shards, pa.int32())))
         for key, of_part in _find(table, most).items():
             found[key] += of_part
-    return Judged(part=part, found=found, classes=_classes(files))
+    return Judged(part=audited, found=found, classes=_classes(files))
 
 
 def _curves(files: Files) -> dict[str, F64]:
@@ -175,9 +178,9 @@ def _find(table: pa.Table, most: int) -> dict[str, Found]:
     }
 
 
-def truths_of(run_dir: RunDir, run: Run, places: Collection[Place]) -> dict[Place, tuple[str, Truth]]:
+def truths_of(run_dir: RunDir, run: Run, places: Collection[Place], name: str | None) -> dict[Place, tuple[str, Truth]]:
     """Return what the audit knows of images, and their ids there; those of which it knows nothing are left out."""
-    audited = read_audited(run_dir, run, places)
+    audited = read_audited(run_dir, run, places, name)
     return {place: (row["image_id"], _truth(row, audited.truth.get(place, []))) for place, row in audited.rows.items()}
 
 

@@ -42,7 +42,7 @@ def shown_of(
     found: list[tuple[GalleryKind, Found]],
     judged: Judged | None,
     other: Other | None,
-    shards: list[int],
+    shards: tuple[int, ...],
 ) -> tuple[tuple[Gallery, ...], tuple[Card, ...], int]:
     """Choose images of committed shards, read them, and make cards as far as they fit; the last is how many do not.
 
@@ -56,7 +56,7 @@ def shown_of(
     ]
     in_turn = [place for turn in _turns(places) for place in turn]
     number = {place: at for at, place in enumerate(dict.fromkeys(in_turn))}
-    known = truths_of(run_dir, run, number) if judged else {}
+    known = truths_of(run_dir, run, number, config.audits[0]) if judged else {}
     truths = {place: truth for place, (_, truth) in known.items()}
     changed = other.class_of if other else {}
     rows = read_rows(run_dir, run, number, {**changed, **{place: truth.class_id for place, truth in truths.items()}})
@@ -86,7 +86,7 @@ def shown_of(
     return with_cards, tuple(cards), len(number) - len(cards)
 
 
-def _among(picks: Picks, run: Run, shards: list[int]) -> Picks:
+def _among(picks: Picks, run: Run, shards: tuple[int, ...]) -> Picks:
     """Return the picks that are images of committed shards: an audit or a comparison may name others."""
     size, num_images = run.plan.shard_size, run.plan.num_images
     shard_N, row_N = picks["shard"].astype(np.int64), picks["row"]

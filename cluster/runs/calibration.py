@@ -15,13 +15,19 @@ from cam_ops.classes import ScoreKind
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.fitting.reliability import CoverageRow, ReliabilityBin, Share
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, Preprocessing
-from cluster.process.console import shortened
+from cluster.process.console import say, shortened
 from cluster.runs.differences import flat
 from cluster.runs.request import Request
 from cluster.storage.documents import first_reason
 
 CALIBRATION_VERSION = "1.0.0"
+FEW_IMAGES = 100  # fitted to: with fewer a threshold or a probability is that of these images more than of others
 MAX_CALIBRATION_BYTES = 16 * 2**20
+
+
+def say_fitted(fitted: int, held_out: int, more: str = "") -> None:
+    """Say how a sample is split, in the words of all commands that split one."""
+    say(f"fitting to {fitted} images, {held_out} are held out{more}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

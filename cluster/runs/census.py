@@ -3,11 +3,12 @@
 Each file is read once, by a few threads, a shard after the other; memory does not grow with their number.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -19,7 +20,6 @@ from cluster.runs.agreement import Agreement, AgreementSum, judge
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
 from cluster.runs.record import Run
-from cluster.runs.totals import Totals
 from cluster.storage.parquet import decode, document_of
 
 COUNTED = ("image_id", "status", "error", "num_maps", "num_boxes")
@@ -28,6 +28,26 @@ NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 FILES_AT_ONCE = 128  # whose rows are in memory
 MAX_REASONS = 1000  # that are told apart
 _NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What a run holds, as in summary.json."""
+
+    images: int
+    statuses: dict[str, int]
+    maps: int
+    boxes: int
+
+    @property
+    def errors(self) -> int:
+        """Images that are not ok."""
+        return self.images - self.statuses.get("ok", 0)
+
+
+def summary_of(fingerprint: str, totals: Totals) -> bytes:
+    """Return the content of summary.json."""
+    return json.dumps({"fingerprint": fingerprint, **asdict(totals)}, indent=1).encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

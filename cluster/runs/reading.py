@@ -9,7 +9,7 @@ from cam_ops.errors import StorageError
 from cam_ops.tables import CORNERS, IMAGES, PLAN, heatmaps_schema
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
-from cluster.runs.record import Run
+from cluster.runs.record import Run, again
 from cluster.runs.request import Request
 from cluster.storage.parquet import MAX_ROWS, decode, document_of
 
@@ -34,14 +34,25 @@ def raw_maps(heatmaps: pa.Table) -> F32:
 
 def read_tables(run_dir: RunDir, run: Run, maps_dir: RunDir, maps_run: Run, shard: int) -> dict[str, pa.Table]:
     """Read a shard's files, its maps where they are; raises StorageError where one is missing or no such table."""
-    tables = {table: read_table(run_dir, run, table, shard) for table in ("boxes", "images")}
-    return {**tables, "heatmaps": read_table(maps_dir, maps_run, "heatmaps", shard)}
+    tables = {table: _read_table(run_dir, run, table, shard) for table in ("boxes", "images")}
+    return {**tables, "heatmaps": _read_table(maps_dir, maps_run, "heatmaps", shard)}
 
 
 def read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
-    """Read one file; raises StorageError where it is missing or no such table of this run."""
+    """Read one file; raises StorageError, with the cure, where it is missing or no such table of this run."""
+    content = run_dir.read(shard_name(table, shard))
+    try:
+        return _table_of(content, run, table, shard)
+    except StorageError as error:
+        raise damaged(run_dir, run, shard, error) from None
+
+
+def _read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
+    return _table_of(run_dir.read(shard_name(table, shard)), run, table, shard)
+
+
+def _table_of(content: bytes | None, run: Run, table: str, shard: int) -> pa.Table:
     name = shard_name(table, shard)
-    content = run_dir.read(name)
     if content is None:
         raise StorageError(f"{name} is missing, though its images are committed")
     decoded = decode(content, name, max_rows=run.plan.shard_size if table == "images" else MAX_ROWS)
@@ -86,8 +97,7 @@ def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Ta
 def damaged(run_dir: RunDir, run: Run, shard: int, problem: object) -> StorageError:
     """Return the refusal of a shard whose files have a problem, with the cure."""
     return StorageError(
-        f"shard {shard} of {run_dir.root} is damaged: {problem}; run its `{run.command}` command again with --repair, "
-        "then this one"
+        f"shard {shard} of {run_dir.root} is damaged: {problem}; run {again(run, '--repair')}, then this one"
     )
 
 

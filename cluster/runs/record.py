@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -14,7 +15,7 @@ from cam_ops.settings import MAX_IMAGE_SIZE, height_and_width
 from cam_ops.tables import IMAGES, KEPT_TYPES, SCHEMA_VERSION
 from cluster.process.console import shortened
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.names import DERIVED, REPORT, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
+from cluster.runs.names import AUDIT_FOLDER, AUDIT_SUFFIXES, DERIVED, REPORT, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import Plan
 from cluster.runs.request import Request
 from cluster.storage.documents import first_reason
@@ -48,6 +49,26 @@ class Run:
     def command(self) -> str:
         """The command that does what is missing of the run."""
         return "label" if self.maps_from is None else "rebox"
+
+
+def again(run: Run, *flags: str) -> str:
+    """Return, for a message, the command that goes on with a run: as it was typed where that is known, and `flags`."""
+    line = line_again(run, *flags)
+    return (
+        f"`{line}`" if line else " ".join([f"the same `{run.command}` command", *(["with", *flags] if flags else [])])
+    )
+
+
+def line_again(run: Run, *flags: str) -> str | None:
+    """Return the command that goes on with a run, to be typed; None where it is not known.
+
+    It is without --overwrite, which would end the run instead.
+    """
+    words = [word for word in run.command_line or () if word.partition("=")[0] not in ("--overwrite", *flags)]
+    if any(word.partition("=")[0] == "--config" for word in words):  # it may ask for that as well
+        words.append("--no-overwrite")
+    line = shlex.join([*words, *flags])
+    return f"python -m jobs {line}" if words and line.isprintable() else None
 
 
 def config_document(config: Any) -> dict[str, Any]:
@@ -86,7 +107,8 @@ def clear_run(run_dir: RunDir) -> None:
     shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in run_dir.shards(table)]
     for name in (RUN, SUMMARY, SUSPECTS, REPORT, *shards):
         run_dir.remove(name)
-    for folder, suffixes in {"quarantine": ("",), **DERIVED}.items():
+    audits = [folder for folder in run_dir.folders() if AUDIT_FOLDER.fullmatch(folder)]
+    for folder, suffixes in {"quarantine": ("",), **DERIVED, **dict.fromkeys(audits, AUDIT_SUFFIXES)}.items():
         for name in run_dir.names(folder):
             if name.endswith(suffixes):
                 run_dir.remove(f"{folder}/{name}")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -13,15 +14,14 @@ from cluster.executors.work import Executor, Replicas, Work
 from cluster.process.console import say
 from cluster.process.failpoints import reach
 from cluster.runs.agreement import suspects_file
-from cluster.runs.census import Census, take_census
+from cluster.runs.census import Census, summary_of, take_census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir
 from cluster.runs.limits import limit_lines
 from cluster.runs.log import RunLog, start_of
 from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import check_plan, plan_digest
-from cluster.runs.record import Run, existing_run, publish_run
-from cluster.runs.totals import summary_of
+from cluster.runs.record import Run, again, existing_run, publish_run
 from cluster.storage.objects import is_store
 
 
@@ -62,8 +62,8 @@ def refuse_incomplete(run_dir: RunDir, run: Run) -> None:
     """Raise StorageError unless every shard of the run is committed and the plan is its own."""
     if missing := len(pending_shards(run_dir, run)):
         raise StorageError(
-            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run the same "
-            f"`{run.command}` command again to complete it, then this one"
+            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run {again(run)} to "
+            "complete it, then this one"
         )
     check_plan(run_dir, run.plan)
 
@@ -131,6 +131,13 @@ def run_missing(
     reduced = run.request.preprocessing.decode == "reduced"
     for line in limit_lines(progress.stage_seconds, progress.replica_seconds, run.request.device, reduced=reduced):
         say(line)
+
+
+def say_complete(run_dir: RunDir, run: Run, *, repaired: bool) -> None:
+    """Say that there is nothing to do, and what a command that finds all shards committed has not looked at."""
+    looked = "damaged ones would have been done again" if repaired else "their files were not read through: "
+    proof = "" if repaired else f"`python -m jobs verify {shlex.quote(run_dir.root)}` proves them, --repair mends them"
+    say(f"all {run.plan.num_shards} shards are committed; {looked}{proof}")
 
 
 def finish(run_dir: RunDir, run: Run) -> Census:

@@ -7,8 +7,10 @@ import pyarrow as pa
 
 from cam_ops.errors import StorageError
 from cluster.process.console import say
+from cluster.runs.census import Totals, summary_of
 from cluster.runs.directory import RunDir
 from cluster.runs.names import SUMMARY, TABLES, shard_name
+from cluster.runs.part import planned_shards, written
 from cluster.runs.plan import check_plan, plan_digest, read_shard
 from cluster.runs.reading import (
     first_boxes,
@@ -19,40 +21,44 @@ from cluster.runs.reading import (
     row_problems,
     rows_fit,
 )
-from cluster.runs.record import Run, existing_run, maps_of
-from cluster.runs.totals import Totals, summary_of
+from cluster.runs.record import Run, again, existing_run, maps_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is wrong with a run, one sentence each; nothing if it is whole."""
+    """What is wrong with a run, one sentence each, and the command that mends it; nothing if it is whole."""
 
     problems: list[str]
+    cure: str | None
     totals: Totals
+    part: str | None  # what was looked at, where it is not the whole run
 
 
-def verify(run_dir: RunDir) -> Verdict:
-    """Check every file of the run against its plan; raises StorageError where there is no run at all."""
+def verify(run_dir: RunDir, asked: str | None = None) -> Verdict:
+    """Check every file of the run, or of the shards that `asked` names as --shards does, against its plan.
+
+    Raises StorageError where there is no run at all, UsageError where such a shard was not planned.
+    """
     run = existing_run(run_dir)
     maps_dir, maps_run = maps_of(run_dir, run)
     problems: list[str] = []
-    if plan_digest(run_dir, run.plan) != run.plan.digest:
+    is_planned = plan_digest(run_dir, run.plan) == run.plan.digest
+    if not is_planned:
         problems.append("the plan's files are not those that run.json was written for")
     num_shards = run.plan.num_shards
-    committed = sorted(shard for shard in run_dir.shards("images") if shard < num_shards)
-    if missing := num_shards - len(committed):
-        problems.append(
-            f"{missing} of {num_shards} shards are not committed; run the same `{run.command}` command again"
-        )
+    wanted = planned_shards(run_dir, run, asked)
+    committed = sorted(run_dir.shards("images") & {*wanted})
+    if missing := len(wanted) - len(committed):
+        problems.append(f"{missing} of {len(wanted)} shards are not committed")
+    is_damaged = False
     for table in TABLES:
         if foreign := [shard for shard in run_dir.shards(table) if shard >= num_shards]:
-            problems.append(
-                f"{table}/ holds {len(foreign)} shard(s) that were never planned, such as {min(foreign)}; the same "
-                f"`{run.command}` command with --repair removes them"
-            )
+            problems.append(f"{table}/ holds {len(foreign)} shard(s) that were never planned, such as {min(foreign)}")
+            is_damaged = True
     statuses: Counter[str] = Counter()
     maps = boxes = 0
     last_id: str | None = None
+    num_before = len(problems)
     for shard in committed:
         try:
             tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
@@ -67,10 +73,19 @@ def verify(run_dir: RunDir) -> Verdict:
         statuses.update(tables["images"]["status"].to_pylist())
         maps += len(tables["heatmaps"])
         boxes += int(tables["images"]["num_boxes"].to_numpy().sum())
+    is_damaged |= len(problems) > num_before
     totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
-    if not missing and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
-        problems.append(f"{SUMMARY} is missing or does not add up; run the same `{run.command}` command again")
-    return Verdict(problems=problems, totals=totals)
+    if not missing and asked is None and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
+        problems.append(f"{SUMMARY} is missing or does not add up")
+    cure = _cure(run, is_planned=is_planned, is_damaged=is_damaged) if problems else None
+    part = None if asked is None else f"a part: shards {written(wanted)} of the run's {num_shards}"
+    return Verdict(problems=problems, cure=cure, totals=totals, part=part)
+
+
+def _cure(run: Run, *, is_planned: bool, is_damaged: bool) -> str:
+    if not is_planned:
+        return "no command mends a plan: put its files back, or make the run anew with --overwrite"
+    return f"to mend it run {again(run, '--repair') if is_damaged else again(run)}"
 
 
 def repair(run_dir: RunDir, run: Run) -> None:

@@ -59,6 +59,10 @@ class Files:
         """Return the names in a folder, none where there is no such folder."""
         return self.place.names(folder)
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders right below the root, none where there is no such place."""
+        return self.place.folders()
+
     def times(self, folder: str) -> dict[str, float]:
         """Return when each file in a folder was put there, by its name: seconds of the storage's clock since 1970."""
         return self.place.times(folder)

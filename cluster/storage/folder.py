@@ -112,6 +112,10 @@ class Folder:
         except OSError as error:
             raise StorageError(f"cannot list {self.where(folder)}: {error.strerror}") from None
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders right below the root, none where there is no such place."""
+        return [name for name in self.names("") if os.path.isdir(self.where(name))]
+
     def times(self, folder: str) -> dict[str, float]:
         """Return when each file in a folder was put there, by its name."""
         found = {}

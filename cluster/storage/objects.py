@@ -79,6 +79,11 @@ def without_credentials(text: str) -> str:
     return re.sub(r"://[^/]*@", "://***@", text)
 
 
+def absolute(place: str) -> str:
+    """Return a path as it is from everywhere, or an address without user and password."""
+    return without_credentials(place) if "://" in place else os.path.abspath(os.path.expanduser(place))
+
+
 def read_object(
     address: str, options: StorageOptions, *, offset: int = 0, max_bytes: int | None = None
 ) -> bytes | None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cam_ops.errors import BadImage, StorageError
 from cluster.storage.objects import (
+    list_level,
     list_objects,
     object_times,
     object_version,
@@ -66,6 +67,10 @@ class Prefix:
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, none where there is no such folder."""
         return [name for name, _ in list_objects(self.where(folder), self.options, recursive=False)]
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders right below the address."""
+        return list_level(self.root, self.options)[1]
 
     def times(self, folder: str) -> dict[str, float]:
         """Return when each file in a folder was put there, by its name, from one listing."""

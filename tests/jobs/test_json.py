@@ -68,7 +68,7 @@ def test_documents_of_commands_on_a_run_are_what_its_files_hold(tmp_path: Path) 
     assert {**found, "shards": 2, "shards_committed": 2, "images_planned": 4}.items() <= far.items()
     assert Command("rebox", run, "--out", new, *INLINE, "--json").document == {**found, "out": str(new)}
     assert Command("verify", run, "--json").document == {
-        **{"out": str(run), "is_whole": True, "problems": [], "totals": totals},
+        **{"out": str(run), "is_whole": True, "problems": [], "totals": totals, "cure": None, "part": None},
     }
     exported = ["export", run, "--to", "coco", "--out", tmp_path / "coco", *INLINE, "--json"]
     record = Command(*exported).document
@@ -83,7 +83,7 @@ def test_documents_of_commands_on_a_run_are_what_its_files_hold(tmp_path: Path) 
     (run / "images" / "shard-0000001.parquet").unlink()
     broken = Command("verify", run, "--json")
     assert (broken.code, broken.document["is_whole"]) == (3, False)
-    assert broken.document["problems"][0] == broken.result["error"]
+    assert f"{broken.document['problems'][0]}; {broken.document['cure']}" == broken.result["error"]
     assert Command("status", run, "--json").document["shards_committed"] == 1
 
 

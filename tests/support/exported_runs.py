@@ -85,7 +85,7 @@ class ExportedRun:
 
     def audited(self, truth: Path, *more: object) -> dict[str, Any]:
         """Audit the run with a truth whose every image that it knows is as it should be; return the figures."""
-        words = ["--truth", truth, "--executor", "inline", "--bootstrap", 0]
+        words = ["--truth", truth, "--executor", "inline", "--bootstrap", 0, "--overwrite"]
         done = Command("audit", self.root, *words, *more)
         assert done.code == 0, done.err
         report = json.loads((self.root / "audit" / "metrics.json").read_text())

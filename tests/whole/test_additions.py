@@ -124,9 +124,17 @@ def test_a_new_annotation_format_is_a_file_and_a_line(program: Path, pictures: P
     assert added.code == 0, added.err
     assert "truth: corners, 1 images, 1 boxes; 1 matched by path" in added.err
     said = [row["truth_digest"] for row in table_rows(out / "audit", "per_image.parquet")]
-    assert Command("audit", out, "--truth", tmp_path / "boxes.csv", "--executor", "inline").code == 0
+    assert Command("audit", out, "--truth", tmp_path / "boxes.csv", "--executor", "inline", "--overwrite").code == 0
     assert said == [row["truth_digest"] for row in table_rows(out / "audit", "per_image.parquet")]
     assert len(set(said)) > 1
-    flags = ["--truth", pictures / "rings" / "00.png", "--truth-format", "corners", "--executor", "inline"]
+    flags = [
+        "--truth",
+        pictures / "rings" / "00.png",
+        "--truth-format",
+        "corners",
+        "--executor",
+        "inline",
+        "--overwrite",
+    ]
     named = Command("audit", out, *flags, cwd=program)
     assert (named.code, "as lines of corners" in named.result["error"]) == (2, True), named.err

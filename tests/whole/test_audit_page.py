@@ -68,7 +68,7 @@ def test_each_name_that_is_printed_or_written_is_explained(pictures: Path, truth
         ["--truth", write_masks(pictures, tmp_path / "masks"), "--bootstrap", 0],
         [],
     ):
-        done = Command("audit", run, *INLINE, *more)
+        done = Command("audit", run, *INLINE, "--overwrite", *more)
         table = done.out.split("not audited:")[0].split("failures:")[0].split("maps:")[0]
         names |= {line.split()[0] for line in table.splitlines()[1:]}
         names |= set(names_in(json.loads((tmp_path / "run" / "audit" / "metrics.json").read_text())))

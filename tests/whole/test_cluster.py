@@ -107,6 +107,8 @@ def test_ray_job_stop_exits_130_and_the_same_job_submitted_again_finishes(site: 
     assert before.items() <= site.expected.items()  # what is there is whole
     assert num_committed(out) == 5
     site.open("b")
+    taken = job(site, "submit", "--submission-id", "first", *entry_point)
+    assert (taken.returncode, "already exists" in taken.stdout + taken.stderr) == (1, True)
     again = job(site, "submit", "--submission-id", "second", *entry_point)
     assert again.returncode == 0, again.stdout
     assert f"resuming {out}: 5 of {NUM_PICTURES} shards committed" in again.stdout

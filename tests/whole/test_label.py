@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -103,7 +104,8 @@ def test_a_rerun_does_no_work_and_a_partial_run_does_what_is_missing(pictures: P
     (out / "images" / "shard-0000002.parquet").unlink()
     incomplete = Command("verify", out)
     assert incomplete.code == 3
-    assert "1 of 6 shards are not committed" in incomplete.result["error"]
+    assert "1 of 6 shards are not committed; to mend it run `" in incomplete.result["error"]
+    assert "--repair" not in cure_in(incomplete.result["error"])
     assert Command("status", out).result["status"] == "incomplete"
     again = label(pictures, out, "--shard-size", 2)
     assert "5 of 6 shards committed" in again.err
@@ -121,11 +123,20 @@ def test_another_request_is_refused_and_overwrite_replaces_it(pictures: Path, tm
     assert refused.result["status"] == "refused"
     assert Command("show", out, "discs/01.png").code == 0
     assert Command("audit", out, "--executor", "inline").code == 0
+    assert Command("audit", out, "--executor", "inline", "--name", "a.b-2").code == 0
+    assert Command("report", out).code == 0
+    assert Command("verify", out).code == 0
     (out / "audit" / "folder").mkdir()
+    (out / "audits").mkdir()
+    (out / "audits" / "metrics.json").touch()
     (out / "show" / "notes.txt").touch()
     assert label(pictures, out, "--threshold", 0.7, "--overwrite").code == 0
-    left = [path.name for folder in ("audit", "show") for path in (out / folder).rglob("*") if path.is_file()]
+    left = [
+        path.name for folder in ("audit", "audit-a.b-2", "show") for path in (out / folder).rglob("*") if path.is_file()
+    ]
     assert left == ["notes.txt"]  # nothing that was made of the run before
+    assert (out / "audits" / "metrics.json").exists()
+    assert not (out / "report.html").exists()
     assert len(list((out / "log").iterdir())) == 1
     assert Command("compare", out, out).code == 0
     assert {round(box["threshold"], 3) for box in table_rows(out, "boxes")} == {0.7}
@@ -389,6 +400,33 @@ def test_flags_from_a_file_give_way_to_flags(pictures: Path, tmp_path: Path) -> 
     assert (refused.code, refused.result["out"]) == (4, str(out))
 
 
+def cure_in(error: str) -> list[str]:
+    """Return the words behind `python -m jobs` of the command that a message names."""
+    return shlex.split(error.partition("`python -m jobs ")[2].partition("`")[0])
+
+
+def test_what_mends_a_run_is_typed_without_overwrite_and_a_complete_label_names_verify(
+    pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "the run"
+    (tmp_path / "flags.yaml").write_text("overwrite: true\nshard_size: 4\n")
+    label(pictures, out, "--config", tmp_path / "flags.yaml", "--overwrite")
+    boxes = out / "boxes" / "shard-0000001.parquet"
+    kept, whole = (out / "boxes" / "shard-0000000.parquet").stat().st_mtime_ns, boxes.read_bytes()
+    boxes.write_bytes(whole[:100])
+    complete = label(pictures, out, "--shard-size", 4)
+    assert (complete.code, f"`python -m jobs verify '{out}'` proves them" in complete.err) == (0, True)
+    for command in (["verify"], ["audit", "--executor", "inline"]):
+        failed = Command(command[0], out, *command[1:])
+        words = cure_in(failed.result["error"])
+        assert words[0] == "label"
+        assert words[-2:] == ["--no-overwrite", "--repair"]
+        assert "--overwrite" not in words
+    assert Command(*words).code == 0
+    assert boxes.read_bytes() == whole
+    assert (out / "boxes" / "shard-0000000.parquet").stat().st_mtime_ns == kept
+
+
 def scramble(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[10:50] = b"x" * 40
@@ -412,9 +450,7 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
         "is missing, though its images are committed": (out / "heatmaps" / shard).unlink,
         "num_boxes does not count its boxes": lambda: pq.write_table(table.slice(1), out / "boxes" / shard),
         "4 box(es) are empty or reach outside": lambda: pq.write_table(grown, out / "boxes" / shard),
-        "never planned, such as 7; the same `label` command with --repair removes them": lambda: shutil.copy(
-            out / "boxes" / shard, out / "boxes" / "shard-0000007.parquet"
-        ),
+        "never planned, such as 7": lambda: shutil.copy(out / "boxes" / shard, out / "boxes" / "shard-0000007.parquet"),
         "cannot read the plan": lambda: scramble(out / "plan" / "part-00000.parquet"),
         "class names that are not the run's": lambda: pq.write_table(renamed, out / "boxes" / shard),
         "does not add up": lambda: (out / "summary.json").write_text("{}"),
@@ -429,6 +465,11 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
         damage()
         verdict = Command("verify", out)
         assert (verdict.code, reason in verdict.out) == (3, True), (reason, verdict.out, verdict.err)
+        if "plan" in reason and "planned" not in reason:
+            assert "no command mends a plan" in verdict.result["error"]
+        else:
+            mended = Command(*cure_in(verdict.result["error"]))
+            assert (mended.code, Command("verify", out).code) == (0, 0), (reason, mended.err)
         shutil.rmtree(out)
         whole.rename(out)
 

@@ -53,7 +53,7 @@ def label(pictures: Path, out: object, *more: object) -> None:
 
 
 def audit(out: object, *more: object, code: int = 0) -> dict[str, Any]:
-    done = Command("audit", out, *INLINE, *more)
+    done = Command("audit", out, *INLINE, "--overwrite", *more)
     assert done.code == code, done.err
     return json.loads((Path(str(out)) / "audit" / "metrics.json").read_text())
 
@@ -245,7 +245,7 @@ def test_a_truth_that_cannot_be_used_leaves_the_earlier_audit_as_it_was(run: Pat
     strangers = truth.with_name("strangers.csv")
     strangers.write_text("image_id,x0,y0,x1,y1\nnobody.png,0,0,9,9\n")
     for useless in (strangers, "/nowhere.csv"):
-        assert Command("audit", run, *INLINE, "--truth", useless).code == 2
+        assert Command("audit", run, *INLINE, "--truth", useless, "--overwrite").code == 2
     assert [(run / "audit" / name).read_bytes() for name in names] == before
 
 
@@ -456,12 +456,14 @@ def test_what_makes_no_sense_is_refused(run: Path, flags: list[object], code: in
     assert (refused.code, said in refused.result["error"]) == (code, True), refused.result
 
 
-def test_a_run_that_is_not_whole_is_refused_and_one_that_is_damaged_is_named(run: Path, truth: Path) -> None:
+def test_of_a_run_that_is_not_whole_what_is_there_is_audited_and_damage_is_named(run: Path, truth: Path) -> None:
     shard = run / "images" / "shard-0000001.parquet"
     content = shard.read_bytes()
     shard.unlink()
     missing = Command("audit", run, *INLINE, "--truth", truth)
-    assert (missing.code, "not committed" in missing.result["error"]) == (5, True)
+    assert (missing.code, missing.result["images"]) == (0, 10)
+    assert missing.result["part"] == missing.out.splitlines()[0]
+    assert "that belong to it are not committed" in missing.result["part"]
     shard.write_bytes(content[:-100])
     damaged = Command("audit", run, *INLINE, "--truth", truth)
     assert (damaged.code, "shard-0000001" in damaged.result["error"]) == (5, True)

@@ -97,7 +97,7 @@ def test_an_audit_without_a_figure_ends_with_3_and_the_reason(pictures: Path, tr
     assert "the truth names no classes of the network" in failed.out.splitlines()[0]
     assert not (run / "audit" / "labels.csv").exists()
     assert pq.read_table(run / "audit" / "per_image.parquet").num_rows == 12
-    assert Command("audit", run, *INLINE).code == 0  # of maps alone there is something to say
+    assert Command("audit", run, *INLINE, "--overwrite").code == 0  # of maps alone there is something to say
 
 
 def test_a_run_without_a_map_ends_with_3_with_truth_or_without(pictures: Path, truth: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_run_without_a_map_ends_with_3_with_truth_or_without(pictures: Path, t
     failed = Command("audit", run, *INLINE, "--truth", truth)
     assert failed.code == 3
     assert "no figure has a value: of 12 images 12 status empty" in failed.result["error"]
-    without = Command("audit", run, *INLINE)
+    without = Command("audit", run, *INLINE, "--overwrite")
     assert (without.code, without.result["error"]) == (
         3,
         "the run has no map to say anything of: its images are 12 empty",

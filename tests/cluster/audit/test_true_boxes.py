@@ -31,7 +31,7 @@ def test_they_are_those_of_the_kangaroos_annotations(data: Path, tmp_path: Path)
     labelled = Command("label", "--images", data / "kangaroo" / "images", "--out", run, *INLINE, *TWO, *flags)
     assert labelled.code == 0
     truth = ["--truth", data / "kangaroo" / "annots", "--class-map", "kangaroo=wallaby"]
-    assert Command("audit", run, *INLINE, *truth).code == 0
+    assert Command("audit", run, *INLINE, "--overwrite", *truth).code == 0
     expected = []
     for image in table_rows(run, "images"):
         document = ElementTree.parse(data / "kangaroo" / "annots" / f"{Path(image['image_id']).stem}.xml")

@@ -30,10 +30,10 @@ from cam_ops.fitting.fit import (
     smoothed,
 )
 from cam_ops.fitting.reliability import calibration_error, coverage_table, gain_of, reliability_curve, share_of
-from cam_ops.metrics.bootstrap import image_seeds, poisson_weights
+from cam_ops.metrics.bootstrap import image_seeds, poisson_weights, uniforms
 from cam_ops.metrics.localization import best_overlaps
 from cam_ops.settings import BoxConfig, MapConfig
-from cluster.calibrate.sample import choose, hash_of
+from cluster.calibrate.sample import choose
 from cluster.runs.plan import Plan
 from tests.support.command import LITE0, Command, table_rows
 from tests.support.truths import Planner, coco
@@ -384,6 +384,23 @@ def test_a_calibration_of_other_maps_or_beside_other_flags_is_refused(halos: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_fit_to_few_images_is_said_to_be_one_and_halves_are_those_of_audit(halos: Path) -> None:
+    """Halos of one class: of 40 images no two groups of twenty boxes differ surely."""
+    few = calibrate(halos / "run", halos, "--max-images", 40, "--holdout", 0, to="few.json")
+    knots = json.loads((halos / "few.json").read_text())["calibration"]["probability"]["knots"]
+    assert len(knots) < 5
+    assert f"warning: this fit to 40 images has a probability of {len(knots)} step(s)" in few.err
+    assert f"{knots[0][1]:.2f}" in few.err.partition("it tells")[2]
+    halves = calibrate(halos / "run", halos, "--seed", 3, "--holdout", 0.25, to="few.json")
+    said = next(line for line in halves.err.splitlines() if "fitting to" in line).partition(";")[0]
+    audited = Command(
+        *("audit", halos / "run", *INLINE, "--truth", halos / "truth.csv", "--name", "halves"),
+        *("--calibrate", 0.75, "--seed", 3, "--bootstrap", 0),
+    )
+    assert said in audited.err.splitlines()
+    assert ("warning: a threshold" in audited.err) == (int(said.split()[3]) < 100)
+
+
 def test_too_few_images_are_refused(halos: Path, tmp_path: Path) -> None:
     few = calibrate(halos / "run", halos, "--max-images", 10, to="few.json")
     assert (few.code, "expected at least 20 images" in few.result["error"]) == (2, True)
@@ -481,7 +498,9 @@ def test_kangaroos_end_to_end(data: Path, tmp_path: Path) -> None:
     assert Command("verify", tmp_path / "new").code == 0
     held_out = json.loads((tmp_path / "calibration.json").read_text())["held_out"]
     for out, figure in ((run, "run"), (tmp_path / "new", "calibrated")):
-        rows = [row for row in table_rows(out, "boxes") if hash_of(0, "split", row["image_id"]) < 0.5]
+        rows = table_rows(out, "boxes")
+        is_held_out_N = uniforms(image_seeds([row["image_id"] for row in rows]), 2**32) >= 0.5
+        rows = [row for row, is_held_out in zip(rows, is_held_out_N, strict=True) if is_held_out]
         assert len(rows) == held_out["figures"][figure]["gt_known_loc"]["images"]
         right = [overlap(row, data / "kangaroo" / "annots") >= 0.5 for row in rows]
         assert held_out["figures"][figure]["gt_known_loc"]["value"] == pytest.approx(100 * np.mean(right), abs=1e-3)

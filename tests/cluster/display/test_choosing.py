@@ -116,7 +116,7 @@ def test_without_an_audit_against_truth_the_worst_are_not_known(audited_copy: Pa
     lines = (KEPT / "truth.csv").read_text().splitlines()
     truth = audited_copy.parent / "truth.csv"
     truth.write_text("\n".join([lines[0], "square/00.jpg,30,20,96,37,549", "round/07.jpg,8,8,57,35,417"]))
-    assert Command("audit", audited_copy, "--executor", "inline", "--truth", truth).code == 0
+    assert Command("audit", audited_copy, "--executor", "inline", "--truth", truth, "--overwrite").code == 0
     square = next(place for place, name in places_of(audited_copy).items() if name == "square/00.jpg")
     assert worst(run_dir, run, 5).places == [square]
 

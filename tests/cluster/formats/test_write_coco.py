@@ -136,7 +136,9 @@ def test_cocoeval_of_the_results_is_our_own_audit(
     evaluation.accumulate()
     evaluation.summarize()
     capsys.readouterr()
-    assert Command("audit", run.root, "--truth", truth, "--executor", "inline", "--bootstrap", 0).code == 0
+    assert (
+        Command("audit", run.root, "--truth", truth, "--executor", "inline", "--bootstrap", 0, "--overwrite").code == 0
+    )
     metrics = json.loads((run.root / "audit" / "metrics.json").read_text())["metrics"]
     assert 0.2 < evaluation.stats[0] < 0.95
     np.testing.assert_allclose(
@@ -167,7 +169,7 @@ def test_our_own_audit_takes_an_export_for_truth(hostile: ExportedRun, tmp_path:
     hostile.export("coco", tmp_path / "out")
     root = shutil.copytree(hostile.root, tmp_path / "run")
     truth = tmp_path / "out" / "annotations.json"
-    done = Command("audit", root, "--truth", truth, "--executor", "inline", "--bootstrap", 0)
+    done = Command("audit", root, "--truth", truth, "--executor", "inline", "--bootstrap", 0, "--overwrite")
     assert done.code == 0, done.err
     metrics = json.loads((root / "audit" / "metrics.json").read_text())["metrics"]
     assert metrics["ap"]["value"] == pytest.approx(100)

@@ -169,7 +169,7 @@ def test_bytes_follow_from_the_run_alone(hostile: ExportedRun, tmp_path: Path) -
 def test_our_own_audit_takes_an_export_for_truth(labelled: ExportedRun, tmp_path: Path, more: list[str]) -> None:
     exported(labelled, tmp_path / "out", *more)
     words = ["--truth", tmp_path / "out" / "shards", "--executor", "inline", "--bootstrap", 0]
-    done = Command("audit", labelled.root, *words)
+    done = Command("audit", labelled.root, "--overwrite", *words)
     assert done.code == 0, done.err
     assert "12 images, 12 boxes" in done.err
     metrics = json.loads((labelled.root / "audit" / "metrics.json").read_text())["metrics"]
@@ -181,7 +181,7 @@ def test_our_own_audit_tells_classes_of_one_picture_apart(hostile: ExportedRun, 
     found = exported(hostile, tmp_path / "out")
     same = [one["json"] for one in found if one["json"]["image_id"].rpartition(".")[0] == one["__key__"]]
     words = ["--truth", tmp_path / "out" / "shards", "--truth-frame", "oriented", "--executor", "inline"]
-    done = Command("audit", hostile.root, *words, "--bootstrap", 0)
+    done = Command("audit", hostile.root, "--overwrite", *words, "--bootstrap", 0)
     assert done.code == 0, done.err
     metrics = json.loads((hostile.root / "audit" / "metrics.json").read_text())["metrics"]
     assert (metrics["ap"]["value"], metrics["ap"]["images"]) == (pytest.approx(100), len(same))

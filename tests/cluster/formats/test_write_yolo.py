@@ -112,7 +112,7 @@ def test_a_picture_that_ultralytics_would_mend_in_place_is_copied(labelled: Expo
 def test_our_own_audit_takes_an_export_for_truth(labelled: ExportedRun, tmp_path: Path) -> None:
     labelled.export("yolo", tmp_path / "out", "--split", "train=0.5,val=0.5")
     root = shutil.copytree(labelled.root, tmp_path / "run")
-    done = Command("audit", root, "--truth", tmp_path / "out", "--executor", "inline", "--bootstrap", 0)
+    done = Command("audit", root, "--truth", tmp_path / "out", "--executor", "inline", "--bootstrap", 0, "--overwrite")
     assert done.code == 0, done.err
     metrics = json.loads((root / "audit" / "metrics.json").read_text())["metrics"]
     assert (metrics["ap"]["value"], metrics["ap"]["images"]) == (pytest.approx(100), 12)

@@ -139,7 +139,7 @@ def test_what_cannot_be_boxed_is_refused_with_the_cure(pictures: Path, tmp_path:
     incomplete = rebox(source, new, "--threshold", 0.5)
     assert (incomplete.code, new.exists()) == (5, False)
     assert "1 of 3 shards" in incomplete.result["error"]
-    assert "run the same `label` command again" in incomplete.result["error"]
+    assert "to complete it, then this one" in incomplete.result["error"]
     label(pictures, source, "--shard-size", 4)
     maps = source / "heatmaps" / "shard-0000002.parquet"
     maps.write_bytes(maps.read_bytes()[:-100])
