@@ -166,8 +166,11 @@ def _is_suspected(known: Quarantine) -> bool:
 
 
 def _time(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{_iso(moment)[:19].replace('T', ' ')} UTC"
 
 
 def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    try:
+        return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except OverflowError:  # of a foreign log: at the end of time, and in another zone
+        return moment.isoformat(timespec="seconds")

@@ -9,6 +9,7 @@ from cam_ops.settings import Device
 
 LEAST_S = 1.0  # of replicas: less says nothing
 IDLE = "nothing to do"
+MAPS = "waiting for maps, or nothing to do"  # of `rebox`: reading goes on beside the shard before, as far as that takes
 WORDS = {  # of parts; the order is that of the work
     "storage": "waiting for storage",
     "decoding": "decoding",
@@ -16,6 +17,7 @@ WORDS = {  # of parts; the order is that of the work
     "boxes": "boxes",
     "publish": "writing tables",
     IDLE: IDLE,
+    MAPS: MAPS,
 }
 
 
@@ -35,7 +37,7 @@ def limit_lines(
     )
     yield f"the replicas' time: {shares}"
     largest = max(parts, key=lambda part: parts[part])
-    yield _verdict(largest, f"{parts[largest] / total:.0%}", stage_seconds, parts, device, reduced=reduced)
+    yield _verdict(largest, f"{parts[largest] / total:.0%}", device, reduced=reduced)
 
 
 def parts_of(stage_seconds: Mapping[str, float], replica_seconds: float, device: Device) -> dict[str, float]:
@@ -57,19 +59,11 @@ def parts_of(stage_seconds: Mapping[str, float], replica_seconds: float, device:
         for stage in ("network", "boxes", "publish")
         if stage in stage_seconds and stage not in beside
     }
-    parts[IDLE] = max(0.0, replica_seconds - sum(parts.values()))
+    parts[MAPS if "read" in stage_seconds else IDLE] = max(0.0, replica_seconds - sum(parts.values()))
     return parts
 
 
-def _verdict(
-    largest: str,
-    share: str,
-    stage_seconds: Mapping[str, float],
-    parts: Mapping[str, float],
-    device: Device,
-    *,
-    reduced: bool,
-) -> str:
+def _verdict(largest: str, share: str, device: Device, *, reduced: bool) -> str:
     """Return one sentence on what limits."""
     match largest:
         case "storage":
@@ -85,11 +79,11 @@ def _verdict(
             return f"making boxes limits, with {share} of the time: more replicas make it faster"
         case "publish":
             return (
-                f"writing tables limits, with {share} of the time: an --out that is nearer, or a larger --shard-size "
-                "(another run), makes it faster"
+                f"writing tables limits, with {share} of the time: an --out that is nearer, or larger shards (label "
+                "--shard-size, another run), makes it faster"
             )
-    if stage_seconds.get("read", 0.0) >= parts[IDLE]:
+    if largest == MAPS:
         return (
-            f"reading maps limits: replicas wait for them for most of {share} of the time; nearer storage is the cure"
+            f"replicas waited for maps, or had nothing to do, for {share} of the time: nearer storage is the first cure"
         )
     return f"replicas had nothing to do for {share} of the time: the run was short, or had few shards, for so many"

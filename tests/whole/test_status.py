@@ -116,6 +116,17 @@ def test_the_log_says_the_rate(half: Path) -> None:
     assert "        2 x replica died: killed\n" in said
 
 
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_a_foreign_log_from_the_ends_of_time_harms_nothing(half: Path, moment: str) -> None:
+    log = cut_end(half, 0)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines[0] |= {"time": moment, "host": "\x1b[31m" * 40}
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = Command("status", half)
+    assert (done.code, done.out.replace("\n", "").isprintable()) == (0, True)
+    assert Command("status", half, "--json").document["last_session"]["began"] == moment
+
+
 def test_what_quarantine_holds_is_said(half: Path) -> None:
     run_dir = RunDir(str(half))
     Quarantine(run_dir=run_dir, shard=2).add(3, BadImage("crashed_decoder", "ended by \x1b[31m signal 11"))

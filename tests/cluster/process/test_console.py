@@ -1,8 +1,12 @@
 """What stands in lines and pages for people."""
 
+import os
+from contextlib import redirect_stderr
+from io import StringIO
+
 import pytest
 
-from cluster.process.console import visible
+from cluster.process.console import has_colours, is_screen, visible
 
 
 @pytest.mark.parametrize(
@@ -24,3 +28,20 @@ from cluster.process.console import visible
 def test_what_cannot_be_seen_is_written_out_and_words_stay(text: str, seen: str | None) -> None:
     assert visible(text) == (text if seen is None else seen)
     visible(text).encode()
+
+
+@pytest.mark.parametrize(
+    ("term", "no_color", "expected"),
+    [("xterm", "", (True, True)), ("xterm", "1", (True, False)), ("dumb", "", (False, False))],
+)
+def test_what_a_terminal_can_do_and_a_pipe_cannot(
+    term: str, no_color: str, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    theirs, ours = os.openpty()
+    with open(ours, "w") as terminal, redirect_stderr(terminal):
+        assert (is_screen(), has_colours()) == expected
+    os.close(theirs)
+    with redirect_stderr(StringIO()):
+        assert (is_screen(), has_colours()) == (False, False)

@@ -35,9 +35,9 @@ def test_before_a_gpu_loading_is_divided_as_the_threads_time_and_boxes_go_on_bes
         ({"load": 60, "decode": 50, "fetch": 5}, 100, "cuda", True, "more cores for each GPU make it faster"),
         ({"load": 10, "decode": 5, "network": 80}, 90, "cpu", False, "89% of the time: that is as it should be"),
         ({"network": 10, "boxes": 50}, 60, "cpu", False, "making boxes limits, with 83% of the time"),
-        ({"network": 10, "publish": 50}, 60, "cpu", False, "a larger --shard-size (another run), makes it faster"),
+        ({"network": 10, "publish": 50}, 60, "cpu", False, "larger shards (label --shard-size, another run)"),
         ({"network": 10}, 100, "cpu", False, "replicas had nothing to do for 90% of the time"),
-        ({"read": 190, "boxes": 10, "publish": 1}, 100, "cpu", False, "reading maps limits"),
+        ({"read": 190, "boxes": 10, "publish": 1}, 100, "cpu", False, "waited for maps, or had nothing to do, for 89%"),
     ],
 )
 def test_one_sentence_says_what_limits(
