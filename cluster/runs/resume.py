@@ -42,7 +42,7 @@ def refuse_unwritable(run_dir: RunDir) -> None:
     while not os.path.lexists(place):
         place = place.parent
     if not place.is_dir():
-        raise StorageError(f"--out {run_dir.root}: {place} is no folder; give another --out")
+        raise StorageError(f"cannot write {run_dir.root}: {place} is no folder; check --out")
     if not os.access(place, os.W_OK | os.X_OK):
         reason = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
         raise StorageError(f"cannot write in {place}: {os.strerror(reason)}; check --out and its permissions")

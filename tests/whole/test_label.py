@@ -345,7 +345,7 @@ def test_images_without_label_are_ok_and_have_no_map(pictures: Path, tmp_path: P
     ("flags", "code", "says"),
     [
         (["--threshold", "1.5"], 2, "--threshold must lie strictly between 0 and 1"),
-        (["--colour", "red"], 2, "see the message above"),
+        (["--colour", "red"], 2, "--colour is no flag of label"),
         (["--classes", "label"], 2, "needs labels"),
         (["--batch-size", "100000000"], 2, "--batch-size expects at most 16384"),
         (["--shard-size", "100000000"], 2, "--shard-size expects at most 1048576"),

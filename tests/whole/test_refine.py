@@ -425,7 +425,7 @@ def test_in_bf16_maps_are_nearly_those_in_fp32(photos: Path, keeping: Path, tmp_
         (["--refine-layers", "a", "b", "c"], "--refine-layers expects two names, got a b c"),
         (["--refine-layers", "c", "bb"], "--refine-layers bb: the network has no such module; similar names are b"),
         (["--refine-layers", "c", "fc"], "--refine-layers fc gives no spatial features"),
-        (["--refine", "sharp"], "see the message above"),
+        (["--refine", "sharp"], "--refine expects one of auto, affinity, none, got sharp"),
     ],
 )
 def test_flags_that_will_not_do_are_exit_2(photos: Path, tmp_path: Path, flags: list[str], reason: str) -> None:
