@@ -19,7 +19,7 @@ def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, truth: str | None)
         return f"python -m jobs {command} {root}{flags}"
 
     commands = []
-    if not is_whole and (resume := line_again(run)):
+    if not is_whole and (resume := line_again(run_dir, run)):
         commands.append(Command(name="resume", does="Do what is missing of the run.", line=resume))
     commands += [
         Command(name="verify", does="Prove that the run is whole.", line=line("verify")),
