@@ -113,7 +113,7 @@ def done_shards(run_dir: RunDir, run: Run) -> list[int]:
     """Return the shards that are done, rising; raises StorageError where none is."""
     shards = sorted(shard for shard in run_dir.shards("images") if shard < run.plan.num_shards)
     if not shards:
-        raise StorageError(f"no shard of {run_dir.root} is done; run {again(run)}")
+        raise StorageError(f"no shard of {run_dir.root} is done; run {again(run_dir, run)}")
     return shards
 
 

@@ -51,7 +51,7 @@ def read_places(run_dir: RunDir, run: Run, places: Sequence[Place]) -> list[Labe
     found: dict[Place, Labelled] = {}
     for shard, rows in rows_of.items():
         if not run_dir.exists(shard_name("images", shard)):
-            raise StorageError(f"shard {shard} of {run_dir.root} is not done; run {again(run)}")
+            raise StorageError(f"shard {shard} of {run_dir.root} is not done; run {again(run_dir, run)}")
         try:
             tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
         except StorageError as error:

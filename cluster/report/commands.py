@@ -25,7 +25,7 @@ def commands_of(run_dir: RunDir, run: Run, *, is_whole: bool, is_audited: bool) 
         name="audit", does="Measure the boxes against true ones.", line=line("audit", " --truth ANNOTATIONS")
     )
     commands = []
-    if not is_whole and (resume := line_again(run)):
+    if not is_whole and (resume := line_again(run_dir, run)):
         commands.append(Command(name="resume", does="Do what is missing of the run.", line=resume))
     commands += [
         Command(name="verify", does="Prove that the run is whole.", line=line("verify")),

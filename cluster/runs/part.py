@@ -82,7 +82,7 @@ def part_of(run_dir: RunDir, run: Run, asked: str | None) -> Part:
     shards = tuple(shard for shard in wanted if shard in committed)
     if not shards:
         which = "no shard" if asked is None else f"none of the shards {asked}"
-        raise StorageError(f"{which} of {run_dir.root} is committed yet; run {again(run)}, then this one")
+        raise StorageError(f"{which} of {run_dir.root} is committed yet; run {again(run_dir, run)}, then this one")
     images = sum(min(size, run.plan.num_images - shard * size) for shard in shards)
     part = Part(shards=shards, num_images=images, num_shards=num_shards, missing=len(wanted) - len(shards))
     if part.words:

@@ -97,7 +97,7 @@ def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Ta
 def damaged(run_dir: RunDir, run: Run, shard: int, problem: object) -> StorageError:
     """Return the refusal of a shard whose files have a problem, with the cure."""
     return StorageError(
-        f"shard {shard} of {run_dir.root} is damaged: {problem}; run {again(run, '--repair')}, then this one"
+        f"shard {shard} of {run_dir.root} is damaged: {problem}; run {again(run_dir, run, '--repair')}, then this one"
     )
 
 

@@ -51,24 +51,32 @@ class Run:
         return "label" if self.maps_from is None else "rebox"
 
 
-def again(run: Run, *flags: str) -> str:
+def again(run_dir: RunDir, run: Run, *flags: str) -> str:
     """Return, for a message, the command that goes on with a run: as it was typed where that is known, and `flags`."""
-    line = line_again(run, *flags)
+    line = line_again(run_dir, run, *flags)
     return (
         f"`{line}`" if line else " ".join([f"the same `{run.command}` command", *(["with", *flags] if flags else [])])
     )
 
 
-def line_again(run: Run, *flags: str) -> str | None:
+def line_again(run_dir: RunDir, run: Run, *flags: str) -> str | None:
     """Return the command that goes on with a run, to be typed; None where it is not known.
 
-    It is without --overwrite, which would end the run instead.
+    Its --out is where the run is now, be it moved or a copy. It is without --overwrite, which would end the run.
     """
-    words = [word for word in run.command_line or () if word.partition("=")[0] not in ("--overwrite", *flags)]
+    words: list[str] = []
+    for word in run.command_line or ():
+        name = word.partition("=")[0]
+        if words and words[-1] == "--out":
+            words.pop()
+        elif name not in ("--overwrite", *flags) and not (name == "--out" and "=" in word):
+            words.append(word)
+    if not words:
+        return None
     if any(word.partition("=")[0] == "--config" for word in words):  # it may ask for that as well
         words.append("--no-overwrite")
-    line = shlex.join([*words, *flags])
-    return f"python -m jobs {line}" if words and line.isprintable() else None
+    line = shlex.join([*words, "--out", run_dir.root, *flags])
+    return f"python -m jobs {line}" if line.isprintable() else None
 
 
 def config_document(config: Any) -> dict[str, Any]:

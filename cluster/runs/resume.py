@@ -62,8 +62,8 @@ def refuse_incomplete(run_dir: RunDir, run: Run) -> None:
     """Raise StorageError unless every shard of the run is committed and the plan is its own."""
     if missing := len(pending_shards(run_dir, run)):
         raise StorageError(
-            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run {again(run)} to "
-            "complete it, then this one"
+            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run "
+            f"{again(run_dir, run)} to complete it, then this one"
         )
     check_plan(run_dir, run.plan)
 

@@ -77,15 +77,15 @@ def verify(run_dir: RunDir, asked: str | None = None) -> Verdict:
     totals = Totals(images=statuses.total(), statuses=dict(sorted(statuses.items())), maps=maps, boxes=boxes)
     if not missing and asked is None and run_dir.read(SUMMARY) != summary_of(run.request.fingerprint(), totals):
         problems.append(f"{SUMMARY} is missing or does not add up")
-    cure = _cure(run, is_planned=is_planned, is_damaged=is_damaged) if problems else None
+    cure = _cure(run_dir, run, is_planned=is_planned, is_damaged=is_damaged) if problems else None
     part = None if asked is None else f"a part: shards {written(wanted)} of the run's {num_shards}"
     return Verdict(problems=problems, cure=cure, totals=totals, part=part)
 
 
-def _cure(run: Run, *, is_planned: bool, is_damaged: bool) -> str:
+def _cure(run_dir: RunDir, run: Run, *, is_planned: bool, is_damaged: bool) -> str:
     if not is_planned:
         return "no command mends a plan: put its files back, or make the run anew with --overwrite"
-    return f"to mend it run {again(run, '--repair') if is_damaged else again(run)}"
+    return f"to mend it run {again(run_dir, run, '--repair') if is_damaged else again(run_dir, run)}"
 
 
 def repair(run_dir: RunDir, run: Run) -> None:

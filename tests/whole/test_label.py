@@ -416,11 +416,15 @@ def test_what_mends_a_run_is_typed_without_overwrite_and_a_complete_label_names_
     boxes.write_bytes(whole[:100])
     complete = label(pictures, out, "--shard-size", 4)
     assert (complete.code, f"`python -m jobs verify '{out}'` proves them" in complete.err) == (0, True)
+    shutil.copytree(out, tmp_path / "moved")
+    moved = cure_in(Command("verify", tmp_path / "moved").result["error"])
+    assert moved[moved.index("--out") + 1] == str(tmp_path / "moved")
+    assert moved.count("--out") == 1
     for command in (["verify"], ["audit", "--executor", "inline"]):
         failed = Command(command[0], out, *command[1:])
         words = cure_in(failed.result["error"])
         assert words[0] == "label"
-        assert words[-2:] == ["--no-overwrite", "--repair"]
+        assert words[-4:] == ["--no-overwrite", "--out", str(out), "--repair"]
         assert "--overwrite" not in words
     assert Command(*words).code == 0
     assert boxes.read_bytes() == whole
