@@ -3,7 +3,7 @@
 import json
 import re
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from urllib.error import URLError
 
@@ -13,8 +13,8 @@ OURS = ("status", "stage", "at", "node")
 
 
 def scraped(folder: Path) -> dict[str, float]:
-    """Return camray's metrics by name, and label if there is one, added up over the nodes of the head in `folder`."""
-    found: Counter[str] = Counter()
+    """Return the metrics of the last driver by name, and label if there is one; the head's files are in `folder`."""
+    found: dict[bytes, Counter[str]] = defaultdict(Counter)  # by the number of the driver's job, lowest byte first
     for group in json.loads((folder / "prom_metrics_service_discovery.json").read_text()):
         for target in group["targets"]:
             try:
@@ -22,6 +22,8 @@ def scraped(folder: Path) -> dict[str, float]:
             except URLError:
                 continue  # a node that has gone since
             for name, labels, value in SERIES.findall(text):
-                own = [f"{label}={value}" for label, value in LABEL.findall(labels) if label in OURS]
-                found[" ".join([name.removeprefix("ray_"), *own])] += float(value)
-    return dict(found)
+                of = dict(LABEL.findall(labels))
+                own = [f"{label}={of[label]}" for label in OURS if label in of]
+                job = bytes.fromhex(of["WorkerId"][:8])
+                found[job][" ".join([name.removeprefix("ray_"), *own])] += float(value)
+    return dict(found[max(found, key=lambda job: job[::-1])]) if found else {}
