@@ -9,6 +9,7 @@ A picture's way: a *source* lists it, a *run*'s plan holds it, an *executor* han
 * `display`: a run as pictures
 * `compare`: `compare`: what changed between two runs
 * `label`: `label`: pictures to maps and boxes, the main job
+* `plan`: what `label` would do, and what it would take
 * `rebox`: `rebox`: new boxes from stored maps
 * `audit`: `audit`: how well a run localizes
 * `calibrate`: `calibrate`: settings and probabilities from a labelled sample
