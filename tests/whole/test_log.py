@@ -9,10 +9,12 @@ import pytest
 
 from cluster.label.config import LabelConfig
 from cluster.label.driver import label as label_as_library
+from cluster.process.console import shortened
 from cluster.process.failpoints import VARIABLE
 from cluster.runs.directory import RunDir
 from cluster.runs.history import RunHistory, read_log
 from cluster.runs.record import existing_run
+from cluster.runs.session import MAX_TEXT
 from jobs.flags import parse
 from tests.support.command import Command
 
@@ -93,7 +95,8 @@ def test_a_run_that_fails_says_why_and_the_command_of_rebox_is_its_own(pictures:
     maps.write_bytes(content)
     assert Command(*words).code == 0
     first, second = history_of(boxes).sessions
-    assert (first.status, first.reason, first.images) == ("failed", failed.result["error"], 4)
+    reason = shortened(failed.result["error"], MAX_TEXT)
+    assert (first.status, first.reason, first.images) == ("failed", reason, 4)
     assert (second.status, second.images) == ("done", 8)
     assert existing_run(RunDir(str(boxes))).command_line == first.command_line == tuple(map(str, words))
     assert history_of(boxes).stage_seconds.keys() == {"read", "boxes", "publish"}

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from cluster.audit import named
+from cluster.report.plots import marks
 from tests.cluster.audit.test_audit import INLINE, label, write_truth
 from tests.support.command import Command
 from tests.support.stores import Store
@@ -18,6 +20,11 @@ def once(pictures: Path, tmp_path: Path) -> Path:
     label(pictures, tmp_path / "run")
     write_truth(pictures, tmp_path / "truth.csv")
     return tmp_path
+
+
+def shortened(truth: Path) -> str:
+    """Return a path as the refusal has it: of a long one the beginning."""
+    return named.shortened(str(truth), named.MAX_SHOWN)
 
 
 def metrics_of(run: Path, folder: str) -> dict[str, Any]:
@@ -33,7 +40,7 @@ def test_an_audit_stays_where_another_is_asked_for_and_the_same_one_replaces_it(
     before = metrics_of(run, "audit")
     files = sorted(path.name for path in (run / "audit").iterdir())
     for flags, changed in (
-        ([], f"truth was {truth}, now not given"),
+        ([], f"truth was {shortened(truth)}, now not given"),
         (["--truth", truth, "--calibrate", 0.5, "--seed", 3], "calibrate was 0.0, now 0.5; seed was 0, now 3"),
         (["--truth", truth, "--class-map", "discs=1", "rings=0"], "class_map was not given, now discs=1 rings=0"),
     ):
@@ -79,7 +86,7 @@ def test_each_command_takes_the_audit_of_the_name_that_is_given(once: Path) -> N
     assert f"of the {audited[1]} audited images" in shown.err
     assert shown.out.splitlines()[0].endswith("/show/worst-few.png")
     assert Command("report", run, "--audit", "few").code == 0
-    assert str(truth) in (run / "report.html").read_text()
+    assert marks.name(str(truth)) in (run / "report.html").read_text()
     for command in (["compare", run, run], ["show", run, "--worst"], ["report", run]):
         missing = Command(*command, "--audit", "gone")
         assert (missing.code, "has no audit of the name 'gone', but all, few" in missing.result["error"]) == (2, True)

@@ -140,7 +140,7 @@ def test_the_attention_gallery_is_the_audits_ranking(hostile: ExportedRun, tmp_p
     from tests.support.command import Command
 
     root = tmp_path / "run"
-    shutil.copytree(hostile.root, root)
+    shutil.copytree(hostile.root, root, ignore=shutil.ignore_patterns("audit*"))
     assert Command("audit", root, "--executor", "inline").code == 0
     with duckdb.connect() as database:
         per_image = f"FROM '{root}/audit/per_image.parquet'"
