@@ -11,7 +11,6 @@ A picture's way: a *source* lists it, a *run*'s plan holds it, an *executor* han
 * `plan`: `plan`: what `label` would do, and what it would cost
 * `doctor`: `doctor`: what would keep a run from working, and the cure
 * `label`: `label`: pictures to maps and boxes, the main job
-* `plan`: what `label` would do, and what it would take
 * `rebox`: `rebox`: new boxes from stored maps
 * `audit`: `audit`: how well a run localizes
 * `calibrate`: `calibrate`: settings and probabilities from a labelled sample
