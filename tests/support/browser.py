@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+expect.set_options(timeout=30_000)  # a busy machine draws late
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
