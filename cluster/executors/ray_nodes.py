@@ -7,11 +7,10 @@ from typing import Any
 
 import ray
 from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError
 
+from cluster.executors.ray_actors import NODE_ID
 from cluster.process.apart import build
-
-NODE_ID = "ray.io/node-id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +49,12 @@ def _answer(node: dict[str, Any], reference: Any, timeout_s: float) -> NodeAnswe
     resources = ", ".join(f"{number:g} {kind}s" for kind, number in counts.items())
     try:
         return NodeAnswer(name=name, resources=resources, answer=ray.get(reference, timeout=0))
-    except ray.exceptions.GetTimeoutError:
+    except GetTimeoutError:
         ray.cancel(reference, force=True)
         return NodeAnswer(name=name, resources=resources, trouble=f"it did not answer within {timeout_s:.0f} s")
-    except (RayError, Exception) as error:  # noqa: BLE001  of any code that runs there
-        return NodeAnswer(name=name, resources=resources, trouble=str(error).strip().splitlines()[-1])
+    except Exception as error:  # noqa: BLE001  of any code that runs there
+        said = str(error).strip() or type(error).__name__
+        return NodeAnswer(name=name, resources=resources, trouble=said.splitlines()[-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from cam_ops.arrays import F32, F64, I64
 from cam_ops.metrics.signals import DENSITY_SIDE, ClassSums, class_sums
-from cam_ops.tables import LABELS
 from cluster.audit.shard import ShardIndex, ShardTables, index_shard
 from cluster.audit.signals import signal_columns
+from cluster.export.filters import labels_of
 from cluster.report.galleries import Found, Looks, find, nothing_found
 from cluster.runs.reading import first_boxes
 from cluster.runs.record import Run
@@ -95,11 +95,9 @@ def digest_shard(run: Run, tables: ShardTables, most: int) -> Digest:
     )
 
 
-def _labels(images: pa.Table) -> tuple[list[list[int]], np.ndarray]:
+def _labels(images: pa.Table) -> tuple[list[tuple[int, ...]], np.ndarray]:
     """Return the labels of each image, and whether it has some and the best class is none of them."""
-    single = images["label"].to_pylist()
-    several = images[LABELS.name].to_pylist() if LABELS.name in images.column_names else [None] * len(single)
-    labels_I = [many or ([] if label is None else [label]) for label, many in zip(single, several, strict=True)]
+    labels_I = labels_of(images)
     best_I = [top[0] if top else None for top in images["top_classes"].to_pylist()]
     unlike = [
         bool(labels) and best is not None and best not in labels for labels, best in zip(labels_I, best_I, strict=True)
@@ -126,7 +124,7 @@ def _histograms(run: Run, tables: ShardTables, index: ShardIndex) -> dict[str, I
     }
 
 
-def _by_class(run: Run, tables: ShardTables, index: ShardIndex, labels_I: list[list[int]]) -> dict[str, I64]:
+def _by_class(run: Run, tables: ShardTables, index: ShardIndex, labels_I: list[tuple[int, ...]]) -> dict[str, I64]:
     num_classes = len(run.class_names)
 
     def count(classes: np.ndarray, weights: np.ndarray | None = None) -> I64:
