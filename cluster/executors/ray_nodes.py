@@ -1,16 +1,21 @@
 """Ask every node of a Ray cluster something, and what Ray would upload of a folder: for those who look, not work."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel, _get_excludes
 from ray.exceptions import GetTimeoutError
 
 from cluster.executors.ray_actors import NODE_ID
 from cluster.process.apart import build
+
+QUIET = logging.getLogger(f"{__name__}.quiet")  # Ray tells each ignore file that it finds
+QUIET.setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,7 @@ class Upload:
 
 
 def upload_of(folder: str) -> Upload:
-    """Add up the files that Ray would take of a folder: without what .gitignore and .rayignore name."""
+    """Add up the files that Ray would take of a folder: without .git and its like, and what .gitignore names."""
     sizes: dict[str, int] = {}
     root, num_files = Path(folder).absolute(), 0
 
@@ -79,7 +84,9 @@ def upload_of(folder: str) -> Upload:
             sizes[entry] = sizes.get(entry, 0) + path.stat().st_size
             num_files += 1
 
-    _dir_travel(root, [], count, include_gitignore=os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1")
+    excludes = [_get_excludes(root, get_runtime_env_default_excludes())]
+    with_gitignore = os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1"
+    _dir_travel(root, excludes, count, include_gitignore=with_gitignore, logger=QUIET)
     largest = sorted(sizes.items(), key=lambda each: -each[1])
     return Upload(
         num_bytes=sum(sizes.values()), num_files=num_files, most=GCS_STORAGE_MAX_SIZE, largest=tuple(largest[:3])

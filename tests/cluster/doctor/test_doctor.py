@@ -3,9 +3,12 @@
 import json
 import os
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from PIL import Image
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
 
 from cluster.doctor.places import look_at_out, marked
 from cluster.executors.ray_nodes import upload_of
@@ -134,14 +137,20 @@ def test_wrong_keys_of_a_store_fail_and_right_ones_leave_nothing(s3: Store, phot
     assert {found["images"]["verdict"], found["out"]["verdict"]} == {"fail"}
 
 
-def test_what_ray_would_upload_is_without_what_gitignore_names(tmp_path: Path) -> None:
-    for name, size in {"code.py": 100, "photos/a.jpg": 5000, "photos/b.jpg": 700, "run/x.bin": 90_000}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(bytes(size))
-    (tmp_path / ".gitignore").write_text("run/\n")
-    upload = upload_of(str(tmp_path))
+def test_what_ray_would_upload_is_what_it_packs(tmp_path: Path) -> None:
+    folder, package = tmp_path / "code", tmp_path / "package.zip"
+    sizes = {"code.py": 100, "photos/a.jpg": 5000, "photos/b.jpg": 700, "run/x.bin": 90_000, ".git/pack": 80_000}
+    for name, size in sizes.items():
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes(bytes(size))
+    (folder / ".gitignore").write_text("run/\n")
+    create_package(str(folder), package, True, excludes=get_runtime_env_default_excludes())
+    with ZipFile(package) as packed:
+        expected = [info.file_size for info in packed.infolist() if not info.is_dir()]
+    upload = upload_of(str(folder))
+    assert (upload.num_bytes, upload.num_files) == (sum(expected), len(expected))
+    assert 5800 <= upload.num_bytes < 6000
     assert upload.largest[0] == ("photos", 5700)
-    assert upload.num_bytes - (tmp_path / ".gitignore").stat().st_size in (5800, 5800 - 5)
     assert upload.most == 512 * 2**20
 
 
