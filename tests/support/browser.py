@@ -10,6 +10,14 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 expect.set_options(timeout=30_000)  # a busy machine draws late
+SETTLED = """async () => {
+    const grid = document.getElementById("grid");
+    const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    for (let quiet = 0; quiet < 3; quiet++) {
+        await frame();
+        if (grid?.ariaBusy === "true") quiet = -1;
+    }
+}"""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -20,6 +28,15 @@ class Opened:
     page: Page
     requests: list[str] = field(default_factory=list)  # of anything but the file itself; none was answered
     errors: list[str] = field(default_factory=list)  # of the console, and exceptions
+
+
+def settle(page: Page) -> None:
+    """Wait until a report has drawn what is seen.
+
+    What comes into view is told after a frame, and drawn in the next one: it has settled after three frames in which
+    it had nothing to do.
+    """
+    page.evaluate(SETTLED)
 
 
 @contextmanager

@@ -89,7 +89,9 @@ addEventListener("beforeprint", () => {
   order.forEach(refresh);
 });
 
+// The grid is busy until all is drawn that is seen, and all counted.
 function schedule() {
+  grid.ariaBusy = "true";
   frame ||= requestAnimationFrame(work);
 }
 
@@ -106,6 +108,7 @@ function work() {
   }
   showCounts();
   refreshViewer();
+  if (!frame) grid.ariaBusy = "false";
 }
 
 // Draws a picture that is seen, and counts one that is not; returns whether there was anything to do.

@@ -12,7 +12,7 @@ from cluster.process.console import visible
 from cluster.report.page import render
 from cluster.report.records import Command, Corners, Gallery, Report, Truth
 from tests.cluster.report.test_page import HOSTILE, hostile_report
-from tests.support.browser import Opened, opened
+from tests.support.browser import Opened, opened, settle
 from tests.support.reports import SETTING, against, blobs, card, class_row, report, shown_map
 
 Open = Callable[..., AbstractContextManager[Opened]]
@@ -31,7 +31,8 @@ def look(browser: Browser, tmp_path: Path) -> Open:
         path = tmp_path / "report.html"
         path.write_text(render(made), encoding="utf-8")
         with opened(browser, path, **options) as seen:
-            seen.page.set_default_timeout(10_000)
+            seen.page.set_default_timeout(60_000)
+            settle(seen.page)
             yield seen
             assert (seen.requests, seen.errors) == ([], [])
 
@@ -66,16 +67,17 @@ def drawn(page: Page, number: int, kind: str = "box") -> list[Corners]:
 
 
 def expect_drawn(page: Page, number: int, *boxes: Corners, kind: str = "box") -> None:
-    """Wait for so many boxes, and compare."""
-    expect(page.locator(f"#card-{number} svg rect.{kind}")).to_have_count(len(boxes))
+    settle(page)
     assert drawn(page, number, kind) == list(boxes)
 
 
 def move(page: Page, threshold: float) -> None:
     page.locator("#threshold").fill(str(threshold))
+    settle(page)
 
 
 def expect_counts(page: Page, *numbers: int) -> None:
+    settle(page)
     for name, number in zip(COUNTS, numbers, strict=True):
         expect(page.locator(f"#count-{name}")).to_have_text(str(number))
 
@@ -90,6 +92,7 @@ def test_a_hostile_name_is_seen_as_text_and_does_nothing(name: str, look: Open) 
     with look(hostile_report(name)) as seen:
         seen.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
         seen.page.reload()
+        settle(seen.page)
         assert seen.page.text_content("#card-0 .id") == visible(name)
         assert seen.page.text_content("#card-0 .map >> nth=1") == f"{visible(name)}2 0.90"
         assert seen.page.text_content("h1") == visible(name)
@@ -118,7 +121,7 @@ def test_the_policy_stops_scripts_styles_pictures_and_requests_that_are_not_the_
         const form = Object.assign(document.createElement("form"), { action: "http://127.0.0.1:9/" });
         document.body.append(form);
         form.submit();
-        await new Promise((resolve) => setTimeout(resolve, 300));
+        while (new Set(stopped).size < 7) await new Promise((resolve) => setTimeout(resolve, 20));
         return [window.ran, getComputedStyle(document.body).display, [...new Set(stopped)].sort()];
     }"""
     with look(three()) as seen:
@@ -244,6 +247,7 @@ def test_heat_and_boxes_can_be_taken_away_and_the_original_put_beside(look: Open
         assert canvas.evaluate(painted)
         seen.page.uncheck("#heat")
         seen.page.uncheck("#drawn")
+        settle(seen.page)
         expect(seen.page.locator("#card-0 svg rect")).to_have_count(0)
         assert not canvas.evaluate(painted)
         seen.page.check("#beside")
@@ -373,6 +377,7 @@ def test_of_120_pictures_all_are_counted_and_those_that_are_seen_drawn(look: Ope
         expect_drawn(seen.page, 1, (10, 10, 30, 30), (50, 50, 70, 80))
         expect_drawn(seen.page, 119)
         seen.page.locator("#card-119").scroll_into_view_if_needed()
+        settle(seen.page)
         expect(seen.page.locator("#card-119 rect.box")).to_have_count(2)
         assert seen.page.locator("#bar").bounding_box()["y"] == 0  # type: ignore[index]
         move(seen.page, 0.6)
