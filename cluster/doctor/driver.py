@@ -71,7 +71,7 @@ def _nodes(
         says = f"--working-dir . would upload {upload.num_bytes / MIB:.1f} MiB in {upload.num_files} files ({largest})"
         cure = "name what is not code in .gitignore or .rayignore, or submit from a folder with the code alone"
         if upload.num_bytes > upload.most:
-            yield fail("upload", f"{says}; Ray takes {upload.most / MIB:.0f} MiB", cure)
+            yield fail("upload", f"{says}; Ray takes {upload.most / MIB:.0f} MiB, packed", cure)
         elif upload.num_bytes > upload.most / 4:
             yield warn("upload", says, cure)
         else:

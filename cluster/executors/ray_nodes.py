@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE, get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel, _get_excludes
 from ray.exceptions import GetTimeoutError
 
 from cluster.executors.ray_actors import NODE_ID
 from cluster.process.apart import build
 
+MOST_UPLOADED = min(DASHBOARD_CLIENT_MAX_SIZE, GCS_STORAGE_MAX_SIZE)  # bytes; jobs come through the dashboard
 QUIET = logging.getLogger(f"{__name__}.quiet")  # Ray tells each ignore file that it finds
 QUIET.setLevel(logging.WARNING)
 
@@ -68,7 +69,7 @@ class Upload:
 
     num_bytes: int
     num_files: int
-    most: int  # bytes that Ray takes
+    most: int  # bytes of a package that Ray takes
     largest: tuple[tuple[str, int], ...]  # entries of the folder, and their bytes, the largest first
 
 
@@ -88,6 +89,4 @@ def upload_of(folder: str) -> Upload:
     with_gitignore = os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1"
     _dir_travel(root, excludes, count, include_gitignore=with_gitignore, logger=QUIET)
     largest = sorted(sizes.items(), key=lambda each: -each[1])
-    return Upload(
-        num_bytes=sum(sizes.values()), num_files=num_files, most=GCS_STORAGE_MAX_SIZE, largest=tuple(largest[:3])
-    )
+    return Upload(num_bytes=sum(sizes.values()), num_files=num_files, most=MOST_UPLOADED, largest=tuple(largest[:3]))

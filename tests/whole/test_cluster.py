@@ -4,6 +4,7 @@ One cluster serves all tests, as starting nodes is what costs most; the last of 
 """
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.executors.ray_nodes import MOST_UPLOADED
 from tests.support.command import ROOT, Command, result_of
 from tests.support.gated_runs import NUM_PICTURES, Site, label, num_committed, running_site, short_folder, tables
 from tests.support.nodes import RAY, Cluster, wait_until
@@ -113,6 +115,30 @@ def test_ray_job_stop_exits_130_and_the_same_job_submitted_again_finishes(site: 
     assert again.returncode == 0, again.stdout
     assert f"resuming {out}: 5 of {NUM_PICTURES} shards committed" in again.stdout
     assert tables(out) == site.expected
+
+
+def test_a_network_and_its_variables_come_with_the_job_and_a_folder_of_pictures_does_not(
+    site: Site, tmp_path: Path
+) -> None:
+    site.cluster.have("b")
+    site.open("b")
+    module, code, out = tmp_path / "mynets", tmp_path / "code", tmp_path / "out"
+    for folder in (module, code / "pictures"):
+        folder.mkdir(parents=True)
+    net = (
+        "import os\nfrom tests.support.gated import gated\ndef net():\n    return {'7': gated}[os.environ['NETS']]()\n"
+    )
+    (module / "__init__.py").write_text(net)
+    environment = json.dumps({"py_modules": [str(module)], "env_vars": {"NETS": "7", "PYTHONPATH": str(ROOT)}})
+    words = [{"tests.support.gated:gated": "mynets:net"}.get(word, word) for word in site.words(out)]
+    entry_point = ["--working-dir", str(code), "--runtime-env-json", environment, "--", "python", "-m", "jobs", *words]
+    (code / "pictures" / "a.jpg").write_bytes(os.urandom(MOST_UPLOADED))
+    refused = job(site, "submit", *entry_point)
+    assert (refused.returncode, "Maximum request body size" in refused.stderr) == (1, True)
+    (code / ".rayignore").write_text("pictures/\n")
+    done = job(site, "submit", *entry_point)
+    assert (done.returncode, num_committed(out)) == (0, NUM_PICTURES), done.stdout
+    assert Command("verify", out).code == 0
 
 
 def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_avoided(site: Site) -> None:
