@@ -135,10 +135,10 @@ def _join(address: str) -> None:
     except Exception as error:
         if not _is_of_ray(error):
             raise
-        raise MachineError(
-            f"cannot join the Ray cluster at {address}: {_first_line(error)}; check the address, and set "
-            "RAY_AUTH_MODE=token if the cluster asks for a token"
-        ) from None
+        why, cure = _first_line(error), "check the address, and set RAY_AUTH_MODE=token if the cluster asks for a token"
+        if why.startswith("Version mismatch"):
+            why, cure = " ".join(str(error).split()), "install the same versions here and on all its nodes"
+        raise MachineError(f"cannot join the Ray cluster at {address}: {why}; {cure}") from None
 
 
 def _start_in_two_tries() -> None:

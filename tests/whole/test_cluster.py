@@ -5,14 +5,17 @@ One cluster serves all tests, as starting nodes is what costs most; the last of 
 
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from cluster.executors.ray_nodes import MOST_UPLOADED
 from tests.support.command import ROOT, Command, result_of
@@ -139,6 +142,16 @@ def test_a_network_and_its_variables_come_with_the_job_and_a_folder_of_pictures_
     done = job(site, "submit", *entry_point)
     assert (done.returncode, num_committed(out)) == (0, NUM_PICTURES), done.stdout
     assert Command("verify", out).code == 0
+
+
+def test_a_driver_of_another_ray_is_told_both_versions(site: Site) -> None:
+    other = "import ray, runpy; ray.__version__ = '2.0.0'; runpy.run_module('jobs', run_name='__main__')"
+    command = [sys.executable, "-c", other, "doctor", "--ray-address", site.cluster.address]
+    done = subprocess.run(command, cwd=ROOT, env=site.cluster.env, capture_output=True, text=True, timeout=400)
+    said = f"started with: Ray: {ray.__version__} Python: {platform.python_version()} This process on "
+    error = result_of(done.stdout)["error"]
+    assert (done.returncode, said in error) == (6, True), error
+    assert f" Ray: 2.0.0 Python: {platform.python_version()}; install the same versions here" in error
 
 
 def test_an_out_that_no_node_sees_is_exit_5_and_a_node_that_does_not_see_it_is_avoided(site: Site) -> None:
