@@ -1,5 +1,10 @@
 """What `bench` measures.
 
+* `config`: what it is asked
+* `speed`: images a second, against the hardware's limit and against peers
+* `scale`: what does not run a network
+* `inputs`: what they measure with
+* `figures`: how figures are printed
 * `parts`: the parts of one replica, alone
 * `runs`: whole runs of `label`, from outside
 * `manifests`: manifests to measure with

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.bench.figures import spread
 from cluster.bench.manifests import write_large_manifest, write_manifest
 from cluster.bench.runs import _steady
-from jobs.bench import _spread
 from tests.support.command import Command
 
 
@@ -22,7 +22,7 @@ def test_the_steady_rate_leaves_out_where_not_all_replicas_work() -> None:
 
 
 def test_a_spread_is_median_lowest_and_highest() -> None:
-    assert _spread([3.0, 1.0, 222.0]) == "3 (1-222)"
+    assert spread([3.0, 1.0, 222.0]) == "3 (1-222)"
 
 
 def test_manifests_for_measuring_name_each_row_once(pictures: Path, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""What `bench` is asked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro.conf
+
+from cam_ops.errors import UsageError
+from cam_ops.network.names import LITE0
+
+Section = Literal[
+    "stages",
+    "limit",
+    "refine",
+    "executors",
+    "peers",
+    "start",
+    "dispatch",
+    "plan",
+    "memory",
+    "rebox",
+    "audit",
+    "export",
+    "report",
+]
+
+SPEED: tuple[Section, ...] = ("stages", "limit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchConfig:
+    """Measure this machine. Contenders take turns; medians are printed with (lowest-highest), and with --out
+    appended to a file as JSON. Without sections the README's table of speed: stages and limit.
+    """
+
+    sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
+    """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `refine`: whole runs
+    with and without refined maps; `executors`: Ray against inline; `peers`: what one would run instead; `start`:
+    seconds from the command to the first replica's work; `dispatch`: shards a second; `plan`: a large manifest;
+    `memory`: resident sizes over a long run; `rebox` and `audit`: maps a second, in one process; `export`, `report`:
+    seconds and memory of one process for --num-images maps."""
+    images: str
+    """Folder of pictures; they are used again and again."""
+    models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
+    """Networks: torchvision's with random weights, efficientnet_lite0, or package.module:factory, such as
+    jobs.bench_model:head_only, which costs next to nothing."""
+    num_images: int = 512
+    """Images of each run."""
+    rounds: int = 3
+    """How often each contender has its turn."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format, as of `label`."""
+    rows: int = 10_000_000
+    """Rows of the manifest that is planned. A resume finds as many shards committed, at most 100,000."""
+    out: Path | None = None
+    """File to append the figures to, a JSON object a line; by default none, they are printed alone."""
+    json: bool = False
+    """Print one JSON document to stdout; CAMRAY_RESULT goes to stderr."""
+
+    def __post_init__(self) -> None:
+        if min(self.num_images, self.rounds, self.rows) < 1:
+            raise UsageError("--num-images, --rounds and --rows expect numbers of at least 1")

@@ -1,0 +1,53 @@
+"""What sections measure with: pictures used again and again, networks, replicas in processes of their own."""
+
+from pathlib import Path
+
+from cam_ops.network.names import LITE0
+from cam_ops.settings import ModelConfig
+from cluster.bench.config import BenchConfig
+from cluster.bench.manifests import write_manifest
+from cluster.bench.runs import run_label
+from cluster.process.apart import Apart
+
+HALF = (0.5, 0.5, 0.5)
+
+
+def label_flags(config: BenchConfig, scratch: Path, model: str) -> list[str]:
+    """Return the flags of a run of --num-images with this network."""
+    manifest = scratch / "images.parquet"
+    if not manifest.exists():
+        write_manifest(config.images, config.num_images, manifest)
+    return [*("--images", str(manifest)), *_model_flags(model), "--precision", config.precision, "--compile", "always"]
+
+
+def model_of(name: str) -> ModelConfig:
+    """Return a network by its name in --models: with random weights, or as its factory makes it."""
+    if name == LITE0:
+        return ModelConfig(model=LITE0)
+    if ":" in name:
+        return ModelConfig(model=name, mean=HALF, std=HALF)
+    return ModelConfig(model=name, weights="random")
+
+
+def _model_flags(name: str) -> list[str]:
+    model = model_of(name)
+    flags = ["--model", model.model]
+    if model.mean and model.std:
+        return [*flags, "--mean", *map(str, model.mean), "--std", *map(str, model.std)]
+    return [*flags, "--weights", model.weights] if model.weights else flags
+
+
+def replica_of(config: BenchConfig, scratch: Path, model: str) -> Apart:
+    """Return a replica in a process of its own, for a small run with the settings of the large ones."""
+    out = scratch / f"replica-{model}"
+    if not out.exists():
+        small = [*label_flags(config, scratch, model), "--limit", "64", "--batch-size", "16", "--executor", "inline"]
+        run_label(small, out, 1)
+    return Apart("cluster.bench.parts:Parts", str(out), model_of(model))
+
+
+def copies_of(config: BenchConfig, scratch: Path, name: str) -> Apart:
+    """Return `cluster.bench.copies.Copies` of a run over 512 pictures."""
+    source = scratch / name
+    run_label([*label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
+    return Apart("cluster.bench.copies:Copies", str(source), f"{source}-copies", config.num_images)

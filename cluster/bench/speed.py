@@ -1,0 +1,163 @@
+"""Images a second: the stages of a replica, whole runs against the hardware's limit and against peers, the start."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.bench.config import BenchConfig
+from cluster.bench.figures import Figure, spread
+from cluster.bench.inputs import label_flags, model_of, replica_of
+from cluster.bench.manifests import write_manifest
+from cluster.bench.runs import Measured, on_all, pretend_committed, run_label, seconds_to_work
+from cluster.process.console import say
+
+PROBE_S = 4.0
+PEER_IMAGES = {"blog": 64, "gradcam": 64, "torchcam": 128}
+MAX_COMMITTED = 100_000
+
+
+def stages(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Measure the stages of one replica, compiled, in one thread."""
+    for model in config.models:
+        replica = replica_of(config, scratch, model)
+        spent = [replica.call("stages") for _ in range(config.rounds + 1)][1:]
+        replica.close()
+        yield {
+            "section": "stages, ms/image",
+            "model": model,
+            **{stage: spread([one[stage] for one in spent]) for stage in spent[0]},
+        }
+
+
+def limit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Compare whole runs with 1 / (1/F + 1/D), F and D the rates of bare forward and decode with all cores loaded."""
+    num_cores = len(os.sched_getaffinity(0))
+    for model in config.models:
+        replicas = [replica_of(config, scratch, model) for _ in range(num_cores)]
+        rounds: list[tuple[float, float, Measured]] = []
+        for number in range(config.rounds):
+            forward, decode = (sum(on_all(replicas, what, PROBE_S)) for what in ("forward", "decode"))
+            flags = label_flags(config, scratch, model)
+            rounds.append((forward, decode, run_label(flags, scratch / f"limit-{model}-{number}", num_cores)))
+        for replica in replicas:
+            replica.close()
+        limits = [1 / (1 / forward + 1 / decode) for forward, decode, _ in rounds]
+        yield {
+            "section": "limit, images/s",
+            "model": model,
+            "forward": spread([forward for forward, _, _ in rounds]),
+            "decode": spread([decode for _, decode, _ in rounds]),
+            "limit": spread(limits),
+            "label": spread([measured.steady for *_, measured in rounds]),
+            "of_limit": spread([one[2].steady / bound for one, bound in zip(rounds, limits, strict=True)]),
+            "first_commit_s": spread([measured.first_commit_s for *_, measured in rounds]),
+            "bytes_per_image": spread([measured.bytes_per_image for *_, measured in rounds]),
+            "driver_mib": spread([measured.max_rss_mib for *_, measured in rounds]),
+        }
+
+
+def refine(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Compare whole runs with refined maps and without, on all cores; start-up does not count."""
+    num_cores = len(os.sched_getaffinity(0))
+    for model in config.models:
+        flags = label_flags(config, scratch, model)
+        found: dict[str, list[float]] = {"none": [], "affinity": []}
+        for number in range(config.rounds):
+            for name, rates in found.items():
+                measured = run_label([*flags, "--refine", name], scratch / f"{name}-{model}-{number}", num_cores)
+                rates.append(measured.steady)
+        costs = [plain / refined for plain, refined in zip(found["none"], found["affinity"], strict=True)]
+        both = {name: spread(rates) for name, rates in found.items()}
+        yield {"section": "refine, images/s", "model": model, **both, "cost": spread(costs)}
+
+
+def executors(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Compare a replica on Ray with one inline; start-up does not count."""
+    for model in config.models:
+        flags = label_flags(config, scratch, model)
+        found: dict[str, list[float]] = {"inline": [], "ray": []}
+        for number in range(config.rounds):
+            for name, more in (("inline", ["--executor", "inline"]), ("ray", ["--replicas", "1"])):
+                measured = run_label([*flags, *more], scratch / f"{name}-{model}-{number}", 1)
+                found[name].append(measured.steady)
+        ratios = [ray / inline for ray, inline in zip(found["ray"], found["inline"], strict=True)]
+        rates = {name: spread(rates) for name, rates in found.items()}
+        yield {"section": "executors, images/s", "model": model, **rates, "ray_of_inline": spread(ratios)}
+
+
+def peers(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Compare whole runs, start-up included, with Ray Data's on as many images, and steady ones with others' loops."""
+    num_cores = len(os.sched_getaffinity(0))
+    for model in config.models:
+        found: dict[str, list[float]] = {}
+        for number in range(config.rounds):
+            for peer, num_images in {**PEER_IMAGES, "ray-data": config.num_images}.items():
+                found.setdefault(peer, []).append(_peer_rate(config, peer, model, num_images))
+            out = scratch / f"peers-{model}-{number}"
+            measured = run_label(label_flags(config, scratch, model), out, num_cores)
+            found.setdefault("label, total", []).append(measured.rate)
+            found.setdefault("label, steady", []).append(measured.steady)
+        ratios = {
+            f"over {peer}": statistics.median(found["label, total" if peer == "ray-data" else "label, steady"])
+            / statistics.median(found[peer])
+            for peer in (*PEER_IMAGES, "ray-data")
+        }
+        yield {
+            "section": f"peers, images/s, {config.num_images} images",
+            "model": model,
+            **{name: spread(rates) for name, rates in found.items()},
+            **{name: f"{ratio:.2f}" for name, ratio in ratios.items()},
+        }
+
+
+def start(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Start a new run of --num-images, and one of which all shards but two are committed; the cache is warm."""
+    num_committed = min(config.rows, MAX_COMMITTED)
+    manifest = scratch / "start.parquet"
+    write_manifest(config.images, num_committed + 2, manifest)
+    for model in config.models:
+        replica_of(config, scratch, model).close()  # leaves the compiled network in the cache
+        flags = [*label_flags(config, scratch, model), "--batch-size", "16"]
+        large = [*flags, "--images", str(manifest), "--shard-size", "1"]
+        out = scratch / f"start-{model}"
+        seconds_to_work(large, out)  # leaves its plan
+        new, resumed = [], []
+        for number in range(config.rounds):
+            new.append(seconds_to_work(flags, scratch / f"start-{model}-{number}"))
+            pretend_committed(out, num_committed)
+            resumed.append(seconds_to_work(large, out))
+        yield {
+            "section": f"start, s, {num_committed} of {num_committed + 2} shards committed",
+            "model": model,
+            f"new, {config.num_images} images": spread(new),
+            "resume": spread(resumed),
+        }
+
+
+def memory(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Watch the resident size of a replica over a run of --num-images in one process."""
+    for model in config.models:
+        flags = [*label_flags(config, scratch, model), "--executor", "inline"]
+        measured = run_label(flags, scratch / f"memory-{model}", 1)
+        sizes, tenth = measured.later_rss_mib, max(1, len(measured.later_rss_mib) // 10)
+        yield {
+            "section": f"memory, MiB, {config.num_images} images",
+            "model": model,
+            "after_a_tenth": f"{statistics.median(sizes[tenth : 2 * tenth + 1]):.0f}",
+            "last_tenth": f"{statistics.median(sizes[-tenth:]):.0f}",
+            "largest": f"{measured.max_rss_mib:.0f}",
+        }
+
+
+def _peer_rate(config: BenchConfig, peer: str, model: str, num_images: int) -> float:
+    command = [sys.executable, "-m", "jobs.peers", peer, model_of(model).model, str(num_images), config.images]
+    precision = ["--precision", "bf16"] if peer == "ray-data" and config.precision == "bf16" else []
+    finished = subprocess.run([*command, *precision], capture_output=True, text=True)
+    if finished.returncode:
+        say(f"{peer} failed on {model}: {finished.stderr.strip().splitlines()[-1:]}")
+        return float("nan")
+    return float(json.loads(finished.stdout.splitlines()[-1])["images_per_s"])
