@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cam_ops.arrays import F32, F64, I64, Bools
-from cam_ops.boxes.normalise import Enlarger
+from cam_ops.arrays import F32, F64, I64
+from cam_ops.boxes.kernels import highest, mass
+from cam_ops.boxes.normalise import Enlarger, base_of
 from cam_ops.boxes.peaks import pieces_above
-from cam_ops.boxes.regions import regions_above
+from cam_ops.boxes.regions import Levels, Window, Workspace
 from cam_ops.settings import BoxConfig, MapConfig, Size, height_and_width
 
 
@@ -44,24 +45,25 @@ def boxes_from_heatmaps(
     a threshold are ordered by peak, then area, then position (top, left). A constant map has none. Where `threshold_P`
     is given, each map has its own threshold, and those of `config` do not count.
     """
-    is_positive_part = maps.recipe == "default" and maps.normalise == "max"  # that is what is normalised, by its peak
-    enlarger, mask_YX = Enlarger(size, maps), np.empty(height_and_width(size), np.bool_)
+    enlarger, workspace = Enlarger(size, maps), Workspace(height_and_width(size))
     keys: list[tuple[int, int]] = []  # place of map and threshold, of each region
     regions: list[I64] = [np.zeros((0, 4), np.int64)]
     peaks: list[F64] = [np.zeros(0)]
-    energies: list[F64] = [np.zeros(0)]
+    energies: list[float] = []
     for place, raw_hw in enumerate(raw_Phw):
-        enlarged_YX, scaled_YX = enlarger.enlarge(raw_hw)
-        _clear_padding((enlarged_YX, scaled_YX), rectangle_P4[place], size_P2[place])
+        rectangle, picture = rectangle_P4[place].tolist(), size_P2[place].tolist()
+        levels = _levels(enlarger, raw_hw, _window(workspace, rectangle, picture), workspace)
         thresholds = config.threshold if threshold_P is None else (float(threshold_P[place]),)
-        area = _picture_area(rectangle_P4[place], size_P2[place], mask_YX.size)
-        above = [_wanted_regions(scaled_YX, threshold, config, area, mask_YX) for threshold in thresholds]
-        positive_YX = scaled_YX if is_positive_part else np.maximum(enlarged_YX, 0, out=enlarged_YX)
-        energies.append(_energy_shares(positive_YX, [region for regions_N4, _ in above for region in regions_N4]))
-        for number, (regions_N4, peak_N) in enumerate(above):
+        area = _picture_area(rectangle, picture, levels.map_YX.size)
+        total = mass(enlarger.enlarged_YX, *workspace.whole, workspace.row_X)
+        for number, threshold in enumerate(thresholds):
+            regions_N4, peak_N = _wanted_regions(levels, threshold, config, area, workspace)
             keys += [(place, number)] * len(peak_N)
             regions.append(regions_N4)
             peaks.append(peak_N)
+            for x0, y0, x1, y1 in regions_N4.tolist():
+                inside = mass(enlarger.enlarged_YX, y0, x0, y1, x1, workspace.row_X)
+                energies.append(inside / total if total > 0 else 0.0)
     map_N, number_N = np.array(keys, np.int64).reshape(-1, 2).T
     peak_N = np.concatenate(peaks)
     boxes_N4 = _to_original(np.concatenate(regions), rectangle_P4[map_N], size_P2[map_N], size)
@@ -72,7 +74,7 @@ def boxes_from_heatmaps(
         map_N=map_N,
         boxes_N4=boxes_N4[order_N],
         peak_N=peak_N[order_N].astype(np.float32),
-        energy_N=np.concatenate(energies)[order_N].astype(np.float32),
+        energy_N=np.array(energies)[order_N].astype(np.float32),
         area_fraction_N=(area_N / size_P2[map_N].prod(1))[order_N].astype(np.float32),
         rank_N=np.arange(len(list_N)) - np.searchsorted(list_N, list_N),
         threshold_N=np.array(config.threshold, np.float32)[number_N]
@@ -81,10 +83,29 @@ def boxes_from_heatmaps(
     )
 
 
-def _wanted_regions(map_YX: F64, threshold: float, config: BoxConfig, area: float, mask_YX: Bools) -> tuple[I64, F64]:
-    """Return the bounds and peaks of the regions to box, of a picture of `area`; `mask_YX` is memory to work in."""
-    find = pieces_above if config.components == "peaks" else regions_above
-    regions_N4, sizes_N, peak_N = find(map_YX, threshold, mask_YX)
+def _levels(enlarger: Enlarger, raw_hw: F32, window: Window, workspace: Workspace) -> Levels:
+    """Enlarge a map, and say what its values stand for; the enlarged map is 0 outside the window then."""
+    map_YX, base, unit = enlarger.enlarge_only(raw_hw), 0.0, 1.0
+    high = whole_high = highest(map_YX, *workspace.whole, workspace.row_X)
+    if enlarger.config.recipe == "default":
+        base = float(base_of(map_YX, enlarger.config.normalise))
+        unit = whole_high - base if whole_high > base else 1.0
+    if window != workspace.whole:
+        high = highest(map_YX, *window, workspace.row_X)
+        _clear_around(enlarger.enlarged_YX, window)
+    return Levels(map_YX, window, base, unit, high)
+
+
+def _wanted_regions(
+    levels: Levels, threshold: float, config: BoxConfig, area: float, workspace: Workspace
+) -> tuple[I64, F64]:
+    """Return the bounds and peaks of the regions to box, of a picture of `area`."""
+    if config.components == "peaks":
+        scaled_YX = np.maximum((levels.map_YX - levels.base) / levels.unit, 0)
+        _clear_around(scaled_YX, levels.window)
+        regions_N4, sizes_N, peak_N = pieces_above(scaled_YX, threshold)
+    else:
+        regions_N4, sizes_N, peak_N = levels.above(threshold, workspace)
     if config.components == "largest" and len(sizes_N) > 1:
         largest = [int(sizes_N.argmax())]
         return regions_N4[largest], peak_N[largest]
@@ -92,24 +113,28 @@ def _wanted_regions(map_YX: F64, threshold: float, config: BoxConfig, area: floa
     return regions_N4[kept_N], peak_N[kept_N]
 
 
-def _picture_area(rectangle: F32, size: I64, map_area: int) -> float:
+def _picture_area(rectangle: list[float], size: list[int], map_area: int) -> float:
     """Return the area of the whole picture in map pixels: other than the map's where it is padded or cut."""
-    x0, y0, x1, y1 = rectangle.tolist()
-    width, height = size.tolist()
-    return float(map_area * (width * height) / ((x1 - x0) * (y1 - y0)))
+    x0, y0, x1, y1 = rectangle
+    width, height = size
+    return map_area * (width * height) / ((x1 - x0) * (y1 - y0))
 
 
-def _clear_padding(maps: tuple[F64, ...], rectangle: F32, size: I64) -> None:
-    """Set to 0 the pixels of enlarged maps, each (Y, X), with their centre outside a picture of (width, height)."""
-    x0, y0, x1, y1 = rectangle.tolist()
-    width, height = size.tolist()
+def _window(workspace: Workspace, rectangle: list[float], size: list[int]) -> Window:
+    """Return the pixels of an enlarged map with their centre inside a picture of (width, height)."""
+    x0, y0, x1, y1 = rectangle
+    width, height = size
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        return
-    centres_Y, centres_X = ((np.arange(pixels) + 0.5) / pixels for pixels in maps[0].shape)
-    x_X, y_Y = x0 + centres_X * (x1 - x0), y0 + centres_Y * (y1 - y0)
-    for map_YX in maps:
-        map_YX[(y_Y <= 0) | (y_Y >= height)] = 0
-        map_YX[:, (x_X <= 0) | (x_X >= width)] = 0
+        return workspace.whole
+    _, _, rows, columns = workspace.whole
+    y_Y, x_X = y0 + (np.arange(rows) + 0.5) / rows * (y1 - y0), x0 + (np.arange(columns) + 0.5) / columns * (x1 - x0)
+    inside_Y, inside_X = np.flatnonzero((y_Y > 0) & (y_Y < height)), np.flatnonzero((x_X > 0) & (x_X < width))
+    return int(inside_Y[0]), int(inside_X[0]), int(inside_Y[-1]) + 1, int(inside_X[-1]) + 1
+
+
+def _clear_around(map_YX: F64, window: Window) -> None:
+    y0, x0, y1, x1 = window
+    map_YX[:y0], map_YX[y1:], map_YX[:, :x0], map_YX[:, x1:] = 0, 0, 0, 0
 
 
 def _to_original(regions_N4: I64, rectangle_N4: F32, size_N2: I64, size: Size) -> F32:
@@ -118,11 +143,3 @@ def _to_original(regions_N4: I64, rectangle_N4: F32, size_N2: I64, size: Size) -
     scale_N4 = (np.tile(rectangle_N4[:, 2:].astype(np.float64), 2) - corner_N4) / np.array([width, height] * 2)
     clipped: F32 = np.clip(regions_N4 * scale_N4 + corner_N4, 0, np.tile(size_N2, 2)).astype(np.float32)
     return clipped
-
-
-def _energy_shares(positive_YX: F64, regions: list[I64]) -> F64:
-    """Return each region's share of the mass."""
-    total = positive_YX.sum()
-    if not total > 0:
-        return np.zeros(len(regions))
-    return np.array([positive_YX[y0:y1, x0:x1].sum() / total for x0, y0, x1, y1 in regions])

@@ -3,12 +3,14 @@
 Letters: h, w the network's own grid, Y, X height and width of the enlarged map.
 """
 
-from typing import TypeVar
+from math import inf
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
 from cam_ops.arrays import F32, F64
+from cam_ops.boxes.kernels import cubic_taps, enlarge
 from cam_ops.settings import MapConfig, Size, height_and_width
 
 Floats = TypeVar("Floats", F32, F64)
@@ -33,23 +35,27 @@ class Enlarger:
 
     def enlarge(self, raw_hw: F32) -> tuple[F64, F64]:
         """Return what `enlarge_and_normalise` does, until the next call."""
-        if not np.isfinite(raw_hw).all() or raw_hw.min() == raw_hw.max():
-            raw_hw = np.zeros_like(raw_hw)
-        if self.config.recipe == "blog":
-            _enlarge(raw_hw, self.enlarged_YX, cv2.INTER_LINEAR)
-            _enlarge(normalise(raw_hw, self.config.normalise), self.scaled_YX, cv2.INTER_LINEAR)
-        else:
-            _enlarge(raw_hw.astype(np.float64), self.enlarged_YX, cv2.INTER_CUBIC)
+        if self.enlarge_only(raw_hw) is self.enlarged_YX:
             normalise(self.enlarged_YX, self.config.normalise, self.scaled_YX)
         return self.enlarged_YX, self.scaled_YX
 
+    def enlarge_only(self, raw_hw: F32) -> F64:
+        """Return the map that is yet to be normalised, or the blog's, which is; the enlarged one is in place."""
+        low, high = raw_hw.min(), raw_hw.max()
+        if not -inf < low < high < inf:
+            raw_hw = np.zeros_like(raw_hw)
+        if self.config.recipe == "blog":
+            _bilinear(raw_hw, self.enlarged_YX)
+            _bilinear(normalise(raw_hw, self.config.normalise), self.scaled_YX)
+            return self.scaled_YX
+        (height, width), (rows, columns) = raw_hw.shape, self.enlarged_YX.shape
+        down, across = cubic_taps(height, rows), cubic_taps(width, columns)
+        enlarge(raw_hw, *down, *across, np.empty((height, columns)), self.enlarged_YX)
+        return self.enlarged_YX
 
-def _enlarge(map_hw: F32 | F64, enlarged_YX: F64, interpolation: int) -> None:
-    """Resize in the map's own precision."""
-    if map_hw.dtype == enlarged_YX.dtype:
-        cv2.resize(map_hw, enlarged_YX.shape[::-1], dst=enlarged_YX, interpolation=interpolation)
-    else:
-        enlarged_YX[:] = cv2.resize(map_hw, enlarged_YX.shape[::-1], interpolation=interpolation)
+
+def _bilinear(map_hw: F32, enlarged_YX: F64) -> None:
+    enlarged_YX[:] = cv2.resize(map_hw, enlarged_YX.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def normalise(cam_HW: Floats, how: str, scaled_HW: Floats | None = None) -> Floats:
@@ -59,17 +65,17 @@ def normalise(cam_HW: Floats, how: str, scaled_HW: Floats | None = None) -> Floa
     in Weakly Supervised Object Localization". A map that normalises to nothing is all 0.
     """
     scaled_HW = np.empty_like(cam_HW) if scaled_HW is None else scaled_HW
-    name, _, percentile = how.partition(":")
-    if name == "minmax":
-        np.subtract(cam_HW, cam_HW.min(), out=scaled_HW)
-    elif name == "max":
-        np.maximum(cam_HW, 0, out=scaled_HW)
-    else:
-        np.subtract(cam_HW, np.percentile(cam_HW, float(percentile)).astype(cam_HW.dtype), out=scaled_HW)
-        np.maximum(scaled_HW, 0, out=scaled_HW)
+    np.subtract(cam_HW, base_of(cam_HW, how), out=scaled_HW)
+    np.maximum(scaled_HW, 0, out=scaled_HW)
     peak = scaled_HW.max()
     if peak > 0:
         scaled_HW /= peak
-    else:
-        scaled_HW[:] = 0
     return scaled_HW
+
+
+def base_of(cam_HW: F32 | F64, how: str) -> Any:
+    """Return the value that becomes 0, and with it all below it: a scalar of the map's dtype."""
+    name, _, percentile = how.partition(":")
+    if name == "minmax":
+        return cam_HW.min()
+    return cam_HW.dtype.type(0 if name == "max" else np.percentile(cam_HW, float(percentile)))

@@ -25,23 +25,21 @@ NEIGHBOURS = (  # each pair of 8-neighbours once
 )
 
 
-def pieces_above(map_YX: F64, threshold: float, mask_YX: Bools | None = None) -> tuple[I64, I64, F64]:
+def pieces_above(map_YX: F64, threshold: float) -> tuple[I64, I64, F64]:
     """Bound each piece of the regions of `regions_above`, split where two maxima have a dynamics of h or more.
 
     Returns half-open bounds in map pixels, int64 (N, 4), each piece's pixel count and its peak, in no order. Pieces
-    whose peak is below `MIN_PEAK` of the map's are left out. Where no region is split, the pieces are the regions. The
-    pixels above the threshold are written to `mask_YX` where that is given.
+    whose peak is below `MIN_PEAK` of the map's are left out. Where no region is split, the pieces are the regions.
     """
-    mask_YX = np.empty(map_YX.shape, np.bool_) if mask_YX is None else mask_YX
-    regions_N4, sizes_N, peak_N = regions_above(map_YX, threshold, mask_YX)
+    regions_N4, sizes_N, peak_N = regions_above(map_YX, threshold)
     if not len(peak_N):
         return regions_N4, sizes_N, peak_N
     peak = peak_N.max()
     x0, y0 = regions_N4[:, :2].min(0)
     x1, y1 = regions_N4[:, 2:].max(0)
-    window_HW, above_HW = map_YX[y0:y1, x0:x1], mask_YX[y0:y1, x0:x1]
+    window_HW = map_YX[y0:y1, x0:x1]
     if _may_split(window_HW, threshold * peak, MIN_DYNAMICS * peak, TOLERANCE * peak):
-        regions_N4, sizes_N, peak_N = _split(window_HW, above_HW, MIN_DYNAMICS * peak)
+        regions_N4, sizes_N, peak_N = _split(window_HW, window_HW >= threshold * peak, MIN_DYNAMICS * peak)
         regions_N4 += np.array([x0, y0, x0, y0])
     kept_N = peak_N >= MIN_PEAK * peak
     return regions_N4[kept_N], sizes_N[kept_N], peak_N[kept_N]

@@ -3,33 +3,56 @@
 Letters: Y, X height and width of the map, N regions.
 """
 
-import cv2
+from dataclasses import dataclass
+
 import numpy as np
 
-from cam_ops.arrays import F64, I64, Bools
+from cam_ops.arrays import F64, I32, I64
+from cam_ops.boxes.kernels import least_at, regions_of
+
+Window = tuple[int, int, int, int]  # y0, x0, y1, x1, half-open
 
 
-def regions_above(map_YX: F64, threshold: float, mask_YX: Bools | None = None) -> tuple[I64, I64, F64]:
+class Workspace:
+    """Memory for maps of one size, (Y, X)."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        height, width = shape
+        self.whole: Window = (0, 0, height, width)
+        self.row_X = np.empty(width)
+        most = height * (width // 2 + 1)
+        self.run_5R: I32 = np.empty((5, most), np.int32)
+        self.peak_R = np.empty(most)
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """A map in a window, whose value ``v`` stands for ``(v - base) / unit``; outside it stands for 0."""
+
+    map_YX: F64
+    window: Window
+    base: float
+    unit: float
+    high: float  # the greatest value in the window
+
+    def above(self, threshold: float, workspace: Workspace) -> tuple[I64, I64, F64]:
+        """Return the regions above a fraction of the peak; see `regions_above`."""
+        peak = (self.high - self.base) / self.unit
+        if not peak > 0:
+            return np.zeros((0, 4), np.int64), np.zeros(0, np.int64), np.zeros(0)
+        if not threshold * peak > 0:
+            _, _, height, width = workspace.whole
+            return np.array([[0, 0, width, height]]), np.array([height * width]), np.array([peak])
+        least = least_at(threshold * peak, self.base, self.unit, self.high)
+        region_N5, peak_N = regions_of(self.map_YX, least, *self.window, workspace.run_5R, workspace.peak_R)
+        return region_N5[:, :4], region_N5[:, 4], (peak_N - self.base) / self.unit
+
+
+def regions_above(map_YX: F64, threshold: float) -> tuple[I64, I64, F64]:
     """Bound each 8-connected region where ``map_YX >= threshold * map_YX.max()``.
 
     Returns half-open bounds in map pixels, int64 (N, 4), each region's pixel count and its peak. A map without a
-    positive value has no regions: N is 0. The pixels above are written to `mask_YX` where that is given.
+    positive value, or with a NaN, has no regions: N is 0.
     """
-    peak = map_YX.max()
-    if not peak > 0:
-        return np.zeros((0, 4), np.int64), np.zeros(0, np.int64), np.zeros(0)
-    above_YX = np.greater_equal(map_YX, threshold * peak, out=mask_YX).view(np.uint8)
-    contours, hierarchy_1N4 = cv2.findContours(above_YX, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    outlines = np.flatnonzero(hierarchy_1N4[0, :, 3] < 0)  # the others are those of holes
-    bounds = [cv2.boundingRect(contours[i]) for i in outlines]
-    regions_N4 = np.array([[x, y, x + columns, y + rows] for x, y, columns, rows in bounds], np.int64)
-    if len(outlines) == 1:  # five of six maps
-        return regions_N4, np.array([cv2.countNonZero(above_YX)]), np.array([peak])
-    _, labels_YX = cv2.connectedComponents(above_YX, connectivity=8)
-    label_N = np.array([labels_YX[contours[i][0, 0, 1], contours[i][0, 0, 0]] for i in outlines])
-    regions_N4 = regions_N4[label_N.argsort()]
-    windows = [(slice(y0, y1), slice(x0, x1)) for x0, y0, x1, y1 in regions_N4]
-    insides = [(labels_YX[at] == label).view(np.uint8) for label, at in enumerate(windows, start=1)]
-    sizes = [cv2.countNonZero(inside) for inside in insides]
-    peaks = [cv2.minMaxLoc(map_YX[at], inside)[1] for at, inside in zip(windows, insides, strict=True)]
-    return regions_N4, np.array(sizes), np.array(peaks)
+    workspace = Workspace(map_YX.shape)
+    return Levels(map_YX, workspace.whole, 0.0, 1.0, float(map_YX.max())).above(threshold, workspace)

@@ -16,18 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
-import numba
 import numpy as np
 
 from cam_ops.arrays import F64, I32, I64
+from cam_ops.compiled import compiled
 
 NUM_LEVELS = 255
 FRACTION_BITS = 15  # of a level, by which equal values are told apart
 FRAME = -1  # below all values
 NOTHING = 2**30
 ONE, TWO, THREE, FOUR, SIX = (np.int32(i) for i in (1, 2, 3, 4, 6))
-
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

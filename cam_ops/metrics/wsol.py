@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from cam_ops.arrays import F32, F64, I64, U8, Bools
-from cam_ops.metrics.level_sets import NUM_LEVELS, compiled
+from cam_ops.compiled import compiled
+from cam_ops.metrics.level_sets import NUM_LEVELS
 
 SIDE = 224
 THRESHOLD_T: F64 = np.arange(0, 1, 0.001)

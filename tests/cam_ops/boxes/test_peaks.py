@@ -62,12 +62,6 @@ def test_a_flat_map_is_one_piece_and_one_without_a_positive_value_none(side: int
     assert pieces_of([[10, 0, np.nan, 9]]) == []
 
 
-def test_what_lies_above_is_written_to_the_mask() -> None:
-    mask_HW = np.empty((1, 4), np.bool_)
-    pieces_above(np.array([[10.0, 1, 2, 6]]), 0.2, mask_HW)
-    assert mask_HW.tolist() == [[True, False, True, True]]
-
-
 def flooded(map_HW: np.ndarray, threshold: float) -> Pieces:
     """Flood the map from its highest pixel down, one pixel at a time, and join basins as soon as they may be."""
     peak = map_HW.max()
