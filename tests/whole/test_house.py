@@ -13,7 +13,7 @@ PACKAGES = sorted(
     for top in ("jobs", "cluster", "cam_ops")
     for init in (ROOT / top).rglob("__init__.py")
 )
-WORDS = {"arrays", "class_lists", "classes", "compiled", "errors", "settings", "tables", "words"}  # all of cam_ops uses them
+WORDS = {"arrays", "class_lists", "classes", "compiled", "errors", "settings", "tables", "words"}  # used by all of it
 
 
 def held(package: Path) -> set[str]:
