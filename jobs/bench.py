@@ -20,6 +20,7 @@ from jobs.paths import refuse_unwritable_file
 MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "stages": speed.stages,
     "limit": speed.limit,
+    "host": speed.host,
     "refine": speed.refine,
     "executors": speed.executors,
     "peers": speed.peers,

@@ -5,6 +5,7 @@
 * `scale`: what does not run a network
 * `inputs`: what they measure with
 * `figures`: how figures are printed
+* `host`: a replica as before a GPU, with a stand-in for the device
 * `parts`: the parts of one replica, alone
 * `runs`: whole runs of `label`, from outside
 * `manifests`: manifests to measure with

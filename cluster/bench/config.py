@@ -12,6 +12,7 @@ from cam_ops.network.names import LITE0
 Section = Literal[
     "stages",
     "limit",
+    "host",
     "refine",
     "executors",
     "peers",
@@ -35,11 +36,12 @@ class BenchConfig:
     """
 
     sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
-    """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `refine`: whole runs
-    with and without refined maps; `executors`: Ray against inline; `peers`: what one would run instead; `start`:
-    seconds from the command to the first replica's work; `dispatch`: shards a second; `plan`: a large manifest;
-    `memory`: resident sizes over a long run; `rebox` and `audit`: maps a second, in one process; `export`, `report`:
-    seconds and memory of one process for --num-images maps."""
+    """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `host`: the loader of
+    a GPU, with a stand-in for the device, against bare decoding; `refine`: whole runs with and without refined maps;
+    `executors`: Ray against inline; `peers`: what one would run instead; `start`: seconds from the command to the first
+    replica's work; `dispatch`: shards a second; `plan`: a large manifest; `memory`: resident sizes over a long run;
+    `rebox` and `audit`: maps a second, in one process; `export`, `report`: seconds and memory of one process for
+    --num-images maps."""
     images: str
     """Folder of pictures; they are used again and again."""
     models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")

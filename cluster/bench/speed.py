@@ -6,16 +6,24 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+from cam_ops.network.names import LITE0
 from cluster.bench.config import BenchConfig
 from cluster.bench.figures import Figure, spread
+from cluster.bench.host import host_of
 from cluster.bench.inputs import label_flags, model_of, replica_of
 from cluster.bench.manifests import write_manifest
 from cluster.bench.runs import Measured, on_all, pretend_committed, run_label, seconds_to_work
 from cluster.process.console import say
 
 PROBE_S = 4.0
+HOST_FLAGS = ("--shard-size", "512", "--batch-size", "64")
+FREE = "jobs.bench_model:head_only"
+DEVICE_MS = 0.2  # a picture: 5,000 a second
+MANY_THREADS = 16
+DECODE_RATE = 1000.0  # pictures a second, of a thread
 PEER_IMAGES = {"blog": 64, "gradcam": 64, "torchcam": 128}
 MAX_COMMITTED = 100_000
 
@@ -73,6 +81,42 @@ def refine(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
         costs = [plain / refined for plain, refined in zip(found["none"], found["affinity"], strict=True)]
         both = {name: spread(rates) for name, rates in found.items()}
         yield {"section": "refine, images/s", "model": model, **both, "cost": spread(costs)}
+
+
+def host(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Compare a replica whose device is a stand-in with bare decoding and resizing, on all cores; and without decoding.
+
+    Beside it runs of two CPU replicas with a network that costs next to nothing.
+    """
+    num_cores = len(os.sched_getaffinity(0))
+    decoders = [replica_of(config, scratch, LITE0) for _ in range(num_cores)]
+    for refine in ("none", "affinity"):
+        flags = [*label_flags(config, scratch, LITE0), "--refine", refine, *HOST_FLAGS]
+        out = scratch / f"host-{refine}"
+        seconds_to_work(flags, out)  # leaves its plan
+        found: list[tuple[float, dict[str, float], float]] = []
+        with closing(host_of(str(out), model_of(LITE0), num_cores, DEVICE_MS)) as before_gpu:
+            before_gpu.call("rate")
+            for number in range(config.rounds):
+                bare = sum(on_all(decoders, "decode", PROBE_S))
+                free = [*label_flags(config, scratch, FREE), "--refine", "none", *HOST_FLAGS]
+                cpu = run_label(free, scratch / f"host-{refine}-{number}", num_cores).steady
+                found.append((bare, before_gpu.call("rate"), cpu))
+        with closing(host_of(str(out), model_of(LITE0), MANY_THREADS, 0.0, 1000 / DECODE_RATE)) as simulated:
+            many = [simulated.call("rate") for _ in range(config.rounds)]
+        yield {
+            "section": f"host, images/s, {config.num_images} images, --refine {refine}",
+            "bare decoding": spread([bare for bare, _, _ in found]),
+            "before a GPU": spread([rates["images/s"] for _, rates, _ in found]),
+            "of bare": spread([rates["images/s"] / bare for bare, rates, _ in found]),
+            "feeding, ms": spread([rates["feeding"] for _, rates, _ in found]),
+            "boxes, tables, publication, ms": spread([rates["ending"] for _, rates, _ in found]),
+            "CPU replicas, free network": spread([cpu for *_, cpu in found]),
+            "of bare, free network": spread([cpu / bare for bare, _, cpu in found]),
+            f"{MANY_THREADS} threads that sleep instead of decoding": spread([rates["images/s"] for rates in many]),
+        }
+    for decoder in decoders:
+        decoder.close()
 
 
 def executors(config: BenchConfig, scratch: Path) -> Iterator[Figure]:

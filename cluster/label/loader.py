@@ -68,7 +68,8 @@ class Loader:
         self.batch_size = batch_size
         self.num_threads = num_threads
         self.options = options
-        self.for_gpu = device.type == "cuda"
+        self.decode = decode_and_fit
+        self.for_gpu = self.pinned = device.type == "cuda"
         self.pool = ThreadPoolExecutor(num_threads, thread_name_prefix="load")
 
     def open(
@@ -138,7 +139,7 @@ class Loader:
         return _Batch(
             rows=rows,
             pictures=[Picture(image_id=row["image_id"], labels=_labels(row)) for row in rows],
-            pixels_BYX3=torch.zeros(self.batch_size, height, width, 3, dtype=torch.uint8, pin_memory=self.for_gpu),
+            pixels_BYX3=torch.zeros(self.batch_size, height, width, 3, dtype=torch.uint8, pin_memory=self.pinned),
             work=[],
         )
 
@@ -161,7 +162,7 @@ class Loader:
         try:
             if isinstance(encoded, BadImage):
                 raise encoded
-            _place(decode_and_fit(row, encoded, self.input), picture, pixels_YX3)
+            _place(self.decode(row, encoded, self.input), picture, pixels_YX3)
         except BadImage as bad:
             picture.status, picture.error = bad.status, str(bad)
 

@@ -93,7 +93,7 @@ class LabelReplica:
                 quarantine.end()
                 return report
             rows = self._label(planned, batches, laps)
-            if self.device.type == "cpu":
+            if not self.loader.for_gpu:
                 return self._publish(shard, rows, laps)
         return self._publish(shard, rows, laps)  # while the next shard has the GPU
 

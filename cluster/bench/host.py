@@ -1,0 +1,142 @@
+"""The host's share of a picture: a replica as before a GPU, with a stand-in for the device.
+
+The loader's threads decode, the feeding thread hands batches on, boxes and tables of the last shard are made beside.
+Times are milliseconds of a core for each picture.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from cam_ops.explain.mapper import Explained, Mapper
+from cam_ops.settings import ModelConfig
+from cluster.executors.laps import Laps
+from cluster.executors.work import ShardReport
+from cluster.label.decoding import Fitted
+from cluster.label.replica import Batches, LabelReplica, open_replica
+from cluster.label.rows import ShardRows
+from cluster.process.apart import Apart
+from cluster.runs.directory import open_run_dir
+from cluster.runs.plan import read_shard
+from cluster.runs.record import existing_run
+from cluster.sources.reading import read_image
+
+NUM_HELD = 4  # batches whose maps are made before, to be given again and again
+WARM_SHARDS = 2
+AT_ONCE = 2  # shards in a replica, as the actor has it
+
+
+class StandIn:
+    """Takes a fixed time a batch without Python's lock, and gives maps that the network has made of other pictures."""
+
+    def __init__(self, mapper: Mapper, batches: Batches, image_s: float) -> None:
+        self.size, self.image_s = mapper.size, image_s
+        held = [mapper.explain(_planes(pixels_BYX3), _best) for pixels_BYX3, _ in itertools.islice(batches, NUM_HELD)]
+        self.held = itertools.cycle(held)
+
+    def explain(self, pixels_BCYX: Tensor, choose: Callable[[Tensor], tuple[Tensor, Tensor]], _: Tensor) -> Explained:
+        """Return the maps of the classes chosen, a while later."""
+        time.sleep(self.image_s * len(pixels_BCYX))
+        held = next(self.held)
+        image_P, class_P = choose(held.logits_BK)
+        return Explained(
+            logits_BK=held.logits_BK,
+            image_P=image_P,
+            class_P=class_P,
+            maps_PHW=held.maps_PHW[image_P],
+            cams_Phw=held.cams_Phw[image_P],
+            residual_P=None if held.residual_P is None else held.residual_P[image_P],
+        )
+
+
+class HostReplica(LabelReplica):
+    """Adds up the processor's time of the thread that feeds the device, and of the one that ends a shard."""
+
+    feeding_s = ending_s = 0.0
+
+    def _label(self, planned: pa.Table, batches: Batches, laps: Laps) -> ShardRows:
+        start_s = time.thread_time()
+        rows = super()._label(planned, batches, laps)
+        self.feeding_s += time.thread_time() - start_s
+        return rows
+
+    def _publish(self, shard: int, rows: ShardRows, laps: Laps) -> ShardReport:
+        start_s = time.thread_time()
+        report = super()._publish(shard, rows, laps)
+        self.ending_s += time.thread_time() - start_s
+        return report
+
+
+class Host:
+    """Runs the shards of a run in place, with a device that takes `device_ms` a picture, in a process of its own.
+
+    Where `decode_ms` is given, decoding is a sleep of that time: so a few cores can stand for many.
+    """
+
+    def __init__(
+        self, out: str, model: ModelConfig, num_threads: int, device_ms: float, decode_ms: float | None = None
+    ) -> None:
+        run_dir = open_run_dir(out)
+        run = existing_run(run_dir)
+        replica = open_replica(run_dir, model, run.request.fingerprint(), num_threads)
+        planned, loader = read_shard(run_dir, 0), replica.loader
+        stand_in: Any = StandIn(replica.mapper, loader.open(planned), device_ms / 1000)
+        loader.for_gpu = True
+        if decode_ms is not None:
+            row = planned.slice(0, 1).to_pylist()[0]
+            fitted = loader.decode(row, read_image(row["uri"], row["offset"], row["size"]), loader.input)
+            loader.decode = _sleeping(decode_ms / 1000, fitted)
+        self.replica = HostReplica(replica.membership, stand_in, loader)
+        self.num_shards, self.shard_size = run.plan.num_shards, run.plan.shard_size
+        self.numbers = itertools.count()  # of calls
+
+    def rate(self) -> dict[str, float]:
+        """Return images a second of all shards but the first ones, and the times of threads."""
+        ends: list[float] = []
+        lock = threading.Lock()
+
+        def work(shard: int) -> None:
+            with lock:
+                number = next(self.numbers)
+            self.replica.run_shard(shard, number)
+            with lock:
+                ends.append(time.perf_counter())
+                if len(ends) == WARM_SHARDS:
+                    self.replica.feeding_s = self.replica.ending_s = 0.0
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(work, range(self.num_shards)))
+        count = (self.num_shards - WARM_SHARDS) * self.shard_size
+        return {
+            "images/s": count / (ends[-1] - ends[WARM_SHARDS - 1]),
+            "feeding": self.replica.feeding_s / count * 1000,
+            "ending": self.replica.ending_s / count * 1000,
+        }
+
+
+def host_of(out: str, model: ModelConfig, num_threads: int, device_ms: float, decode_ms: float | None = None) -> Apart:
+    """Return a `Host` in a process of its own."""
+    return Apart("cluster.bench.host:Host", out, model, num_threads, device_ms, decode_ms)
+
+
+def _sleeping(seconds: float, fitted: Fitted) -> Callable[..., Fitted]:
+    def decode(*_: object) -> Fitted:
+        time.sleep(seconds)
+        return fitted
+
+    return decode
+
+
+def _planes(pixels_BYX3: Tensor) -> Tensor:
+    return pixels_BYX3.permute(0, 3, 1, 2)
+
+
+def _best(logits_BK: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.arange(len(logits_BK)), logits_BK.argmax(1)
