@@ -1,7 +1,5 @@
 """Read a shard's tables, and say what is wrong with them."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,8 +46,10 @@ def read_whole(run_dir: RunDir, run: Run, maps_dir: RunDir, maps_run: Run, shard
     except StorageError as error:
         raise damaged(run_dir, run, shard, error) from None
     images, heatmaps, boxes = (tables[name] for name in ("images", "heatmaps", "boxes"))
-    problems = maps_problems(run, read_shard(run_dir, shard), images, heatmaps)
-    if problems := problems or list(_box_problems(run, images, heatmaps, boxes)):
+    problems = maps_problems(run, read_shard(run_dir, shard), images, heatmaps) or box_problems(run, images, boxes)
+    if not problems and not pairs_of(boxes) <= pairs_of(heatmaps):
+        problems = ["a box has no map"]
+    if problems:
         raise damaged(run_dir, run, shard, problems[0])
     return tables
 
@@ -110,18 +110,15 @@ def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Ta
     return problems
 
 
-def _box_problems(run: Run, images: pa.Table, heatmaps: pa.Table, boxes: pa.Table) -> Iterator[str]:
-    """Yield what is wrong with a shard's boxes and classes; what follows one may not be asked."""
+def box_problems(run: Run, images: pa.Table, boxes: pa.Table) -> list[str]:
+    """Return what is wrong with a shard's boxes and classes; what follows a problem may not be asked."""
     if not rows_fit(images, boxes):
-        yield "its boxes name rows that the shard has not"
-    elif not _are_classes(run, images, boxes):
-        yield "it names classes that the run has not, or without their scores"
-    elif not inside(boxes, images).all():
-        yield "a box is empty or reaches outside its image"
-    elif not pairs_of(boxes) <= pairs_of(heatmaps):
-        yield "a box has no map"
-    else:
-        yield from row_problems("boxes", images, boxes, first_boxes(run.request, boxes))
+        return ["its boxes name rows that the shard has not"]
+    if not _are_classes(run, images, boxes):
+        return ["it names classes that the run has not, or without their scores"]
+    if not inside(boxes, images).all():
+        return ["a box is empty or reaches outside its image"]
+    return row_problems("boxes", images, boxes, first_boxes(run.request, boxes))
 
 
 def _are_classes(run: Run, images: pa.Table, boxes: pa.Table) -> bool:
