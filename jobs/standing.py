@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cluster.executors.progress import duration
+from cluster.executors.progress import duration, percent
 from cluster.label.quarantine import Held, Quarantine
 from cluster.process.console import shortened
 from cluster.runs.census import Reason
@@ -21,7 +21,7 @@ def short_line(state: State) -> str:
     """Return how far the run is in one line."""
     totals, plan = state.census.totals, state.run.plan
     parts = [
-        f"{totals.images}/{plan.num_images} images ({100 * totals.images / plan.num_images:.1f} %)",
+        f"{totals.images}/{plan.num_images} images ({percent(totals.images, plan.num_images, 1)} %)",
         f"{state.shards}/{plan.num_shards} shards",
         _rate(state),
         _bad(state),
@@ -39,7 +39,7 @@ def lines_of(state: State, held: Held, out: str, suspects_in: str | None) -> Ite
     if run.maps_from:
         yield f"maps of {run.maps_from.root}"
     yield f"shards  {state.shards} of {plan.num_shards} committed"
-    yield f"images  {totals.images} of {plan.num_images} ({100 * totals.images / plan.num_images:.1f} %)"
+    yield f"images  {totals.images} of {plan.num_images} ({percent(totals.images, plan.num_images, 1)} %)"
     for status, count in totals.statuses.items():
         yield f"        {count} {status}"
     labelled = census.agreement.labelled if census.agreement else 0
