@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cam_ops.errors import StorageError
+from cluster.process.console import say
 from cluster.runs.census import Census, CensusSum
 from cluster.runs.directory import RunDir
 from cluster.runs.history import RECENT_S, LogReader, PastSession, RunHistory
@@ -54,6 +56,7 @@ class Watch:
 
     def __init__(self, run_dir: RunDir) -> None:
         self.run_dir = run_dir
+        self.trouble = ""  # of the log
         self._begin(run_dir.version(RUN))
 
     def _begin(self, run_json: tuple[int, int] | None) -> None:
@@ -78,7 +81,7 @@ class Watch:
         self.sum.add(sorted(times.keys() - self.counted))
         self.counted = set(times)
         log_times = self.run_dir.times(LOG)
-        history = self.log.read(log_times, log_times)
+        history = self._history(log_times)
         sessions = history.sessions if history else ()
         lives = [life_of(one, now_s - log_times[one.name]) for one in sessions]
         alive = [one for one, life in zip(sessions, lives, strict=True) if life == "still at work"]
@@ -94,6 +97,16 @@ class Watch:
             quiet_s=max(0.0, now_s - max(times.values())) if times else None,
             history=history,
         )
+
+    def _history(self, log_times: dict[str, float]) -> RunHistory | None:
+        """Return what the log says; one that cannot be read is said once, and is as none: it is no part of the run."""
+        try:
+            return self.log.read(log_times, log_times)
+        except StorageError as error:
+            if str(error) != self.trouble:
+                self.trouble = str(error)
+                say(f"without the log: {error}")
+            return None
 
 
 def life_of(session: PastSession, age_s: float) -> Life:

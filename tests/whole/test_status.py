@@ -17,6 +17,7 @@ from cam_ops.errors import BadImage
 from cluster.label.quarantine import Quarantine
 from cluster.process.failpoints import VARIABLE
 from cluster.runs.directory import RunDir
+from cluster.runs.history import MAX_BYTES
 from cluster.runs.watching import FRESH_S, Watch
 from tests.support.command import ROOT, Command, result_of
 
@@ -157,6 +158,13 @@ def test_each_document_of_follow_is_a_line_wherever_the_flag_stands(half: Path, 
     whole = ROOT / "tests" / "fixtures" / "first_run" / "run"
     assert Command("status", whole, "--config", tmp_path / "flags.yaml").out.count("\n") == 1
     assert Command("status", half, "--json").out.count("\n") > 1
+
+
+def test_a_file_that_is_no_log_does_not_hide_the_run(half: Path) -> None:
+    (half / "log" / "20300101T000000Z-00000000.jsonl").write_bytes(b"\n" * (MAX_BYTES + 1))
+    done = Command("status", half, "--json")
+    assert (done.code, done.document["images"], done.document["last_session"]) == (0, 8, None)
+    assert "without the log: " in done.err
 
 
 def test_a_pause_that_no_clock_has_is_refused(half: Path) -> None:
