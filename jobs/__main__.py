@@ -14,7 +14,7 @@ from cam_ops.words import near
 from cluster.process.console import say, shortened
 from cluster.process.interrupts import ignore_sigterm, raise_on_sigterm
 from jobs.command import INTERRUPTED, INTERRUPTED_CODE, Outcome, documents_to, json_text, result_line
-from jobs.flags import out_of, wants_json
+from jobs.flags import out_of, wants
 from jobs.screens import SCREENS, screen_of
 from jobs.shell import completion_script, version_line
 
@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> int:
         print(text)
         return 0 if command else UsageError.exit_code
     start_s = time.monotonic()
-    as_json = wants_json(arguments)
+    as_json = wants(arguments, "--json")
     documents_to.set(sys.stdout)
     try:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
@@ -97,7 +97,7 @@ def run(arguments: list[str]) -> int:
     if outcome.status == INTERRUPTED:
         say("interrupted; type the same command again: label and rebox go on where they stopped, others begin anew")
     if as_json:
-        print(json_text(outcome, None if "--follow" in arguments else 1), end="", flush=True)
+        print(json_text(outcome, None if wants(arguments, "--follow") else 1), end="", flush=True)
     stream = sys.stderr if as_json else sys.stdout
     if not stream.isatty():  # who reads a screen has been told
         print(result_line(command, outcome, time.monotonic() - start_s), file=stream, flush=True)

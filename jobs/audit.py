@@ -6,7 +6,7 @@ from cluster.audit.config import AuditConfig
 from cluster.audit.driver import audit
 from cluster.audit.files import LABELS_FILE
 from cluster.runs.names import audit_folder
-from jobs.command import Outcome
+from jobs.command import Outcome, print_lines
 from jobs.flags import parse
 from jobs.paths import refuse_relative
 
@@ -52,8 +52,8 @@ def run(arguments: list[str]) -> Outcome:
     refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/", "--masks": config.truth.masks or "/"})
     done = audit(config)
     document = done.document
-    lines = [*([document["part"]] if document["part"] else []), *unlabelled_lines(document)]
-    print("\n".join([*lines, table_of(document)]))
+    print_lines([*([document["part"]] if document["part"] else []), *unlabelled_lines(document)])
+    print_lines(table_of(document).splitlines())
     images = sum(done.statuses.values())
     ok = done.statuses.get("ok", 0)
     why = why_no_figure(document, done.statuses)

@@ -2,9 +2,12 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
+
+from cluster.process.console import visible
 
 if TYPE_CHECKING:
     from cluster.runs.census import Totals
@@ -62,6 +65,12 @@ def document_text(document: dict[str, Any], indent: int | None = 1) -> str:
 
 
 documents_to: ContextVar[TextIO | None] = ContextVar("documents_to", default=None)  # with --json: what was stdout
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines for people, as they come: text from files and stores may hold what a terminal obeys."""
+    for line in lines:
+        print(visible(line), flush=True)
 
 
 def print_document(document: dict[str, Any]) -> None:

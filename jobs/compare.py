@@ -16,7 +16,7 @@ from cluster.process.console import say, shortened
 from cluster.runs.directory import open_run_dir
 from cluster.runs.names import audit_pair
 from cluster.storage.options import parse_options
-from jobs.command import Outcome, document_text
+from jobs.command import Outcome, document_text, print_lines
 from jobs.flags import parse
 from jobs.paths import refuse_unwritable_file
 
@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> Outcome:
         refuse_unwritable_file(config.out, "--out")
     options, audits = parse_options(config.storage_options), audit_pair(config.audit)
     found = compare(open_run_dir(config.a, options), open_run_dir(config.b, options), audits=audits)
-    print("\n".join(_lines(found)))
+    print_lines(_lines(found))
     document = asdict(found)
     if config.out is not None:
         try:

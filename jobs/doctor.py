@@ -5,8 +5,7 @@ from dataclasses import asdict
 
 from cluster.doctor.config import DoctorConfig
 from cluster.doctor.driver import doctor
-from cluster.process.console import visible
-from jobs.command import Outcome
+from jobs.command import Outcome, print_lines
 from jobs.flags import parse
 from jobs.paths import refuse_relative
 
@@ -24,7 +23,7 @@ def run(arguments: list[str]) -> Outcome:
         if not config.json:
             where = f" on {finding.where}" if finding.where else ""
             cure = f"; {finding.cure}" if finding.cure else ""
-            print(visible(f"{finding.verdict:4}  {finding.check}{where}: {finding.says}{cure}"), flush=True)
+            print_lines([f"{finding.verdict:4}  {finding.check}{where}: {finding.says}{cure}"])
     verdicts = Counter(finding.verdict for finding in findings)
     failed = [finding for finding in findings if finding.verdict == "fail"]
     return Outcome(

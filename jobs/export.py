@@ -5,7 +5,7 @@ from cluster.export.counts import Counts
 from cluster.export.driver import Export, export
 from cluster.export.replica import CHANGED, GONE
 from cluster.process.console import say, shown
-from jobs.command import Outcome
+from jobs.command import Outcome, print_lines
 from jobs.flags import parse
 from jobs.paths import refuse_relative
 
@@ -20,8 +20,7 @@ def run(arguments: list[str]) -> Outcome:
     config = parse(ExportConfig, arguments, "export", {})
     refuse_relative({"the run": config.run, "--out": config.out, "--like": config.like or "/"})
     done, record = export(config)
-    for line in lines_of(config.out, done):
-        print(line)
+    print_lines(lines_of(config.out, done))
     if not done.counts.boxes:
         say(f"warning: the export has no box; {why_no_box(done.counts)}")
     images = sum(done.statuses.values())

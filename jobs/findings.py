@@ -8,6 +8,7 @@ from cluster.process.console import shortened, shown
 from cluster.runs.agreement import Agreement
 from cluster.runs.census import Census, Reason
 from cluster.runs.names import SUSPECTS
+from jobs.command import print_lines
 
 NUM_REASONS, NUM_PAIRS, NUM_PICTURES = 5, 3, 3
 LEAST_SHARE, LEAST_IMAGES, LEAST_MARGIN = 0.1, 2, 0.5  # of a pair of classes, of its images, of a picture
@@ -21,9 +22,8 @@ def print_findings(out: str, census: Census) -> None:
     """Say what a run holds, and what to look at."""
     totals = census.totals
     counts = ", ".join(f"{count} {status}" for status, count in totals.statuses.items())
-    print(f"{out}: {counts}; {totals.maps} maps, {totals.boxes} boxes")
-    for line in (*reason_lines(census.reasons), *agreement_lines(out, census)):
-        print(line)
+    print_lines([f"{out}: {counts}; {totals.maps} maps, {totals.boxes} boxes"])
+    print_lines([*reason_lines(census.reasons), *agreement_lines(out, census)])
 
 
 def findings_document(census: Census) -> dict[str, Any]:

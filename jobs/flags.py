@@ -141,14 +141,14 @@ def out_of(arguments: list[str]) -> str | None:
     return out and without_credentials(out)
 
 
-def wants_json(arguments: list[str]) -> bool:
-    """Say whether a command's arguments ask for --json, whether or not they parse."""
+def wants(arguments: list[str], flag: str) -> bool:
+    """Say whether a command's arguments switch a flag on, whether or not they parse."""
     try:
         arguments, from_file = _take_config_file(arguments)
     except UsageError:
         from_file = []
-    said = [word for word in from_file + arguments if word in ("--json", "--no-json")]
-    return said[-1:] == ["--json"]
+    said = [word for word in from_file + arguments if word in (flag, f"--no-{flag[2:]}")]
+    return said[-1:] == [flag]
 
 
 def last_value(arguments: list[str], flag: str) -> str | None:

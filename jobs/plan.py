@@ -6,7 +6,7 @@ from cam_ops.errors import RefusedError
 from cluster.plan.config import PlanConfig
 from cluster.plan.driver import plan
 from cluster.plan.lines import lines_of
-from jobs.command import Outcome
+from jobs.command import Outcome, print_lines
 from jobs.flags import parse
 from jobs.label import placed
 
@@ -17,8 +17,7 @@ def run(arguments: list[str]) -> Outcome:
     config = replace(config, label=placed(config.label))
     document = plan(config)
     if not config.label.json:
-        for line in lines_of(document):
-            print(line)
+        print_lines(lines_of(document))
     refusal = document["out"]["refusal"]
     return Outcome(
         status=RefusedError.status if refusal else "done",

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cluster.executors.progress import duration
+from cluster.executors.progress import duration, percent
 from cluster.label.quarantine import Held, Quarantine
-from cluster.process.console import shortened, visible
+from cluster.process.console import shortened
 from cluster.runs.census import Reason
 from cluster.runs.history import PastSession
 from cluster.runs.watching import State
@@ -21,7 +21,7 @@ def short_line(state: State) -> str:
     """Return how far the run is in one line."""
     totals, plan = state.census.totals, state.run.plan
     parts = [
-        f"{totals.images}/{plan.num_images} images ({100 * totals.images / plan.num_images:.1f} %)",
+        f"{totals.images}/{plan.num_images} images ({percent(totals.images, plan.num_images, 1)} %)",
         f"{state.shards}/{plan.num_shards} shards",
         _rate(state),
         _bad(state),
@@ -39,7 +39,7 @@ def lines_of(state: State, held: Held, out: str, suspects_in: str | None) -> Ite
     if run.maps_from:
         yield f"maps of {run.maps_from.root}"
     yield f"shards  {state.shards} of {plan.num_shards} committed"
-    yield f"images  {totals.images} of {plan.num_images} ({100 * totals.images / plan.num_images:.1f} %)"
+    yield f"images  {totals.images} of {plan.num_images} ({percent(totals.images, plan.num_images, 1)} %)"
     for status, count in totals.statuses.items():
         yield f"        {count} {status}"
     labelled = census.agreement.labelled if census.agreement else 0
@@ -84,7 +84,8 @@ def document_of(state: State, held: Held, out: str) -> dict[str, Any]:
             "unreadable": held.unreadable[:MAX_NAMED],
         },
         "sessions": len(history.sessions) if history else 0,
-        "last_session": history and _session_document(state, history.sessions[-1]),
+        "sessions_at_work": state.at_work,
+        "last_session": state.session and _session_document(state, state.session),
     }
 
 
@@ -116,7 +117,7 @@ def _bad(state: State) -> str:
     if not errors:
         return "0 bad"
     commonest: Reason = reasons[0]
-    return f"{errors} bad ({'' if commonest.images == errors else f'{commonest.images} '}{visible(commonest.status)})"
+    return f"{errors} bad ({'' if commonest.images == errors else f'{commonest.images} '}{commonest.status})"
 
 
 def _pace_lines(state: State) -> Iterator[str]:
@@ -127,24 +128,24 @@ def _pace_lines(state: State) -> Iterator[str]:
 
 
 def _session_lines(state: State) -> Iterator[str]:
-    """Yield how many sessions there were, and how the last one ended."""
-    if state.history is None:
+    """Yield how many sessions there were, and how the last one ended, or that one is at work."""
+    if state.history is None or state.session is None:
         return
-    sessions = state.history.sessions
-    last = sessions[-1]
-    ended = f"{state.life}: {visible(last.reason)}" if last.reason else str(state.life)
-    which = "the only one" if len(sessions) == 1 else f"the last of {len(sessions)}"
+    num_sessions, last = len(state.history.sessions), state.session
+    ended = f"{state.life}: {last.reason}" if last.reason else str(state.life)
+    which = "the only one" if num_sessions == 1 else f"the last of {num_sessions}"
+    which = f"one of {state.at_work} at work" if state.at_work > 1 else which
     yield (
-        f"session {which}: {last.replicas} replica(s), on {visible(last.host)} since {_time(last.began)}, "
+        f"session {which}: {last.replicas} replica(s), on {last.host} since {_time(last.began)}, "
         f"{last.images} of {last.images_pending} images in {duration(last.seconds)}, {ended}"
     )
     for reason in last.reasons[:MAX_SHOWN]:
-        yield f"        {reason.times} x {reason.kind.replace('_', ' ')}: {visible(shortened(reason.why, 200))}"
+        yield f"        {reason.times} x {reason.kind.replace('_', ' ')}: {shortened(reason.why, 200)}"
 
 
 def _trouble_lines(state: State, held: Held) -> Iterator[str]:
     """Yield which shards were tried again, or slow, and what quarantine holds."""
-    last = state.history.sessions[-1] if state.history else None
+    last = state.session
     if last and last.retried:
         named = ", ".join(f"{shard}{f' ({times} times)' if times > 1 else ''}" for shard, times in last.retried)
         yield f"again   shards that were begun again, as their replica died: {named}"
@@ -154,7 +155,7 @@ def _trouble_lines(state: State, held: Held) -> Iterator[str]:
         yield f"quarantine: {error}"
     for shard, known in list(held.first.items())[:MAX_SHOWN]:
         for row, image in sorted(known.bad.items())[:MAX_SHOWN]:
-            yield f"quarantine: shard {shard}, row {row}: {visible(image.status)} ({visible(shortened(image, 150))})"
+            yield f"quarantine: shard {shard}, row {row}: {image.status} ({shortened(image, 150)})"
         if _is_suspected(known):
             yield f"quarantine: shard {shard}: replicas died at its pictures; which one it was is being found out"
     if held.num_shards > MAX_SHOWN:

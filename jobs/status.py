@@ -9,15 +9,16 @@ import tyro.conf
 
 from cam_ops.errors import UsageError
 from cluster.label.quarantine import held_in
-from cluster.process.console import is_screen
+from cluster.process.console import is_screen, visible
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.names import SUSPECTS
 from cluster.runs.watching import State, Watch
 from cluster.storage.options import parse_options
-from jobs.command import Outcome, outcome_of, print_document
+from jobs.command import Outcome, outcome_of, print_document, print_lines
 from jobs.flags import parse
 from jobs.standing import document_of, lines_of, short_line
 
+DAY_S = 86400.0
 ANEW = "\033[H\033[J"  # of a terminal: from its upper left corner on, nothing beneath
 
 
@@ -40,8 +41,8 @@ class StatusConfig:
 def run(arguments: list[str]) -> Outcome:
     """Print how far the run is; status is `incomplete` until every shard is committed."""
     config = parse(StatusConfig, arguments, "status")
-    if not 0 < config.every < float("inf"):
-        raise UsageError(f"--every expects seconds above 0, got {config.every}")
+    if not 0 < config.every <= DAY_S:
+        raise UsageError(f"--every expects seconds above 0 and at most {DAY_S:.0f}, got {config.every}")
     run_dir = open_run_dir(config.out, parse_options(config.storage_options))
     watch = Watch(run_dir)
     state = watch.look()
@@ -54,7 +55,7 @@ def run(arguments: list[str]) -> Outcome:
     held = held_in(run_dir)
     if not config.json:
         suspects_in = config.out if run_dir.exists(SUSPECTS) else None
-        print("\n".join(lines_of(state, held, config.out, suspects_in)))
+        print_lines(lines_of(state, held, config.out, suspects_in))
     return outcome_of(
         state.census.totals,
         config.out,
@@ -70,6 +71,7 @@ def _show(config: StatusConfig, run_dir: RunDir, state: State) -> None:
     elif is_screen(sys.stdout):
         columns, rows = shutil.get_terminal_size()
         lines = [short_line(state), *lines_of(state, held_in(run_dir), config.out, None)]
-        print(ANEW + "\n".join(line[:columns] for line in lines[: rows - 1]), flush=True)
+        print(ANEW, end="")
+        print_lines(visible(line)[:columns] for line in lines[: rows - 1])
     else:
-        print(short_line(state), flush=True)
+        print_lines([short_line(state)])

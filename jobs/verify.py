@@ -8,7 +8,7 @@ from cluster.runs.directory import open_run_dir
 from cluster.runs.part import parse_shards
 from cluster.runs.verify import verify
 from cluster.storage.options import parse_options
-from jobs.command import Outcome, outcome_of
+from jobs.command import Outcome, outcome_of, print_lines
 from jobs.flags import parse
 
 
@@ -33,16 +33,14 @@ def run(arguments: list[str]) -> Outcome:
     """Check every file; exit code 3 with one line per problem if the run is not whole."""
     config = parse(VerifyConfig, arguments, "verify")
     verdict = verify(open_run_dir(config.out, parse_options(config.storage_options)), config.shards)
-    if verdict.part and verdict.problems:
-        print(verdict.part)
-    for problem in verdict.problems:
-        print(f"not whole: {problem}")
-    if verdict.cure:
-        print(verdict.cure)
     totals = verdict.totals
-    if not verdict.problems:
+    if verdict.problems:
+        print_lines([verdict.part] if verdict.part else [])
+        print_lines(f"not whole: {problem}" for problem in verdict.problems)
+        print_lines([verdict.cure] if verdict.cure else [])
+    else:
         what = f"{config.out}, {verdict.part}, is" if verdict.part else f"{config.out} is"
-        print(f"{what} whole: {totals.images} images exactly once, {totals.maps} maps, {totals.boxes} boxes")
+        print_lines([f"{what} whole: {totals.images} images exactly once, {totals.maps} maps, {totals.boxes} boxes"])
     return outcome_of(
         totals,
         config.out,

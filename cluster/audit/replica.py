@@ -12,8 +12,7 @@ from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
 from cluster.runs.directory import RunDir
 from cluster.runs.membership import Membership
-from cluster.runs.plan import read_shard
-from cluster.runs.reading import damaged, maps_problems, read_table
+from cluster.runs.reading import read_whole
 from cluster.runs.record import maps_of
 from cluster.storage.files import Files
 from cluster.truth.prepare import TruthReport, read_truth_shard
@@ -60,13 +59,5 @@ class AuditReplica:
             return ShardReport(shard=part, statuses=dict(statuses), findings=counts)
 
     def _read(self, shard: int) -> ShardTables:
-        images = read_table(self.run_dir, self.run, "images", shard)
-        heatmaps = read_table(self.maps_dir, self.maps_run, "heatmaps", shard)
-        if problems := maps_problems(self.run, read_shard(self.run_dir, shard), images, heatmaps):
-            raise damaged(self.run_dir, self.run, shard, problems[0])
-        return ShardTables(
-            images=images,
-            heatmaps=heatmaps,
-            boxes=read_table(self.run_dir, self.run, "boxes", shard),
-            truth=None if self.truth is None else read_truth_shard(self.working, shard),
-        )
+        whole = read_whole(self.run_dir, self.run, self.maps_dir, self.maps_run, shard)
+        return ShardTables(**whole, truth=None if self.truth is None else read_truth_shard(self.working, shard))

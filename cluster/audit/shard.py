@@ -25,7 +25,7 @@ class ShardTables:
     images: pa.Table
     heatmaps: pa.Table
     boxes: pa.Table
-    truth: pa.Table | None
+    truth: pa.Table | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ from cluster.executors.choose import ExecutorName
 from cluster.sources.several import source_addresses
 from cluster.storage.options import StorageOptions, parse_options
 
+DAY_S = 86400.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorConfig:
@@ -52,8 +54,8 @@ class DoctorConfig:
     """KEY=VALUE ... to reach s3:// and gs://, as of `label`."""
 
     def __post_init__(self) -> None:
-        if not self.timeout > 0:
-            raise UsageError(f"--timeout expects seconds above 0, got {self.timeout}")
+        if not 0 < self.timeout <= DAY_S:
+            raise UsageError(f"--timeout expects seconds above 0 and at most {DAY_S:.0f}, got {self.timeout}")
         if self.model is None and (self.weights or self.class_names):
             raise UsageError("--weights and --class-names are of a network; give --model, too")
         parse_options(self.storage_options)

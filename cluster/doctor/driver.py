@@ -38,7 +38,10 @@ def doctor(config: DoctorConfig) -> Iterator[Finding]:
             yield from _nodes(config, firsts, run_dir, mark, here)
     if config.network is not None:
         with closing(Apart("cluster.doctor.torches:Torch")) as torches:
-            yield from torches.call("look_at_network", config.network, timeout_s=NETWORK_S)
+            try:
+                yield from torches.call("look_at_network", config.network, timeout_s=NETWORK_S)
+            except (CamrayError, RuntimeError) as error:
+                yield fail("network", str(error), "does its code, or a lack of memory, end the process that loads it?")
 
 
 def _nodes(
@@ -51,9 +54,8 @@ def _nodes(
         yield fail("ray", str(error), "start a cluster, or mend the address; `ray status` on its head says more")
         return
     with closing(executor):
-        from cluster.executors.ray_nodes import ask_nodes, upload_of
+        from cluster.executors.ray_nodes import ask_nodes
 
-        upload = upload_of(".")
         arguments = config.addresses, firsts, config.options, run_dir, mark, config.device
         answers = ask_nodes("cluster.doctor.node:look_around", arguments, config.timeout)
         cpus, gpus = executor.num_cpus, executor.num_gpus
@@ -67,15 +69,23 @@ def _nodes(
             bad = [finding for finding in answer.findings if finding.verdict != "ok"]
             yield replace(_versions(answer, here, node.resources), where=node.name)
             yield from (replace(finding, where=node.name) for finding in bad)
-        largest = ", ".join(f"{name} {size / MIB:.0f} MiB" for name, size in upload.largest)
-        says = f"--working-dir . would upload {upload.num_bytes / MIB:.1f} MiB in {upload.num_files} files ({largest})"
-        cure = "name what is not code in .gitignore or .rayignore, or submit from a folder with the code alone"
-        if upload.num_bytes > upload.most:
-            yield fail("upload", f"{says}; Ray takes {upload.most / MIB:.0f} MiB, packed", cure)
-        elif upload.num_bytes > upload.most / 4:
-            yield warn("upload", says, cure)
-        else:
-            yield ok("upload", says)
+        yield _upload()
+
+
+def _upload() -> Finding:
+    """Say what Ray would take along of this folder."""
+    from cluster.executors.ray_nodes import upload_of
+
+    cure = "name what is not code in .gitignore or .rayignore, or submit from a folder with the code alone"
+    try:
+        upload = upload_of(".")
+    except (OSError, ValueError) as error:  # a file that cannot be read, an ignore file that is not UTF-8
+        return fail("upload", f"Ray cannot pack this folder: {error}", cure)
+    largest = ", ".join(f"{name} {size / MIB:.0f} MiB" for name, size in upload.largest)
+    says = f"--working-dir . would upload {upload.num_bytes / MIB:.1f} MiB in {upload.num_files} files ({largest})"
+    if upload.num_bytes > upload.most:
+        return fail("upload", f"{says}; Ray takes {upload.most / MIB:.0f} MiB, packed", cure)
+    return warn("upload", says, cure) if upload.num_bytes > upload.most / 4 else ok("upload", says)
 
 
 def _versions(answer: Answer, here: Answer, resources: str) -> Finding:

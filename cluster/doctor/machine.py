@@ -7,9 +7,9 @@ import shutil
 import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from cluster.doctor.findings import Finding, fail, ok, warn
+from cluster.process.memory import memory_bytes
 
 GIB = 2**30
 PACKAGES = ("camray", "ray", "torch", "torchvision", "numpy", "opencv-python", "pyarrow", "duckdb")
@@ -71,26 +71,20 @@ def _scratch() -> Finding:
 
 def _shm() -> Finding:
     try:
-        size = shutil.disk_usage("/dev/shm").total  # noqa: S108  it is looked at
+        found = shutil.disk_usage("/dev/shm")  # noqa: S108  it is looked at
     except OSError:
         return warn("shared memory", "there is no /dev/shm", "mount it: Ray keeps its object store there")
-    says = f"/dev/shm has {size / GIB:.2f} GiB"  # noqa: S108
-    if size < SMALL_SHM:
+    says = f"/dev/shm has {found.free / GIB:.2f} of {found.total / GIB:.2f} GiB free"  # noqa: S108
+    if found.total < SMALL_SHM:
         return warn("shared memory", says, "give the container more: --shm-size=1g, or an emptyDir of medium Memory")
+    if found.free < SMALL_SHM:
+        return warn("shared memory", says, "remove what others left there")
     return ok("shared memory", says)
 
 
 def _memory() -> Finding:
-    has, cores = memory(), len(os.sched_getaffinity(0))
+    has, cores = memory_bytes(), len(os.sched_getaffinity(0))
     says = f"{has / GIB:.1f} GiB for {cores} core(s)"
     if has < LITTLE_MEMORY:
         return warn("memory", says, "a replica takes 1 to 4 GiB: take a larger machine, or --replicas 1")
     return ok("memory", says)
-
-
-def memory() -> int:
-    """Return the bytes that this machine, or its container, has."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else ""
-    return min(total, int(text)) if text.isdigit() else total

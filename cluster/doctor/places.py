@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from cluster.storage.objects import is_object, is_store, object_version, walk_ob
 from cluster.storage.options import StorageOptions
 
 PROBES = ".camray-doctor"
-MOST_LOOKED_AT = 10_000  # files of a folder, for one that is named as a picture
+LEFT_S = 3600.0  # age of a probe whose doctor was killed
+MOST_LOOKED_AT = 10_000  # files and folders, for one that is named as a picture
 START_BYTES = 1024
 CONTENT = b"camray doctor: this file may be removed\n"
 
@@ -46,8 +48,19 @@ def _first_file(address: str, options: StorageOptions) -> str | None:
         return first and f"{place}/{first}"
     if os.path.isfile(place):
         return os.path.abspath(place)
-    files = (os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names)
-    return next((path for path in islice(files, MOST_LOOKED_AT) if is_named_as_picture(path)), None)
+    looked_at = islice(_entries(place), MOST_LOOKED_AT)
+    return next((entry.path for entry in looked_at if is_named_as_picture(entry.name) and not entry.is_dir()), None)
+
+
+def _entries(place: str) -> Iterator["os.DirEntry[str]"]:
+    """Yield what is below a folder, one at a time: one of them may hold millions."""
+    folders = [place]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                yield entry
 
 
 def look_at_sources(addresses: Sequence[str], firsts: Mapping[str, str], options: StorageOptions) -> list[Finding]:
@@ -71,20 +84,29 @@ def look_at_sources(addresses: Sequence[str], firsts: Mapping[str, str], options
 
 @contextmanager
 def marked(run_dir: RunDir) -> Iterator[str]:
-    """Leave a file in the run directory that other machines must see, and remove it, and folders made for it.
+    """Leave a file in the run directory that other machines must see; remove it, what they left, and new folders.
 
     Yields its name. Raises StorageError where it cannot be written.
     """
-    new = None if is_store(run_dir.root) else _first_new(Path(run_dir.root))
-    name = f"{PROBES}/{uuid.uuid4().hex}"
+    new = [] if is_store(run_dir.root) else _new_folders(Path(run_dir.root))
+    mark = uuid.uuid4().hex
     try:
-        run_dir.publish(name, CONTENT)
-        yield name
+        run_dir.publish(f"{PROBES}/{mark}", CONTENT)
+        yield f"{PROBES}/{mark}"
     finally:
         with contextlib.suppress(StorageError):
-            run_dir.remove(name)
-        if not is_store(run_dir.root):
-            _remove_empty(Path(run_dir.root), new)
+            _remove_probes(run_dir, mark)
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _remove_probes(run_dir: RunDir, mark: str) -> None:
+    """Remove the mark, the probes beside it of machines that were cut off, and those of doctors that were."""
+    old_s = time.time() - LEFT_S
+    for name, time_s in run_dir.times(PROBES).items():
+        if name.startswith(mark) or time_s < old_s:
+            run_dir.remove(f"{PROBES}/{name}")
 
 
 def look_at_out(run_dir: RunDir, mark: str) -> list[Finding]:
@@ -93,18 +115,17 @@ def look_at_out(run_dir: RunDir, mark: str) -> list[Finding]:
         if not run_dir.exists(mark):
             cure = "mount the same folder there under the same path, or give an s3:// or gs:// address"
             return [fail("out", f"{run_dir.root} is not the folder that the driver sees", cure)]
-        _write_read_remove(run_dir)
+        _write_read_remove(run_dir, mark)
     except StorageError as error:
         return [fail("out", str(error), "check --out, its permissions and the credentials on this machine")]
     return [ok("out", f"{run_dir.root} can be written, listed and read")]
 
 
-def _write_read_remove(run_dir: RunDir) -> None:
-    own = uuid.uuid4().hex
-    name = f"{PROBES}/{own}"
+def _write_read_remove(run_dir: RunDir, mark: str) -> None:
+    name = f"{mark}-{uuid.uuid4().hex}"
     try:
         run_dir.publish(name, CONTENT)
-        if own not in run_dir.names(PROBES):
+        if name.removeprefix(f"{PROBES}/") not in run_dir.names(PROBES):
             raise StorageError(f"{run_dir.where(name)} was written and is not listed")
         if run_dir.read(name) != CONTENT:
             raise StorageError(f"{run_dir.where(name)} was written and reads otherwise")
@@ -112,23 +133,6 @@ def _write_read_remove(run_dir: RunDir) -> None:
         run_dir.remove(name)
 
 
-def _first_new(folder: Path) -> Path | None:
-    """Return the uppermost folder that would have to be made, None where it is there."""
-    new = None
-    while not folder.exists():
-        new, folder = folder, folder.parent
-    return new
-
-
-def _remove_empty(root: Path, new: Path | None) -> None:
-    """Remove the folders of probes, and upwards those that were made for them, as far as they are empty."""
-    probes = root / PROBES
-    for folder in (probes, root / SCRATCH):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-    if new is not None:
-        for folder in (root, *root.parents):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-            if folder == new:
-                break
+def _new_folders(root: Path) -> list[Path]:
+    """Return the folders that probes in `root` will have made, the innermost first."""
+    return [folder for folder in (root / PROBES, root / SCRATCH, root, *root.parents) if not folder.exists()]

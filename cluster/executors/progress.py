@@ -116,9 +116,8 @@ class Progress:
             say(", ".join([images, shards, pace, self._bad_images(), eta]))
 
     def _done(self) -> list[str]:
-        percent = 100 * self.done_images / self.num_images
         return [
-            f"{self.done_images}/{self.num_images} images ({percent:.0f} %)",
+            f"{self.done_images}/{self.num_images} images ({percent(self.done_images, self.num_images)} %)",
             f"{self.done_shards}/{self.num_shards} shards",
         ]
 
@@ -147,6 +146,12 @@ def with_bar(share: float, parts: list[str], columns: int) -> str:
             filled = int(share * cells)
             return f"[{'#' * filled}{'.' * (cells - filled)}] {text}"
     return next((text for text in texts if len(text) <= columns), texts[-1][: max(0, columns)])
+
+
+def percent(done: int, num: int, digits: int = 0) -> str:
+    """Return how much is done of `num`, which is more than 0, in percent: 100 is all of it."""
+    most = 100.0 if done >= num else 100 - 10**-digits
+    return f"{min(most, 100 * done / num):.{digits}f}"
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from cluster.export.pictures import own_file
 from cluster.export.splits import Split
 from cluster.formats.exported import Box, Map, Picture
 from cluster.runs.directory import RunDir
-from cluster.runs.reading import corners_of, damaged, first_boxes, raw_maps, read_table, row_problems, rows_fit
+from cluster.runs.reading import box_problems, corners_of, damaged, first_boxes, raw_maps, read_table, read_whole
 from cluster.runs.record import Run, maps_of
 from cluster.sources.source import Row
 
@@ -52,23 +52,18 @@ class Shard:
 
 def read_shard(run_dir: RunDir, run: Run, shard: int, selection: Selection, *, maps: bool) -> Shard:
     """Read a shard as far as --limit goes. Raises StorageError where it is damaged."""
-    images, boxes = (read_table(run_dir, run, table, shard) for table in ("images", "boxes"))
-    if not rows_fit(images, boxes):
-        raise damaged(run_dir, run, shard, "its boxes name rows that the shard has not")
-    first_only = first_boxes(run.request, boxes)
-    if problems := row_problems("boxes", images, boxes, first_only):
-        raise damaged(run_dir, run, shard, problems[0])
-    heatmaps = None
     if maps:
-        maps_dir, maps_run = maps_of(run_dir, run)
-        heatmaps = read_table(maps_dir, maps_run, "heatmaps", shard)
-        if not rows_fit(images, heatmaps):
-            raise damaged(run_dir, run, shard, "its maps name rows that the shard has not")
+        tables = read_whole(run_dir, run, *maps_of(run_dir, run), shard)
+    else:
+        tables = {table: read_table(run_dir, run, table, shard) for table in ("images", "boxes")}
+        if problems := box_problems(run, tables["images"], tables["boxes"]):
+            raise damaged(run_dir, run, shard, problems[0])
+    images, first_only = tables["images"], first_boxes(run.request, tables["boxes"])
     first = shard * run.plan.shard_size
     if selection.limit is not None and selection.limit < first + len(images):
         images = images.slice(0, max(0, selection.limit - first))
         first_only = first_only.filter(pc.less(first_only["row"], len(images)))
-    return Shard(first=first, images=images, boxes=first_only, heatmaps=heatmaps)
+    return Shard(first=first, images=images, boxes=first_only, heatmaps=tables.get("heatmaps"))
 
 
 def pictures_of(shard: Shard, selection: Selection, counts: Counts) -> Iterator[tuple[Picture, Row]]:

@@ -3,6 +3,7 @@
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
@@ -112,10 +113,12 @@ def _find(asked: _Asked, preparing: Preparing | None, start_s: float) -> _Found:
     driver_s = time.monotonic() - start_s
     most = max([replicas.number, *asked.config.for_replicas]) if device == "cpu" else 1
     crowd = 1 if isinstance(executor, InlineExecutor) else most
-    work, num_groups = pilot_work(asked.config, survey, crowd)
     run_work = _run_apart if isinstance(executor, InlineExecutor) else _run
-    say(f"the pilot labels {num_groups} batches, and one before to warm up")
-    findings = run_work(executor, work, num_groups, label.shard_timeout)
+    with TemporaryDirectory(prefix="camray-", ignore_cleanup_errors=True) as scratch:
+        # on this machine it goes with the driver, as a replica that is interrupted cannot remove it
+        work, num_groups = pilot_work(asked.config, survey, crowd, None if executor.can_grow else scratch)
+        say(f"the pilot labels {num_groups} batches, and one before to warm up")
+        findings = run_work(executor, work, num_groups, label.shard_timeout)
     return _Found(survey=survey, replicas=replicas.number, findings=findings, driver_s=driver_s)
 
 
@@ -127,8 +130,8 @@ def _survey_again(run_dir: RunDir, run: Run, pending: tuple[int, ...], num_rows:
     return Survey(run=run, inventory=take_inventory(batches, num_left, num_rows), said=(), peak_mib=0.0)
 
 
-def pilot_work(config: PlanConfig, survey: Survey, crowd: int) -> tuple[Work, int]:
-    """Return the work of the pilot's replica, and the number of its groups; `crowd` is as of `open_pilot`."""
+def pilot_work(config: PlanConfig, survey: Survey, crowd: int, scratch: str | None) -> tuple[Work, int]:
+    """Return the work of the pilot's replica, and the number of its groups; the last two are as of `open_pilot`."""
     sample, request = survey.inventory.sample, survey.run.request
     size = min(request.batch_size, len(sample))
     num_groups = min(max(-(-config.pilot // size), LEAST_GROUPS), len(sample) // size)
@@ -140,7 +143,7 @@ def pilot_work(config: PlanConfig, survey: Survey, crowd: int) -> tuple[Work, in
     return Work(
         device=request.device,
         factory="cluster.plan.pilot:open_pilot",
-        arguments=(survey.run, rows, others, size, model, config.label.options, crowd),
+        arguments=(survey.run, rows, others, size, model, config.label.options, crowd, scratch),
     ), num_groups
 
 

@@ -41,16 +41,19 @@ def open_pilot(
     model: ModelConfig,
     options: StorageOptions,
     crowd: int,
+    scratch_in: str | None = None,
     num_threads: int = 1,
 ) -> "Pilot":
     """Begin the run anew in a scratch folder, with these rows alone, `group_size` of them in a shard; join it.
+
+    That folder is made in `scratch_in`, else where temporary ones are.
 
     `others` are rows whose headers are looked at; `crowd` is the number of replicas that a machine will have.
 
     Raises what `cluster.label.replica.open_replica` raises.
     """
     start_s = time.monotonic()
-    scratch = TemporaryDirectory(prefix="camray-")
+    scratch = TemporaryDirectory(prefix="camray-", dir=scratch_in)
     run_dir = RunDir(scratch.name, options)
     try:
         run = replace(run, plan=write_plan(run_dir, iter(rows.to_batches()), group_size))
@@ -61,7 +64,7 @@ def open_pilot(
     except BaseException:
         scratch.cleanup()
         raise
-    alone = (run, rows, others.slice(0, 0), group_size, model, options, 1, num_threads)
+    alone = (run, rows, others.slice(0, 0), group_size, model, options, 1, scratch_in, num_threads)
     return Pilot(scratch, replica, model, others, time.monotonic() - start_s, is_new, alone, crowd)
 
 

@@ -85,6 +85,7 @@ class Here:
 def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> None:
     """Answer calls until the other end closes, or its process is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends this process
+    os.dup2(2, 1)  # stdout is the command's: a network's own code may print
     Thread(target=_end_with_parent, daemon=True).start()
     built = _attempt(partial(build, factory, arguments))  # before the first call, beside what the driver does
     with suppress(EOFError, BrokenPipeError):

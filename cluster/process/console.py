@@ -61,7 +61,7 @@ def say(sentence: str, end: str = "\n") -> None:
     """Write one line; one that a full disk does not take is lost. Raises BrokenPipeError where nobody reads on."""
     SAID.append(sentence)
     try:
-        print(f"{ERASE if is_screen() else ''}{PREFIX}{sentence}", end=end, file=sys.stderr, flush=True)
+        print(f"{ERASE if is_screen() else ''}{PREFIX}{visible(sentence)}", end=end, file=sys.stderr, flush=True)
     except BrokenPipeError:
         raise
     except OSError:

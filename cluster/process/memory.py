@@ -1,17 +1,45 @@
-"""How much memory this process has taken, and how much there is."""
+"""How much memory this process has taken, and how much there is: of the machine, or of the container it is in."""
 
 from pathlib import Path
+
+GROUPS = Path("/sys/fs/cgroup")
+FILES = (  # of a control group, versions 2 and 1: its limit, its use, and what of that is cache
+    ("memory.max", "memory.current", "memory.stat", "inactive_file "),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file "),
+)
 
 
 def peak_mib() -> float:
     """Return this process's largest resident size; `ru_maxrss` begins with that of the process which started it."""
-    return _kib("/proc/self/status", "VmHWM:") / 2**10
+    return _number("/proc/self/status", "VmHWM:") / 2**10
 
 
 def available_mib() -> float:
-    """Return how much of this machine's memory further processes can have."""
-    return _kib("/proc/meminfo", "MemAvailable:") / 2**10
+    """Return how much memory further processes can have."""
+    machine_mib = _number("/proc/meminfo", "MemAvailable:") / 2**10
+    has = container_bytes()
+    return machine_mib if has is None else min(machine_mib, has[1] / 2**20)
 
 
-def _kib(path: str, name: str) -> int:
+def memory_bytes() -> int:
+    """Return how much memory there is, in use or not."""
+    total = _number("/proc/meminfo", "MemTotal:") * 2**10
+    has = container_bytes()
+    return total if has is None else min(total, has[0])
+
+
+def container_bytes(groups: Path = GROUPS) -> tuple[int, int] | None:
+    """Return how much memory a container may have, and how much is left of that; None where nothing limits it."""
+    for limit, use, statistics, cache in FILES:
+        try:
+            most = (groups / limit).read_text().strip()
+            if most.isdigit():
+                used = int((groups / use).read_text()) - _number(str(groups / statistics), cache)
+                return int(most), max(0, int(most) - used)
+        except OSError:
+            continue
+    return None
+
+
+def _number(path: str, name: str) -> int:
     return int(Path(path).read_text().partition(name)[2].split()[0])

@@ -15,13 +15,13 @@ import numpy as np
 from cam_ops.arrays import F32, U8
 from cam_ops.errors import StorageError
 from cam_ops.tables import LABELS
+from cluster.audit.shard import ShardTables
 from cluster.display.choosing import Place
 from cluster.display.image import corners_of_row, picture_or_why
 from cluster.process.console import shortened, visible
 from cluster.report.records import Card, Corners, ShownBox, ShownMap
-from cluster.report.replica import read_whole
 from cluster.runs.directory import RunDir
-from cluster.runs.reading import first_boxes, raw_maps
+from cluster.runs.reading import first_boxes, raw_maps, read_whole
 from cluster.runs.record import Run, maps_of
 from cluster.storage.options import StorageOptions
 
@@ -50,7 +50,7 @@ def read_rows(
     maps_dir, maps_run = maps_of(run_dir, run)
     found: dict[Place, Rows] = {}
     for shard, rows in sorted(rows_of.items()):
-        tables = read_whole(run_dir, run, maps_dir, maps_run, shard)
+        tables = ShardTables(**read_whole(run_dir, run, maps_dir, maps_run, shard))
         for row in rows:
             heatmaps = tables.heatmaps.filter(np.equal(tables.heatmaps["row"].to_numpy(), row))
             is_other_P = heatmaps["class_id"].to_numpy() != first.get((shard, row))

@@ -1,4 +1,4 @@
-"""Where the replicas' time went, and what limits a run: in words, at its end.
+"""Where the replicas' time went, and what limits a run: in words, at its end and in reports.
 
 The stages are those of `label.replica` and `rebox.replica`; `run_shard` says there what each means.
 """
@@ -36,8 +36,7 @@ def limit_lines(
         f"{WORDS[part]} {parts[part] / total:.0%}" for part in WORDS if parts.get(part, 0) / total >= 0.005
     )
     yield f"the replicas' time: {shares}"
-    largest = max(parts, key=lambda part: parts[part])
-    yield _verdict(largest, f"{parts[largest] / total:.0%}", device, reduced=reduced)
+    yield limit_of(parts, device, reduced=reduced)
 
 
 def parts_of(stage_seconds: Mapping[str, float], replica_seconds: float, device: Device) -> dict[str, float]:
@@ -63,8 +62,10 @@ def parts_of(stage_seconds: Mapping[str, float], replica_seconds: float, device:
     return parts
 
 
-def _verdict(largest: str, share: str, device: Device, *, reduced: bool) -> str:
-    """Return one sentence on what limits."""
+def limit_of(parts: Mapping[str, float], device: Device, *, reduced: bool) -> str:
+    """Return one sentence on what limits: the largest of the parts, which add up to more than 0."""
+    largest = max(parts, key=lambda part: parts[part])
+    share = f"{parts[largest] / sum(parts.values()):.0%}"
     match largest:
         case "storage":
             return f"storage limits: replicas wait {share} of the time for pictures; storage that is nearer is the cure"

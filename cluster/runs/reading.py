@@ -6,9 +6,10 @@ import pyarrow.compute as pc
 
 from cam_ops.arrays import F32, Bools
 from cam_ops.errors import StorageError
-from cam_ops.tables import CORNERS, IMAGES, PLAN, heatmaps_schema
+from cam_ops.tables import CORNERS, IMAGES, LABELS, PLAN, heatmaps_schema
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
+from cluster.runs.plan import read_shard
 from cluster.runs.record import Run, again
 from cluster.runs.request import Request
 from cluster.storage.parquet import MAX_ROWS, decode, document_of
@@ -36,6 +37,21 @@ def read_tables(run_dir: RunDir, run: Run, maps_dir: RunDir, maps_run: Run, shar
     """Read a shard's files, its maps where they are; raises StorageError where one is missing or no such table."""
     tables = {table: _read_table(run_dir, run, table, shard) for table in ("boxes", "images")}
     return {**tables, "heatmaps": _read_table(maps_dir, maps_run, "heatmaps", shard)}
+
+
+def read_whole(run_dir: RunDir, run: Run, maps_dir: RunDir, maps_run: Run, shard: int) -> dict[str, pa.Table]:
+    """Read a shard whose tables fit its plan and each other; raises StorageError, with the cure, where they do not."""
+    try:
+        tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
+    except StorageError as error:
+        raise damaged(run_dir, run, shard, error) from None
+    images, heatmaps, boxes = (tables[name] for name in ("images", "heatmaps", "boxes"))
+    problems = maps_problems(run, read_shard(run_dir, shard), images, heatmaps) or box_problems(run, images, boxes)
+    if not problems and not pairs_of(boxes) <= pairs_of(heatmaps):
+        problems = ["a box has no map"]
+    if problems:
+        raise damaged(run_dir, run, shard, problems[0])
+    return tables
 
 
 def read_table(run_dir: RunDir, run: Run, table: str, shard: int) -> pa.Table:
@@ -92,6 +108,31 @@ def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Ta
     if not ((x0 < x1) & (y0 < y1) & np.isfinite(x1 - x0) & np.isfinite(y1 - y0)).all():
         problems.append("the part of the image that a map covers is empty or not finite")
     return problems
+
+
+def box_problems(run: Run, images: pa.Table, boxes: pa.Table) -> list[str]:
+    """Return what is wrong with a shard's boxes and classes; what follows a problem may not be asked."""
+    if not rows_fit(images, boxes):
+        return ["its boxes name rows that the shard has not"]
+    if not _are_classes(run, images, boxes):
+        return ["it names classes that the run has not, or without their scores"]
+    if not inside(boxes, images).all():
+        return ["a box is empty or reaches outside its image"]
+    return row_problems("boxes", images, boxes, first_boxes(run.request, boxes))
+
+
+def _are_classes(run: Run, images: pa.Table, boxes: pa.Table) -> bool:
+    """Say whether all class numbers are those of classes, and the best ones have a score each."""
+    lists = [name for name in ("top_classes", LABELS.name) if name in images.column_names]
+    columns = [images["label"], boxes["class_id"], *(pc.list_flatten(images[name]) for name in lists)]
+    bounds = [pc.min_max(column).as_py() for column in columns]
+    lengths, scores = (pc.list_value_length(images[f"top_{name}"]) for name in ("classes", "scores"))
+    has_nulls = any(column.null_count for column in columns[1:])
+    return (
+        not has_nulls
+        and lengths.equals(scores)
+        and all(each["min"] is None or 0 <= each["min"] <= each["max"] < len(run.class_names) for each in bounds)
+    )
 
 
 def damaged(run_dir: RunDir, run: Run, shard: int, problem: object) -> StorageError:

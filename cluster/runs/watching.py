@@ -4,9 +4,12 @@ A look is one listing of images/, a short one of log/, and a glance at run.json;
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cam_ops.errors import StorageError
+from cluster.process.console import say
 from cluster.runs.census import Census, CensusSum
 from cluster.runs.directory import RunDir
 from cluster.runs.history import RECENT_S, LogReader, PastSession, RunHistory
@@ -28,7 +31,9 @@ class State:
     run: Run
     shards: int  # that are committed
     census: Census
-    life: Life | None  # of the last session; None where there is no log
+    session: PastSession | None  # the last one at work, else the last one; None where there is no log
+    life: Life | None  # of that session
+    at_work: int  # sessions
     per_s: float | None  # images a second in the last minutes, or the last ones in which there was work
     quiet_s: float | None  # since a shard was committed; None where none is
     history: RunHistory | None
@@ -51,6 +56,7 @@ class Watch:
 
     def __init__(self, run_dir: RunDir) -> None:
         self.run_dir = run_dir
+        self.trouble = ""  # of the log
         self._begin(run_dir.version(RUN))
 
     def _begin(self, run_json: tuple[int, int] | None) -> None:
@@ -75,31 +81,43 @@ class Watch:
         self.sum.add(sorted(times.keys() - self.counted))
         self.counted = set(times)
         log_times = self.run_dir.times(LOG)
-        history = self.log.read(log_times, log_times)
-        last = history.sessions[-1] if history else None
+        history = self._history(log_times)
+        sessions = history.sessions if history else ()
+        lives = [life_of(one, now_s - log_times[one.name]) for one in sessions]
+        alive = [one for one, life in zip(sessions, lives, strict=True) if life == "still at work"]
         return State(
             moment_s=now_s,
             run=self.run,
             shards=len(times),
             census=self.sum.total(),
-            life=life_of(last, now_s - log_times[last.name]) if last else None,
-            per_s=self._per_s(history, log_times, now_s) or _per_s_of(times, self.run.plan),
+            session=next(reversed(alive or sessions), None),
+            life="still at work" if alive else next(reversed(lives), None),
+            at_work=len(alive),
+            per_s=_per_s(alive or sessions[-1:]) or _per_s_of(times, self.run.plan),
             quiet_s=max(0.0, now_s - max(times.values())) if times else None,
             history=history,
         )
 
-    def _per_s(self, history: RunHistory | None, log_times: dict[str, float], now_s: float) -> float | None:
-        """Return the rate by the logs: of the sessions at work together, else of the last one."""
-        if history is None:
+    def _history(self, log_times: dict[str, float]) -> RunHistory | None:
+        """Return what the log says; one that cannot be read is said once, and is as none: it is no part of the run."""
+        try:
+            return self.log.read(log_times, log_times)
+        except StorageError as error:
+            if str(error) != self.trouble:
+                self.trouble = str(error)
+                say(f"without the log: {error}")
             return None
-        alive = [one for one in history.sessions if life_of(one, now_s - log_times[one.name]) == "still at work"]
-        measured = [one.recent for one in alive or history.sessions[-1:] if one.recent[1] >= 1]
-        return sum(images / seconds for images, seconds in measured) or None
 
 
 def life_of(session: PastSession, age_s: float) -> Life:
     """Return how a session ended, or that it has not; `age_s` is how long ago its file was written."""
     return session.status or ("still at work" if age_s <= FRESH_S else "cut off")
+
+
+def _per_s(sessions: Sequence[PastSession]) -> float | None:
+    """Return the images a second of sessions together, by their logs."""
+    measured = [one.recent for one in sessions if one.recent[1] >= 1]
+    return sum(images / seconds for images, seconds in measured) or None
 
 
 def _per_s_of(times: dict[int, float], plan: Plan) -> float | None:

@@ -9,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cam_ops.errors import BadImage
 from cluster.label.quarantine import Quarantine
 from cluster.process.failpoints import VARIABLE
 from cluster.runs.directory import RunDir
+from cluster.runs.history import MAX_BYTES
 from cluster.runs.watching import FRESH_S, Watch
 from tests.support.command import ROOT, Command, result_of
 
@@ -116,6 +119,29 @@ def test_the_log_says_the_rate(half: Path) -> None:
     assert "        2 x replica died: killed\n" in said
 
 
+def test_while_an_earlier_session_works_on_the_run_is_at_work_whatever_the_last_one_did(half: Path) -> None:
+    """Two drivers share the run; the one that came later was interrupted."""
+    (later,) = (half / "log").iterdir()
+    lines = [json.loads(line) for line in later.read_text().splitlines()]
+    for line, at in zip(lines, (0, 1, 10, 20), strict=False):
+        line["time"] = f"2020-01-01T00:00:{at:02}Z"
+    for line in lines[2:4]:
+        line["stages"] = {"network": 10.0}
+    earlier = later.with_name("20200101T000000Z-00000000.jsonl")
+    earlier.write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
+    document = Command("status", half, "--json").document
+    assert (document["sessions"], document["sessions_at_work"]) == (2, 1)
+    assert document["last_session"]["state"] == "still at work"
+    assert document["last_session"]["log"] == f"log/{earlier.name}"
+    assert document["images_per_second"] == pytest.approx(8 / 20)
+    assert document["eta_seconds"] == pytest.approx(4 / (8 / 20))
+    (later.parent / "20200101T000001Z-00000001.jsonl").write_text(earlier.read_text())
+    document = Command("status", half, "--json").document
+    assert document["sessions_at_work"] == 2
+    assert document["images_per_second"] == pytest.approx(2 * 8 / 20)
+    assert "session one of 2 at work: " in Command("status", half).out
+
+
 @pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
 def test_a_foreign_log_from_the_ends_of_time_harms_nothing(half: Path, moment: str) -> None:
     log = cut_end(half, 0)
@@ -125,6 +151,39 @@ def test_a_foreign_log_from_the_ends_of_time_harms_nothing(half: Path, moment: s
     done = Command("status", half)
     assert (done.code, done.out.replace("\n", "").isprintable()) == (0, True)
     assert Command("status", half, "--json").document["last_session"]["began"] == moment
+
+
+def test_each_document_of_follow_is_a_line_wherever_the_flag_stands(half: Path, tmp_path: Path) -> None:
+    (tmp_path / "flags.yaml").write_text("follow: true\njson: true\n")
+    whole = ROOT / "tests" / "fixtures" / "first_run" / "run"
+    assert Command("status", whole, "--config", tmp_path / "flags.yaml").out.count("\n") == 1
+    assert Command("status", half, "--json").out.count("\n") > 1
+
+
+def test_a_file_that_is_no_log_does_not_hide_the_run(half: Path) -> None:
+    (half / "log" / "20300101T000000Z-00000000.jsonl").write_bytes(b"\n" * (MAX_BYTES + 1))
+    done = Command("status", half, "--json")
+    assert (done.code, done.document["images"], done.document["last_session"]) == (0, 8, None)
+    assert "without the log: " in done.err
+
+
+def test_a_pause_that_no_clock_has_is_refused(half: Path) -> None:
+    done = Command("status", half, "--follow", "--every", "1e12")
+    assert (done.code, "at most 86400" in done.err) == (2, True)
+    assert Command("doctor", "--timeout", "inf").code == 2
+
+
+def test_what_tables_hold_is_written_out_and_moves_no_terminal(half: Path) -> None:
+    path = half / "images" / "shard-0000000.parquet"
+    images = pq.read_table(path)
+    for name, text in (("status", "\x1b[31mred"), ("error", "\x1b]0;title\x07"), ("image_id", "a\x9b2J")):
+        column = [text, *images[name].to_pylist()[1:]]
+        place = images.schema.get_field_index(name)
+        images = images.set_column(place, images.schema.field(name), pa.array(column, images.schema.field(name).type))
+    pq.write_table(images, path)
+    done = Command("status", half)
+    assert (done.code, done.out.replace("\n", "").isprintable()) == (0, True)
+    assert "        1 \\x1b[31mred\n" in done.out
 
 
 def test_what_quarantine_holds_is_said(half: Path) -> None:

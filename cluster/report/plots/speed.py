@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
+from cam_ops.settings import Device
 from cluster.executors.events import Kind
 from cluster.report.plots.marks import (
     MISSING,
@@ -28,28 +29,21 @@ from cluster.report.plots.marks import (
     ticks,
     time_ticks,
 )
-from cluster.runs.history import BESIDE, PastSession, RunHistory
+from cluster.runs.history import PastSession, RunHistory
+from cluster.runs.limits import IDLE, MAPS, limit_of, parts_of
 
 TOP, HEIGHT = 32, 120  # pixels, of the rate
 WIDTH = 1000  # units across, stretched to the place
 BAR_HEIGHT = 26
 LABELLED = 0.12  # share from which on a part bears its name
-STAGES = {  # and what they are; the order is that of the work
-    "load": "until a batch of pictures is there",
+WAITING = (IDLE, MAPS)
+PARTS = {  # of the replicas' time, and what they are
+    "storage": "until pictures' bytes are there",
+    "decoding": "bytes to pixels",
     "network": "forward pass, maps, their refinement",
     "boxes": "maps to boxes",
     "publish": "tables to files",
-}
-WAITING = "waiting"
-LIMITS = {
-    "load": (
-        "Pictures limit this run: waiting for them takes",
-        "storage that is nearer, or more cores, make it faster",
-    ),
-    "network": ("The network limits this run: it takes", "more replicas or a GPU make it faster"),
-    "boxes": ("Boxes limit this run: they take", "more replicas make it faster"),
-    "publish": ("Writing limits this run: it takes", "a store that is nearer, or larger shards, make it faster"),
-    WAITING: ("Starting and waiting limit this run: they take", "a short run is mostly its start"),
+    **dict.fromkeys(WAITING, "starting, and until there is work"),
 }
 EVENTS: Mapping[Kind, tuple[str, str]] = {
     "replica_died": ("replica died", "replicas died"),
@@ -187,35 +181,24 @@ def _beginnings(history: RunHistory) -> Markup:
 
 def _spent(history: RunHistory) -> Markup | None:
     """Return where the replicas' time went, as one bar, and what that means."""
-    stages = {key: seconds for key, seconds in history.stage_seconds.items() if key not in BESIDE and seconds > 0}
-    if not stages:
-        return None
+    device: Device = "cuda" if history.sessions[-1].device == "cuda" else "cpu"
     present = sum(session.replicas * session.seconds for session in history.sessions)
-    known = [key for key in STAGES if key in stages]
-    parts = [(key, stages[key]) for key in (*known, *(key for key in stages if key not in STAGES))]
-    parts.append((WAITING, max(0.0, present - sum(stages.values()))))
-    total = sum(seconds for _, seconds in parts)
+    found = parts_of(history.stage_seconds, present, device)
+    total = sum(found.values())
+    if not history.stage_seconds or not total:
+        return None
+    parts = [(key, seconds) for key, seconds in found.items() if seconds]
     (largest, most), *others = sorted(parts, key=lambda part: -part[1])
-    verdict, cure = LIMITS.get(largest, (f"{largest} limits this run: it takes", ""))
-    beside = _beside(history.stage_seconds) if largest == "load" else ""
-    says = f"{verdict} {share(most, total)} of the replicas' time{beside}{'; ' if cure else ''}{cure}."
+    says = limit_of(found, device, reduced=True)  # `label` names what a cure may be that its flags leave
     if others and most - others[0][1] < CLOSE * total:
-        says = f"No stage alone limits this run: {largest} and {others[0][0]} take about as much of the replicas' time."
+        says = f"no part alone limits this run: {largest} and {others[0][0]} take about as much of the replicas' time"
     told = ", ".join(f"{key} {share(seconds, total)}" for key, seconds in parts)
     return figure(
         "Where the time went",
-        says,
+        f"{says[0].upper()}{says[1:]}.",
         drawing(f"Where the time went: {told}", BAR_HEIGHT, _stacked(parts, total), class_="stacked"),
         _entries(parts, total),
     )
-
-
-def _beside(seconds: dict[str, float]) -> str:
-    """Return how much of what goes on beside the network is fetching, and how much decoding."""
-    fetch, decode = seconds.get("fetch", 0.0), seconds.get("decode", 0.0)
-    if not fetch + decode:
-        return ""
-    return f" (of their threads' time {share(fetch, fetch + decode)} fetch and {share(decode, fetch + decode)} decode)"
 
 
 def _stacked(parts: Sequence[tuple[str, float]], total: float) -> Markup:
@@ -240,12 +223,12 @@ def _stacked(parts: Sequence[tuple[str, float]], total: float) -> Markup:
 
 
 def _class(key: str, place: int) -> str:
-    return WAITING if key == WAITING else f"stage{place % 4}"
+    return "waiting" if key in WAITING else f"stage{place % 5}"
 
 
 def _inside(key: str, place: int) -> str:
     """Return how a name is written on its part: on dark ones in the colour of paper."""
-    return "inside turned" if place % 2 and key != WAITING else "inside"
+    return "inside turned" if place % 2 and key not in WAITING else "inside"
 
 
 def _entries(parts: Sequence[tuple[str, float]], total: float) -> Markup:
@@ -256,7 +239,7 @@ def _entries(parts: Sequence[tuple[str, float]], total: float) -> Markup:
             f" {key} ",
             tag("b", share(seconds, total)),
             " ",
-            tag("small", STAGES.get(key, "starting, and until there is work" if key == WAITING else None)),
+            tag("small", PARTS[key]),
         )
         for place, (key, seconds) in enumerate(parts)
     ]

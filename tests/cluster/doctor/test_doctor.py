@@ -10,7 +10,8 @@ from PIL import Image
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
-from cluster.doctor.places import look_at_out, marked
+from cluster.doctor.driver import _upload
+from cluster.doctor.places import PROBES, look_at_out, marked
 from cluster.executors.ray_nodes import upload_of
 from cluster.runs.directory import RunDir
 from tests.support.command import Command
@@ -87,6 +88,36 @@ def test_a_folder_that_another_machine_sees_otherwise_fails(tmp_path: Path) -> N
     assert finding.verdict == "fail"
     assert "is not the folder that the driver sees" in finding.says
     assert not (tmp_path / "here").exists()
+
+
+def test_probes_of_a_machine_that_was_cut_off_go_with_the_mark_and_those_of_another_doctor_stay(tmp_path: Path) -> None:
+    run_dir = RunDir(str(tmp_path))
+    (tmp_path / ".scratch").mkdir()  # of a run at work: it writes there next
+    with marked(run_dir) as other, marked(run_dir) as mark:
+        run_dir.publish(f"{mark}-cutoff", b"a node was ended before it removed this")
+        run_dir.publish(f"{PROBES}/killed", b"a doctor was killed")
+        os.utime(tmp_path / PROBES / "killed", (0, 0))
+    assert not (tmp_path / PROBES).exists()
+    with marked(run_dir) as other:
+        with marked(run_dir) as mark:
+            run_dir.publish(f"{mark}-cutoff", b"")
+        assert [path.name for path in (tmp_path / PROBES).iterdir()] == [Path(other).name]
+    assert [path.name for path in tmp_path.iterdir()] == [".scratch"]
+
+
+def test_a_network_that_ends_its_process_fails_and_what_was_found_stands(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import os\n\ndef make():\n    os._exit(3)\n")
+    done, found = doctor("--model", f"{tmp_path}/net.py:make", *NETWORK)
+    assert (done.code, found["network"]["verdict"], found["python"]["verdict"]) == (6, "fail", "ok")
+    assert "exit code 3" in found["network"]["says"]
+
+
+def test_a_folder_that_ray_cannot_pack_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_bytes(b"caf\xe9/\n")  # which Ray reads as UTF-8
+    monkeypatch.chdir(tmp_path)
+    finding = _upload()
+    assert finding.verdict == "fail"
+    assert "Ray cannot pack this folder: 'utf-8' codec can't decode" in finding.says
 
 
 def test_a_missing_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

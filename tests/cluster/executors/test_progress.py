@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 
 from cluster.executors.events import Standing
-from cluster.executors.progress import MINUTE_S, QUIET_S, Progress, Rate, with_bar
+from cluster.executors.progress import MINUTE_S, QUIET_S, Progress, Rate, percent, with_bar
 from cluster.executors.work import ShardReport
 
 PARTS = ["1200/5000 images (24 %)", "ETA 0:01:10", "45.1 images/s", "7 bad (5 undecodable)", "3/12 shards"]
@@ -23,6 +23,14 @@ def rate_of(*points: tuple[float, int]) -> float:
 
 def report(shard: int, **statuses: int) -> ShardReport:
     return ShardReport(shard=shard, statuses=statuses)
+
+
+@pytest.mark.parametrize(
+    ("done", "num", "digits", "expected"),
+    [(0, 3, 0, "0"), (2, 3, 0, "67"), (399, 400, 0, "99"), (3_200_000, 3_200_016, 1, "99.9"), (7, 7, 1, "100.0")],
+)
+def test_a_hundred_percent_is_all(done: int, num: int, digits: int, expected: str) -> None:
+    assert percent(done, num, digits) == expected
 
 
 def test_the_rate_is_that_of_the_last_minute_and_of_what_came_after_the_first_report() -> None:

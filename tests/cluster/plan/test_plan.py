@@ -1,7 +1,10 @@
 """`plan` by its command, on small folders: against the folder, against `label`, and nothing is left behind."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -10,7 +13,8 @@ import pytest
 
 from cluster.process.failpoints import VARIABLE
 from jobs.plan import run as run_plan
-from tests.support.command import Command, loaded
+from tests.support.command import ROOT, Command, loaded
+from tests.support.nodes import wait_until
 
 TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
 FLAGS = [*TWO, "--executor", "inline", "--precision", "fp32", "--shard-size", 4]
@@ -177,6 +181,21 @@ def test_what_is_printed_is_the_document(pictures: Path, tmp_path: Path) -> None
         assert row[0].endswith(f"({cost['low']:.3g}-{cost['high']:.3g})")
         assert f" {hours['value']:.3g} (" in row[0]
     assert [one["replicas"] for one in document["forecasts"]] == [1, 8]
+
+
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def test_an_interrupted_pilot_leaves_nothing(executor: str, pictures: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    flags = ["--images", pictures, "--out", tmp_path / "run", *TWO, "--executor", executor, "--replicas", 1]
+    command = [sys.executable, "-m", "jobs", "plan", *map(str, flags)]
+    env = {**os.environ, "TMPDIR": str(scratch), "RAY_TMPDIR": "/tmp"}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as planning:
+        wait_until(lambda: any(scratch.rglob("run.json")))
+        planning.terminate()
+        planning.communicate(timeout=120)
+    assert planning.returncode == 130
+    assert not list(scratch.glob("camray-*"))
 
 
 @pytest.mark.ray

@@ -33,6 +33,10 @@ class Counter:
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def shout(self) -> None:
+        print("Python's", flush=True)
+        subprocess.run(["echo", "a program's"], check=True)
+
     def hang(self) -> None:
         print(os.getpid(), flush=True)
         signal.pause()
@@ -87,11 +91,21 @@ def test_errors_come_with_the_call() -> None:
 
 def test_it_ends_with_the_process_that_made_it_whatever_it_is_at() -> None:
     code = "from cluster.process.apart import Apart; Apart('tests.cluster.process.test_apart:Counter', 0).call('hang')"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as maker:
-        assert maker.stdout
-        hanging = psutil.Process(int(maker.stdout.readline()))
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True) as maker:
+        assert maker.stderr
+        hanging = psutil.Process(int(maker.stderr.readline()))
         maker.kill()
     hanging.wait(60)
+
+
+def test_what_it_prints_goes_to_stderr_as_stdout_is_the_commands() -> None:
+    code = (
+        "from cluster.process.apart import Apart\n"
+        "Apart('tests.cluster.process.test_apart:Counter', 0).call('shout'); print('the document')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "the document\n"
+    assert {"Python's", "a program's"} <= set(done.stderr.splitlines())
 
 
 def test_a_driver_on_ray_imports_neither_torch_nor_pandas() -> None:

@@ -6,10 +6,11 @@ import duckdb
 import numpy as np
 import pytest
 
+from cluster.audit.shard import ShardTables
 from cluster.report.digest import EDGES, STEPS, Digest, digest_shard, no_digest
 from cluster.report.galleries import PICK, Found, best_of, share_out
-from cluster.report.replica import read_whole
 from cluster.runs.directory import RunDir
+from cluster.runs.reading import read_whole
 from tests.support.exported_runs import ExportedRun
 
 MOST = 1000
@@ -19,7 +20,8 @@ def digest_of(run: ExportedRun, shards: list[int], most: int = MOST) -> Digest:
     run_dir = RunDir(str(run.root))
     digest = no_digest(run.record, most)
     for shard in shards:
-        digest += digest_shard(run.record, read_whole(run_dir, run.record, run_dir, run.record, shard), most)
+        tables = ShardTables(**read_whole(run_dir, run.record, run_dir, run.record, shard))
+        digest += digest_shard(run.record, tables, most)
     return digest
 
 
@@ -75,7 +77,7 @@ def test_distributions_are_those_of_the_tables(hostile: ExportedRun) -> None:
 
 def test_probabilities_are_counted_where_there_are_any(calibrated: ExportedRun, hostile: ExportedRun) -> None:
     run_dir, maps_dir = RunDir(str(calibrated.root)), RunDir(str(hostile.root))
-    tables = read_whole(run_dir, calibrated.record, maps_dir, hostile.record, 0)
+    tables = ShardTables(**read_whole(run_dir, calibrated.record, maps_dir, hostile.record, 0))
     digest = digest_shard(calibrated.record, tables, MOST)
     expected, _ = np.histogram(tables.boxes["probability"].to_numpy(), EDGES["probability"])
     assert digest.histograms["probability"].tolist() == expected.tolist()

@@ -572,16 +572,25 @@ def test_the_rate_of_each_bin_is_drawn_and_the_last_one_is_shorter() -> None:
     assert "28 images/s on average over 2.5\u00a0s of work" in text_of(root)
 
 
-def test_the_largest_stage_is_said_to_limit_the_run_and_all_shares_are_of_the_replicas_time() -> None:
-    root = parsed(speed_part(history_of([session_of()]), 0))  # 2 replicas for 10 s, of which 18 s were work
-    assert "The network limits this run: it takes 60\u00a0% of the replicas' time" in text_of(root)
+def test_the_largest_part_is_said_to_limit_the_run_and_all_shares_are_of_the_replicas_time() -> None:
+    seconds = {"load": 3.0, "network": 12.0, "boxes": 1.0, "publish": 2.0, "fetch": 5.0, "decode": 2.0}
+    root = parsed(speed_part(history_of([session_of()], stage_seconds=seconds), 0))  # 2 replicas, 10 s, 18 s of work
+    assert "The network limits, with 60% of the time: that is as it should be" in text_of(root)
     (stacked,) = of_class(root, "stacked")
     widths = [at(part, "width") for part in stacked.iter("rect")]
-    assert widths == [15, 60, 5, 10, 10]
-    assert [at(part, "x") for part in stacked.iter("rect")] == [0, 15, 75, 80, 90]
-    slow = parsed(speed_part(history_of([session_of()], stage_seconds={"load": 15.0, "fetch": 9.0, "decode": 3.0}), 0))
-    assert "Pictures limit this run" in text_of(slow)
-    assert "75\u00a0% fetch and 25\u00a0% decode" in text_of(slow)
+    assert widths == [5, 10, 60, 5, 10, 10]  # of 3 s until pictures are there 2 s were decoding
+    assert [at(part, "x") for part in stacked.iter("rect")] == [0, 5, 15, 75, 80, 90]
+    seconds = {"load": 15.0, "fetch": 9.0, "decode": 3.0}
+    slow = parsed(speed_part(history_of([session_of()], stage_seconds=seconds), 0))
+    assert "Storage limits: replicas wait 60% of the time for pictures" in text_of(slow)
+
+
+def test_before_a_gpu_what_goes_on_beside_it_is_no_part_of_its_time() -> None:
+    seconds = {"load": 4.0, "network": 14.0, "boxes": 40.0, "publish": 9.0, "fetch": 30.0, "decode": 10.0}
+    root = parsed(speed_part(history_of([session_of(device="cuda")], stage_seconds=seconds), 0))
+    (stacked,) = of_class(root, "stacked")
+    assert [at(part, "width") for part in stacked.iter("rect")] == [15, 5, 70, 10]
+    assert "The network limits, with 70% of the time" in text_of(root)
 
 
 def test_a_cross_stands_where_replicas_died() -> None:

@@ -178,6 +178,8 @@ def test_damaged_tables_are_refused(hostile: ExportedRun, tmp_path: Path) -> Non
         ("boxes", "x1", math.inf),
         ("boxes", "y1", 1e30),
         ("boxes", "class_id", 4),
+        ("boxes", "class_id", -7),
+        ("boxes", "row", 9999),
         ("images", "top_classes", [0, None]),
         ("images", "top_classes", [0]),
     ],
@@ -187,8 +189,13 @@ def test_rows_that_no_run_has_are_damage(
 ) -> None:
     root = copied(hostile, tmp_path)
     change(root / table / "shard-0000000.parquet", column, value)
-    done = report(root, tmp_path / "page.html")
-    assert (done.code, "shard 0 of" in done.err) == (5, True), done.err
+    inline = "--executor", "inline"
+    for done in (report(root, tmp_path / "page.html"), Command("audit", root, *inline)):
+        assert (done.code, "shard 0 of" in done.err) == (5, True), done.err
+    exported = Command("export", root, "--to", "coco", "--out", tmp_path / "coco", "--pictures", "none", *inline)
+    assert exported.code == (
+        0 if (column, value) == ("class_id", 4) else 5
+    )  # a class whose lack of a map it looks not at
 
 
 def test_scores_that_no_network_gives_are_no_means_of_a_class(hostile: ExportedRun, tmp_path: Path) -> None:
