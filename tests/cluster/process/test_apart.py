@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cam_ops.errors import CamrayError, UsageError
-from cluster.process.apart import Apart, Here
+from cluster.process.apart import Apart, Here, ProcessEnded
 from tests.support.command import ROOT
 from tests.support.nodes import wait_until
 
@@ -33,6 +34,10 @@ class Counter:
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def speak(self) -> None:
+        print("Downloading", flush=True)
+        subprocess.run(["echo", "built"], check=True)
+
     def hang(self) -> None:
         print(os.getpid(), flush=True)
         signal.pause()
@@ -50,6 +55,20 @@ def test_it_keeps_its_state_in_another_process_and_here_in_this_one() -> None:
     apart.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_what_it_prints_goes_to_stderr_as_stdout_may_be_a_document(capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(Apart("tests.cluster.process.test_apart:Counter", 1)) as apart:
+        apart.call("speak")
+    assert capfd.readouterr() == ("", "Downloading\nbuilt\n")
+
+
+def test_one_that_is_too_slow_is_not_taken_for_one_that_died() -> None:
+    with (
+        closing(Apart("tests.cluster.process.test_apart:Counter", 1)) as apart,
+        pytest.raises(ProcessEnded, match=r"no answer in time .* is its machine busy"),
+    ):
+        apart.call("hang", timeout_s=0.1)
 
 
 class Marker:
@@ -87,9 +106,9 @@ def test_errors_come_with_the_call() -> None:
 
 def test_it_ends_with_the_process_that_made_it_whatever_it_is_at() -> None:
     code = "from cluster.process.apart import Apart; Apart('tests.cluster.process.test_apart:Counter', 0).call('hang')"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as maker:
-        assert maker.stdout
-        hanging = psutil.Process(int(maker.stdout.readline()))
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True) as maker:
+        assert maker.stderr
+        hanging = psutil.Process(int(maker.stderr.readline()))
         maker.kill()
     hanging.wait(60)
 
