@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from jobs.command import Outcome, outcome_of, print_document
 from jobs.flags import parse
 from jobs.standing import document_of, lines_of, short_line
 
+INDENT = 8 * " "  # of what goes on in a next line
 ANEW = "\033[H\033[J"  # of a terminal: from its upper left corner on, nothing beneath
 
 
@@ -70,6 +72,7 @@ def _show(config: StatusConfig, run_dir: RunDir, state: State) -> None:
     elif is_screen(sys.stdout):
         columns, rows = shutil.get_terminal_size()
         lines = [short_line(state), *lines_of(state, held_in(run_dir), config.out, None)]
-        print(ANEW + "\n".join(line[:columns] for line in lines[: rows - 1]), flush=True)
+        wrapped = [part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent=INDENT)]
+        print(ANEW + "\n".join(wrapped[: rows - 1]), flush=True)
     else:
         print(short_line(state), flush=True)

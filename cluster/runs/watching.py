@@ -3,8 +3,10 @@
 A look is one listing of images/, a short one of log/, and a glance at run.json; of files only what is new.
 """
 
+import os
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from cluster.runs.census import Census, CensusSum
@@ -89,12 +91,39 @@ class Watch:
         )
 
     def _per_s(self, history: RunHistory | None, log_times: dict[str, float], now_s: float) -> float | None:
-        """Return the rate by the logs: of the sessions at work together, else of the last one."""
+        """Return the rate by the logs: of the sessions at work together, else of the last one.
+
+        A session that was killed looks alive for minutes: it counts where it wrote since the last of them began.
+        """
         if history is None:
             return None
         alive = [one for one in history.sessions if life_of(one, now_s - log_times[one.name]) == "still at work"]
+        began = max((one.began for one in alive), default=None)
+        alive = [one for one in alive if began and one.began + timedelta(seconds=one.seconds) >= began]
         measured = [one.recent for one in alive or history.sessions[-1:] if one.recent[1] >= 1]
         return sum(images / seconds for images, seconds in measured) or None
+
+
+def others_at_work(run_dir: RunDir) -> list[tuple[PastSession, float]]:
+    """Return the sessions that seem to be at work on a run, each with the seconds since its log was written.
+
+    One of a process of this machine that is gone, or is this one by now, was killed, and is left out.
+
+    Raises StorageError where logs cannot be read.
+    """
+    now_s = time.time()
+    ages = {name: now_s - time_s for name, time_s in run_dir.times(LOG).items() if now_s - time_s <= FRESH_S}
+    history = LogReader(run_dir).read(ages)
+    return [
+        (one, max(0.0, ages[one.name]))
+        for one in (history.sessions if history else ())
+        if life_of(one, ages[one.name]) == "still at work"
+        and not (one.host == os.uname().nodename and _is_gone(one.process))
+    ]
+
+
+def _is_gone(process: int) -> bool:
+    return process == os.getpid() or not os.path.exists(f"/proc/{process}")
 
 
 def life_of(session: PastSession, age_s: float) -> Life:
