@@ -14,7 +14,7 @@ from cluster.storage.options import StorageOptions, parse_options
 class DoctorConfig:
     """Check what a run needs, here and on every node, and say the cure of what is missing. Leaves nothing behind.
 
-    Flags are those of `label`; what is not given is not checked.
+    Flags are some of those of `label`; what is not given is not checked.
     """
 
     images: tuple[str, ...] = ()
