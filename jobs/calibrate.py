@@ -7,13 +7,14 @@ from cluster.calibrate.driver import calibrate
 from cluster.runs.calibration import CalibrationFile, Figure, HeldOut
 from jobs.command import Outcome
 from jobs.flags import parse
-from jobs.paths import refuse_relative
+from jobs.paths import refuse_relative, refuse_unwritable_file
 
 
 def run(arguments: list[str]) -> Outcome:
     """Write the calibration, and print what it is worth on images held out."""
     config = parse(CalibrateConfig, arguments, "calibrate")
     refuse_relative({"the run": config.run, "--truth": config.truth.truth or "/", "--out": config.out})
+    refuse_unwritable_file(config.out, "--out")
     file = calibrate(config)
     num_images = file.sample.fitted + file.sample.held_out
     print(f"{config.out}: {_settings(file)}")

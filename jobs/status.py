@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from jobs.flags import parse
 from jobs.standing import document_of, lines_of, short_line
 
 DAY_S = 86400.0
+INDENT = 8 * " "  # of what goes on in a next line
 ANEW = "\033[H\033[J"  # of a terminal: from its upper left corner on, nothing beneath
 
 
@@ -71,7 +73,8 @@ def _show(config: StatusConfig, run_dir: RunDir, state: State) -> None:
     elif is_screen(sys.stdout):
         columns, rows = shutil.get_terminal_size()
         lines = [short_line(state), *lines_of(state, held_in(run_dir), config.out, None)]
+        wrapped = [part for line in lines for part in textwrap.wrap(visible(line), columns, subsequent_indent=INDENT)]
         print(ANEW, end="")
-        print_lines(visible(line)[:columns] for line in lines[: rows - 1])
+        print_lines(wrapped[: rows - 1])
     else:
         print_lines([short_line(state)])

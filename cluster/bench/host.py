@@ -22,7 +22,6 @@ from cluster.executors.work import ShardReport
 from cluster.label.decoding import Fitted
 from cluster.label.replica import Batches, LabelReplica, open_replica
 from cluster.label.rows import ShardRows
-from cluster.process.apart import Apart
 from cluster.runs.directory import open_run_dir
 from cluster.runs.plan import read_shard
 from cluster.runs.record import existing_run
@@ -119,11 +118,6 @@ class Host:
             "feeding": self.replica.feeding_s / count * 1000,
             "ending": self.replica.ending_s / count * 1000,
         }
-
-
-def host_of(out: str, model: ModelConfig, num_threads: int, device_ms: float, decode_ms: float | None = None) -> Apart:
-    """Return a `Host` in a process of its own."""
-    return Apart("cluster.bench.host:Host", out, model, num_threads, device_ms, decode_ms)
 
 
 def _sleeping(seconds: float, fitted: Fitted) -> Callable[..., Fitted]:

@@ -1,4 +1,4 @@
-"""What sections measure with: pictures used again and again, networks, replicas in processes of their own."""
+"""What sections measure with: pictures used again and again, networks, runs in place."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ from cam_ops.settings import ModelConfig
 from cluster.bench.config import BenchConfig
 from cluster.bench.manifests import write_manifest
 from cluster.bench.runs import run_label
-from cluster.process.apart import Apart
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -37,17 +36,17 @@ def _model_flags(name: str) -> list[str]:
     return [*flags, "--weights", model.weights] if model.weights else flags
 
 
-def replica_of(config: BenchConfig, scratch: Path, model: str) -> Apart:
-    """Return a replica in a process of its own, for a small run with the settings of the large ones."""
+def small_run(config: BenchConfig, scratch: Path, model: str) -> tuple[str, ModelConfig]:
+    """Return where there is a small run with the settings of the large ones, and its network: for a replica."""
     out = scratch / f"replica-{model}"
     if not out.exists():
         small = [*label_flags(config, scratch, model), "--limit", "64", "--batch-size", "16", "--executor", "inline"]
         run_label(small, out, 1)
-    return Apart("cluster.bench.parts:Parts", str(out), model_of(model))
+    return str(out), model_of(model)
 
 
-def copies_of(config: BenchConfig, scratch: Path, name: str) -> Apart:
-    """Return `cluster.bench.copies.Copies` of a run over 512 pictures."""
+def to_copy(config: BenchConfig, scratch: Path, name: str) -> tuple[str, str, int]:
+    """Return what `cluster.bench.copies.Copies` makes copies of, a run over 512 pictures, where, and for how many."""
     source = scratch / name
     run_label([*label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
-    return Apart("cluster.bench.copies:Copies", str(source), f"{source}-copies", config.num_images)
+    return str(source), f"{source}-copies", config.num_images

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cluster.bench.config import BenchConfig
 from cluster.bench.figures import Figure, spread, two_clocks
-from cluster.bench.inputs import copies_of
+from cluster.bench.inputs import to_copy
 from cluster.bench.manifests import write_large_manifest
 from cluster.executors.simulated import simulate
 from cluster.process.apart import Apart
@@ -39,14 +39,14 @@ def plan(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 
 def rebox(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Make new boxes of --num-images maps, copies of those of 512 pictures, in one process."""
-    with closing(copies_of(config, scratch, "rebox")) as copies:
+    with closing(Apart("cluster.bench.copies:Copies", *to_copy(config, scratch, "rebox"))) as copies:
         rates = [copies.call("rebox", str(scratch / f"rebox-{number}")) for number in range(config.rounds)]
     yield {"section": f"rebox, maps/s, {config.num_images} maps", **two_clocks(rates)}
 
 
 def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Audit --num-images maps, copies of those of 512 pictures, in one process; and boxes at all thresholds alone."""
-    with closing(copies_of(config, scratch, "audit")) as copies:
+    with closing(Apart("cluster.bench.copies:Copies", *to_copy(config, scratch, "audit"))) as copies:
         copies.call("audit", 200)  # compiles
         rates = [copies.call("audit", 200) for _ in range(config.rounds)]
         alone = [copies.call("score_maps", 64) for _ in range(config.rounds)]
@@ -63,7 +63,7 @@ def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 
 def export(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Export the boxes of --num-images maps, copies of those of 512 pictures, with links to the pictures for yolo."""
-    with closing(copies_of(config, scratch, "export")) as copies:
+    with closing(Apart("cluster.bench.copies:Copies", *to_copy(config, scratch, "export"))) as copies:
         run = copies.call("where")
     for form in ("coco", "yolo"):
         found = []
@@ -80,7 +80,7 @@ def export(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 
 def report(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Report on --num-images maps, copies of those of 512 pictures, in one process."""
-    with closing(copies_of(config, scratch, "report")) as copies:
+    with closing(Apart("cluster.bench.copies:Copies", *to_copy(config, scratch, "report"))) as copies:
         run = copies.call("where")
     found = []
     for number in range(config.rounds):

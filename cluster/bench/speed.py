@@ -12,10 +12,10 @@ from pathlib import Path
 from cam_ops.network.names import LITE0
 from cluster.bench.config import BenchConfig
 from cluster.bench.figures import Figure, spread
-from cluster.bench.host import host_of
-from cluster.bench.inputs import label_flags, model_of, replica_of
+from cluster.bench.inputs import label_flags, model_of, small_run
 from cluster.bench.manifests import write_manifest
 from cluster.bench.runs import Measured, on_all, pretend_committed, run_label, seconds_to_work
+from cluster.process.apart import Apart
 from cluster.process.console import say
 
 PROBE_S = 4.0
@@ -31,7 +31,7 @@ MAX_COMMITTED = 100_000
 def stages(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Measure the stages of one replica, compiled, in one thread."""
     for model in config.models:
-        replica = replica_of(config, scratch, model)
+        replica = Apart("cluster.bench.parts:Parts", *small_run(config, scratch, model))
         spent = [replica.call("stages") for _ in range(config.rounds + 1)][1:]
         replica.close()
         yield {
@@ -45,7 +45,7 @@ def limit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Compare whole runs with 1 / (1/F + 1/D), F and D the rates of bare forward and decode with all cores loaded."""
     num_cores = len(os.sched_getaffinity(0))
     for model in config.models:
-        replicas = [replica_of(config, scratch, model) for _ in range(num_cores)]
+        replicas = [Apart("cluster.bench.parts:Parts", *small_run(config, scratch, model)) for _ in range(num_cores)]
         rounds: list[tuple[float, float, Measured]] = []
         for number in range(config.rounds):
             forward, decode = (sum(on_all(replicas, what, PROBE_S)) for what in ("forward", "decode"))
@@ -89,20 +89,22 @@ def host(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     Beside it runs of two CPU replicas with a network that costs next to nothing.
     """
     num_cores = len(os.sched_getaffinity(0))
-    decoders = [replica_of(config, scratch, LITE0) for _ in range(num_cores)]
+    decoders = [Apart("cluster.bench.parts:Parts", *small_run(config, scratch, LITE0)) for _ in range(num_cores)]
     for refine in ("none", "affinity"):
         flags = [*label_flags(config, scratch, LITE0), "--refine", refine, *HOST_FLAGS]
         out = scratch / f"host-{refine}"
         seconds_to_work(flags, out)  # leaves its plan
         found: list[tuple[float, dict[str, float], float]] = []
-        with closing(host_of(str(out), model_of(LITE0), num_cores, DEVICE_MS)) as before_gpu:
+        with closing(Apart("cluster.bench.host:Host", str(out), model_of(LITE0), num_cores, DEVICE_MS)) as before_gpu:
             before_gpu.call("rate")
             for number in range(config.rounds):
                 bare = sum(on_all(decoders, "decode", PROBE_S))
                 free = [*label_flags(config, scratch, FREE), "--refine", "none", *HOST_FLAGS]
                 cpu = run_label(free, scratch / f"host-{refine}-{number}", num_cores).steady
                 found.append((bare, before_gpu.call("rate"), cpu))
-        with closing(host_of(str(out), model_of(LITE0), MANY_THREADS, 0.0, 1000 / DECODE_RATE)) as simulated:
+        with closing(
+            Apart("cluster.bench.host:Host", str(out), model_of(LITE0), MANY_THREADS, 0.0, 1000 / DECODE_RATE)
+        ) as simulated:
             many = [simulated.call("rate") for _ in range(config.rounds)]
         yield {
             "section": f"host, images/s, {config.num_images} images, --refine {refine}",
@@ -164,7 +166,9 @@ def start(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     manifest = scratch / "start.parquet"
     write_manifest(config.images, num_committed + 2, manifest)
     for model in config.models:
-        replica_of(config, scratch, model).close()  # leaves the compiled network in the cache
+        Apart(
+            "cluster.bench.parts:Parts", *small_run(config, scratch, model)
+        ).close()  # leaves the compiled network in the cache
         flags = [*label_flags(config, scratch, model), "--batch-size", "16"]
         large = [*flags, "--images", str(manifest), "--shard-size", "1"]
         out = scratch / f"start-{model}"

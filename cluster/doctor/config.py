@@ -16,7 +16,7 @@ DAY_S = 86400.0
 class DoctorConfig:
     """Check what a run needs, here and on every node, and say the cure of what is missing. Leaves nothing behind.
 
-    Flags are those of `label`; what is not given is not checked.
+    Flags are some of those of `label`; what is not given is not checked.
     """
 
     images: tuple[str, ...] = ()

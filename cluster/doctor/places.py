@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from cam_ops.errors import BadImage, CamrayError, StorageError
-from cluster.doctor.findings import Finding, fail, ok
+from cluster.doctor.findings import Finding, fail, ok, warn
 from cluster.runs.directory import RunDir
 from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.folders.patterns import fixed_part
@@ -72,6 +72,10 @@ def look_at_sources(addresses: Sequence[str], firsts: Mapping[str, str], options
             check_sources([address], options)
             if first is not None:
                 read_image(first, 0, START_BYTES, options)
+            if first is None and _is_folder_here(address):
+                says = f"{address} can be reached; no picture was found in its first {MOST_LOOKED_AT} files"
+                found.append(warn("images", says, "check --images; of tar files or tables name the files: 'DIR/*.tar'"))
+                continue
             read = "" if first is None else f", {first} read"
             found.append(ok("images", f"{address} can be reached{read}"))
         except BadImage as bad:
@@ -80,6 +84,10 @@ def look_at_sources(addresses: Sequence[str], firsts: Mapping[str, str], options
         except CamrayError as error:
             found.append(fail("images", str(error), "check --images, the mount or the credentials on this machine"))
     return found
+
+
+def _is_folder_here(address: str) -> bool:
+    return not is_store(address) and os.path.isdir(address)
 
 
 @contextmanager

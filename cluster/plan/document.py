@@ -116,8 +116,12 @@ def document_of(
                 for stage in ("fetch", "decode")
                 if (speed_load := speed.load_s)
             },
-            "core_share": core_share(findings),
-            "at_once": {"replicas": speed.crowd, "slower": speed.slowdown},
+            "core_share": core_share(findings.groups),
+            "at_once": {
+                "replicas": speed.crowd,
+                "slower": speed.slowdown,
+                "core_share": core_share(aside.crowded or findings.groups),
+            },
         },
         "headers": {
             "images": sum(aside.headers.statuses.values()),

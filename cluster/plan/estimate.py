@@ -143,12 +143,12 @@ def _seconds_of(findings: Findings) -> tuple[int, float] | None:
     return None if joined is None else (joined.num_images, joined.seconds)
 
 
-def core_share(findings: Findings) -> float:
+def core_share(groups: Sequence[Group]) -> float:
     """Return what part of a core the replica had while it was at work: less than it wants where it waits for its
     pictures or the disk, or where others are at work on its machine.
     """
-    wall_s = sum(_time_of_image(group) * group.num_images for group in findings.groups)
-    return sum(group.cpu_s for group in findings.groups) / wall_s if wall_s else 0.0
+    wall_s = sum(_time_of_image(group) * group.num_images for group in groups)
+    return sum(group.cpu_s for group in groups) / wall_s if wall_s else 0.0
 
 
 def _linear(parts: Sequence[tuple[int, float]], joined: tuple[int, float] | None) -> Linear:

@@ -58,8 +58,11 @@ def _pilot_lines(document: Document) -> Iterator[str]:
         f"pilot    {pilot['images']} images on {pilot['host']}, one replica alone: {rate} images/s"
         + crowd * (at_once["replicas"] > 1)
     )
-    if settled["device"] == "cpu" and pilot["core_share"] < BUSY and pilot["stages"]["load"] < WAITS:
-        yield f"         it had {pilot['core_share']:.0%} of a core: its machine is busy; an idle one would be faster"
+    if settled["device"] == "cpu" and pilot["stages"]["load"] < WAITS:
+        for who, share in (("it", pilot["core_share"]), ("among others it", at_once["core_share"])):
+            if share < BUSY:
+                yield f"         {who} had {share:.0%} of a core: its machine is busy; an idle one would be faster"
+                break
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in pilot["stages"].items())
     within = ", ".join(f"{stage} {share:.0%}" for stage, share in pilot["within_load"].items())
     yield f"stages   {shares}" + (f"; of load: {within}" if within else "")

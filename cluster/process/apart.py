@@ -25,8 +25,10 @@ class ProcessEnded(CamrayError):
 
     def __init__(self, process_code: int | None) -> None:
         super().__init__(
-            f"a process of camray ended with exit code {process_code}, if negative a signal's number; is there enough "
-            "memory?"
+            "a process of camray had no answer in time and was ended; is its machine busy?"
+            if process_code is None
+            else f"a process of camray ended with exit code {process_code}, if negative a signal's number; is there "
+            "enough memory?"
         )
         self.process_code = process_code
 
@@ -85,7 +87,7 @@ class Here:
 def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> None:
     """Answer calls until the other end closes, or its process is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends this process
-    os.dup2(2, 1)  # stdout is the command's: a network's own code may print
+    os.dup2(2, 1)  # stdout is the command's: a network's code may print, and torch what it downloads
     Thread(target=_end_with_parent, daemon=True).start()
     built = _attempt(partial(build, factory, arguments))  # before the first call, beside what the driver does
     with suppress(EOFError, BrokenPipeError):

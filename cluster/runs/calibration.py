@@ -5,6 +5,7 @@ Strangers' files are data: typed, bounded, and refused where they were fitted to
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def write_calibration(path: str, file: CalibrationFile) -> None:
         scratch.write_text(json.dumps(asdict(file), indent=1) + "\n")
         scratch.replace(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # such as a file system that is read-only
+            scratch.unlink()
         raise StorageError(f"cannot write {path}: {error.strerror}; check --out") from None
 
 

@@ -37,7 +37,7 @@ class Part:
         """What an output says of a part; None of a whole run."""
         if self.covered is None:
             return None
-        missing = f"; {self.missing} that belong to it are not committed" if self.missing else ""
+        missing = f"; {self.missing} shard(s) that belong to it are not committed" if self.missing else ""
         shards = f"shard{'s' if len(self.shards) > 1 else ''} {shortened(self.covered, MAX_SHOWN)}"
         return f"a part: {shards} of the run's {self.num_shards}, {self.num_images} images{missing}"
 

@@ -4,14 +4,14 @@ import errno
 import os
 import shlex
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 from cam_ops.errors import RefusedError, StorageError
 from cluster.executors.progress import Progress
 from cluster.executors.work import Executor, Replicas, Work
-from cluster.process.console import say
+from cluster.process.console import say, visible
 from cluster.process.failpoints import reach
 from cluster.runs.agreement import suspects_file
 from cluster.runs.census import Census, summary_of, take_census
@@ -22,6 +22,7 @@ from cluster.runs.log import RunLog, start_of
 from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import check_plan, plan_digest
 from cluster.runs.record import Run, again, existing_run, publish_run
+from cluster.runs.watching import others_at_work
 from cluster.storage.objects import is_store
 
 
@@ -85,6 +86,17 @@ def begin(run_dir: RunDir, run: Run, write_plan: Callable[[], object]) -> Run:
     return run
 
 
+def _say_others(run_dir: RunDir) -> None:
+    """Say which other drivers seem to be at work on the run: allowed, but both do the same shards."""
+    with suppress(StorageError):  # logs are for people
+        for other, age_s in others_at_work(run_dir):
+            say(
+                f"warning: another {other.command}, process {other.process} on {visible(other.host)}, seems to be at "
+                f"work on {run_dir.root}: its log was written {age_s:.0f} s ago and has no end. Both do the same "
+                "shards, so one is paid for nothing: end one of them, unless the other was killed"
+            )
+
+
 def run_missing(
     run_dir: RunDir,
     run: Run,
@@ -104,6 +116,8 @@ def run_missing(
     num_shards = run.plan.num_shards
     if len(pending) < num_shards:
         say(f"resuming {run_dir.root}: {num_shards - len(pending)} of {num_shards} shards committed")
+    if pending:
+        _say_others(run_dir)
     progress = Progress(
         num_images=num_images,
         num_shards=num_shards,

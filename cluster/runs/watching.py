@@ -3,9 +3,11 @@
 A look is one listing of images/, a short one of log/, and a glance at run.json; of files only what is new.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from cam_ops.errors import StorageError
@@ -93,7 +95,7 @@ class Watch:
             session=next(reversed(alive or sessions), None),
             life="still at work" if alive else next(reversed(lives), None),
             at_work=len(alive),
-            per_s=_per_s(alive or sessions[-1:]) or _per_s_of(times, self.run.plan),
+            per_s=_per_s(_writing(alive) or sessions[-1:]) or _per_s_of(times, self.run.plan),
             quiet_s=max(0.0, now_s - max(times.values())) if times else None,
             history=history,
         )
@@ -109,9 +111,37 @@ class Watch:
             return None
 
 
+def others_at_work(run_dir: RunDir) -> list[tuple[PastSession, float]]:
+    """Return the sessions that seem to be at work on a run, each with the seconds since its log was written.
+
+    One of a process of this machine that is gone, or is this one by now, was killed, and is left out.
+
+    Raises StorageError where logs cannot be read.
+    """
+    now_s = time.time()
+    ages = {name: now_s - time_s for name, time_s in run_dir.times(LOG).items() if now_s - time_s <= FRESH_S}
+    history = LogReader(run_dir).read(ages)
+    return [
+        (one, max(0.0, ages[one.name]))
+        for one in (history.sessions if history else ())
+        if life_of(one, ages[one.name]) == "still at work"
+        and not (one.host == os.uname().nodename and _is_gone(one.process))
+    ]
+
+
+def _is_gone(process: int) -> bool:
+    return process == os.getpid() or not os.path.exists(f"/proc/{process}")
+
+
 def life_of(session: PastSession, age_s: float) -> Life:
     """Return how a session ended, or that it has not; `age_s` is how long ago its file was written."""
     return session.status or ("still at work" if age_s <= FRESH_S else "cut off")
+
+
+def _writing(alive: Sequence[PastSession]) -> Sequence[PastSession]:
+    """Return those that wrote since the last of them began: one that was killed looks alive for minutes."""
+    began = max((one.began for one in alive), default=None)
+    return [one for one in alive if began and one.began + timedelta(seconds=one.seconds) >= began]
 
 
 def _per_s(sessions: Sequence[PastSession]) -> float | None:

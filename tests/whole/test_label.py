@@ -482,6 +482,30 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
         whole.rename(out)
 
 
+@pytest.mark.parametrize(("table", "column"), [("boxes", "score"), ("images", "top_scores")])
+def test_verify_finds_a_flipped_bit_among_numbers(pictures: Path, tmp_path: Path, table: str, column: str) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--shard-size", 4)
+    path = out / table / "shard-0000001.parquet"
+    group = pq.read_metadata(path).row_group(0)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    (chunk,) = (chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] == column)
+    content = bytearray(path.read_bytes())
+    content[chunk.data_page_offset + chunk.total_compressed_size - 1 - chunk.total_compressed_size // 4] ^= 1
+    path.write_bytes(content)
+    verdict = Command("verify", out)
+    assert (verdict.code, f"{table}/shard-0000001.parquet is not a whole Parquet file" in verdict.out) == (3, True)
+
+
+def test_verify_finds_a_name_of_a_column_that_is_no_text(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--shard-size", 4)
+    path = out / "boxes" / "shard-0000001.parquet"
+    path.write_bytes(path.read_bytes().replace(b"image_id", b"\xf9mage_id"))
+    verdict = Command("verify", out)
+    assert (verdict.code, f"{path.parent.name}/{path.name} is not a whole Parquet file" in verdict.out) == (3, True)
+
+
 def test_repair_does_the_damaged_shards_again_and_no_others(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     label(pictures, out, "--shard-size", 2)

@@ -18,7 +18,7 @@ from cluster.label.quarantine import Quarantine
 from cluster.process.failpoints import VARIABLE
 from cluster.runs.directory import RunDir
 from cluster.runs.history import MAX_BYTES
-from cluster.runs.watching import FRESH_S, Watch
+from cluster.runs.watching import FRESH_S, Watch, others_at_work
 from tests.support.command import ROOT, Command, result_of
 
 FLAGS = ["--executor", "inline", "--precision", "fp32", "--shard-size", 4]
@@ -140,6 +140,38 @@ def test_while_an_earlier_session_works_on_the_run_is_at_work_whatever_the_last_
     assert document["sessions_at_work"] == 2
     assert document["images_per_second"] == pytest.approx(2 * 8 / 20)
     assert "session one of 2 at work: " in Command("status", half).out
+
+
+def test_the_rate_is_without_a_session_that_was_killed_before_the_last_began(half: Path) -> None:
+    killed = cut_end(half, 0)
+    lines = [json.loads(line) for line in killed.read_text().splitlines()]
+
+    def write(name: str, *moments: str) -> None:
+        shown = [{**line, "time": f"2026-11-29T20:{moment}Z"} for line, moment in zip(lines, moments, strict=True)]
+        (half / "log" / name).write_text("".join(json.dumps(line) + "\n" for line in shown))
+
+    lines[2]["stages"] = lines[3]["stages"] = {"network": 10.0}  # so the first begins 10 s before its end
+    write(killed.name, "00:00", "00:00", "00:50", "01:00")  # 8 images in 20 s
+    write("20261129T200200Z-00000000.jsonl", "02:00", "02:00", "02:50", "03:20")  # 8 images in 40 s
+    assert Command("status", half, "--json").document["images_per_second"] == pytest.approx(8 / 40)
+    write(killed.name, "00:00", "00:00", "02:50", "03:00")  # it was not killed
+    assert Command("status", half, "--json").document["images_per_second"] == pytest.approx(8 / 40 + 8 / 20)
+
+
+def test_label_warns_of_another_one_at_work(half: Path, pictures: Path) -> None:
+    log = cut_end(half, 0)
+    start, *others = log.read_text().splitlines()
+
+    def write(process: int) -> None:
+        log.write_text("\n".join([json.dumps({**json.loads(start), "process": process}), *others, ""]))
+
+    write(2**22 + 1)  # no process has this number
+    watched = RunDir(str(half))
+    assert others_at_work(watched) == []
+    write(os.getppid())
+    done = label(pictures, half, "--max-error-rate", 0.5)
+    assert done.code == 0
+    assert f"warning: another label, process {os.getppid()} on {os.uname().nodename}, seems to be at work" in done.err
 
 
 @pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
@@ -275,6 +307,7 @@ def test_on_a_terminal_it_is_redrawn_until_it_is_interrupted(half: Path, term: s
         screens = shown.decode().replace("\r", "").split("\x1b[H\x1b[J")
         assert all(len(line) <= 60 for line in screens[1].splitlines())
         assert len(screens[1].splitlines()) == 5
+        assert "1 bad (truncated)" in " ".join(screens[1].split())  # what is behind the edge goes on in the next line
 
 
 def test_every_must_be_a_time(half: Path) -> None:

@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cam_ops.boxes.calibration import ProbabilityModel, box_signals, thresholds_of
 from cam_ops.boxes.extract import boxes_from_heatmaps
+from cam_ops.errors import StorageError
 from cam_ops.fitting.fit import (
     best_setting,
     class_settings,
@@ -34,6 +35,7 @@ from cam_ops.metrics.bootstrap import image_seeds, poisson_weights, uniforms
 from cam_ops.metrics.localization import best_overlaps
 from cam_ops.settings import BoxConfig, MapConfig
 from cluster.calibrate.sample import choose
+from cluster.runs.calibration import read_calibration, write_calibration
 from cluster.runs.plan import Plan
 from tests.support.command import LITE0, Command, table_rows
 from tests.support.truths import Planner, coco
@@ -299,6 +301,16 @@ def test_calibrate_finds_the_thresholds_that_are_right(halos: Path) -> None:
     other = json.loads((halos / "other.json").read_text())
     assert (other["sample"]["fitted"], other["held_out"]) == (50, None)
     assert other["sample"]["excluded"] == {"beyond --max-images": 70}
+
+
+def test_a_file_that_cannot_be_written_nor_its_part_be_removed_is_refused_in_a_sentence(
+    halos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError, match="Not a directory; check --out"):
+        write_calibration(
+            str(tmp_path / "file" / "calibration.json"), read_calibration(str(halos / "calibration.json"))
+        )
 
 
 def test_rebox_and_label_with_one_calibration_write_the_same_bytes(halos: Path, tmp_path: Path) -> None:

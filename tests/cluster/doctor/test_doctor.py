@@ -72,6 +72,13 @@ def test_an_out_below_a_file_fails_and_a_run_in_place_is_left_as_it_is(tmp_path:
     assert sorted(path.name for path in run.iterdir()) == ["images", "run.json"]
 
 
+def test_a_folder_without_a_picture_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "00000.tar").write_bytes(b"")
+    done, found = doctor("--images", tmp_path)
+    assert (done.code, found["images"]["verdict"]) == (0, "warn")
+    assert "no picture was found" in found["images"]["says"]
+
+
 def test_a_picture_that_is_listed_and_cannot_be_read_fails(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     done, found = doctor("--images", tmp_path)

@@ -113,7 +113,7 @@ def test_a_machine_is_slower_the_more_of_it_is_at_work() -> None:
 
 
 def test_the_share_of_a_core_is_of_the_stages_that_add_up() -> None:
-    assert core_share(findings([group(), group()])) == pytest.approx(0.7 / 2.1)
+    assert core_share([group(), group()]) == pytest.approx(0.7 / 2.1)
 
 
 def test_what_is_compiled_is_not_compiled_again_and_the_first_batch_takes_longer() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.plan.lines import lines_of
 from cluster.process.failpoints import VARIABLE
 from jobs.plan import run as run_plan
 from tests.support.command import ROOT, Command, loaded
@@ -196,6 +197,18 @@ def test_an_interrupted_pilot_leaves_nothing(executor: str, pictures: Path, tmp_
         planning.communicate(timeout=120)
     assert planning.returncode == 130
     assert not list(scratch.glob("camray-*"))
+
+
+def test_a_machine_that_was_busy_only_among_the_replicas_is_said_to_be(pictures: Path, tmp_path: Path) -> None:
+    document = Command("plan", *words(pictures, tmp_path / "run", "--pilot", 4, "--json")).document
+    pilot = document["pilot"]
+    pilot["stages"]["load"] = 0.1
+    pilot["core_share"], pilot["at_once"] = 0.93, {"replicas": 2, "slower": 10.6, "core_share": 0.09}
+    assert "         among others it had 9% of a core: its machine is busy; an idle one would be faster" in lines_of(
+        document
+    )
+    pilot["at_once"]["core_share"] = 0.9
+    assert "busy" not in "".join(lines_of(document))
 
 
 @pytest.mark.ray

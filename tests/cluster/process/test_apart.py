@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cam_ops.errors import CamrayError, UsageError
-from cluster.process.apart import Apart, Here
+from cluster.process.apart import Apart, Here, ProcessEnded
 from tests.support.command import ROOT
 from tests.support.nodes import wait_until
 
@@ -54,6 +55,14 @@ def test_it_keeps_its_state_in_another_process_and_here_in_this_one() -> None:
     apart.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_one_that_is_too_slow_is_not_taken_for_one_that_died() -> None:
+    with (
+        closing(Apart("tests.cluster.process.test_apart:Counter", 1)) as apart,
+        pytest.raises(ProcessEnded, match=r"no answer in time .* is its machine busy"),
+    ):
+        apart.call("hang", timeout_s=0.1)
 
 
 class Marker:

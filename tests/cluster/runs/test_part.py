@@ -65,7 +65,7 @@ def test_an_audit_of_a_part_does_not_replace_that_of_the_whole(run: Path, pictur
 def test_of_an_incomplete_run_each_command_takes_what_is_there_and_says_so(run: Path, tmp_path: Path) -> None:
     ids = images_of(run, 0, 1, 2, 4, 5)
     (run / "images" / "shard-0000003.parquet").unlink()
-    words = "a part: shards 0-2,4-5 of the run's 6, 10 images; 1 that belong to it are not committed"
+    words = "a part: shards 0-2,4-5 of the run's 6, 10 images; 1 shard(s) that belong to it are not committed"
     out, page = tmp_path / "export", tmp_path / "page.html"
     csv = ["export", run, "--to", "csv", "--keep-empty", "--executor", "inline"]
     for command in (["audit", run, *INLINE], [*csv, "--out", out], ["report", run, "--out", page]):
