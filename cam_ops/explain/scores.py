@@ -19,9 +19,14 @@ def class_scores(logits_BK: Tensor, kind: ScoreKind) -> Tensor:
 def best_classes(scores_BK: Tensor, number: int) -> Tensor:
     """Return the classes of highest score, int64 (B, number), best first; of equal ones the lower class first.
 
-    `topk` orders equal scores in another way for each number.
+    Equal scores, which `topk` returns in any order, are told apart by the class: a score's bits, in the order of its
+    values, above the class counted from the last one. To sort all classes takes twenty times as long.
     """
-    return scores_BK.argsort(dim=1, descending=True, stable=True)[:, :number]
+    bits_BK = (scores_BK + 0.0).view(torch.int32)  # without a negative 0
+    ordered_BK = (bits_BK ^ ((bits_BK >> 31) & 0x7FFFFFFF)).long()
+    last = scores_BK.shape[1] - 1
+    keys_BK = (ordered_BK << 32) + torch.arange(last, -1, -1, device=scores_BK.device)
+    return last - (keys_BK.topk(min(number, last + 1), dim=1).values & 0xFFFFFFFF)
 
 
 def choose_classes(scores_BK: Tensor, labels_BM: Tensor, choice: ClassChoice) -> tuple[Tensor, Tensor]:

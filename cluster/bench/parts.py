@@ -31,7 +31,7 @@ class Parts:
         self.planned = read_shard(self.replica.run_dir, 0).slice(0, MAX_HELD)
         self.rows = self.planned.to_pylist()
         self.encoded = [read_image(row["uri"], row["offset"], row["size"]) for row in self.rows]
-        self.batches = list(self.replica.loader.open(self.planned))
+        self.batches = [(pixels.clone(), pictures) for pixels, pictures in self.replica.loader.open(self.planned)]
 
     def forward(self, seconds: float) -> float:
         """Return the rate of the bare forward pass, with a refined map an image, of pixels in memory."""

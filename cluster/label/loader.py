@@ -70,12 +70,15 @@ class Loader:
         self.options = options
         self.decode = decode_and_fit
         self.for_gpu = self.pinned = device.type == "cuda"
+        self.memory: deque[Tensor] = deque()  # of batches that are done with: fresh pages cost as much as the boxes do
         self.pool = ThreadPoolExecutor(num_threads, thread_name_prefix="load")
 
     def open(
         self, planned: pa.Table, known: Mapping[int, BadImage] | None = None, laps: Laps | None = None
     ) -> Iterator[tuple[Tensor, list[Picture]]]:
         """Begin to fetch, and return the batches: pixels uint8 (B, Y, X, 3), 0 where there is no picture, and pictures.
+
+        A batch's pixels are good until the next one is asked for.
 
         An image keeps its place in the batch whatever becomes of its neighbours; those in `known`, by row, are not
         touched. `laps` gets the seconds of `fetch` and `decode`, added up over threads. Iterating raises StorageError
@@ -103,6 +106,7 @@ class Loader:
                         _place(decoder.decode_and_fit(row, encoded), picture, pixels_YX3)
                     except BadImage as bad:
                         picture.status, picture.error = bad.status, str(bad)
+                        pixels_YX3.zero_()
                         if bad.status == "crashed_decoder" and row["row"] not in quarantine.bad:
                             quarantine.add(row["row"], bad)
                     laps.add("decode", time.perf_counter() - fetched_s)
@@ -126,6 +130,7 @@ class Loader:
                 laps.add("fetch", worked.fetch_s)
                 laps.add("decode", worked.decode_s + time.perf_counter() - start_s)
             yield batch.pixels_BYX3, batch.pictures
+            self.memory.append(batch.pixels_BYX3)
 
     def _begin(self, rows: list[dict[str, Any]], known: Mapping[int, BadImage]) -> _Batch:
         batch = self._empty(rows)
@@ -135,13 +140,18 @@ class Loader:
         return batch
 
     def _empty(self, rows: list[dict[str, Any]]) -> _Batch:
-        height, width = height_and_width(self.input.image_size)
-        return _Batch(
-            rows=rows,
-            pictures=[Picture(image_id=row["image_id"], labels=_labels(row)) for row in rows],
-            pixels_BYX3=torch.zeros(self.batch_size, height, width, 3, dtype=torch.uint8, pin_memory=self.pinned),
-            work=[],
-        )
+        pixels_BYX3 = self._pixels()
+        pixels_BYX3[len(rows) :] = 0
+        pictures = [Picture(image_id=row["image_id"], labels=_labels(row)) for row in rows]
+        return _Batch(rows=rows, pictures=pictures, pixels_BYX3=pixels_BYX3, work=[])
+
+    def _pixels(self) -> Tensor:
+        """Return memory for a batch, with anything in it."""
+        try:
+            return self.memory.pop()
+        except IndexError:
+            height, width = height_and_width(self.input.image_size)
+            return torch.empty(self.batch_size, height, width, 3, dtype=torch.uint8, pin_memory=self.pinned)
 
     def _work(self, batch: _Batch, places: range, known: Mapping[int, BadImage]) -> _Worked:
         """Fetch some images of a batch, and decode them if it is for a GPU."""
@@ -165,6 +175,7 @@ class Loader:
             _place(self.decode(row, encoded, self.input), picture, pixels_YX3)
         except BadImage as bad:
             picture.status, picture.error = bad.status, str(bad)
+            pixels_YX3.zero_()
 
 
 def _labels(row: dict[str, Any]) -> tuple[int, ...]:

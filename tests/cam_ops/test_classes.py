@@ -36,6 +36,19 @@ def test_of_equal_scores_the_lower_class_is_the_best_one_however_many_are_asked_
     assert [pair.tolist() for pair in chosen] == [[0], [104]]
 
 
+def test_the_best_classes_are_the_first_ones_of_all_sorted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for scores_BK in (
+        torch.randn(50, 300, generator=generator),
+        torch.randn(50, 300, generator=generator).softmax(1),
+        torch.randint(-2, 3, (50, 300), generator=generator) * torch.tensor(0.5),  # with ties, and negative zeros
+        torch.full((1, 3), -torch.inf),
+    ):
+        expected_BK = scores_BK.argsort(dim=1, descending=True, stable=True)
+        for number in (1, 5, 300):
+            assert torch.equal(best_classes(scores_BK, number), expected_BK[:, :number])
+
+
 @pytest.mark.parametrize("text", ["", "top2", "topk", "topk:0", "topk:x", "above:1", "above", "label:3", "top1,label"])
 def test_an_unknown_choice_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--classes expects"):
