@@ -5,6 +5,7 @@ Letters: P maps, h, w the network's own grid, Y, X height and width of the enlar
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def _levels(enlarger: Enlarger, raw_hw: F32, window: Window, workspace: Workspac
         base = float(base_of(map_YX, enlarger.config.normalise))
         unit = whole_high - base if whole_high > base else 1.0
     if window != workspace.whole:
-        high = highest(map_YX, *window, workspace.row_X)
+        high = highest(map_YX, *window, workspace.row_X) if any(window) else base
         _clear_around(enlarger.enlarged_YX, window)
     return Levels(map_YX, window, base, unit, high)
 
@@ -117,11 +118,12 @@ def _picture_area(rectangle: list[float], size: list[int], map_area: int) -> flo
     """Return the area of the whole picture in map pixels: other than the map's where it is padded or cut."""
     x0, y0, x1, y1 = rectangle
     width, height = size
-    return map_area * (width * height) / ((x1 - x0) * (y1 - y0))
+    covered = (x1 - x0) * (y1 - y0)
+    return map_area * (width * height) / covered if covered else inf
 
 
 def _window(workspace: Workspace, rectangle: list[float], size: list[int]) -> Window:
-    """Return the pixels of an enlarged map with their centre inside a picture of (width, height)."""
+    """Return the pixels of an enlarged map with their centre inside a picture of (width, height), perhaps none."""
     x0, y0, x1, y1 = rectangle
     width, height = size
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
@@ -129,6 +131,8 @@ def _window(workspace: Workspace, rectangle: list[float], size: list[int]) -> Wi
     _, _, rows, columns = workspace.whole
     y_Y, x_X = y0 + (np.arange(rows) + 0.5) / rows * (y1 - y0), x0 + (np.arange(columns) + 0.5) / columns * (x1 - x0)
     inside_Y, inside_X = np.flatnonzero((y_Y > 0) & (y_Y < height)), np.flatnonzero((x_X > 0) & (x_X < width))
+    if not (len(inside_Y) and len(inside_X)):
+        return 0, 0, 0, 0
     return int(inside_Y[0]), int(inside_X[0]), int(inside_Y[-1]) + 1, int(inside_X[-1]) + 1
 
 

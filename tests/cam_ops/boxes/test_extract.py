@@ -171,6 +171,22 @@ def test_an_unknown_normaliser_is_refused(text: str) -> None:
         MapConfig(normalise=text)
 
 
+@pytest.mark.parametrize("components", ["largest", "all", "peaks"])
+@pytest.mark.parametrize("rectangle", [(-9, -9, -1, -1), (5, 5, 9, 9), (np.nan, 0, 4, 4), (4, 4, 4, 4)])
+def test_a_map_that_covers_nothing_of_its_picture_has_no_box(rectangle: tuple[float, ...], components: str) -> None:
+    raw_hw = np.arange(9, dtype=np.float32).reshape(3, 3)
+    with np.errstate(all="ignore"):
+        found = boxes_from_heatmaps(
+            raw_hw[None],
+            np.array([rectangle], np.float32),
+            np.array([(4, 4)]),
+            16,
+            MapConfig(normalise="minmax"),
+            BoxConfig(components=components),
+        )
+    assert len(found.map_N) == 0
+
+
 def assert_regions_are_opencv_s(map_SS: np.ndarray, threshold: float) -> int:
     """Compare bounds, sizes and peaks with those of labelling every pixel; return how many regions there are."""
     mask_SS = (map_SS >= threshold * map_SS.max()).astype(np.uint8)
