@@ -87,12 +87,12 @@ def boxes_from_heatmaps(
 def _levels(enlarger: Enlarger, raw_hw: F32, window: Window, workspace: Workspace) -> Levels:
     """Enlarge a map, and say what its values stand for; the enlarged map is 0 outside the window then."""
     map_YX, base, unit = enlarger.enlarge_only(raw_hw), 0.0, 1.0
-    high = whole_high = highest(map_YX, *workspace.whole, workspace.row_X)
+    high = whole_high = float(highest(map_YX, *workspace.whole, workspace.row_X))
     if enlarger.config.recipe == "default":
         base = float(base_of(map_YX, enlarger.config.normalise))
         unit = whole_high - base if whole_high > base else 1.0
     if window != workspace.whole:
-        high = highest(map_YX, *window, workspace.row_X) if any(window) else base
+        high = float(highest(map_YX, *window, workspace.row_X)) if any(window) else base
         _clear_around(enlarger.enlarged_YX, window)
     return Levels(map_YX, window, base, unit, high)
 
@@ -126,7 +126,7 @@ def _window(workspace: Workspace, rectangle: list[float], size: list[int]) -> Wi
     """Return the pixels of an enlarged map with their centre inside a picture of (width, height), perhaps none."""
     x0, y0, x1, y1 = rectangle
     width, height = size
-    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+    if 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height:
         return workspace.whole
     _, _, rows, columns = workspace.whole
     y_Y, x_X = y0 + (np.arange(rows) + 0.5) / rows * (y1 - y0), x0 + (np.arange(columns) + 0.5) / columns * (x1 - x0)
