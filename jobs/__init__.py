@@ -1,6 +1,7 @@
 """Commands: flags become a config dataclass, one call, an exit code. A command is the file that bears its name.
 
-* `__main__`: run one command; exit codes
+* `__main__`: the process of a command: signals, streams, exit codes
+* `commands`: what there is, and how one is run
 * `command`: the outcome of a command, and its last line
 * `interrupted`: what is committed when it ends early
 * `findings`: what a run comes to, in lines for people

@@ -12,7 +12,7 @@ from cluster.process.console import visible
 if TYPE_CHECKING:
     from cluster.runs.census import Totals
 
-INTERRUPTED, INTERRUPTED_CODE = "interrupted", 130
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

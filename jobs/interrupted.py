@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from cam_ops.errors import CamrayError
+from cluster.process.interrupts import INTERRUPTED_CODE
 from cluster.runs.census import take_census
 from cluster.runs.directory import open_run_dir
 from cluster.runs.record import read_run
 from cluster.storage.options import StorageOptions
-from jobs.command import INTERRUPTED, INTERRUPTED_CODE, Outcome, outcome_of
+from jobs.command import INTERRUPTED, Outcome, outcome_of
 
 MOST_READ = 500  # files of images; `ray job stop` kills after three seconds
 

@@ -1,8 +1,10 @@
 """How far a run is, in lines for people and as the document of `status --json`."""
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from cluster.executors.progress import duration, percent
@@ -27,6 +29,7 @@ def short_line(state: State) -> str:
         _bad(state),
         *([f"ETA {duration(state.eta_s)}"] if state.eta_s is not None and not state.is_whole else []),
         *([state.life] if state.life else []),
+        *([f"{len(state.damaged)} shard(s) damaged"] if state.damaged else []),
     ]
     return f"{_time(datetime.fromtimestamp(state.moment_s, UTC))}  {', '.join(parts)}"
 
@@ -46,6 +49,7 @@ def lines_of(state: State, held: Held, out: str, suspects_in: str | None) -> Ite
     yield f"labels  {f'of {labelled} images' if labelled else 'none'}"
     yield f"maps    {totals.maps}, of {census.mapped} images"
     yield f"boxes   {totals.boxes}"
+    yield from _damage_lines(state, out)
     yield from _pace_lines(state)
     yield from _session_lines(state)
     yield from _trouble_lines(state, held)
@@ -64,13 +68,14 @@ def document_of(state: State, held: Held, out: str) -> dict[str, Any]:
     return {
         "out": out,
         "time": _iso(datetime.fromtimestamp(state.moment_s, UTC)),
-        "status": "done" if state.is_whole else "incomplete",
+        "status": status_of(state),
         "command": run.command,
         "model": run.request.model,
         "device": run.request.device,
         "precision": run.request.precision,
         "shards": plan.num_shards,
         "shards_committed": state.shards,
+        "shards_damaged": [{"shard": shard, "error": why} for shard, why in list(state.damaged.items())[:MAX_NAMED]],
         "images_planned": plan.num_images,
         **findings_document(state.census),
         "images_per_second": state.per_s,
@@ -87,6 +92,32 @@ def document_of(state: State, held: Held, out: str) -> dict[str, Any]:
         "sessions_at_work": state.at_work,
         "last_session": state.session and _session_document(state, state.session),
     }
+
+
+def status_of(state: State) -> str:
+    """Return how the run is, in a word."""
+    return "damaged" if state.damaged else "done" if state.is_whole else "incomplete"
+
+
+def damage_text(state: State, out: str) -> str:
+    """Return that shards are damaged, and the cure."""
+    are = "is" if len(state.damaged) == 1 else "are"
+    return (
+        f"{len(state.damaged)} of {state.shards} committed shards {are} damaged "
+        f"and not counted: {_named(state.damaged)}; run `python -m jobs verify {shlex.quote(out)}`: it names the cure"
+    )
+
+
+def _damage_lines(state: State, out: str) -> Iterator[str]:
+    for shard, why in list(state.damaged.items())[:MAX_SHOWN]:
+        yield f"damaged shard {shard}: {shortened(why, 300)}"
+    if state.damaged:
+        yield f"        {damage_text(state, out)}"
+
+
+def _named(shards: Iterable[int]) -> str:
+    first = list(islice(shards, MAX_NAMED + 1))
+    return ", ".join(map(str, first[:MAX_NAMED])) + ", ..." * (len(first) > MAX_NAMED)
 
 
 def _session_document(state: State, session: PastSession) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import tyro.conf
 
-from cam_ops.errors import UsageError
+from cam_ops.errors import StorageError, UsageError
 from cluster.label.quarantine import held_in
 from cluster.process.console import is_screen, visible
 from cluster.runs.directory import RunDir, open_run_dir
@@ -17,7 +17,7 @@ from cluster.runs.watching import State, Watch
 from cluster.storage.options import parse_options
 from jobs.command import Outcome, outcome_of, print_document, print_lines
 from jobs.flags import parse
-from jobs.standing import document_of, lines_of, short_line
+from jobs.standing import damage_text, document_of, lines_of, short_line, status_of
 
 DAY_S = 86400.0
 INDENT = 8 * " "  # of what goes on in a next line
@@ -41,7 +41,7 @@ class StatusConfig:
 
 
 def run(arguments: list[str]) -> Outcome:
-    """Print how far the run is; status is `incomplete` until every shard is committed."""
+    """Print how far the run is; `incomplete` until every shard is committed; exit code 5 if one is damaged."""
     config = parse(StatusConfig, arguments, "status")
     if not 0 < config.every <= DAY_S:
         raise UsageError(f"--every expects seconds above 0 and at most {DAY_S:.0f}, got {config.every}")
@@ -61,7 +61,9 @@ def run(arguments: list[str]) -> Outcome:
     return outcome_of(
         state.census.totals,
         config.out,
-        status="done" if state.is_whole else "incomplete",
+        status=StorageError.status if state.damaged else status_of(state),
+        exit_code=StorageError.exit_code if state.damaged else 0,
+        error=damage_text(state, config.out) if state.damaged else None,
         document=document_of(state, held, config.out),
     )
 

@@ -14,7 +14,7 @@ from cam_ops.errors import StorageError
 from cam_ops.tables import CORNERS, LABELS
 from cluster.compare.scratch import Rows, ScratchTables
 from cluster.runs.directory import RunDir
-from cluster.runs.reading import first_boxes, read_table
+from cluster.runs.reading import box_problems, damaged, first_boxes, read_table
 from cluster.runs.record import Run
 
 _IMAGES = pa.schema(
@@ -67,11 +67,11 @@ def load_tables(tables: ScratchTables, side: str, run_dir: RunDir, run: Run, sha
         if not run.plan.several_labels:
             images = images.append_column(LABELS, pa.nulls(len(images), LABELS.type))
         tables.insert(f"images_{side}", images.select(_IMAGES.names[:-1]).append_column("top", top))
-        boxes = first_boxes(run.request, read_table(run_dir, run, "boxes", shard))
+        boxes = read_table(run_dir, run, "boxes", shard)
+        if problems := box_problems(run, images, boxes):
+            raise damaged(run_dir, run, shard, problems[0])
+        boxes = first_boxes(run.request, boxes)
         best = boxes.filter(np.equal(boxes["rank"].to_numpy(), 0)).select(_BOXES.names).cast(_BOXES)
-        x0, y0, x1, y1 = (best[name].to_numpy() for name in _BOXES.names[2:])
-        if not ((x0 < x1) & (y0 < y1) & np.isfinite(x1 - x0) & np.isfinite(y1 - y0)).all():
-            raise StorageError(f"shard {shard} of {run_dir.root} has empty boxes; see `verify`")
         tables.insert(f"boxes_{side}", best)
     for table, key in ((f"images_{side}", "image_id"), (f"boxes_{side}", "(image_id, class_id)")):
         if tables.row(f"SELECT count(*) <> count(DISTINCT {key}) AS twice FROM {table}")["twice"]:  # noqa: S608

@@ -19,7 +19,7 @@ from cluster.display.choosing import Place, named
 from cluster.export.pictures import own_file
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
-from cluster.runs.reading import damaged, read_tables
+from cluster.runs.reading import read_whole
 from cluster.runs.record import Run, again, maps_of
 from cluster.sources.kinds import decoder_of
 from cluster.sources.reading import load_picture, read_image
@@ -52,19 +52,15 @@ def read_places(run_dir: RunDir, run: Run, places: Sequence[Place]) -> list[Labe
     for shard, rows in rows_of.items():
         if not run_dir.exists(shard_name("images", shard)):
             raise StorageError(f"shard {shard} of {run_dir.root} is not done; run {again(run_dir, run)}")
-        try:
-            tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
-        except StorageError as error:
-            raise damaged(run_dir, run, shard, error) from None
-        found |= {(shard, row): _labelled(run_dir, run, tables, shard, row) for row in rows}
+        tables = read_whole(run_dir, run, maps_dir, maps_run, shard)
+        found |= {(shard, row): _labelled(run_dir, tables, shard, row) for row in rows}
     return [found[place] for place in places]
 
 
-def _labelled(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shard: int, row: int) -> Labelled:
+def _labelled(run_dir: RunDir, tables: dict[str, pa.Table], shard: int, row: int) -> Labelled:
     of_row = {name: table.filter(np.equal(table["row"].to_numpy(), row)).to_pylist() for name, table in tables.items()}
     corners = [found[name] for found in of_row["heatmaps"] + of_row["boxes"] for name in CORNERS]
-    are_known = all(0 <= found["class_id"] < len(run.class_names) for found in of_row["heatmaps"] + of_row["boxes"])
-    if len(of_row["images"]) != 1 or not are_known or not all(abs(corner) <= MAX_CORNER for corner in corners):
+    if not of_row["images"] or not all(abs(corner) <= MAX_CORNER for corner in corners):
         raise StorageError(f"what {run_dir.root} says of row {row} of shard {shard} cannot be drawn; see `verify`")
     return Labelled(image=of_row["images"][0], heatmaps=of_row["heatmaps"], boxes=of_row["boxes"])
 

@@ -7,6 +7,7 @@ from cam_ops.errors import MachineError, UsageError
 from cam_ops.settings import Device, DeviceChoice
 from cluster.executors.work import MAX_PER_GPU, Executor, Replicas
 from cluster.process.console import say
+from cluster.process.interrupts import held
 
 ExecutorName = Literal["ray", "inline"]
 
@@ -37,7 +38,8 @@ def open_executor(name: ExecutorName, ray_address: str | None, count_gpus: Calla
         from cluster.executors.inline import InlineExecutor
 
         return InlineExecutor(count_gpus)
-    from cluster.executors.ray_actors import RayExecutor
+    with held():
+        from cluster.executors.ray_actors import RayExecutor
 
     return RayExecutor(ray_address)
 

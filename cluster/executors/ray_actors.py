@@ -87,7 +87,8 @@ class RayExecutor:
                 _join(address)
             else:
                 _start_in_two_tries()
-        except SystemExit:  # of the handler of SIGTERM that ray.init puts in place
+        except (KeyboardInterrupt, SystemExit) as error:  # the latter of the handler of SIGTERM of ray.init
+            _end_half_started(error)
             raise KeyboardInterrupt from None
         raise_on_sigterm()  # ray.init puts its own handler in place
         self.can_grow = bool(address)
@@ -182,7 +183,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _end_half_started(error: Exception) -> None:
+def _end_half_started(error: BaseException) -> None:
     """End the processes of a Ray that did not come up: `ray.shutdown` knows no node before that has."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if isinstance(node := frame.f_locals.get("self"), Node):

@@ -68,8 +68,10 @@ def document_of(
     driver_mib: float,
     price: float | None,
 ) -> Document:
-    """Return all of it."""
+    """Return all of it; what bad pictures take foretells nothing, and is left out where the pilot had no others."""
     request, inventory, aside = survey.run.request, survey.inventory, findings.aside
+    statuses = sum((Counter(group.statuses) for group in findings.groups), Counter[str]())
+    is_usable = statuses["ok"] > 0
     num_pilot = sum(group.num_images for group in findings.groups)
     stages = speed.stages(pending.shard_size)
     total_s = sum(stages.values())
@@ -101,7 +103,7 @@ def document_of(
         "pilot": {
             "host": aside.host,
             "images": num_pilot,
-            "statuses": dict(sum((Counter(group.statuses) for group in findings.groups), Counter[str]())),
+            "statuses": dict(statuses),
             "bad": _bad(aside.bad),
             "images_per_second": _fields(
                 Interval(
@@ -109,7 +111,9 @@ def document_of(
                     low=pending.shard_size / seconds.high,
                     high=pending.shard_size / seconds.low,
                 )
-            ),
+            )
+            if is_usable
+            else None,
             "stages": {stage: stages[stage] / total_s for stage in stages},
             "within_load": {
                 stage: sum(group.seconds.get(stage, 0.0) for group in findings.groups) / num_pilot / speed_load
@@ -120,6 +124,7 @@ def document_of(
             "at_once": {
                 "replicas": speed.crowd,
                 "slower": speed.slowdown,
+                "slower_measured": speed.measured,
                 "core_share": core_share(aside.crowded or findings.groups),
             },
         },
@@ -131,9 +136,9 @@ def document_of(
         },
         "start": {**asdict(ends), "compiled_s": aside.compiled_s},
         "memory_mib": {"replica": aside.peak_mib, "gpu": aside.gpu_mib, "driver": driver_mib},
-        "bytes_written": _fields(written),
+        "bytes_written": _fields(written) if is_usable else None,
         "price_per_hour": price,
-        "forecasts": [_forecast(one, request.device) for one in forecasts],
+        "forecasts": [_forecast(one, request.device) for one in forecasts if is_usable],
     }
 
 

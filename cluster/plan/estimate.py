@@ -57,6 +57,7 @@ class Speed:
     publish_s: Linear
     crowd: int  # replicas that one machine was seen to have at work
     slowdown: float  # of each of them by the others
+    measured: float  # the same as it was measured: more than `crowd` is other work on the machine
     spread: float  # half of the interval's width, of the value
 
     def stages(self, num_images: int) -> dict[str, float]:
@@ -120,6 +121,8 @@ def speed_of(findings: Findings, device: Device, batch_size: int) -> Speed:
     total = {stage: sum(group.seconds.get(stage, 0.0) for group in groups) for stage in TURN}
     times = [_time_of_image(group) for group in groups]
     crowded = [_time_of_image(group) for group in findings.aside.crowded]
+    crowd = findings.aside.crowd if crowded else 1
+    measured = max(1.0, statistics.fmean(crowded) / statistics.fmean(times)) if crowded else 1.0
     return Speed(
         device=device,
         batch_size=batch_size,
@@ -127,8 +130,9 @@ def speed_of(findings: Findings, device: Device, batch_size: int) -> Speed:
         network_s=total["network"] / len(groups),
         boxes_s=total["boxes"] / num_images,
         publish_s=_linear([(part.num_images, part.seconds) for part in findings.aside.parts], _seconds_of(findings)),
-        crowd=findings.aside.crowd if crowded else 1,
-        slowdown=max(1.0, statistics.fmean(crowded) / statistics.fmean(times)) if crowded else 1.0,
+        crowd=crowd,
+        slowdown=min(measured, crowd),
+        measured=measured,
         spread=half_width(crowded or times) + DRIFT,
     )
 

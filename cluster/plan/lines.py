@@ -50,10 +50,30 @@ def _out_lines(out: Document) -> Iterator[str]:
 
 
 def _pilot_lines(document: Document) -> Iterator[str]:
-    pilot, headers, start, settled = (document[name] for name in ("pilot", "headers", "start", "settled"))
+    pilot, headers = document["pilot"], document["headers"]
+    if document["forecasts"]:
+        yield from _speed_lines(document)
+    else:
+        yield (
+            f"pilot    {pilot['images']} images on {pilot['host']}, and none can be used: how long bad pictures take "
+            "foretells nothing, so there is no forecast"
+        )
+    for title, looked in (("labelled", pilot), ("headers", headers)):
+        counts = ", ".join(f"{count} {status}" for status, count in looked["statuses"].items())
+        formats = ", ".join(f"{count} {form}" for form, count in looked.get("formats", {}).items())
+        if counts:
+            yield f"{title:8} {counts}" + (f"; {formats}" if formats else "")
+        for bad in looked["bad"][:NUM_BAD]:
+            yield f"         {bad['status']}: {shown(bad['image_id'])} ({shortened(bad['error'], 150)})"
+
+
+def _speed_lines(document: Document) -> Iterator[str]:
+    pilot, start, settled = (document[name] for name in ("pilot", "start", "settled"))
     rate = range_text(pilot["images_per_second"])
     at_once = pilot["at_once"]
     crowd = f"; with {at_once['replicas']} at once each takes {at_once['slower']:.2f} times as long"
+    if at_once["slower_measured"] > at_once["slower"]:
+        crowd += f" at most ({at_once['slower_measured']:.1f} were measured, beside other work on that machine)"
     yield (
         f"pilot    {pilot['images']} images on {pilot['host']}, one replica alone: {rate} images/s"
         + crowd * (at_once["replicas"] > 1)
@@ -71,19 +91,14 @@ def _pilot_lines(document: Document) -> Iterator[str]:
         f"ready, {start['first_s'] + start['close_s']:.0f} s more for the first batch and at the end"
         + (f"; once on each machine {start['compiled_s']:.0f} s to compile" if start["compiled_s"] else "")
     )
-    for title, looked in (("labelled", pilot), ("headers", headers)):
-        counts = ", ".join(f"{count} {status}" for status, count in looked["statuses"].items())
-        formats = ", ".join(f"{count} {form}" for form, count in looked.get("formats", {}).items())
-        if counts:
-            yield f"{title:8} {counts}" + (f"; {formats}" if formats else "")
-        for bad in looked["bad"][:NUM_BAD]:
-            yield f"         {bad['status']}: {shown(bad['image_id'])} ({shortened(bad['error'], 150)})"
 
 
 def _cost_lines(document: Document) -> Iterator[str]:
     memory, written = document["memory_mib"], document["bytes_written"]
     gpu = "" if memory["gpu"] is None else f", {memory['gpu']:.0f} MiB of its GPU"
     yield f"memory   a replica {memory['replica']:.0f} MiB{gpu}, the driver {memory['driver']:.0f} MiB"
+    if not document["forecasts"]:
+        return
     low, high = size_text(written["low"]), size_text(written["high"])
     yield f"writes   {size_text(written['value'])} ({low}-{high})"
     unit = "gpu_hours" if "gpu_hours" in document["forecasts"][0] else "core_hours"

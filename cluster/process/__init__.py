@@ -1,7 +1,7 @@
 """This process: what it says to people, how it ends, a child beside it.
 
 * `console`: lines for people, on stderr
-* `interrupts`: SIGTERM as an interrupt
+* `interrupts`: SIGTERM as an interrupt; both can wait
 * `failpoints`: points at which tests kill a process
 * `memory`: how much this process has taken
 * `apart`: an object in a process of its own

@@ -11,13 +11,14 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from threading import Thread
 from types import ModuleType
 from typing import Any
 
 from cam_ops.errors import CamrayError
+from cluster.process.interrupts import held
 
 
 class ProcessEnded(CamrayError):
@@ -41,7 +42,12 @@ class Apart:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, factory, arguments), daemon=True)
-        self.process.start()
+        resource_tracker.ensure_running()  # else `start` does, and lets signals through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the child inherits, until it ignores it
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
 
     def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
@@ -73,6 +79,8 @@ class Here:
     """The same, in this process: ``MODULE:FACTORY`` called with `arguments`, at once."""
 
     def __init__(self, factory: str, *arguments: Any) -> None:
+        with held():
+            _imported(factory.partition(":")[0])
         self.held = build(factory, arguments)
 
     def call(self, method: str, *arguments: Any) -> Any:
@@ -87,6 +95,7 @@ class Here:
 def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> None:
     """Answer calls until the other end closes, or its process is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends this process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.dup2(2, 1)  # stdout is the command's: a network's code may print, and torch what it downloads
     Thread(target=_end_with_parent, daemon=True).start()
     built = _attempt(partial(build, factory, arguments))  # before the first call, beside what the driver does

@@ -6,7 +6,6 @@ Each file is read once, by a few threads, a shard after the other; memory does n
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -84,24 +83,56 @@ class CensusSum:
         self.run_dir, self.run = run_dir, run
         self.statuses: Counter[str] = Counter()
         self.maps = self.boxes = self.mapped = 0
+        self.damaged: dict[int, str] = {}  # shards that the last `add` left out, and why
         self.reasons, self.agreement = _Reasons(), AgreementSum(run)
         self.has_labels = run.request.labels != "none"
         known = run.plan.extended(IMAGES)
         names = [name for name in (JUDGED if self.has_labels else COUNTED) if name in known.names]
         self.schema = pa.schema([known.field(name) for name in names])
 
-    def add(self, shards: list[int]) -> None:
-        """Read the files of these shards. Raises StorageError where one is gone, or none of the run's."""
-        for images in _read(self.run_dir, self.run, shards, self.schema):
-            counts = pc.value_counts(images["status"]).to_pylist()
-            self.statuses.update({each["values"]: each["counts"] for each in counts})
-            self.maps += pc.sum(images["num_maps"]).as_py()
-            self.boxes += pc.sum(images["num_boxes"]).as_py()
-            self.mapped += pc.sum(pc.greater(images["num_maps"], 0)).as_py()
-            bad = pc.not_equal(images["status"], "ok")
-            self.reasons.add(images.select(["status", "error", "image_id"]).filter(bad))
-            if self.has_labels:
-                self.agreement.add(judge(images, self.run, self.run_dir.where("images")))
+    def add(self, shards: list[int], *, passes_damaged: bool = False) -> None:
+        """Read the files of these shards, so many at a time: what is done with them costs less than their reading.
+
+        Raises StorageError where one is gone, or none of the run's; with `passes_damaged` the latter are left out, and
+        `damaged` says why.
+        """
+        self.damaged = {}
+        read = partial(_read_file, self.run_dir, self.run.request.fingerprint(), self.schema)
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            for first in range(0, len(shards), FILES_AT_ONCE):
+                some = shards[first : first + FILES_AT_ONCE]
+                found = dict(zip(some, pool.map(read, some), strict=True))
+                wrong = {shard: str(one) for shard, one in found.items() if isinstance(one, StorageError)}
+                if wrong and not passes_damaged:
+                    raise StorageError(f"{next(iter(wrong.values()))}; run `verify` on the run directory")
+                self.damaged |= wrong
+                self._add({shard: one for shard, one in found.items() if shard not in wrong}, passes_damaged)
+
+    def _add(self, tables: dict[int, pa.Table], passes_damaged: bool) -> None:
+        """Add tables of shards, or find out which of them cannot be."""
+        if not tables:
+            return
+        images = pa.concat_tables(tables.values())
+        try:
+            judged = judge(images, self.run, self.run_dir.where("images")) if self.has_labels else None
+        except StorageError as error:
+            if not passes_damaged:
+                raise
+            if len(tables) == 1:
+                self.damaged[next(iter(tables))] = str(error)
+                return
+            for shard, table in tables.items():
+                self._add({shard: table}, passes_damaged)
+            return
+        if judged:
+            self.agreement.add(judged)
+        counts = pc.value_counts(images["status"]).to_pylist()
+        self.statuses.update({each["values"]: each["counts"] for each in counts})
+        self.maps += pc.sum(images["num_maps"]).as_py()
+        self.boxes += pc.sum(images["num_boxes"]).as_py()
+        self.mapped += pc.sum(pc.greater(images["num_maps"], 0)).as_py()
+        bad = pc.not_equal(images["status"], "ok")
+        self.reasons.add(images.select(["status", "error", "image_id"]).filter(bad))
 
     def total(self) -> Census:
         """Return what the files come to that were added so far."""
@@ -114,25 +145,21 @@ class CensusSum:
         )
 
 
-def _read(run_dir: RunDir, run: Run, shards: list[int], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows of the files, so many files at a time: what is done with them costs less than their reading."""
-    read = partial(_read_file, run_dir, run.request.fingerprint(), schema)
-    with ThreadPoolExecutor(NUM_READERS) as pool:
-        for first in range(0, len(shards), FILES_AT_ONCE):
-            yield pa.concat_tables(pool.map(read, shards[first : first + FILES_AT_ONCE]))
-
-
-def _read_file(run_dir: RunDir, fingerprint: str, schema: pa.Schema, shard: int) -> pa.Table:
+def _read_file(run_dir: RunDir, fingerprint: str, schema: pa.Schema, shard: int) -> pa.Table | StorageError:
+    """Return a file's columns, or what is wrong with it. Raises StorageError where it is gone, or cannot be reached."""
     name = shard_name("images", shard)
     where, content = run_dir.where(name), run_dir.read(name)
     if content is None:
         raise StorageError(f"{where} is gone; run `verify` on the run directory")
-    table = decode(content, where, schema.names)
+    try:
+        table = decode(content, where, schema.names)
+    except StorageError as error:
+        return error
     if document_of(table.schema).get("fingerprint") != fingerprint:
-        raise StorageError(f"{where} belongs to another request; run `verify` on the run directory")
+        return StorageError(f"{where} is damaged, or belongs to another request")
     found = [name for name in schema.names if name in table.column_names]
     if not table.select(found).schema.equals(schema):
-        raise StorageError(f"{where} has not the columns of an images table; run `verify` on the run directory")
+        return StorageError(f"{where} has not the columns of an images table")
     return table.select(found)
 
 

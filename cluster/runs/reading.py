@@ -73,7 +73,7 @@ def _table_of(content: bytes | None, run: Run, table: str, shard: int) -> pa.Tab
         raise StorageError(f"{name} is missing, though its images are committed")
     decoded = decode(content, name, max_rows=run.plan.shard_size if table == "images" else MAX_ROWS)
     if document_of(decoded.schema).get("fingerprint") != run.request.fingerprint():
-        raise StorageError(f"{name} belongs to another request")
+        raise StorageError(f"{name} is damaged, or belongs to another request")
     expected = {
         "heatmaps": heatmaps_schema(run.grid, run.request.kept_cam_grid),
         "boxes": run.request.boxes_schema,

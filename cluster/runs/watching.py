@@ -33,6 +33,7 @@ class State:
     run: Run
     shards: int  # that are committed
     census: Census
+    damaged: dict[int, str]  # committed shards that are not counted, and why
     session: PastSession | None  # the last one at work, else the last one; None where there is no log
     life: Life | None  # of that session
     at_work: int  # sessions
@@ -80,8 +81,8 @@ class Watch:
         }
         if self.counted - times.keys():  # some were taken away, to be done again
             self._begin(run_json)
-        self.sum.add(sorted(times.keys() - self.counted))
-        self.counted = set(times)
+        self.sum.add(sorted(times.keys() - self.counted), passes_damaged=True)
+        self.counted = times.keys() - self.sum.damaged.keys()  # the others may be whole by the next look
         log_times = self.run_dir.times(LOG)
         history = self._history(log_times)
         sessions = history.sessions if history else ()
@@ -92,6 +93,7 @@ class Watch:
             run=self.run,
             shards=len(times),
             census=self.sum.total(),
+            damaged=self.sum.damaged,
             session=next(reversed(alive or sessions), None),
             life="still at work" if alive else next(reversed(lives), None),
             at_work=len(alive),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import COMMANDS, run
+from jobs.commands import COMMANDS, run
 from jobs.flags import parse
 from jobs.screens import SCREENS
 from jobs.shell import config_of
@@ -64,7 +64,7 @@ def test_help_all_lists_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_versions_are_those_that_are_installed_and_nothing_is_imported_for_them() -> None:
-    line = "import sys; from jobs.__main__ import run; run(['--version']); print({'torch', 'ray'} & sys.modules.keys())"
+    line = "import sys; from jobs.commands import run; run(['--version']); print({'torch', 'ray'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True)
     python = ".".join(map(str, sys.version_info[:3]))
     versions = f"camray {version('camray')}, Python {python}, ray {version('ray')}, torch {version('torch')}"

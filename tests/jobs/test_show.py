@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.display.sheet import CELL_HEIGHT, CELL_WIDTH
@@ -113,3 +115,25 @@ def test_pictures_that_are_gone_cost_a_sheet_nothing_and_a_single_one_its_pictur
     assert shown(out, "--random", "--to", tmp_path / "b.png")[2] == 12
     alone = Command("show", out, "discs/01.png")
     assert (alone.code, "cannot draw 'discs/01.png', it is missing" in alone.result["error"]) == (5, True)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "problem"),
+    [
+        ("boxes", "class_id", "it names classes that the run has not"),
+        ("boxes", "row", "its boxes name rows that the shard has not"),
+        ("heatmaps", "class_id", "a map is of a class that the run has not"),
+        ("heatmaps", "row", "its maps name rows that the shard has not"),
+        ("images", "row", "column row of its images is not the plan's"),
+    ],
+)
+def test_of_a_damaged_shard_nothing_is_drawn(audited_copy: Path, table: str, column: str, problem: str) -> None:
+    for path in (audited_copy / table).iterdir():
+        rows = pq.read_table(path)
+        at = rows.schema.names.index(column)
+        values = pa.array([9999, *rows[column].to_pylist()[1:]], rows.schema.types[at])
+        pq.write_table(rows.set_column(at, rows.schema.field(at), values), path)
+    for words in ([IDS[0]], IDS, ["--random"]):
+        refused = Command("show", audited_copy, *words)
+        assert (refused.code, f"is damaged: {problem}" in refused.result["error"]) == (5, True), refused.err
+    assert not (audited_copy / "show").exists()

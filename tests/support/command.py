@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from cluster.sources.kinds import open_listing
 from cluster.sources.source import Asked
 from cluster.storage.options import NO_OPTIONS, StorageOptions
-from jobs.__main__ import run
+from jobs.commands import run
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -62,7 +62,7 @@ def _as_process(words: list[str], env: dict[str, str], cwd: Path) -> tuple[int, 
 
 
 LOADED = (
-    "import json, sys; from jobs.__main__ import run; code = run(sys.argv[1:]); "
+    "import json, sys; from jobs.commands import run; code = run(sys.argv[1:]); "
     "print(json.dumps([code, sorted({'torch', 'cv2', 'ray'} & sys.modules.keys())]))"
 )
 

@@ -11,7 +11,7 @@ import pytest
 
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig, RefineConfig
 from cluster.label.config import LabelConfig
-from jobs.__main__ import run
+from jobs.commands import run
 from jobs.flags import parse
 from tests.support.command import ROOT
 from tests.whole.test_readme import CONFIGS, README, commands_of

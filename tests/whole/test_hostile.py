@@ -354,7 +354,7 @@ def test_a_run_json_with_other_types_or_sizes_is_refused_in_a_sentence(run: Path
 LOOK = """
 import json, sys
 from cluster.process.memory import peak_mib
-from jobs.__main__ import run
+from jobs.commands import run
 for out in sys.argv[1:]:
     for words in (["status", out], ["verify", out], ["show", out, "discs/01.png"]):
         print(json.dumps([*words[:2], run(words)]))

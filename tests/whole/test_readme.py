@@ -10,7 +10,7 @@ import pytest
 
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, ModelConfig, RefineConfig
 from cluster.label.config import LabelConfig
-from jobs.__main__ import COMMANDS
+from jobs.commands import COMMANDS
 from jobs.flags import parse
 from jobs.shell import config_of
 from tests.support.command import ROOT, loaded, result_of

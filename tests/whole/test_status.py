@@ -314,3 +314,45 @@ def test_every_must_be_a_time(half: Path) -> None:
     for every in ("0", "-1", "nan", "inf"):
         refused = Command("status", half, "--follow", "--every", every)
         assert (refused.code, "--every expects seconds above 0" in refused.err) == (2, True)
+
+
+def test_a_flipped_byte_is_said_to_be_damage_and_the_rest_is_counted(half: Path) -> None:
+    file = half / "images" / "shard-0000000.parquet"
+    whole = file.read_bytes()
+    fingerprint = json.loads((half / "run.json").read_text())["fingerprint"].encode()
+    flipped = (b"0" if fingerprint[:1] != b"0" else b"1") + fingerprint[1:]
+    for content, why in (
+        (whole.replace(fingerprint, flipped), "is damaged, or belongs to another request"),
+        (whole[:100] + bytes([whole[100] ^ 1]) + whole[101:], "is not a whole Parquet file"),
+    ):
+        assert content != whole
+        file.write_bytes(content)
+        told = Command("status", half)
+        assert (told.code, told.result["images"]) == (5, 4)
+        assert f"damaged shard 0: {file} {why}" in told.out
+        assert f"1 of 2 committed shards is damaged and not counted: 0; run `python -m jobs verify {half}`" in told.out
+        assert "shards  2 of 3 committed" in told.out
+        document = Command("status", half, "--json").document
+        assert (document["status"], document["images"], document["shards_damaged"][0]["shard"]) == ("damaged", 4, 0)
+    watch = Watch(RunDir(str(half)))
+    assert watch.look().damaged.keys() == {0}
+    file.write_bytes(whole)
+    assert (watch.look().damaged, watch.look().census.totals.images) == ({}, 8)
+
+
+def test_rows_of_no_class_are_damage_of_their_shard_alone(labelled_half: Path) -> None:
+    file = labelled_half / "images" / "shard-0000001.parquet"
+    table = pq.read_table(file)
+    numbers = pa.array([9999] * len(table), table.schema.field("label").type)
+    pq.write_table(table.set_column(table.schema.get_field_index("label"), table.schema.field("label"), numbers), file)
+    told = Command("status", labelled_half)
+    assert (told.code, told.result["images"], "damaged shard 1: " in told.out) == (5, 4, True)
+
+
+@pytest.fixture
+def labelled_half(pictures: Path, tmp_path: Path) -> Path:
+    """A run of two shards whose images have labels."""
+    (tmp_path / "names.txt").write_text("discs\nrings\n")
+    labels = ["--labels", "folder", "--class-names", tmp_path / "names.txt", "--limit", 8]
+    assert label(pictures, tmp_path / "labelled", *labels).code == 0
+    return tmp_path / "labelled"

@@ -368,10 +368,16 @@ def test_damaged_tables_and_no_run_at_all_are_refused(two_runs: tuple[Path, Path
     a, b = two_runs
     path = next((b / "boxes").iterdir())
     table = pq.read_table(path)
-    nothing = pa.array([float("nan")] * len(table), pa.float32())
-    pq.write_table(table.set_column(table.schema.names.index("x1"), table.schema.field("x1"), nothing), path)
-    damaged = Command("compare", a, b)
-    assert (damaged.code, "has empty boxes; see `verify`" in damaged.result["error"]) == (5, True)
+    for name, value, problem in (
+        ("x1", float("nan"), "a box is empty or reaches outside its image"),
+        ("class_id", 9999, "it names classes that the run has not"),
+        ("row", 9999, "its boxes name rows that the shard has not"),
+    ):
+        at = table.schema.names.index(name)
+        values = pa.array([value] * len(table), table.schema.types[at])
+        pq.write_table(table.set_column(at, table.schema.field(at), values), path)
+        damaged = Command("compare", a, b)
+        assert (damaged.code, f"is damaged: {problem}" in damaged.result["error"]) == (5, True), damaged.err
     assert Command("compare", a, tmp_path / "nowhere").code == 5
     assert Command("compare", a).code == 2
 

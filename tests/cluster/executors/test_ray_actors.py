@@ -65,7 +65,7 @@ def test_a_ray_of_our_own_listens_on_loopback_alone() -> None:
 
 START = """
 import json, os, sys, psutil
-from jobs.__main__ import run
+from jobs.commands import run
 code = run(sys.argv[1:])
 left, mark = [], os.environ["CAMRAY_TEST_MARKER"]
 for process in psutil.process_iter():

@@ -91,7 +91,7 @@ def test_the_interval_is_that_of_students_t() -> None:
     ],
 )
 def test_replicas_take_the_next_shard_that_is_left(num_full: int, rest: int, replicas: int, expected_s: float) -> None:
-    alone = {"crowd": 1, "slowdown": 1.0, "spread": 0.0}
+    alone = {"crowd": 1, "slowdown": 1.0, "measured": 1.0, "spread": 0.0}
     nothing = Linear(shard=0.0, image=0.0)
     speed = Speed(device="cpu", batch_size=1, load_s=1.0, network_s=0.0, boxes_s=0.0, publish_s=nothing, **alone)
     assert work_seconds(speed, Pending(shard_size=10, num_full=num_full, rest=rest), replicas) == expected_s
@@ -110,6 +110,12 @@ def test_a_machine_is_slower_the_more_of_it_is_at_work() -> None:
     assert [speed.slower(number) for number in (1, 2, 9)] == pytest.approx([1.0, 2.0, 2.0])
     faster = speed_of(findings([group(), group()], [group(network=0.5)] * 2), "cpu", 4)
     assert faster.slowdown == 1.0
+
+
+def test_replicas_are_slowed_by_each_other_by_no_more_than_their_number() -> None:
+    busy = speed_of(findings([group(), group()], [group(network=20.4)] * 2), "cpu", 4)  # 21.5 s for 2.1
+    assert (busy.slowdown, busy.measured) == (2.0, pytest.approx(21.5 / 2.1))
+    assert [busy.slower(number) for number in (1, 2, 9)] == [1.0, 2.0, 2.0]
 
 
 def test_the_share_of_a_core_is_of_the_stages_that_add_up() -> None:

@@ -79,6 +79,18 @@ def test_a_broken_picture_is_named_with_its_reason(pictures: Path, tmp_path: Pat
     assert re.search(r"^ +empty: '(discs|rings)/0\d\.png' \(the file has no bytes\)$", done.out, re.MULTILINE)
 
 
+def test_bad_pictures_alone_foretell_nothing_and_that_is_said(pictures: Path, tmp_path: Path) -> None:
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(b"")
+    done = Command("plan", *words(pictures, tmp_path / "run"))
+    assert done.code == 0, done.err
+    assert "none can be used: how long bad pictures take foretells nothing, so there is no forecast" in done.out
+    assert "images/s" not in done.out
+    document = Command("plan", *words(pictures, tmp_path / "run", "--json", "--price-per-hour", 2)).document
+    assert (document["forecasts"], document["bytes_written"]) == ([], None)
+    assert (document["pilot"]["images_per_second"], document["pilot"]["statuses"]) == (None, {"empty": 12})
+
+
 def test_bytes_are_those_that_label_writes(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     foretold = Command("plan", *words(pictures, out, "--json")).document["bytes_written"]
@@ -203,7 +215,9 @@ def test_a_machine_that_was_busy_only_among_the_replicas_is_said_to_be(pictures:
     document = Command("plan", *words(pictures, tmp_path / "run", "--pilot", 4, "--json")).document
     pilot = document["pilot"]
     pilot["stages"]["load"] = 0.1
-    pilot["core_share"], pilot["at_once"] = 0.93, {"replicas": 2, "slower": 10.6, "core_share": 0.09}
+    pilot["core_share"] = 0.93
+    pilot["at_once"] = {"replicas": 2, "slower": 2.0, "slower_measured": 10.6, "core_share": 0.09}
+    assert "takes 2.00 times as long at most (10.6 were measured, beside other work" in "".join(lines_of(document))
     assert "         among others it had 9% of a core: its machine is busy; an idle one would be faster" in lines_of(
         document
     )

@@ -122,3 +122,14 @@ def test_a_driver_on_ray_imports_neither_torch_nor_pandas() -> None:
         "import jobs.label, cluster.executors.ray_actors, sys; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_an_interrupt_of_the_group_leaves_it_alone_while_it_starts() -> None:
+    code = (
+        "import os, signal; from cluster.process.apart import Apart\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "apart = Apart('tests.cluster.process.test_apart:Counter', 1)\n"
+        "os.killpg(0, signal.SIGINT); print(apart.call('add', 2)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, process_group=0)
+    assert (done.stdout, done.stderr) == ("3\n", "")

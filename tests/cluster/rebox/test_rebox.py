@@ -263,7 +263,7 @@ def test_a_replica_and_its_driver_do_without_torch(pictures: Path, tmp_path: Pat
     label(pictures, tmp_path / "source")
     shutil.rmtree(pictures)
     program = (
-        "import sys; from jobs.__main__ import run; code = run(sys.argv[1:]); "
+        "import sys; from jobs.commands import run; code = run(sys.argv[1:]); "
         "sys.exit(code or ('torch' in sys.modules) or ('ray' in sys.modules))"
     )
     words = ["rebox", str(tmp_path / "source"), "--out", str(tmp_path / "new"), *INLINE]
