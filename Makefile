@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test quick long soak fuzz levels consumers clean
+.PHONY: demo test quick long soak fuzz levels gpu consumers clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m jobs demo
@@ -33,6 +33,10 @@ fuzz: .venv/test.stamp
 # Boxes at all thresholds of 10,000 random maps against OpenCV's contours; `make test` compares 500.
 levels: .venv/test.stamp
 	.venv/bin/python -m tests.cam_ops.metrics.test_level_sets --count 10000
+
+# At most eight minutes on a machine with a GPU: the tests that need one, and what `bench gpu` measures, into gpu.jsonl.
+gpu: .venv/test.stamp
+	.venv/bin/python -m tests.support.gpu
 
 # What is exported, read by programs that are large or pin other libraries; they are in no environment of camray's.
 consumers: .venv-consumers/stamp

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cam_ops.errors import StorageError
-from cluster.bench import scale, speed
+from cluster.bench import device, scale, speed
 from cluster.bench.config import BenchConfig, Section
 from cluster.bench.figures import Figure
 from jobs.command import Outcome
@@ -21,6 +21,7 @@ MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "stages": speed.stages,
     "limit": speed.limit,
     "host": speed.host,
+    "gpu": device.gpu,
     "refine": speed.refine,
     "executors": speed.executors,
     "peers": speed.peers,

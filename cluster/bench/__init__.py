@@ -6,6 +6,8 @@
 * `inputs`: what they measure with
 * `figures`: how figures are printed
 * `host`: a replica as before a GPU, with a stand-in for the device
+* `device`: a GPU, or the CPU in its place: each part in its time
+* `gpu`: these parts, in a process of their own
 * `parts`: the parts of one replica, alone
 * `runs`: whole runs of `label`, from outside
 * `manifests`: manifests to measure with

@@ -8,11 +8,13 @@ import tyro.conf
 
 from cam_ops.errors import UsageError
 from cam_ops.network.names import LITE0
+from cam_ops.settings import Device
 
 Section = Literal[
     "stages",
     "limit",
     "host",
+    "gpu",
     "refine",
     "executors",
     "peers",
@@ -37,7 +39,8 @@ class BenchConfig:
 
     sections: tyro.conf.Positional[tuple[Section, ...]] = SPEED
     """`stages` of one replica; `limit`: whole runs against bare forward and decode on all cores; `host`: the loader of
-    a GPU, with a stand-in for the device, against bare decoding; `refine`: whole runs with and without refined maps;
+    a GPU, with a stand-in for the device, against bare decoding; `gpu`: how near it is to the CPU, the forward pass
+    and whole replicas on it; `refine`: whole runs with and without refined maps;
     `executors`: Ray against inline; `peers`: what one would run instead; `start`: seconds from the command to the first
     replica's work; `dispatch`: shards a second; `plan`: a large manifest; `memory`: resident sizes over a long run;
     `rebox` and `audit`: maps a second, in one process; `export`, `report`: seconds and memory of one process for
@@ -53,6 +56,12 @@ class BenchConfig:
     """How often each contender has its turn."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format, as of `label`."""
+    device: Device = "cuda"
+    """Where `gpu` measures; cpu rehearses it."""
+    batch_sizes: tuple[int, ...] = (16, 64, 256)
+    """Batches that `gpu` measures; the middle one with the network compiled and by decoding threads, too."""
+    seconds: float = 330.0
+    """What `gpu` may take in all; what there is no time left for is left out, and said so."""
     rows: int = 10_000_000
     """Rows of the manifest that is planned. A resume finds as many shards committed, at most 100,000."""
     out: Path | None = None
@@ -63,3 +72,5 @@ class BenchConfig:
     def __post_init__(self) -> None:
         if min(self.num_images, self.rounds, self.rows) < 1:
             raise UsageError("--num-images, --rounds and --rows expect numbers of at least 1")
+        if not self.batch_sizes or min(self.batch_sizes) < 1:
+            raise UsageError(f"--batch-sizes expects numbers of at least 1, got {self.batch_sizes}")

@@ -7,7 +7,7 @@ Times are milliseconds of a core for each picture.
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -98,26 +98,41 @@ class Host:
 
     def rate(self) -> dict[str, float]:
         """Return images a second of all shards but the first ones, and the times of threads."""
-        ends: list[float] = []
-        lock = threading.Lock()
+        return rate_of(self.replica, range(self.num_shards), self.shard_size, self.numbers)
 
-        def work(shard: int) -> None:
+
+def rate_of(
+    replica: HostReplica, shards: Iterable[int], shard_size: int, numbers: Iterator[int] | None = None
+) -> dict[str, float]:
+    """Run shards, two at once; return images a second of all but the first ones, and the times of threads.
+
+    `numbers` counts the replica's calls, from 0 on where there were none.
+    """
+    ends: list[float] = []
+    lock = threading.Lock()
+    left, numbers = iter(shards), numbers or itertools.count()
+
+    def work(_: int) -> None:
+        while True:
             with lock:
-                number = next(self.numbers)
-            self.replica.run_shard(shard, number)
+                shard = next(left, None)
+                if shard is None:
+                    return
+                number = next(numbers)
+            replica.run_shard(shard, number)
             with lock:
                 ends.append(time.perf_counter())
                 if len(ends) == WARM_SHARDS:
-                    self.replica.feeding_s = self.replica.ending_s = 0.0
+                    replica.feeding_s = replica.ending_s = 0.0
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(work, range(self.num_shards)))
-        count = (self.num_shards - WARM_SHARDS) * self.shard_size
-        return {
-            "images/s": count / (ends[-1] - ends[WARM_SHARDS - 1]),
-            "feeding": self.replica.feeding_s / count * 1000,
-            "ending": self.replica.ending_s / count * 1000,
-        }
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(work, range(AT_ONCE)))
+    count = (len(ends) - WARM_SHARDS) * shard_size
+    return {
+        "images/s": count / (ends[-1] - ends[WARM_SHARDS - 1]),
+        "feeding": replica.feeding_s / count * 1000,
+        "ending": replica.ending_s / count * 1000,
+    }
 
 
 def _sleeping(seconds: float, fitted: Fitted) -> Callable[..., Fitted]:

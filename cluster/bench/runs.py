@@ -1,5 +1,6 @@
 """Whole runs of `label` by its command, measured from outside."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -37,8 +38,11 @@ class Measured:
     later_rss_mib: list[float]  # of the driver, every now and then from the first commit on
 
 
-def run_label(flags: Sequence[str], out: Path, num_replicas: int) -> Measured:
-    """Run `label` into `out`, a new folder, and measure it. Raises RuntimeError with its output if it fails."""
+def run_label(flags: Sequence[str], out: Path, num_replicas: int, most_s: float = math.inf) -> Measured:
+    """Run `label` into `out`, a new folder, and measure it.
+
+    Raises RuntimeError with its output if it fails, or is ended as it has taken `most_s`.
+    """
     command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
     start_s, wall_s = time.perf_counter(), time.time()
     sizes: list[tuple[float, float]] = []
@@ -47,6 +51,8 @@ def run_label(flags: Sequence[str], out: Path, num_replicas: int) -> Measured:
         while process.poll() is None:
             sizes.append((time.time(), resident_mib(process.pid)))
             time.sleep(0.05)
+            if time.perf_counter() - start_s > most_s:
+                process.kill()
         seconds = time.perf_counter() - start_s
         if process.returncode:
             said.seek(0)
