@@ -33,6 +33,7 @@ COMMANDS = {
     "bench": "measure this machine: stages, whole runs, peers",
     "demo": "the whole chain on real photos, in under two minutes",
 }
+OPTIONS = ("--help", "--version", "--completion")  # in the place of a command
 
 
 def run(arguments: list[str]) -> int:
@@ -94,7 +95,7 @@ def _run_command(command: str, arguments: list[str]) -> Outcome:
         print(completion_script(COMMANDS, arguments), end="")
         raise SystemExit
     if command not in COMMANDS:
-        nearest = near(command, COMMANDS, most=1)
+        nearest = near(command, [*COMMANDS, *OPTIONS], most=1)
         cure = f"is it {nearest[0]}?" if nearest else f"expected one of {', '.join(COMMANDS)}"
         raise UsageError(f"{shortened(command, 80)!r} is no command; {cure}")
     arguments = ["--help" if word == "--help-all" else word for word in arguments]

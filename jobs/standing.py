@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.executors.progress import duration, percent
 from cluster.label.quarantine import Held, Quarantine
-from cluster.process.console import shortened
+from cluster.process.console import is_or_are, shortened
 from cluster.runs.census import Reason
 from cluster.runs.history import PastSession
 from cluster.runs.watching import State
@@ -101,7 +101,7 @@ def status_of(state: State) -> str:
 
 def damage_text(state: State, out: str) -> str:
     """Return that shards are damaged, and the cure."""
-    are = "is" if len(state.damaged) == 1 else "are"
+    are = is_or_are(len(state.damaged))
     return (
         f"{len(state.damaged)} of {state.shards} committed shards {are} damaged "
         f"and not counted: {_named(state.damaged)}; run `python -m jobs verify {shlex.quote(out)}`: it names the cure"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cam_ops.errors import CamrayError
 from cluster.doctor.config import DoctorConfig
-from cluster.doctor.findings import Finding, fail, ok, warn
+from cluster.doctor.findings import Finding, fail, failed, ok, warn
 from cluster.doctor.node import Answer, look_around
 from cluster.doctor.places import first_files, marked
 from cluster.executors.choose import no_gpus, open_executor
@@ -30,7 +30,7 @@ def doctor(config: DoctorConfig) -> Iterator[Finding]:
             try:
                 mark = stack.enter_context(marked(run_dir))
             except CamrayError as error:
-                yield fail("out", str(error), "check --out, its permissions and the credentials")
+                yield failed("out", error, "check --out, its permissions and the credentials")
         firsts = first_files(addresses, config.options)
         here = look_around(addresses, firsts, config.options, run_dir, mark, config.device)
         yield from (replace(each, where="") for each in here.findings)

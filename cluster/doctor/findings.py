@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cam_ops.errors import CamrayError
+
 Verdict = Literal["ok", "warn", "fail"]
 
 
@@ -25,6 +27,12 @@ def ok(check: str, says: str) -> Finding:
 def warn(check: str, says: str, cure: str) -> Finding:
     """Return what may hurt."""
     return Finding(check=check, verdict="warn", says=says, cure=cure)
+
+
+def failed(check: str, error: CamrayError, cure: str) -> Finding:
+    """Return the finding of an error, with the cure that it names itself, else this one."""
+    says, names_cure, own = str(error).partition("; check ")
+    return fail(check, says, f"check {own}" if names_cure else cure)
 
 
 def fail(check: str, says: str, cure: str) -> Finding:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from cam_ops.errors import BadImage, CamrayError, StorageError
-from cluster.doctor.findings import Finding, fail, ok, warn
+from cluster.doctor.findings import Finding, fail, failed, ok, warn
 from cluster.runs.directory import RunDir
 from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.folders.patterns import fixed_part
@@ -82,7 +82,7 @@ def look_at_sources(addresses: Sequence[str], firsts: Mapping[str, str], options
             cure = "check its permissions: it is listed and cannot be read"
             found.append(fail("images", f"{first} is {bad.status}: {bad}", cure))
         except CamrayError as error:
-            found.append(fail("images", str(error), "check --images, the mount or the credentials on this machine"))
+            found.append(failed("images", error, "check --images, the mount or the credentials on this machine"))
     return found
 
 
@@ -125,7 +125,7 @@ def look_at_out(run_dir: RunDir, mark: str) -> list[Finding]:
             return [fail("out", f"{run_dir.root} is not the folder that the driver sees", cure)]
         _write_read_remove(run_dir, mark)
     except StorageError as error:
-        return [fail("out", str(error), "check --out, its permissions and the credentials on this machine")]
+        return [failed("out", error, "check --out, its permissions and the credentials on this machine")]
     return [ok("out", f"{run_dir.root} can be written, listed and read")]
 
 

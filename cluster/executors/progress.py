@@ -123,7 +123,7 @@ class Progress:
 
     def _mean_rate(self) -> str:
         spent_s, images = self.heard_s - self.first_s, self.done_images - self.first_images
-        return f"{images / spent_s:.1f} images/s" if spent_s >= SHORT_S else "? images/s"
+        return f"{images / spent_s:.1f} images/s after the first shard" if spent_s >= SHORT_S else "? images/s"
 
     def _bad_images(self) -> str:
         if not self.bad:
@@ -132,7 +132,7 @@ class Progress:
         return f"{self.bad.total()} bad ({f'{images} ' if others else ''}{status})"
 
     def _spent(self) -> str:
-        return f"in {duration(self.seen_s - self.start_s)}"
+        return f"with the start in {duration(self.seen_s - self.start_s)}"
 
 
 def with_bar(share: float, parts: list[str], columns: int) -> str:

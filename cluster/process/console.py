@@ -19,6 +19,11 @@ def shortened(value: object, most: int, kept: int | None = None) -> str:
     return text if len(text) <= most else text[: kept or most] + "..."
 
 
+def is_or_are(number: int) -> str:
+    """Return the verb of so many."""
+    return "is" if number == 1 else "are"
+
+
 def shown(text: str) -> str:
     """Return a name from outside as it stands in a message: quoted, and shortened where it is long."""
     return repr(shortened(text, SHOWN_CHARACTERS))

@@ -37,9 +37,13 @@ class Part:
         """What an output says of a part; None of a whole run."""
         if self.covered is None:
             return None
-        missing = f"; {self.missing} shard(s) that belong to it are not committed" if self.missing else ""
+        missing = f"; {_missing(self.missing)} not committed" if self.missing else ""
         shards = f"shard{'s' if len(self.shards) > 1 else ''} {shortened(self.covered, MAX_SHOWN)}"
         return f"a part: {shards} of the run's {self.num_shards}, {self.num_images} images{missing}"
+
+
+def _missing(number: int) -> str:
+    return "1 shard that belongs to it is" if number == 1 else f"{number} shards that belong to it are"
 
 
 def parse_shards(text: str | None) -> tuple[range, ...] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from cam_ops.errors import RefusedError, StorageError
 from cluster.executors.progress import Progress
 from cluster.executors.work import Executor, Replicas, Work
-from cluster.process.console import say, visible
+from cluster.process.console import is_or_are, say, visible
 from cluster.process.failpoints import reach
 from cluster.runs.agreement import suspects_file
 from cluster.runs.census import Census, summary_of, take_census
@@ -63,7 +63,7 @@ def refuse_incomplete(run_dir: RunDir, run: Run) -> None:
     """Raise StorageError unless every shard of the run is committed and the plan is its own."""
     if missing := len(pending_shards(run_dir, run)):
         raise StorageError(
-            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} are not committed; run "
+            f"{missing} of {run.plan.num_shards} shards of {run_dir.root} {is_or_are(missing)} not committed; run "
             f"{again(run_dir, run)} to complete it, then this one"
         )
     check_plan(run_dir, run.plan)

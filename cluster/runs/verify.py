@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from cam_ops.errors import StorageError
-from cluster.process.console import say
+from cluster.process.console import is_or_are, say
 from cluster.runs.census import Totals, summary_of
 from cluster.runs.directory import RunDir
 from cluster.runs.names import SUMMARY, TABLES, shard_name
@@ -49,7 +49,7 @@ def verify(run_dir: RunDir, asked: str | None = None) -> Verdict:
     wanted = planned_shards(run_dir, run, asked)
     committed = sorted(run_dir.shards("images") & {*wanted})
     if missing := len(wanted) - len(committed):
-        problems.append(f"{missing} of {len(wanted)} shards are not committed")
+        problems.append(f"{missing} of {len(wanted)} shards {is_or_are(missing)} not committed")
     is_damaged = False
     for table in TABLES:
         if foreign := [shard for shard in run_dir.shards(table) if shard >= num_shards]:

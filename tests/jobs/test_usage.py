@@ -13,6 +13,8 @@ LABEL = ["label", "--images", "photos", "--out", "run", "--model", "resnet50"]
     ("words", "said"),
     [
         (["labl"], "'labl' is no command; is it label?"),
+        (["help"], "'help' is no command; is it --help?"),
+        (["--versio"], "'--versio' is no command; is it --version?"),
         (["frobnicate"], "'frobnicate' is no command; expected one of label, plan, rebox"),
         ([*LABEL, "--treshold", "0.3"], "--treshold is no flag of label; is it --threshold?"),
         ([*LABEL, "--Batch_Size=3"], "--Batch-Size is no flag of label; is it --batch-size?"),

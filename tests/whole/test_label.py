@@ -104,7 +104,7 @@ def test_a_rerun_does_no_work_and_a_partial_run_does_what_is_missing(pictures: P
     (out / "images" / "shard-0000002.parquet").unlink()
     incomplete = Command("verify", out)
     assert incomplete.code == 3
-    assert "1 of 6 shards are not committed; to mend it run `" in incomplete.result["error"]
+    assert "1 of 6 shards is not committed; to mend it run `" in incomplete.result["error"]
     assert "--repair" not in cure_in(incomplete.result["error"])
     assert Command("status", out).result["status"] == "incomplete"
     again = label(pictures, out, "--shard-size", 2)

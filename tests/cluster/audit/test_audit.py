@@ -463,7 +463,7 @@ def test_of_a_run_that_is_not_whole_what_is_there_is_audited_and_damage_is_named
     missing = Command("audit", run, *INLINE, "--truth", truth)
     assert (missing.code, missing.result["images"]) == (0, 10)
     assert missing.result["part"] == missing.out.splitlines()[0]
-    assert "that belong to it are not committed" in missing.result["part"]
+    assert "that belongs to it is not committed" in missing.result["part"]
     shard.write_bytes(content[:-100])
     damaged = Command("audit", run, *INLINE, "--truth", truth)
     assert (damaged.code, "shard-0000001" in damaged.result["error"]) == (5, True)

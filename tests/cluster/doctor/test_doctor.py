@@ -55,7 +55,7 @@ def test_lines_for_people_have_a_verdict_a_check_and_the_cure(tmp_path: Path) ->
     assert all(line.split()[0] in ("ok", "warn", "fail") for line in lines)
     (line,) = (line for line in lines if line.startswith("fail"))
     assert line.startswith(f"fail  images: cannot list the image folder {tmp_path}/none")
-    assert line.endswith("check --images, the mount or the credentials on this machine")
+    assert line.endswith("No such file or directory; check --images, and that every node sees it")
     assert done.result["error"].startswith("images: ")
 
 
@@ -63,6 +63,7 @@ def test_an_out_below_a_file_fails_and_a_run_in_place_is_left_as_it_is(tmp_path:
     (tmp_path / "file").write_text("mine")
     done, found = doctor("--out", tmp_path / "file" / "run")
     assert (done.code, found["out"]["verdict"]) == (6, "fail")
+    assert (found["out"]["says"] + found["out"]["cure"]).count("check --out and its permissions") == 1
     assert (tmp_path / "file").read_text() == "mine"
     run = tmp_path / "run"
     (run / "images").mkdir(parents=True)

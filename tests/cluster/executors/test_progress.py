@@ -81,7 +81,9 @@ def test_a_dumb_terminal_gets_whole_lines_and_another_one_a_line_that_is_redrawn
     assert (b"\033" in shown) == is_screen
     assert (b"] 10/30 images (33 %), ETA unknown" in shown) == is_screen
     last = shown.decode().splitlines()[-1].rpartition("\033[K")[2]
-    assert last.startswith("camray: 30/30 images (100 %), 3/3 shards, ? images/s, 6 bad (3 empty), in 0:00:0")
+    assert last.startswith(
+        "camray: 30/30 images (100 %), 3/3 shards, ? images/s, 6 bad (3 empty), with the start in 0:00:0"
+    )
 
 
 def test_a_pipe_gets_a_line_now_and_then_without_control_characters() -> None:

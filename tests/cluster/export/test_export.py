@@ -271,7 +271,7 @@ def test_a_run_is_only_read_and_need_not_be_complete(run: Path, tmp_path: Path) 
     partial = Path(shutil.copytree(run, tmp_path / "partial"))
     (partial / "images" / "shard-0000001.parquet").unlink()
     done = export(partial, tmp_path / "out", "coco")
-    assert (done.code, "1 shard(s) that belong to it are not committed" in done.result["part"]) == (0, True)
+    assert (done.code, "1 shard that belongs to it is not committed" in done.result["part"]) == (0, True)
 
 
 def test_a_place_where_nothing_can_be_written_is_said(run: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_an_audit_of_a_part_does_not_replace_that_of_the_whole(run: Path, pictur
 def test_of_an_incomplete_run_each_command_takes_what_is_there_and_says_so(run: Path, tmp_path: Path) -> None:
     ids = images_of(run, 0, 1, 2, 4, 5)
     (run / "images" / "shard-0000003.parquet").unlink()
-    words = "a part: shards 0-2,4-5 of the run's 6, 10 images; 1 shard(s) that belong to it are not committed"
+    words = "a part: shards 0-2,4-5 of the run's 6, 10 images; 1 shard that belongs to it is not committed"
     out, page = tmp_path / "export", tmp_path / "page.html"
     csv = ["export", run, "--to", "csv", "--keep-empty", "--executor", "inline"]
     for command in (["audit", run, *INLINE], [*csv, "--out", out], ["report", run, "--out", page]):
@@ -83,7 +83,7 @@ def test_of_an_incomplete_run_each_command_takes_what_is_there_and_says_so(run: 
     whole = Command("verify", run, "--shards", "0-2,4")
     assert (whole.code, whole.result["images"]) == (0, 8)
     assert "a part: shards 0-2,4 of the run's 6, is whole: 8 images exactly once" in whole.out
-    assert "1 of 2 shards are not committed" in Command("verify", run, "--shards", "3-4").out
+    assert "1 of 2 shards is not committed" in Command("verify", run, "--shards", "3-4").out
     boxes = run / "boxes" / "shard-0000005.parquet"
     boxes.write_bytes(boxes.read_bytes()[:50])
     assert Command("verify", run, "--shards", "0-2").code == 0
