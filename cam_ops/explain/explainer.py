@@ -13,10 +13,12 @@ from cam_ops.explain.attention import Blocks, legrad
 from cam_ops.explain.methods import FROM_FEATURES, FROM_GRADIENTS, ablationcam, cam, scorecam, smooth_gradcam_plus_plus
 from cam_ops.explain.passes import (
     Pass,
+    Ranks,
     Target,
     gradients_at_stage,
     gradients_of,
     one_class,
+    ranks_of,
     run,
     scores_without_channel,
 )
@@ -74,33 +76,46 @@ class Explainer:
             return replace(passed, refinable=unguided.refinable)
         return passed
 
-    def maps(self, passed: Pass, image_P: Tensor, class_P: Tensor) -> Tensor:
-        """Return the raw map of each (image, class) pair, float32 (P, H, W); those of several layers are fused."""
+    def maps(self, passed: Pass, image_P: Tensor, class_P: Tensor, ranks: Ranks | None = None) -> Tensor:
+        """Return the raw map of each (image, class) pair, float32 (P, H, W); those of several layers are fused.
+
+        Where their `ranks` are given, the host need not wait for a GPU to know them.
+        """
         if self.blocks is not None:
             return legrad(self.network, passed.images_BCHW, self.blocks, image_P, class_P)
         together = max(1, MAX_FEATURE_VALUES // max(features_BCHW[0].numel() for features_BCHW in passed.features))
+        if len(image_P) <= together:
+            return self._maps_of_some(passed, image_P, class_P, ranks)
         parts = zip(torch.split(image_P, together), torch.split(class_P, together), strict=True)
         return torch.cat([self._maps_of_some(passed, some_P, classes_P) for some_P, classes_P in parts])
 
-    def refined(self, passed: Pass, maps_PHW: Tensor, image_P: Tensor, class_P: Tensor, inside_B4: Tensor) -> Tensor:
+    def refined(
+        self,
+        passed: Pass,
+        maps_PHW: Tensor,
+        image_P: Tensor,
+        class_P: Tensor,
+        inside_B4: Tensor,
+        ranks: Ranks | None = None,
+    ) -> Tensor:
         """Return the maps refined, float32 (P, Q, V); `inside_B4` is where the picture lies, in units of the input."""
         assert passed.refinable is not None
         coarse_BCKL = passed.refinable.coarse_BCKL
         evidence_PKL = maps_PHW.new_empty(len(image_P), *coarse_BCKL.shape[2:])
-        target = one_class(image_P, class_P)
+        target = one_class(image_P, class_P, ranks)
         for pairs, gradient_PCKL in gradients_at_stage(passed, target, cell_scale(coarse_BCKL)):
             evidence_PKL[pairs] = evidence(coarse_BCKL[image_P[pairs]], gradient_PCKL)
         resemblance = affinity(coarse_BCKL, passed.refinable.fine_BDQV, inside_B4)
-        spread, is_orphan_PI = of_pairs(resemblance.weight_BIJ, image_P), resemblance.is_orphan_BI[image_P]
+        spread, is_orphan_PI = of_pairs(resemblance.weight_BIJ, image_P, ranks), resemblance.is_orphan_BI[image_P]
         return refine(maps_PHW, evidence_PKL, spread, is_orphan_PI, self.refined_grid, inside_B4[image_P])
 
-    def _maps_of_some(self, passed: Pass, image_P: Tensor, class_P: Tensor) -> Tensor:
+    def _maps_of_some(self, passed: Pass, image_P: Tensor, class_P: Tensor, ranks: Ranks | None = None) -> Tensor:
         """Return the maps of as many pairs as may have their features gathered at once."""
-        return fuse([self._map(passed, place, image_P, class_P) for place in range(len(self.head.places))])
+        return fuse([self._map(passed, place, image_P, class_P, ranks) for place in range(len(self.head.places))])
 
-    def _map(self, passed: Pass, place: int, image_P: Tensor, class_P: Tensor) -> Tensor:
+    def _map(self, passed: Pass, place: int, image_P: Tensor, class_P: Tensor, ranks: Ranks | None) -> Tensor:
         """Return the maps at one place of the cut, (P, h, w)."""
-        features_PCN = _of_pairs(passed.features[place].flatten(2), image_P)
+        features_PCN = _of_pairs(passed.features[place].flatten(2), image_P, ranks)
         if self.method == "cam":
             weight_KC, _ = self.head.affine()
             maps_PN = cam(_decomposed(features_PCN, self.head), weight_KC[class_P])
@@ -113,9 +128,9 @@ class Explainer:
         elif self.method == "smoothgradcam++":
             maps_PN = smooth_gradcam_plus_plus(features_PCN, *self._noisy_gradients(passed, place, image_P, class_P))
         else:
-            target = one_class(image_P, class_P)
+            target = one_class(image_P, class_P, ranks)
             if self.method == "finercam":
-                target = finer_target(passed.logits_BK, image_P, class_P)
+                target = replace(finer_target(passed.logits_BK, image_P, class_P), ranks=ranks)
             gradient_PCX = gradients_of(passed, self.head, target)[place]
             maps_PN = FROM_GRADIENTS[self.method](features_PCN, gradient_PCX)
         return maps_PN.reshape(-1, *passed.features[place].shape[2:])
@@ -188,10 +203,11 @@ def completeness_residuals(
     return (explained_P - passed.logits_BK[image_P, class_P]).abs() / passed.logits_BK.abs().amax(1)[image_P]
 
 
-def _of_pairs(features_BCN: Tensor, image_P: Tensor) -> Tensor:
+def _of_pairs(features_BCN: Tensor, image_P: Tensor, ranks: Ranks | None) -> Tensor:
     """Return the features of each pair's image; no copy is made where each image has one pair."""
-    one_each = len(image_P) == len(features_BCN) and bool((image_P.diff() == 1).all())
-    return features_BCN if one_each else features_BCN[image_P]
+    if len(image_P) == len(features_BCN) and (ranks or ranks_of(image_P)).is_whole:
+        return features_BCN
+    return features_BCN[image_P]
 
 
 def finer_target(logits_BK: Tensor, image_P: Tensor, class_P: Tensor) -> Target:

@@ -23,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.explain.explainer import Explainer
 from cam_ops.explain.joint import Part, split
-from cam_ops.explain.passes import Pass, rank_within_image
+from cam_ops.explain.passes import Pass, Ranks, ranks_of
 
 Library = Callable[[list[Tensor]], list[Tensor]]
 
@@ -72,9 +72,17 @@ class Forward(nn.Module):
         """Run the network; see `Mapper.explain` for `inside_B4`."""
         return self.explainer.run(self.normalised(pixels_BCYX))
 
-    def refined(self, passed: Pass, maps_PHW: Tensor, image_P: Tensor, class_P: Tensor, inside_B4: Tensor) -> Tensor:
+    def refined(
+        self,
+        passed: Pass,
+        maps_PHW: Tensor,
+        image_P: Tensor,
+        class_P: Tensor,
+        inside_B4: Tensor,
+        ranks: Ranks | None = None,
+    ) -> Tensor:
         """Return the maps refined, float32 (P, h, w)."""
-        return self.explainer.refined(passed, maps_PHW, image_P, class_P, inside_B4)
+        return self.explainer.refined(passed, maps_PHW, image_P, class_P, inside_B4, ranks)
 
     @property
     def num_libraries(self) -> int:
@@ -101,12 +109,20 @@ class Compiled:
             handed=tuple(others[num_places:]),
         )
 
-    def refined(self, passed: Pass, maps_PHW: Tensor, image_P: Tensor, class_P: Tensor, inside_B4: Tensor) -> Tensor:
+    def refined(
+        self,
+        passed: Pass,
+        maps_PHW: Tensor,
+        image_P: Tensor,
+        class_P: Tensor,
+        inside_B4: Tensor,
+        ranks: Ranks | None = None,
+    ) -> Tensor:
         """Return the maps refined, float32 (P, h, w): one class of each image at a time."""
-        rank_P = rank_within_image(image_P)
+        ranks = ranks or ranks_of(image_P)
         refined_Phw = maps_PHW.new_empty(len(maps_PHW), *self.explainer.refined_grid)
-        for rank in range(int(rank_P.max()) + 1 if len(rank_P) else 0):
-            pairs = (rank_P == rank).nonzero().flatten()
+        for rank in range(ranks.num):
+            pairs = ranks.pairs(rank)
             images = image_P[pairs]
             cotangent_BK = torch.zeros_like(passed.logits_BK)
             cotangent_BK[images, class_P[pairs]] = 1

@@ -24,7 +24,7 @@ from cam_ops.explain.attention import find_blocks
 from cam_ops.explain.explainer import Explainer, completeness_residuals, mean_on_finest_grid
 from cam_ops.explain.forward import Compiled, Forward
 from cam_ops.explain.methods import FROM_CELL_SHARES, check_method
-from cam_ops.explain.passes import Pass
+from cam_ops.explain.passes import Pass, Ranks, ranks_of
 from cam_ops.explain.refine import rounded
 from cam_ops.network.grids import Grid
 from cam_ops.network.heads import Head, find_head
@@ -104,7 +104,7 @@ class Explained:
     """The maps of a batch."""
 
     logits_BK: Tensor  # of the first view, float32
-    image_P: Tensor
+    image_P: Tensor  # where they were chosen
     class_P: Tensor
     maps_PHW: Tensor  # float32, raw: signed, or refined
     cams_Phw: Tensor  # float32, before they were refined; the same where they are not
@@ -307,15 +307,20 @@ class Mapper:
     ) -> Explained:
         """Map the (image, class) pairs that `choose(logits_BK)` returns; pixels are 0..255, uint8 or float32.
 
+        Pairs in the host's memory are brought to a GPU in one copy; for `cam`, refined or not, and one forward pass a
+        view nothing else is copied, and the host does not wait but in `choose`.
+
         `inside_B4`, float32, are x0, y0, x1, y1 of each picture in units of the input, by default all of it:
         maps are refined from what lies there.
         """
+        chosen: Any = None
         image_P: Any = None
         class_P: Any = None
         maps: list[Tensor] = []
         cams: list[Tensor] = []
         residuals: list[Tensor] = []
         logits_BK: Any = None
+        ranks: Any = None
         if inside_B4 is None:
             inside_B4 = pixels_BCYX.new_tensor([0, 0, 1, 1], dtype=torch.float32).expand(len(pixels_BCYX), 4)
         for view in self.views:
@@ -324,21 +329,22 @@ class Mapper:
                 passed = view.run(pixels_BCYX, inside_of_view_B4)
                 if not maps:
                     logits_BK = passed.logits_BK
-                    image_P, class_P = choose(logits_BK)
-                cams_Phw = view.explainer.maps(passed, image_P, class_P)
+                    chosen = choose(logits_BK)
+                    image_P, class_P, ranks = _placed(chosen, logits_BK.device)
+                cams_Phw = view.explainer.maps(passed, image_P, class_P, ranks)
                 whole_Phw = cams_Phw if self.method == "cam" else None
                 residual_P = completeness_residuals(passed, view.explainer.head, image_P, class_P, whole_Phw)
                 maps_PHW = cams_Phw
                 if self.refinement is not None:
-                    maps_PHW = view.engine.refined(passed, cams_Phw, image_P, class_P, inside_of_view_B4)
+                    maps_PHW = view.engine.refined(passed, cams_Phw, image_P, class_P, inside_of_view_B4, ranks)
             cams.append(self._aligned(cams_Phw, view))
             maps.append(self._aligned(maps_PHW, view))
             residuals += [] if residual_P is None else [residual_P]
         mean_PHW = mean_on_finest_grid(maps)
         return Explained(
             logits_BK=logits_BK,
-            image_P=image_P,
-            class_P=class_P,
+            image_P=chosen[0],
+            class_P=chosen[1],
             maps_PHW=mean_PHW if self.refinement is None else rounded(mean_PHW),
             cams_Phw=mean_on_finest_grid(cams),
             residual_P=torch.stack(residuals).amax(0) if residuals else None,
@@ -348,6 +354,15 @@ class Mapper:
         """Return a view's maps in the first view's unit, and as the picture lies."""
         maps_PHW = maps_PHW * (view.weight / self.views[0].weight)
         return maps_PHW.flip(2) if view.flipped else maps_PHW
+
+
+def _placed(chosen: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor, Ranks]:
+    """Bring pairs to the device, with their ranks, in one copy."""
+    image_P, class_P = (one_P.cpu() for one_P in chosen)
+    ranks = ranks_of(image_P)
+    packed_4P = torch.stack([image_P, class_P, ranks.rank_P, ranks.by_rank_P]).to(device, non_blocking=True)
+    image_P, class_P, rank_P, by_rank_P = packed_4P.unbind()
+    return image_P, class_P, replace(ranks, rank_P=rank_P, by_rank_P=by_rank_P)
 
 
 def _in_cells(side: int, of_first: int, cells: int) -> int:

@@ -29,17 +29,46 @@ RELU = (functional.relu, functional.relu_, torch.relu, torch.relu_, Tensor.relu,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """The how-manieth pair of its image each pair is, and what the host then need not ask a GPU, which would wait."""
+
+    rank_P: Tensor
+    by_rank_P: Tensor  # indices of the pairs by rank, then as they are
+    starts: tuple[int, ...]  # where each rank starts there, and the end
+    is_whole: bool  # the images one after the other, one pair each
+
+    @property
+    def num(self) -> int:
+        """Pairs of the image that has most."""
+        return len(self.starts) - 1
+
+    def pairs(self, first: int, num: int = 1) -> Tensor:
+        """Return the indices of the pairs of some ranks, rising."""
+        return self.by_rank_P[self.starts[first] : self.starts[first + num]].sort().values
+
+
+def ranks_of(image_P: Tensor) -> Ranks:
+    """Rank the pairs; on a GPU the host waits for it."""
+    rank_P = rank_within_image(image_P)
+    starts = (0, *rank_P.bincount().cumsum(0).tolist())
+    is_whole = bool((image_P.diff() == 1).all())
+    return Ranks(rank_P=rank_P, by_rank_P=rank_P.argsort(stable=True), starts=starts, is_whole=is_whole)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What each of P pairs explains: sum_j coefficient_PJ * logit of class_PJ of the image image_P."""
 
     image_P: Tensor  # int64
     class_PJ: Tensor  # int64
     coefficient_PJ: Tensor  # float32
+    ranks: Ranks | None = None
 
 
-def one_class(image_P: Tensor, class_P: Tensor) -> Target:
+def one_class(image_P: Tensor, class_P: Tensor, ranks: Ranks | None = None) -> Target:
     """Return the target that is each pair's class score itself."""
-    return Target(image_P=image_P, class_PJ=class_P[:, None], coefficient_PJ=torch.ones_like(class_P[:, None]).float())
+    coefficient_P1 = torch.ones_like(class_P[:, None]).float()
+    return Target(image_P=image_P, class_PJ=class_P[:, None], coefficient_PJ=coefficient_P1, ranks=ranks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,13 +196,12 @@ def batches_of_gradients(
 
     All pairs come from one backward pass, however many an image has, unless that takes more than `most` values.
     """
-    rank_P = rank_within_image(target.image_P)
-    num_ranks = int(rank_P.max()) + 1 if len(rank_P) else 0
+    all_ranks = target.ranks or ranks_of(target.image_P)
     together = max(1, most // sum(leaf.numel() for leaf in leaves))
-    for first in range(0, num_ranks, together):
-        num = min(together, num_ranks - first)
-        pairs = ((rank_P >= first) & (rank_P < first + num)).nonzero().flatten()
-        ranks, images = rank_P[pairs] - first, target.image_P[pairs]
+    for first in range(0, all_ranks.num, together):
+        num = min(together, all_ranks.num - first)
+        pairs = all_ranks.pairs(first, num)
+        ranks, images = all_ranks.rank_P[pairs] - first, target.image_P[pairs]
         seeds_RBK = torch.zeros(num, *graph_BK.shape, dtype=graph_BK.dtype, device=graph_BK.device)
         places = (ranks[:, None], images[:, None], target.class_PJ[pairs])
         seeds_RBK.index_put_(places, target.coefficient_PJ[pairs].to(graph_BK.dtype), accumulate=True)

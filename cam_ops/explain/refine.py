@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cam_ops.explain.passes import rank_within_image
+from cam_ops.explain.passes import Ranks, ranks_of
 from cam_ops.network.grids import Grid
 
 Spread = Callable[[Tensor], Tensor]
@@ -128,10 +128,10 @@ def refine(
     return torch.where(has_seed_P11, refined_PQV, plain_PQV) * cells_inside(inside_P4, grid)
 
 
-def of_pairs(weight_BIJ: Tensor, image_P: Tensor) -> Spread:
+def of_pairs(weight_BIJ: Tensor, image_P: Tensor, ranks: Ranks | None = None) -> Spread:
     """Spread the seeds of pairs, all those of an image at once."""
-    rank_P = rank_within_image(image_P)
-    num_ranks = int(rank_P.max()) + 1 if len(rank_P) else 1
+    ranks = ranks or ranks_of(image_P)
+    rank_P, num_ranks = ranks.rank_P, max(1, ranks.num)
 
     def spread(seed_PJ: Tensor) -> Tensor:
         seed_BRJ = weight_BIJ.new_zeros(len(weight_BIJ), num_ranks, weight_BIJ.shape[2])

@@ -27,7 +27,7 @@ from cluster.executors.work import ShardReport
 from cluster.label.loader import Loader
 from cluster.label.quarantine import Quarantine, read_quarantine
 from cluster.label.rows import BatchMaps, Picture, ShardRows, joined_maps, no_maps
-from cluster.machine.gpu import computing, held_bytes
+from cluster.machine.gpu import computing, held_bytes, on_host
 from cluster.machine.network import load_mapper
 from cluster.machine.prepare import prepare_process
 from cluster.process.console import say
@@ -201,38 +201,54 @@ class LabelReplica:
             )
 
     def _explain_part(self, pixels_BYX3: Tensor, pictures: list[Picture]) -> BatchMaps:
+        """Run the network on pictures that fit the device's memory.
+
+        A GPU is given pixels, where the pictures lie in them, and the chosen pairs; it gives logits, which the host
+        waits for to choose, then maps with their residuals, which it waits for: three copies in, three out (four with
+        the kept maps from before they were refined), two waits, no further synchronisation.
+        """
         if not any(picture.status == "ok" for picture in pictures):
             return no_maps(len(pictures), self.num_top, self.run.grid, self.run.request.kept_cam_grid)
         pixels_BCYX = pixels_BYX3.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        inside_B4 = torch.from_numpy(_inside(pictures, len(pixels_BCYX))).to(self.device)
-        explained = self.mapper.explain(pixels_BCYX, partial(self._choose, pictures), inside_B4)
-        self._check_finite(explained.logits_BK, pictures)
-        scores_BK = class_scores(explained.logits_BK, self.run.request.scores)
+        inside_B4 = torch.from_numpy(_inside(pictures, len(pixels_BCYX))).to(self.device, non_blocking=True)
+        on_host_BK: list[Tensor] = []
+
+        def choose(logits_BK: Tensor) -> tuple[Tensor, Tensor]:
+            on_host_BK.extend(on_host(logits_BK))
+            return self._choose(pictures, on_host_BK[0])
+
+        explained = self.mapper.explain(pixels_BCYX, choose, inside_B4)
+        (logits_BK,) = on_host_BK
+        residuals = [] if explained.residual_P is None else [explained.residual_P]
+        cams = [explained.cams_Phw] if self.run.request.kept_cam_grid else []
+        raw_Phw, *others = (tensor.numpy() for tensor in on_host(explained.maps_PHW, *residuals, *cams))
+        residual_P = others[0] if residuals else None
+        self._check_finite(logits_BK, pictures)
+        scores_BK = class_scores(logits_BK, self.run.request.scores)
         top_BT = best_classes(scores_BK, self.num_top)
         image_P, class_P = explained.image_P, explained.class_P
-        residual_P = None if explained.residual_P is None else explained.residual_P.cpu().numpy()
         self._check_first_batch(np.zeros(0) if residual_P is None else residual_P, len(image_P))
         is_sum = self.run.request.explain.method == "cam"  # the maps themselves add up
         return BatchMaps(
-            top_class_BT=top_BT.int().cpu().numpy(),
-            top_score_BT=scores_BK.gather(1, top_BT).cpu().numpy(),
-            image_P=image_P.cpu().numpy(),
-            class_P=class_P.int().cpu().numpy(),
-            raw_Phw=explained.maps_PHW.cpu().numpy(),
-            cam_Pkl=explained.cams_Phw.cpu().numpy() if self.run.request.kept_cam_grid else None,
-            score_P=scores_BK[image_P, class_P].cpu().numpy(),
-            logit_P=explained.logits_BK[image_P, class_P].cpu().numpy(),
+            top_class_BT=top_BT.int().numpy(),
+            top_score_BT=scores_BK.gather(1, top_BT).numpy(),
+            image_P=image_P.numpy(),
+            class_P=class_P.int().numpy(),
+            raw_Phw=raw_Phw,
+            cam_Pkl=others[-1] if cams else None,
+            score_P=scores_BK[image_P, class_P].numpy(),
+            logit_P=logits_BK[image_P, class_P].numpy(),
             residual_P=residual_P if is_sum else None,
         )
 
     def _choose(self, pictures: list[Picture], logits_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the (image, class) pairs to explain, of the pictures that could be read."""
+        """Return the (image, class) pairs to explain, of the pictures that could be read; all in the host's memory."""
         most = max(1, *(len(picture.labels) for picture in pictures))
         labels_BM = torch.tensor([(*picture.labels, *[-1] * (most - len(picture.labels))) for picture in pictures])
-        usable_B = torch.tensor([picture.status == "ok" for picture in pictures], device=self.device)
+        usable_B = torch.tensor([picture.status == "ok" for picture in pictures])
         usable_B &= logits_BK[: len(pictures)].isfinite().all(1)
         scores_BK = class_scores(logits_BK, self.run.request.scores)[: len(pictures)]
-        image_P, class_P = choose_classes(scores_BK, labels_BM.to(self.device), self.choice)
+        image_P, class_P = choose_classes(scores_BK, labels_BM, self.choice)
         return image_P[usable_B[image_P]], class_P[usable_B[image_P]]
 
     def _check_finite(self, logits_BK: Tensor, pictures: list[Picture]) -> None:

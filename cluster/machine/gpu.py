@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from cam_ops.errors import MachineError
 
@@ -16,6 +17,16 @@ def num_gpus() -> int:
 def held_bytes(device: torch.device) -> int:
     """Return the most memory of the GPU that this process's torch has held so far, 0 where there is none."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+
+
+def on_host(*tensors: Tensor) -> list[Tensor]:
+    """Return tensors in the host's memory: of a GPU's, copies into page-locked memory, waited for once."""
+    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    if tensors[0].is_cuda:
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+        done.synchronize()
+    return copies
 
 
 @contextmanager
