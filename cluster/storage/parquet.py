@@ -16,7 +16,7 @@ from cluster.storage.files import Files
 MAX_ROWS = 2**24  # of a shard's table
 
 
-def encode(table: pa.Table, row_group_size: int | None = None) -> bytes:
+def encode(table: pa.Table, row_group_size: int | None = None, checksums: bool = True) -> bytes:
     """Write a table as Parquet (zstd, dictionaries on strings, page index, checksums), prove that it reads back."""
     strings = [field.name for field in table.schema if pa.types.is_string(field.type)]
     buffer = io.BytesIO()
@@ -27,7 +27,7 @@ def encode(table: pa.Table, row_group_size: int | None = None) -> bytes:
         compression="zstd",
         use_dictionary=strings,
         write_page_index=True,
-        write_page_checksum=True,
+        write_page_checksum=checksums,
     )
     content = buffer.getvalue()
     assert pq.ParquetFile(io.BytesIO(content)).metadata.num_rows == len(table)
