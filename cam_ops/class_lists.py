@@ -15,6 +15,7 @@ from typing import Any
 
 from cam_ops.classes import ClassList, class_list, whole_number
 from cam_ops.errors import UsageError
+from cam_ops.outside import size_of_file
 from cam_ops.words import column_of, delimiter_of, folded
 
 MAX_BYTES = 64 * 2**20
@@ -44,14 +45,16 @@ def read_class_names(path: Path, num_classes: int | None = None) -> ClassList:
     cannot be read, and for one that has not `num_classes` entries.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if size_of_file(path) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
         listed = _parse(path.read_text("utf-8-sig"), path.suffix.lower(), num_classes)
         if not all(words and all(words) for words in listed.rows):
             raise ValueError("a class has no name, or an empty one")
     except UnicodeDecodeError:
         raise UsageError(f"cannot read class names from {path}: it is no text in UTF-8; save it as such") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read class names from {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise UsageError(f"cannot read class names from {path}: {error}") from None
     if not listed.rows:
         raise UsageError(f"expected at least one class name in {path}, found none")

@@ -11,6 +11,7 @@ import tyro
 import yaml
 
 from cam_ops.errors import UsageError
+from cam_ops.outside import size_of_file
 from cluster.storage.objects import without_credentials
 from cluster.storage.options import KNOWN, SECRETS
 from jobs.usage import refuse_missing, refuse_unknown, sentence_of
@@ -103,6 +104,7 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:
         raise UsageError("--config expects a YAML file")
     path = Path(arguments[at + 1])
     try:
+        size_of_file(path)
         document = yaml.safe_load(path.read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read --config {path}: {error}") from None

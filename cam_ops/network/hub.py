@@ -21,6 +21,7 @@ from cam_ops.classes import ScoreKind
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.names import CONFIG, HUB, check_snapshot
 from cam_ops.network.takes import UNREADABLE, size_of
+from cam_ops.outside import size_of_file
 from cam_ops.settings import Interpolation, PerChannel, Size
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -107,7 +108,7 @@ def _refusing(sentence: str) -> Iterator[None]:
 def _json(path: Path, model: str) -> dict[str, Any] | None:
     """Return a JSON object, None where there is no such file."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if size_of_file(path) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
         document = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from cam_ops.errors import UsageError
+from cam_ops.outside import size_of_file
 from cluster.formats.coco import COCO
 from cluster.formats.entries import Frame
 from cluster.formats.files import files_below, reading
@@ -121,8 +122,10 @@ def _cure_of(file: str) -> str:
     if name.endswith(TABLE_SUFFIXES):
         return f"give --truth {file}, or its folder"
     if name.endswith(".json"):
-        with reading(file, "JSON"), open(file, "rb") as opened:
-            head = opened.read(HEAD_BYTES)
+        with reading(file, "JSON"):
+            size_of_file(file)
+            with open(file, "rb") as opened:
+                head = opened.read(HEAD_BYTES)
         tool = next((tool for tool, word in OTHER_JSON.items() if word in head), None)
         return f"the JSON of {tool} is not read, write it as COCO" if tool else f"of coco, give the file itself: {file}"
     return ""

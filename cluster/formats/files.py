@@ -4,7 +4,6 @@ import codecs
 import csv
 import io
 import os
-import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.errors import UsageError
+from cam_ops.outside import size_of_file
 from cluster.sources.folders.names import is_hidden_file, is_hidden_folder
 from cluster.sources.listing import image_id_of
 from cluster.storage.documents import first_reason
@@ -41,12 +41,9 @@ def reading(path: str | Path, kind: str, cure: str = "mend it, or give another -
 
 
 def read_bounded(path: str | Path, max_bytes: int) -> bytes:
-    """Return the bytes of a regular file. Raises OSError; ValueError if it is none, or has more than `max_bytes`."""
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is no file")
-    if found.st_size > max_bytes:
-        raise ValueError(f"it has {found.st_size} bytes, at most {max_bytes} are read")
+    """Return a file's bytes. Raises OSError, also if it is no file; ValueError if it has more than `max_bytes`."""
+    if (size := size_of_file(path)) > max_bytes:
+        raise ValueError(f"it has {size} bytes, at most {max_bytes} are read")
     with open(path, "rb") as file:
         return file.read(max_bytes)
 
@@ -61,6 +58,7 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
 
     Raises OSError; ValueError where a line is too long or not in UTF-8.
     """
+    size_of_file(path)
     with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(bounded_lines(file), 1):
             if line := line.strip():

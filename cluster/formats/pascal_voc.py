@@ -14,6 +14,7 @@ import pyarrow as pa
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from cam_ops.outside import size_of_file
 from cluster.formats.entries import VOC_CORNERS, Entry, batches_of, number_of, size_of
 from cluster.formats.exported import SCORE_DIGITS, ExportFormat, Part, Picture, Whole
 from cluster.formats.exported import Box as ExportedBox
@@ -100,6 +101,7 @@ def _read(path: str, masks: str) -> Iterator[pa.RecordBatch]:
 def is_annotation(path: str) -> bool:
     """Say whether a file begins as one of VOC does."""
     try:
+        size_of_file(path)
         with open(path, "rb") as file:
             return b"<annotation" in file.read(HEAD_BYTES)
     except OSError:

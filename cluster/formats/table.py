@@ -17,6 +17,7 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from cam_ops.arrays import F64
+from cam_ops.outside import size_of_file
 from cam_ops.tables import CORNERS
 from cam_ops.words import column_of, delimiter_of, folded
 from cluster.formats.entries import ENTRIES, MAX_SIDE, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS, number_of
@@ -93,6 +94,7 @@ def delimiter_in(path: str) -> str:
 
 def header_of(path: str) -> list[str]:
     """Return the names of a table's columns. Raises what `reading` catches."""
+    size_of_file(path)
     if path.lower().endswith(".parquet"):
         return list(pq.read_schema(path).names)
     line = _first_line(path)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import IO, Any
 
 from cam_ops.errors import StorageError
+from cam_ops.outside import size_of_file
 from cam_ops.pictures.formats import HEAD_BYTES, format_of
 from cluster.formats.coco import packed
 from cluster.formats.entries import Entry, batches_of, number_of
@@ -49,13 +50,18 @@ def _entries(address: str) -> Iterator[Entry]:
     as its picture is.
     """
     for path in _paths(address):
-        with reading(path, "a tar file", "make it anew"), open(path, "rb", buffering=0) as file:
+        with reading(path, "a tar file", "make it anew"), _opened(path) as file:
             descriptor = file.fileno()
             read_at = windowed(partial(_pread, descriptor), WINDOW_BYTES)
             try:
                 yield from _samples(image_id_of(os.path.basename(path)) + "/", read_at, os.fstat(descriptor).st_size)
             except BadTar as bad:
                 raise ValueError(f"it {bad}") from None
+
+
+def _opened(path: str) -> IO[bytes]:
+    size_of_file(path)
+    return open(path, "rb", buffering=0)
 
 
 def _pread(descriptor: int, offset: int, size: int) -> bytes:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 
+from cam_ops.outside import size_of_file
+
 GZIP = b"\x1f\x8b"
 
 
@@ -15,6 +17,7 @@ def unpacked(path: str) -> Iterator[BufferedIOBase]:
 
     Raises OSError; of these gzip.BadGzipFile, here or while it is read, for what is cut or damaged.
     """
+    size_of_file(path)
     with open(path, "rb") as file:
         is_packed = file.read(len(GZIP)) == GZIP
         file.seek(0)

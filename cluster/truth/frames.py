@@ -6,7 +6,6 @@ which it was where width and height change places, and are not the same.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +14,10 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from cam_ops.arrays import I32, I64, Bools
+from cam_ops.pictures.header import MAX_BYTES
 from cam_ops.pictures.orientation import AS_STORED, QUARTER, UNKNOWN_TURN, orientation_of
 from cluster.formats.entries import are_alike
+from cluster.formats.files import read_bounded
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import read_shard
 
@@ -78,7 +79,7 @@ def _shown(path: str) -> tuple[int, int, int]:
     0 where they cannot be read: who reads its pixels will say so.
     """
     try:
-        own, width, height = orientation_of(Path(path).read_bytes())
+        own, width, height = orientation_of(read_bounded(path, MAX_BYTES))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return AS_STORED, 0, 0
     return (own, height, width) if own >= QUARTER else (own, width, height)

@@ -1,7 +1,5 @@
 """The pixels of a true object's masks. It alone of the formats needs OpenCV."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +8,10 @@ from cam_ops.arrays import U8, Bools
 from cam_ops.errors import BadImage
 from cam_ops.metrics.wsol import IGNORED, INSIDE
 from cam_ops.pictures.decode import decode_values
+from cam_ops.pictures.header import MAX_BYTES
 from cam_ops.pictures.orientation import AS_STORED, orientation_of, turned
 from cluster.formats.entries import UNKNOWN, Size, are_alike
+from cluster.formats.files import read_bounded
 
 BACK = {6: 8, 8: 6}  # what undoes an orientation; the others undo themselves
 
@@ -41,7 +41,7 @@ def read_mask(
 
 def _read(path: str, turn: int, size: Size) -> Bools:
     try:
-        encoded = Path(path).read_bytes()
+        encoded = read_bounded(path, MAX_BYTES)
         values = decode_values(encoded)
         if turn != AS_STORED:  # the pixels as the file has them are turned, not those that a viewer shows
             own = orientation_of(encoded)[0]

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from urllib.parse import unquote
 
 from cam_ops.errors import BadImage, StorageError, UsageError
+from cam_ops.outside import size_of_file
 from cluster.process.console import say, shown
 from cluster.sources.folders.folder import is_run
 from cluster.sources.folders.names import is_named_as_picture
@@ -213,6 +214,7 @@ def _document(address: str, options: StorageOptions) -> dict[str, object] | None
         if is_store(address):
             content = read_object(address, options, max_bytes=MAX_DOCUMENT_BYTES + 1)
         else:
+            size_of_file(address)
             with open(address, "rb") as file:
                 content = file.read(MAX_DOCUMENT_BYTES + 1)
     except FileNotFoundError:
