@@ -85,5 +85,5 @@ def test_a_truth(kind: str, named: bool, labelled: ExportedRun, tmp_path: Path) 
     truth = path.parent if "/" in TRUTHS[kind] else path
     formats = ["--truth-format", {"yolo's names": "yolo", "coco": "coco"}.get(kind, kind.partition(" ")[0])]
     formats = [word.replace("parquet", "table") for word in formats]
-    done = Command("audit", labelled.root, "--truth", truth, *(formats if named else []))
+    done = Command("audit", labelled.root, "--name", tmp_path.name[:40], "--truth", truth, *(formats if named else []))
     assert (done.code, str(truth) in done.result["error"]) == (2, True), done.result
