@@ -10,7 +10,7 @@ from contextlib import nullcontext, redirect_stdout
 
 from cam_ops.errors import CamrayError, UsageError
 from cam_ops.words import near
-from cluster.process.console import say, shortened
+from cluster.process.console import public, say, shortened
 from cluster.process.interrupts import INTERRUPTED_CODE, held
 from jobs.command import INTERRUPTED, Outcome, documents_to, json_text, result_line
 from jobs.flags import out_of, wants
@@ -50,21 +50,25 @@ def run(arguments: list[str]) -> int:
             outcome = _run_command(command, arguments[1:])
     except CamrayError as error:
         say(f"error: {error}")
-        outcome = Outcome(status=error.status, exit_code=error.exit_code, out=out_of(arguments), error=str(error))
+        outcome = Outcome(
+            status=error.status, exit_code=error.exit_code, out=out_of(arguments), error=public(str(error))
+        )
     except KeyboardInterrupt:
         outcome = Outcome(status=INTERRUPTED, exit_code=INTERRUPTED_CODE, out=out_of(arguments))
     except Exception as error:
         if isinstance(error, OSError) and _is_output_lost():
             raise
         traceback.print_exc()
-        outcome = Outcome(status="failed", exit_code=1, out=out_of(arguments), error=f"{type(error).__name__}: {error}")
+        outcome = Outcome(
+            status="failed", exit_code=1, out=out_of(arguments), error=public(f"{type(error).__name__}: {error}")
+        )
     if outcome.status == INTERRUPTED:
         say("interrupted; type the same command again: label and rebox go on where they stopped, others begin anew")
     if as_json:
         print(json_text(outcome, None if wants(arguments, "--follow") else 1), end="", flush=True)
     stream = sys.stderr if as_json else sys.stdout
     if not stream.isatty():  # who reads a screen has been told
-        print(result_line(command, outcome, time.monotonic() - start_s), file=stream, flush=True)
+        print(result_line(public(command), outcome, time.monotonic() - start_s), file=stream, flush=True)
     return outcome.exit_code
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from cam_ops.errors import UsageError
 from cam_ops.outside import size_of_file
-from cluster.storage.objects import without_credentials
+from cluster.process.console import public
 from cluster.storage.options import KNOWN, SECRETS
 from jobs.usage import refuse_missing, refuse_unknown, sentence_of
 
@@ -85,7 +85,7 @@ def shown_line(command: str, arguments: list[str]) -> tuple[str, ...]:
         if is_secret and (equals or not flag):
             word = f"{flag}{equals}{_without_value(value)}"
         shown.append(word)
-    return tuple(without_credentials(word).encode("utf-8", "backslashreplace").decode() for word in shown)
+    return tuple(public(word).encode("utf-8", "backslashreplace").decode() for word in shown)
 
 
 def _without_value(word: str) -> str:
@@ -140,7 +140,7 @@ def out_of(arguments: list[str]) -> str | None:
     has_out = arguments[:1] in (["rebox"], ["export"], ["bench"])  # whose first word is another thing
     positional = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") and not has_out else None
     out = last_value(arguments, "--out") or last_value(from_file, "--out") or positional
-    return out and without_credentials(out)
+    return out and public(out)
 
 
 def wants(arguments: list[str], flag: str) -> bool:

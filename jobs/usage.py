@@ -10,8 +10,7 @@ from tyro.conf import Positional
 
 from cam_ops.errors import UsageError
 from cam_ops.words import near
-from cluster.process.console import shortened, visible
-from cluster.storage.objects import without_credentials
+from cluster.process.console import public, shortened, visible
 
 OF_ALL = ("--config", "--help", "--help-all")
 MAX_WORD, MAX_MESSAGE = 80, 400  # characters
@@ -79,7 +78,7 @@ def sentence_of(text: str, config: type, command: str) -> str:
         what = f"{found[1]} expects {_kind_of(text, found[1])}, got {_short(found[2])}"
     else:
         what = shortened(said, MAX_MESSAGE)
-    return f"{visible(without_credentials(what))}; see python -m jobs {command} --help"
+    return f"{visible(public(what))}; see python -m jobs {command} --help"
 
 
 def _kind_of(text: str, flag: str) -> str:

@@ -1,6 +1,7 @@
 """Lines for people, on stderr, and what stands in them; stdout is for what a command prints as its result."""
 
 import os
+import re
 import shutil
 import sys
 import unicodedata
@@ -10,6 +11,11 @@ from typing import TextIO
 PREFIX = "camray: "
 ERASE = "\r\033[K"  # what a terminal shows on its last line: a state that may be there
 SHOWN_CHARACTERS = 200
+SECRET = (  # of addresses; a password may hold slashes
+    (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s/@:'\"]*:[^\s'\"]*@"), r"\1***@"),
+    (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s/'\"]*@"), r"\1***@"),
+    (re.compile(r"(\b(?!file:)[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s?'\"]*\?)[^\s'\"]+"), r"\1***"),
+)
 SAID: deque[str] = deque(maxlen=200)  # what this process has said last
 
 
@@ -22,6 +28,13 @@ def shortened(value: object, most: int, kept: int | None = None) -> str:
 def is_or_are(number: int) -> str:
     """Return the verb of so many."""
     return "is" if number == 1 else "are"
+
+
+def public(text: str) -> str:
+    """Return a text without what is secret in its addresses: what stands before an @, and behind a question mark."""
+    for pattern, kept in SECRET:
+        text = pattern.sub(kept, text)
+    return text
 
 
 def shown(text: str) -> str:
@@ -64,6 +77,7 @@ def num_columns() -> int:
 
 def say(sentence: str, end: str = "\n") -> None:
     """Write one line; one that a full disk does not take is lost. Raises BrokenPipeError where nobody reads on."""
+    sentence = public(sentence)
     SAID.append(sentence)
     try:
         print(f"{ERASE if is_screen() else ''}{PREFIX}{visible(sentence)}", end=end, file=sys.stderr, flush=True)

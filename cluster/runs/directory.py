@@ -4,9 +4,10 @@ import os
 from dataclasses import dataclass
 
 from cam_ops.errors import UsageError
+from cluster.process.console import public
 from cluster.runs.names import SHARD_FILE, plan_name
 from cluster.storage.files import Files
-from cluster.storage.objects import is_store, store_address, without_credentials
+from cluster.storage.objects import is_store, store_address
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 
 
@@ -32,7 +33,5 @@ def open_run_dir(text: str, options: StorageOptions = NO_OPTIONS) -> RunDir:
     if is_store(text):
         return RunDir(store_address(text, "the run directory"), options)
     if "://" in text:
-        raise UsageError(
-            f"expected a local path, s3://... or gs://... for the run directory, got {without_credentials(text)}"
-        )
+        raise UsageError(f"expected a local path, s3://... or gs://... for the run directory, got {public(text)}")
     return RunDir(os.path.abspath(os.path.expanduser(text)), options)

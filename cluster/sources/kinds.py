@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from urllib.parse import unquote_to_bytes
 
 from cam_ops.errors import UsageError
+from cluster.process.console import public
 from cluster.sources.cifar import CIFAR
 from cluster.sources.folders.folder import folder_source
 from cluster.sources.folders.picture import PICTURE
@@ -15,7 +16,7 @@ from cluster.sources.manifest import MANIFEST
 from cluster.sources.source import EVERYTHING, Asked, Decoder, OwnLabels, Row, Source
 from cluster.sources.stl10 import STL10
 from cluster.sources.tars import TARS
-from cluster.storage.objects import is_store, store_address, without_credentials
+from cluster.storage.objects import is_store, store_address
 
 
 def _instead(folder: str, names: Iterable[str]) -> str:
@@ -54,7 +55,7 @@ def source_address(text: str) -> str:
     elif "://" in text:
         raise UsageError(
             "--images expects a folder, a manifest or tar files, by a path, s3://... or gs://..., got "
-            f"{without_credentials(text)}: this address kind is not supported"
+            f"{public(text)}: this address kind is not supported"
         )
     return os.path.abspath(os.path.expanduser(text))
 

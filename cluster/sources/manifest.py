@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
 from cam_ops.tables import LISTING
-from cluster.process.console import shown
+from cluster.process.console import public, shown
 from cluster.sources.folders.folder import check_folder
 from cluster.sources.folders.patterns import fixed_part
 from cluster.sources.listing import Listing, Remarks, remark, say_remarks
@@ -33,7 +33,7 @@ from cluster.sources.tables.lists import SUFFIXES, Opened, open_list
 from cluster.sources.tables.pictures import open_pictures, open_table
 from cluster.sources.tables.roles import Roles, check_columns, features_of, holders_of, roles_of
 from cluster.sources.tables.values import Taken, address_of, taken_of
-from cluster.storage.objects import BUCKET, download, is_store, object_version, without_credentials
+from cluster.storage.objects import BUCKET, download, is_store, object_version
 from cluster.storage.options import StorageOptions
 from cluster.storage.parquet import stream
 from cluster.storage.scratch import MEMORY_LIMIT
@@ -272,7 +272,7 @@ def _check_scheme(uris: pa.Array) -> None:
     at = pc.index(other, True).as_py()
     if at >= 0:
         raise UsageError(
-            f"the manifest names {shown(without_credentials(uris[at].as_py()))}: addresses other than paths, "
+            f"the manifest names {shown(public(uris[at].as_py()))}: addresses other than paths, "
             "file:///..., s3://BUCKET/KEY and gs://BUCKET/KEY are not supported"
         )
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from cam_ops.errors import BadImage, StorageError, UsageError
-from cluster.process.console import say, shortened
+from cluster.process.console import public, say, shortened
 from cluster.storage.options import SECRETS, StorageOptions
 
 PATIENCE_S = 60.0
@@ -58,7 +58,7 @@ def store_address(text: str, flag: str) -> str:
     if not BUCKET.fullmatch(bucket) or (key and not is_plain(key)):
         raise UsageError(
             f"{flag} expects {scheme}://BUCKET/KEY, the key without empty, . and .. parts, got "
-            f"{without_credentials(text)}; credentials and endpoints go into --storage-options or the environment"
+            f"{public(text)}; credentials and endpoints go into --storage-options or the environment"
         )
     return f"{scheme}://{path.rstrip('/')}"
 
@@ -74,14 +74,9 @@ def is_plain(key: str) -> bool:
     return not {"", ".", ".."} & set(key.split("/"))
 
 
-def without_credentials(text: str) -> str:
-    """Return an address without the user and password that somebody may have put in."""
-    return re.sub(r"://[^/]*@", "://***@", text)
-
-
 def absolute(place: str) -> str:
     """Return a path as it is from everywhere, or an address without user and password."""
-    return without_credentials(place) if "://" in place else os.path.abspath(os.path.expanduser(place))
+    return public(place) if "://" in place else os.path.abspath(os.path.expanduser(place))
 
 
 def read_object(

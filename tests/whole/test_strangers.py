@@ -1,4 +1,4 @@
-"""Files from outside that are none: a pipe to which nobody writes, a device without end."""
+"""Files from outside that are none: a pipe to which nobody writes, a device without end; secrets in addresses."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.process.console import public
 from tests.support.command import Command
 from tests.support.exported_runs import ExportedRun
 
@@ -87,3 +88,54 @@ def test_a_truth(kind: str, named: bool, labelled: ExportedRun, tmp_path: Path) 
     formats = [word.replace("parquet", "table") for word in formats]
     done = Command("audit", labelled.root, "--name", tmp_path.name[:40], "--truth", truth, *(formats if named else []))
     assert (done.code, str(truth) in done.result["error"]) == (2, True), done.result
+
+
+SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+WITH_SECRET = [
+    f"s3://AKIAIOSFODNN7EXAMPLE:{SECRET}@bucket/key",
+    f"s3://{SECRET.replace('/', '')}@bucket/key",
+    f"https://me:{SECRET}@host/a?token={SECRET}",
+]
+PLACES = [
+    ["label", "--images", "ADDRESS", "--out", "OUT", *TWO],
+    ["label", "--images", "PICTURES", "--out", "ADDRESS", *TWO],
+    ["label", "--images", "PICTURES", "--out", "OUT", "--model", "resnet18", "--weights", "ADDRESS"],
+    ["label", "--images", "PICTURES", "--out", "OUT", *TWO, "--class-names", "ADDRESS"],
+    ["label", "--images", "PICTURES", "--out", "OUT", *TWO, "--labels", "ADDRESS"],
+    ["label", "--images", "PICTURES", "--out", "OUT", *TWO, "--calibration", "ADDRESS"],
+    ["label", "--images", "PICTURES", "--out", "OUT", *TWO, "--config", "ADDRESS"],
+    ["label", "--imges", "ADDRESS"],
+    *[[command, "ADDRESS"] for command in ("status", "verify", "report", "audit", "calibrate", "show", "ADDRESS")],
+    ["export", "ADDRESS", "--to", "coco", "--out", "OUT"],
+    ["audit", "RUN", "--truth", "ADDRESS"],
+    ["compare", "RUN", "ADDRESS"],
+    ["rebox", "RUN", "--out", "ADDRESS"],
+    ["plan", "--images", "ADDRESS", *TWO],
+    ["doctor", "--images", "ADDRESS"],
+]
+
+
+@pytest.mark.parametrize("words", PLACES, ids=lambda words: " ".join(map(str, words[:1] + words[-2:])))
+@pytest.mark.parametrize("address", WITH_SECRET)
+def test_a_secret_in_an_address(
+    address: str, words: list[object], pictures: Path, labelled: ExportedRun, tmp_path: Path
+) -> None:
+    named = {"ADDRESS": address, "OUT": tmp_path / "run", "PICTURES": pictures, "RUN": labelled.root}
+    more = ["--executor", "inline"] if words[0] in ("label", "plan") and "--imges" not in words else []
+    done = Command(*[named.get(str(word), word) for word in words], *more)
+    assert done.code in (2, 5, 6)
+    for part in (SECRET, SECRET.replace("/", ""), SECRET.partition("/")[2]):
+        assert part not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no s3://bucket/key?secret_key=abc/d here", "no s3://bucket/key?*** here"),
+        ("cannot read /a/s3:/me:a/b@bucket/x, mend it", "cannot read /a/s3:/***@bucket/x, mend it"),
+        ("s3://bucket/me@host/a.jpg and file:///a?b.jpg", "s3://bucket/me@host/a.jpg and file:///a?b.jpg"),
+        ("https://token@host/a; what now?", "https://***@host/a; what now?"),
+    ],
+)
+def test_what_is_shown_of_an_address(text: str, expected: str) -> None:
+    assert public(text) == expected
