@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -33,6 +34,7 @@ from cluster.runs.record import MapsFrom, Run, publish_run, read_run
 from cluster.storage.documents import document_bytes
 from cluster.storage.parquet import decode, encode
 from tests.support.command import Command
+from tests.support.exported_runs import ExportedRun
 
 ROUNDS = 100
 HALVES = ("\ud800", "\udbff", "\udc00", "\udcff", "\udfff", "\udc80a\ud83e")
@@ -268,11 +270,24 @@ def test_a_run_below_a_folder_with_other_bytes_is_refused(
     assert_nothing_written(Command("audit", run, "--truth", "truth.csv"), tmp_path, before)
 
 
-def test_a_label_with_half_a_letter_is_no_class(pictures: Path, tmp_path: Path) -> None:
-    (tmp_path / "labels.json").write_text("{}")
-    table = tmp_path / "manifest.jsonl"
-    path = next(iter(sorted(pictures.rglob("*.png"))))
-    table.write_text(json.dumps({"uri": str(path), "label": HALF_NAME}) + "\n")
-    done = label(table, tmp_path / "run", "--labels", "manifest")
-    assert done.code == 2
-    assert not (tmp_path / "run").exists()
+def test_words_with_half_a_letter_are_refused_or_escaped(pictures: Path, labelled: ExportedRun, tmp_path: Path) -> None:
+    picture = min(pictures.rglob("*.png"))
+    lines = tmp_path / "manifest.jsonl"
+    lines.write_text(json.dumps({"uri": str(picture), "label": HALF_NAME}) + "\n")
+    features = {"label": {"_type": "ClassLabel", "names": [HALF_NAME, "dog"]}, "image": {"_type": "Image"}}
+    table = pa.table({"image": [{"bytes": picture.read_bytes(), "path": "a.png"}], "label": [0]})
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}),
+        tmp_path / "pictures.parquet",
+    )
+    done = label(lines, tmp_path / "run", "--labels", "manifest")
+    assert (done.code, (tmp_path / "run").exists()) == (2, False), done.err
+    done = label(tmp_path / "pictures.parquet", tmp_path / "run", "--labels", "manifest")  # by their order
+    assert (done.code, "cat \\\\ud83e" in done.err) == (0, True), done.err
+    assert Command("verify", tmp_path / "run").code == 0
+    (tmp_path / "yolo" / "labels").mkdir(parents=True)
+    (tmp_path / "yolo" / "data.yaml").write_text('names: ["cat \\ud83e"]\n')
+    odd = os.fsencode(tmp_path / "yolo" / "labels") + b"/\xff.txt"
+    Path(os.fsdecode(odd)).write_text("0 .5 .5 .1 .1\n")
+    done = Command("audit", labelled.root, "--truth", tmp_path / "yolo", "--truth-format", "yolo", "--name", "half")
+    assert done.code == 2, done.err
