@@ -1,7 +1,7 @@
 """The science of camray: pictures, networks, class activation maps, boxes and what they are worth.
 
 Pure functions over arrays: nothing here imports ray, reads the environment or parses flags. What a room imports stands
-below it; the nine at the end are everybody's.
+below it; the ten at the end are everybody's.
 
 * `fitting`: a calibration fitted to boxes that are known to be right or wrong
 * `metrics`: how well maps and boxes localize
@@ -14,6 +14,7 @@ below it; the nine at the end are everybody's.
 * `classes`: class names, words that choose classes
 * `compiled`: loops over pixels, compiled
 * `errors`: errors and their exit codes
+* `foreign`: text from outside, shown and stored
 * `outside`: files that others have made
 * `settings`: what may be asked of a network, its maps and boxes
 * `tables`: Arrow schemas of a run's files

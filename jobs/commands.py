@@ -6,11 +6,12 @@ import select
 import sys
 import time
 import traceback
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from typing import TextIO, cast
 
 from cam_ops.errors import CamrayError, UsageError
 from cam_ops.words import near
-from cluster.process.console import public, say, shortened
+from cluster.process.console import Seen, public, say, shortened
 from cluster.process.interrupts import INTERRUPTED_CODE, held
 from jobs.command import INTERRUPTED, Outcome, documents_to, json_text, result_line
 from jobs.flags import out_of, wants
@@ -42,6 +43,11 @@ def run(arguments: list[str]) -> int:
     if text := _text_of(command, arguments[1:]):
         print(text)
         return 0 if command else UsageError.exit_code
+    with redirect_stdout(cast(TextIO, Seen(sys.stdout))), redirect_stderr(cast(TextIO, Seen(sys.stderr))):
+        return _run(command, arguments)
+
+
+def _run(command: str, arguments: list[str]) -> int:
     start_s = time.monotonic()
     as_json = wants(arguments, "--json")
     documents_to.set(sys.stdout)

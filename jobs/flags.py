@@ -1,7 +1,8 @@
 """Flags to a config. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
 
+import sys
 from collections.abc import Mapping
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from itertools import islice, takewhile
 from pathlib import Path
@@ -11,10 +12,12 @@ import tyro
 import yaml
 
 from cam_ops.errors import UsageError
+from cam_ops.foreign import HALF, whole
 from cam_ops.outside import size_of_file
-from cluster.process.console import public
+from cluster.process.console import beneath, public, shortened
 from cluster.storage.options import KNOWN, SECRETS
-from jobs.usage import refuse_missing, refuse_unknown, sentence_of
+from jobs.command import print_lines
+from jobs.usage import MAX_WORD, refuse_missing, refuse_unknown, sentence_of
 
 Config = TypeVar("Config")
 
@@ -41,17 +44,18 @@ def parse(
     words = list(takewhile(lambda word: not word.startswith("-"), arguments))  # a flag before them would swallow them
     arguments = from_file + arguments[len(words) :]
     _refuse_stray_secrets(arguments)
+    _refuse_bytes(arguments if command == "show" else words + arguments)  # files may be called so, and are shown
     refuse_unknown(config, from_file, command, config_file)
     refuse_unknown(config, arguments, command)
     refuse_missing(config, arguments, command)
     arguments = words + recipes.get(last_value(arguments, "--recipe") or "default", []) + arguments
     said = StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), redirect_stdout(beneath(sys.stdout)):  # help, which may have colours
             return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
     except SystemExit as end:
         if end.code in (0, None):
-            print("Each flag may also stand in a YAML file, --config FILE; those of the command line win.")
+            print_lines(["Each flag may also stand in a YAML file, --config FILE; those of the command line win."])
             raise
         raise UsageError(sentence_of(said.getvalue(), config, command)) from None
 
@@ -65,6 +69,18 @@ def _refuse_stray_secrets(arguments: list[str]) -> None:
         secret = value.partition("=")[0].removeprefix("s3.").removeprefix("gs.")
         if secret in SECRETS and flag.replace("_", "-") != "--storage-options":
             raise UsageError(f"a word {secret}=... stands behind {flag or 'no flag'}, it belongs to --storage-options")
+
+
+def _refuse_bytes(arguments: list[str]) -> None:
+    """Raise UsageError for a word that is not UTF-8: it would stand in files that nobody could read then."""
+    flag = ""
+    for word in arguments:
+        flag = word.partition("=")[0] if word.startswith("--") else flag
+        if HALF.search(word):
+            shown = shortened(whole(word), MAX_WORD)
+            raise UsageError(
+                f"expected text in UTF-8{f' behind {flag}' if flag else ''}, got {shown}; rename it, or give another"
+            )
 
 
 def shown_line(command: str, arguments: list[str]) -> tuple[str, ...]:
@@ -85,7 +101,7 @@ def shown_line(command: str, arguments: list[str]) -> tuple[str, ...]:
         if is_secret and (equals or not flag):
             word = f"{flag}{equals}{_without_value(value)}"
         shown.append(word)
-    return tuple(public(word).encode("utf-8", "backslashreplace").decode() for word in shown)
+    return tuple(whole(public(word)) for word in shown)
 
 
 def _without_value(word: str) -> str:

@@ -18,7 +18,7 @@ from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.names import AUDIT_FOLDER, AUDIT_SUFFIXES, DERIVED, REPORT, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
 from cluster.runs.plan import Plan
 from cluster.runs.request import Request
-from cluster.storage.documents import first_reason
+from cluster.storage.documents import document_bytes, first_reason
 
 MAX_RUN_BYTES = 64 * 2**20
 MAX_SHARDS = 10**8
@@ -90,6 +90,11 @@ def publish_run(run_dir: RunDir, run: Run) -> bool:
 
     Returns False, and writes nothing, where another driver has written one in the meantime.
     """
+    return run_dir.publish_new(RUN, run_bytes(run))
+
+
+def run_bytes(run: Run) -> bytes:
+    """Return the content of run.json. Raises UsageError for a text that it cannot hold: ask before anything is."""
     document = {
         "fingerprint": run.request.fingerprint(),
         "request": run.request.fields(),
@@ -101,7 +106,7 @@ def publish_run(run_dir: RunDir, run: Run) -> bool:
         "command_line": run.command_line,
         "versions": versions(),
     }
-    return run_dir.publish_new(RUN, json.dumps(document, indent=1).encode())
+    return document_bytes(document, RUN)
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from cam_ops.errors import RefusedError, StorageError
 from cluster.executors.progress import Progress
 from cluster.executors.work import Executor, Replicas, Work
-from cluster.process.console import is_or_are, say, visible
+from cluster.process.console import is_or_are, say
 from cluster.process.failpoints import reach
 from cluster.runs.agreement import suspects_file
 from cluster.runs.census import Census, summary_of, take_census
@@ -91,7 +91,7 @@ def _say_others(run_dir: RunDir) -> None:
     with suppress(StorageError):  # logs are for people
         for other, age_s in others_at_work(run_dir):
             say(
-                f"warning: another {other.command}, process {other.process} on {visible(other.host)}, seems to be at "
+                f"warning: another {other.command}, process {other.process} on {other.host}, seems to be at "
                 f"work on {run_dir.root}: its log was written {age_s:.0f} s ago and has no end. Both do the same "
                 "shards, so one is paid for nothing: end one of them, unless the other was killed"
             )

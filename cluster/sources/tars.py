@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.errors import BadImage, StorageError, UsageError
+from cam_ops.foreign import whole
 from cam_ops.tables import LISTING
 from cam_ops.words import near
 from cluster.process.console import say, shown
@@ -271,7 +272,7 @@ def _word(value: object, key: str, column: str) -> str | None:
         raise BadTar(
             f"has a label that is no text or number in {shown(f'{key}.{NOTES}')}: {shown(f'{column}: {value}')}"
         )
-    word = AND.join(map(str, parts))
+    word = whole(AND.join(map(str, parts)))
     if len(word) > MAX_WORD:  # cut, it would be other classes
         raise BadTar(f"has a label of {len(word)} characters in {shown(f'{key}.{NOTES}')}, at most {MAX_WORD} are read")
     return word

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from cam_ops.errors import UsageError
+from cam_ops.foreign import whole
 from cam_ops.tables import IMAGES
 from cam_ops.words import column_of, near
 from cluster.process.console import say, shown
@@ -196,6 +197,7 @@ def _class_names(features: Mapping[str, Any], label: str | None, where: str) -> 
     names = _feature(features, label).get("names")
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         return ()
+    names = [whole(name) for name in names]
     if twice := _twice(names):
         raise UsageError(f"the metadata of {where} name the class {shown(twice)} of {label} twice; mend them")
     return tuple(names)
