@@ -1,13 +1,15 @@
 """Where a command runs: in a folder that is gone, with little memory, on files that lead elsewhere."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import ROOT, result_of
+from tests.support.command import ROOT, Command, result_of
+from tests.support.exported_runs import ExportedRun
 
 SHELL_MOVES = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
 SHELL_BOUNDS = 'ulimit -v "$1" && shift && exec "$@"'
@@ -44,3 +46,30 @@ def test_too_little_memory_to_load_what_a_command_needs(
     more = [pictures, "--out", tmp_path / "run", "--model", "resnet18", "--executor", "inline"]
     code, error = ended(SHELL_BOUNDS, limit_kib, *words, *(more if len(words) > 1 else [tmp_path]))
     assert (code, "too little memory" in error, "`ulimit -v` leaves this process" in error) == (6, True, True), error
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("audit", ["audit", "RUN", "--executor", "inline"]),
+        ("audit-strict", ["audit", "RUN", "--executor", "inline", "--name", "strict"]),
+        ("show", ["show", "RUN", "train/0.png"]),
+        ("images", ["rebox", "SOURCE", "--out", "RUN", "--executor", "inline", "--overwrite"]),
+        ("audit-x", ["rebox", "SOURCE", "--out", "RUN", "--executor", "inline", "--overwrite"]),
+        (".scratch", ["report", "RUN", "--executor", "inline"]),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each[0],
+)
+def test_a_link_in_a_run_to_another_folder(link: str, words: list[str], labelled: ExportedRun, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(labelled.root, run)
+    shutil.move(run / link, other) if (run / link).exists() else other.mkdir()
+    (other / "metrics.json").write_text("precious")
+    (run / link).symlink_to(other)
+    before = {path.name: path.read_bytes() for path in other.iterdir()}
+    image_id = next(iter(labelled.images))
+    named = {"RUN": run, "SOURCE": labelled.root, "train/0.png": image_id}
+    done = Command(*(named.get(word, word) for word in words))
+    assert (done.code, f"{run}/{link} is a link, to '{other}'" in done.result["error"]) == (5, True), done.result
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == before
+    assert (run / "run.json").exists()
