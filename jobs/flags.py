@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-import yaml
 
+from cam_ops.documents import yaml_of
 from cam_ops.errors import UsageError
 from cam_ops.foreign import HALF, whole
 from cam_ops.outside import size_of_file
@@ -20,6 +20,7 @@ from jobs.command import print_lines
 from jobs.usage import MAX_WORD, refuse_missing, refuse_unknown, sentence_of
 
 Config = TypeVar("Config")
+MAX_CONFIG_BYTES = 2**20
 
 BOX_RECIPES: dict[str, list[str]] = {"default": [], "blog": ["--normalise", "minmax", "--threshold", "0.2"]}
 RECIPES: dict[str, list[str]] = {
@@ -120,13 +121,16 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:
         raise UsageError("--config expects a YAML file")
     path = Path(arguments[at + 1])
     try:
-        size_of_file(path)
-        document = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if size_of_file(path) > MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
+        document = yaml_of(path.read_text("utf-8-sig"), is_typed=True)
+        if not isinstance(document, dict) or {"help", "h", "config"} & document.keys():
+            raise UsageError(f"expected flags and their values in {path}, as in `threshold: 0.2`")
+        flags = [word for name, value in document.items() for word in _as_flags(str(name), value)]
+    except UnicodeDecodeError:
+        raise UsageError(f"cannot read --config {path}: it is no text in UTF-8; save it as such") from None
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot read --config {path}: {error}") from None
-    if not isinstance(document, dict) or {"help", "h", "config"} & document.keys():
-        raise UsageError(f"expected flags and their values in {path}, as in `threshold: 0.2`")
-    flags = [word for name, value in document.items() for word in _as_flags(str(name), value)]
     return arguments[:at] + arguments[at + 2 :], flags
 
 

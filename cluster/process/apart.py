@@ -21,6 +21,7 @@ from typing import Any, TextIO, cast
 from cam_ops.errors import CamrayError
 from cluster.process.console import Seen
 from cluster.process.interrupts import held
+from cluster.process.memory import memory_errors
 
 
 class ProcessEnded(CamrayError):
@@ -113,7 +114,8 @@ def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> 
 def _attempt(call: Callable[[], Any]) -> Any:
     """Return what a call returns, or what it raises in a form that crosses to the driver, whose `main` handles it."""
     try:
-        return call()
+        with memory_errors():
+            return call()
     except CamrayError as error:
         return error
     except Exception as error:  # noqa: BLE001  of any code that runs here

@@ -4,6 +4,7 @@ Strangers' files are data: typed, bounded, and refused where they were fitted to
 """
 
 import os
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -112,9 +113,10 @@ def maps_of_request(request: Request) -> MapsOf:
 def write_calibration(path: str, file: CalibrationFile) -> None:
     """Write the file whole or not at all; raises StorageError, UsageError for a text that it cannot hold."""
     content = document_bytes(asdict(file), path)
-    scratch = Path(f"{path}.{os.getpid()}.part")
+    scratch = Path(f"{path}.{uuid.uuid4().hex}.part")  # which nobody can have put there, as in a folder of all users
     try:
-        scratch.write_bytes(content + b"\n")
+        with scratch.open("xb") as opened:
+            opened.write(content + b"\n")
         scratch.replace(path)
     except OSError as error:
         with suppress(OSError):  # such as a file system that is read-only

@@ -15,7 +15,19 @@ from cam_ops.settings import MAX_IMAGE_SIZE, height_and_width
 from cam_ops.tables import IMAGES, KEPT_TYPES, SCHEMA_VERSION
 from cluster.process.console import shortened
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.names import AUDIT_FOLDER, AUDIT_SUFFIXES, DERIVED, REPORT, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
+from cluster.runs.names import (
+    AUDIT_FOLDER,
+    AUDIT_SUFFIXES,
+    DERIVED,
+    QUARANTINE,
+    REPORT,
+    RUN,
+    SUMMARY,
+    SUSPECTS,
+    TABLES,
+    WRITTEN,
+    shard_name,
+)
 from cluster.runs.plan import Plan
 from cluster.runs.request import Request
 from cluster.storage.documents import document_bytes, first_reason
@@ -118,10 +130,11 @@ def versions() -> dict[str, str]:
 def clear_run(run_dir: RunDir) -> None:
     """Remove a run: first run.json, so that a crash in between cannot mix two runs, then all that belongs to it."""
     shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in run_dir.shards(table)]
+    audits = [folder for folder in run_dir.folders() if AUDIT_FOLDER.fullmatch(folder)]
+    run_dir.refuse_links(*WRITTEN, *DERIVED, *audits)
     for name in (RUN, SUMMARY, SUSPECTS, REPORT, *shards):
         run_dir.remove(name)
-    audits = [folder for folder in run_dir.folders() if AUDIT_FOLDER.fullmatch(folder)]
-    for folder, suffixes in {"quarantine": ("",), **DERIVED, **dict.fromkeys(audits, AUDIT_SUFFIXES)}.items():
+    for folder, suffixes in {QUARANTINE: ("",), **DERIVED, **dict.fromkeys(audits, AUDIT_SUFFIXES)}.items():
         for name in run_dir.names(folder):
             if name.endswith(suffixes):
                 run_dir.remove(f"{folder}/{name}")

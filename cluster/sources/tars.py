@@ -7,7 +7,6 @@ Files are indexed in parallel and pass through one at a time: memory holds the r
 read at their headers; an object is read in windows, which skip only what is larger than a window.
 """
 
-import json
 import os
 import stat
 import time
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cam_ops.documents import json_of
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.foreign import whole
 from cam_ops.tables import LISTING
@@ -252,8 +252,8 @@ class _Labels:
         """Return a member `json`; what is no object has no keys, but is refused where labels are looked for."""
         document = None
         if member.size <= MAX_NOTES_BYTES:
-            with suppress(ValueError, RecursionError):
-                document = json.loads(self.read_at(member.offset, member.size))
+            with suppress(ValueError):
+                document = json_of(self.read_at(member.offset, member.size))
         if isinstance(document, dict):
             return document
         if self.column is None:

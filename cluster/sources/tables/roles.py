@@ -1,6 +1,5 @@
 """Which column of a table says what: where a picture is, or the picture itself, its id, its label."""
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cam_ops.documents import json_of
 from cam_ops.errors import UsageError
 from cam_ops.foreign import whole
 from cam_ops.tables import IMAGES
@@ -166,8 +166,8 @@ def bytes_of(kind: pa.DataType) -> pa.DataType | None:
 def features_of(schema: pa.Schema) -> dict[str, Any]:
     """Return what Hugging Face's metadata say of a table's columns, nothing where there are none."""
     try:
-        features = json.loads((schema.metadata or {}).get(FEATURES_KEY, b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        features = json_of((schema.metadata or {}).get(FEATURES_KEY, b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
 
