@@ -13,11 +13,13 @@ import yaml
 from cam_ops.errors import UsageError
 from cam_ops.outside import size_of_file
 from cluster.process.console import public
+from cluster.storage.documents import check_yaml
 from cluster.storage.options import KNOWN, SECRETS
 from jobs.usage import refuse_missing, refuse_unknown, sentence_of
 
 Config = TypeVar("Config")
 
+MAX_CONFIG_BYTES = 2**20
 BOX_RECIPES: dict[str, list[str]] = {"default": [], "blog": ["--normalise", "minmax", "--threshold", "0.2"]}
 RECIPES: dict[str, list[str]] = {
     "default": [],
@@ -104,8 +106,11 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:
         raise UsageError("--config expects a YAML file")
     path = Path(arguments[at + 1])
     try:
-        size_of_file(path)
-        document = yaml.safe_load(path.read_text())
+        if size_of_file(path) > MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
+        text = path.read_text()
+        check_yaml(text)
+        document = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read --config {path}: {error}") from None
     if not isinstance(document, dict) or {"help", "h", "config"} & document.keys():

@@ -13,6 +13,7 @@ from cam_ops.words import folded
 from cluster.formats.entries import number_of
 from cluster.formats.files import files_below, read_bounded, reading
 from cluster.process.console import say, shown
+from cluster.storage.documents import check_yaml
 
 MAX_NAMES_BYTES = 2**20
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -163,8 +164,7 @@ def _read_names(path: Path) -> Names:
 def _plain_yaml(text: str) -> Any:
     """Return a YAML document whose every scalar is the text that stands there: the names 0, 1, no and off are words."""
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # merged, they fill the memory
-            raise ValueError("it has aliases, which are not read")
+        check_yaml(text)
         return yaml.BaseLoader(text).get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(f"it is no YAML: {error}") from None
