@@ -16,9 +16,10 @@ from cam_ops.classes import ClassList, class_list, whole_number
 from cam_ops.documents import json_of
 from cam_ops.errors import UsageError
 from cam_ops.outside import size_of_file
-from cam_ops.words import column_of, delimiter_of, folded
+from cam_ops.words import DELIMITERS, column_of, delimiter_of, folded
 
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 16 * 2**20
+MAX_CELLS = 2**20  # of a list; ImageNet's largest has 21,841 classes
 TWO_DIGITS = 10  # numbers from 1 on have another order as texts
 IDS = ("class_id", "id")  # a column that must hold the classes' numbers
 NUMBERS = ("index", "idx", "class_index", "class_idx", "label_id", "category_id", "number", "target", "label", "class")
@@ -47,7 +48,10 @@ def read_class_names(path: Path, num_classes: int | None = None) -> ClassList:
     try:
         if size_of_file(path) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
-        listed = _parse(path.read_text("utf-8-sig"), path.suffix.lower(), num_classes)
+        text = path.read_text("utf-8-sig")
+        if sum(map(text.count, (*DELIMITERS, "\n"))) > MAX_CELLS:
+            raise ValueError(f"it has more than {MAX_CELLS} lines, words or commas")
+        listed = _parse(text, path.suffix.lower(), num_classes)
         if not all(words and all(words) for words in listed.rows):
             raise ValueError("a class has no name, or an empty one")
     except UnicodeDecodeError:

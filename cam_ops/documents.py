@@ -15,6 +15,7 @@ from defusedxml.ElementTree import fromstring
 from cam_ops.foreign import HALF
 
 MAX_DEPTH = 100  # of YAML, whose scanner takes the square of it in time
+MAX_TOKENS = 2**17  # of YAML; names of ImageNet's 21,841 classes take 90,000
 ESCAPED = "\\ud"  # begins half of a pair that makes a character: alone it is none
 OPENING = (
     *(yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken),
@@ -44,7 +45,7 @@ def yaml_of(text: str, *, is_typed: bool) -> Any:
     """
     depth = 0
     try:
-        for token in yaml.scan(text):
+        for number, token in enumerate(yaml.scan(text)):
             if isinstance(token, yaml.AliasToken):
                 raise ValueError("it has aliases, which are not read")
             if isinstance(token, yaml.TagToken) and is_typed:
@@ -54,6 +55,8 @@ def yaml_of(text: str, *, is_typed: bool) -> Any:
             depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
             if depth > MAX_DEPTH:
                 raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+            if number > MAX_TOKENS:
+                raise ValueError(f"it has more than {MAX_TOKENS} words and signs")
         return (yaml.SafeLoader if is_typed else yaml.BaseLoader)(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""

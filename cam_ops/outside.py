@@ -1,8 +1,11 @@
-"""Files that others have made."""
+"""Files that others have made: what may be opened, and how much memory reading one may take."""
 
 import errno
 import os
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 OTHERS = {
@@ -12,6 +15,7 @@ OTHERS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a folder",
 }
+MAX_COLUMNS = 10_000  # of a table
 
 
 def size_of_file(path: str | Path) -> int:
@@ -23,3 +27,25 @@ def size_of_file(path: str | Path) -> int:
     if other := OTHERS.get(stat.S_IFMT(found.st_mode)):
         raise OSError(errno.EINVAL, f"it is {other}, not a file", str(path))
     return found.st_size
+
+
+def check_columns(num_columns: int) -> None:
+    """Raise ValueError where a table has more columns than are read."""
+    if num_columns > MAX_COLUMNS:
+        raise ValueError(f"it has {num_columns} columns, at most {MAX_COLUMNS} are read; leave out what is not needed")
+
+
+@contextmanager
+def bounded_memory(num_bytes: int) -> Iterator[None]:
+    """Let this process take at most so many bytes more than it has; what would take more raises MemoryError or such.
+
+    For libraries that are told by a file how much to take; memory that others of its threads take counts as well.
+    """
+    has = int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0]) * 2**10
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [limit for limit in (has + num_bytes, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from cam_ops.outside import check_columns
+
 DELIMITERS = (",", ";", "\t")
 _BETWEEN = re.compile(r"(?<=[^\s_-])[\s_-]+(?=[^\s_-])")
 
@@ -25,12 +27,21 @@ def folded(word: str) -> str:
     return _BETWEEN.sub(" ", plain.strip())
 
 
+def cells_of(header: str, sign: str) -> list[str]:
+    """Return the cells of a CSV's first line. Raises ValueError where they are too many, or one is too long."""
+    check_columns(header.count(sign) + 1)
+    try:
+        return next(csv.reader([header], delimiter=sign), [])
+    except csv.Error as error:
+        raise ValueError(f"its first line: {error}") from None
+
+
 def delimiter_of(header: str) -> str:
     """Return the sign, one of `DELIMITERS`, that separates most cells of a CSV's first line; `,` where none does.
 
-    Signs in double quotes separate nothing. Raises ValueError where two signs make as many cells.
+    Signs in double quotes separate nothing. Raises ValueError where two signs make as many cells, or one too many.
     """
-    counts = {sign: len(next(csv.reader([header], delimiter=sign), [])) for sign in DELIMITERS}
+    counts = {sign: len(cells_of(header, sign)) for sign in DELIMITERS}
     most = max(counts.values())
     found = [sign for sign in DELIMITERS if counts[sign] == most]
     if most <= 1:

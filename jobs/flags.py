@@ -21,7 +21,6 @@ from jobs.usage import MAX_WORD, refuse_missing, refuse_unknown, sentence_of
 
 Config = TypeVar("Config")
 MAX_CONFIG_BYTES = 2**20
-
 BOX_RECIPES: dict[str, list[str]] = {"default": [], "blog": ["--normalise", "minmax", "--threshold", "0.2"]}
 RECIPES: dict[str, list[str]] = {
     "default": [],

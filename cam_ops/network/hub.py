@@ -21,11 +21,13 @@ from cam_ops.documents import json_of
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.names import CONFIG, HUB, check_snapshot
 from cam_ops.network.takes import UNREADABLE, size_of
-from cam_ops.outside import size_of_file
+from cam_ops.outside import bounded_memory, size_of_file
 from cam_ops.settings import Interpolation, PerChannel, Size
 
 PREPROCESSOR = "preprocessor_config.json"
 MAX_BYTES = 2**24
+MOST_TAKEN = 6  # times the size of the weights, of memory: float16 becomes float32, twice
+ALWAYS_TAKEN = 2**30  # bytes beside that
 RESAMPLING: dict[object, Interpolation] = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
 VALUES, SIDE = (0, 128, 255), 640  # of pictures to see what becomes of
 FLAT = 1e-3
@@ -122,12 +124,14 @@ def _json(path: Path, model: str) -> dict[str, Any] | None:
 
 def _network(transformers: Any, folder: Path, model: str) -> nn.Module:
     """Return the classifier with its weights; raises UsageError where there is none, or a weight is missing."""
-    if not list(folder.glob("*.safetensors")):
+    files = list(folder.glob("*.safetensors"))
+    if not files:
         raise UsageError(
             f"--model {model}: expected its weights as *.safetensors in {folder}, there are none; other files would "
             "have to be unpickled: load them where you trust them, and save with save_pretrained(FOLDER)"
         )
-    with _refusing(f"--model {model}: transformers finds no image classifier in {folder} that it knows by itself"):
+    refusing = _refusing(f"--model {model}: transformers finds no image classifier in {folder} that it knows by itself")
+    with refusing, bounded_memory(MOST_TAKEN * sum(map(size_of_file, files)) + ALWAYS_TAKEN):
         network, loading = transformers.AutoModelForImageClassification.from_pretrained(
             folder,
             local_files_only=True,

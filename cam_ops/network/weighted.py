@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
 from cam_ops.network.names import LIBRARYS, TENSORFLOW_SCALED
-from cam_ops.network.weights.checkpoints import UNREADABLE, first_line, read_checkpoint
+from cam_ops.network.weights.checkpoints import UNREADABLE, first_line, read_checkpoint, repeats
 from cam_ops.network.weights.matching import Expected, is_auxiliary, match, some
 from cam_ops.network.weights.positions import Positions, embeddings_in
 from cam_ops.network.zoo import Architecture
@@ -153,7 +153,7 @@ def _timms_rewriting(template: nn.Module) -> Callable[[dict[str, Any]], dict[str
     translate = getattr(sys.modules[type(template).__module__], "checkpoint_filter_fn", None)
 
     def rewritten(state: dict[str, Any]) -> dict[str, Any]:
-        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and not repeats(value)}
         try:
             with warnings.catch_warnings(action="ignore"):
                 return dict(translate(tensors, template)) if translate else state

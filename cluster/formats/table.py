@@ -17,15 +17,16 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from cam_ops.arrays import F64
-from cam_ops.outside import size_of_file
+from cam_ops.outside import check_columns, size_of_file
 from cam_ops.tables import CORNERS
-from cam_ops.words import column_of, delimiter_of, folded
+from cam_ops.words import cells_of, column_of, delimiter_of, folded
 from cluster.formats.entries import ENTRIES, MAX_SIDE, NUM_SHOWN, ROWS_PER_BATCH, VOC_CORNERS, number_of
 from cluster.formats.exported import SCORE_DIGITS, ExportFormat, Part, Picture, Whole, document_name
 from cluster.formats.files import bounded_lines, is_file, open_text, reading
 from cluster.formats.format import Format
 from cluster.process.console import say
-from cluster.storage.parquet import stream
+from cluster.storage.packed import check_unpacked
+from cluster.storage.parquet import check_rows_per_byte, open_by_dictionary, plain, stream
 
 TEXT_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
@@ -62,6 +63,8 @@ def _read(path: str) -> Iterator[pa.RecordBatch]:
     for number, file in enumerate(_files(path)):
         with reading(file, "a table of boxes"):
             found = header_of(file)
+            if file.lower().endswith(TEXT_SUFFIXES):
+                check_unpacked(file)
             columns = _columns(found)
             if _are_sizes_of_boxes(file, columns):
                 columns = {ours: name for ours, name in columns.items() if ours not in ("width", "height")}
@@ -94,11 +97,14 @@ def delimiter_in(path: str) -> str:
 
 def header_of(path: str) -> list[str]:
     """Return the names of a table's columns. Raises what `reading` catches."""
-    size_of_file(path)
+    num_bytes = size_of_file(path)
     if path.lower().endswith(".parquet"):
-        return list(pq.read_schema(path).names)
+        footer = pq.read_metadata(path)
+        check_columns(footer.num_columns)
+        check_rows_per_byte(footer, num_bytes)
+        return list(footer.schema.to_arrow_schema().names)
     line = _first_line(path)
-    return next(csv.reader([line], delimiter=delimiter_of(line)), [])
+    return cells_of(line, delimiter_of(line))
 
 
 def _first_line(path: str) -> str:
@@ -172,10 +178,11 @@ def _numbers(batch: pa.RecordBatch, name: str) -> F64:
 def _batches(path: str, columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
     """Yield a table's own columns."""
     if path.lower().endswith(".parquet"):
-        with pq.ParquetFile(path) as file:
+        schema = pq.read_schema(path)
+        with open_by_dictionary(path, schema) as file:
             for batch in stream(file, ROWS_PER_BATCH, list(columns.values())):
                 batch.validate(full=True)
-                yield batch
+                yield from plain(iter([batch]), schema)
         return
     try:
         with _open_csv(path, columns) as batches:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cam_ops.documents import json_of
@@ -14,6 +15,8 @@ from cam_ops.tables import METADATA_KEY
 from cluster.storage.files import Files
 
 MAX_ROWS = 2**24  # of a shard's table
+ROWS_PER_BYTE = 8  # at most, of a file; the ids of images alone take more
+MAX_TEXT_BYTES = 2**27  # of a column in a batch: 4 KiB a row, where it has 2**15
 
 
 def encode(table: pa.Table, row_group_size: int | None = None, checksums: bool = True) -> bytes:
@@ -61,6 +64,46 @@ def stream(file: pq.ParquetFile, num_rows: int, columns: list[str] | None = None
     """
     for row_group in range(file.num_row_groups):
         yield from file.iter_batches(num_rows, row_groups=[row_group], columns=columns)
+
+
+def open_by_dictionary(source: Any, schema: pa.Schema, **options: Any) -> pq.ParquetFile:
+    """Open a file of this schema so that texts which it holds once stay so; what is read of it goes to `plain`."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    return pq.ParquetFile(source, read_dictionary=texts, **options)
+
+
+def plain(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the batches with columns of texts as they are in `schema`.
+
+    Raises ArrowInvalid where a column's texts are too long together: a few bytes may stand for any number of them.
+    """
+    kinds = {field.name: field.type for field in schema}
+    for batch in batches:
+        names = batch.schema.names
+        columns = [_plain(values, name, kinds[name]) for name, values in zip(names, batch.columns, strict=True)]
+        yield pa.RecordBatch.from_arrays(columns, names)
+
+
+def _plain(values: pa.Array, name: str, kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_dictionary(values.type) or not _is_of_texts(values.type.value_type):
+        return values
+    lengths = pc.binary_length(values.dictionary).cast(pa.int64())
+    if (pc.sum(lengths.take(values.indices)).as_py() or 0) > MAX_TEXT_BYTES:
+        raise pa.ArrowInvalid(f"{len(values)} texts of its column {name} have more than {MAX_TEXT_BYTES} bytes")
+    return values if pa.types.is_dictionary(kind) else values.dictionary_decode().cast(kind)
+
+
+def _is_of_texts(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind))
+
+
+def check_rows_per_byte(footer: pq.FileMetaData, num_bytes: int) -> None:
+    """Raise ValueError where a file says that it has more rows than its bytes can be."""
+    if footer.num_rows > ROWS_PER_BYTE * num_bytes:
+        raise ValueError(
+            f"it says that it has {footer.num_rows} rows, at most {ROWS_PER_BYTE} a byte are read and it has "
+            f"{num_bytes} bytes; write it as CSV"
+        )
 
 
 def read_row_group(files: Files, name: str, row_group: int, first: pa.Schema) -> pa.Table:

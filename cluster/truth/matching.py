@@ -27,6 +27,7 @@ from cluster.truth.problems import NUM_EXAMPLES, Problem, shown_example
 
 NUM_READERS = 8  # opening a file is waiting where OUT is on a network
 SHARDS_AT_ONCE = 64
+OBJECTS_AT_ONCE = 2**18
 PLANNED = pa.schema(
     [
         ("image_id", pa.string()),
@@ -220,6 +221,7 @@ PARTS = {
     "images": "SELECT * FROM images WHERE place >= $1 AND place < $2 ORDER BY place",
     "found": "SELECT * FROM found WHERE place >= $1 AND place < $2 ORDER BY place, number",
 }
+COUNTS = "SELECT place, count(*) FROM found WHERE place >= $1 AND place < $2 GROUP BY place ORDER BY place"
 UNMATCHED = {
     "unmatched_truth": "SELECT id FROM truths ANTI JOIN matches USING (id) ANTI JOIN keyed USING (stem)",
     "other_filename": "SELECT id FROM misnamed",
@@ -249,3 +251,15 @@ def _problem(database: duckdb.DuckDBPyConnection, query: str) -> Problem:
 def rows_between(database: duckdb.DuckDBPyConnection, table: str, first: int, end: int) -> pa.Table:
     """Return the rows of `images` or `found` whose place is from `first` on and before `end`, in order."""
     return database.sql(PARTS[table], params=[first, end]).to_arrow_table()
+
+
+def stretches(database: duckdb.DuckDBPyConnection, first: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut places from `first` on and before `end` into ranges of few objects each, or of one image."""
+    counts = database.execute(COUNTS, [first, end]).fetchall()
+    start, num_objects = first, 0
+    for place, count in counts:
+        if place > start and num_objects + count > OBJECTS_AT_ONCE:
+            yield start, place
+            start, num_objects = place, 0
+        num_objects += count
+    yield start, end

@@ -27,9 +27,10 @@ from cluster.storage.parquet import encode, read_row_group
 from cluster.storage.scratch import load, open_database
 from cluster.truth.classes import FindClasses, class_finder
 from cluster.truth.frames import Orientations, TruthFrame, turns_of
-from cluster.truth.matching import PLANNED, match, planned_images, rows_between
+from cluster.truth.matching import PLANNED, match, planned_images, rows_between, stretches
 from cluster.truth.problems import Problem, Problems, shown_example
 from cluster.truth.refusals import (
+    refuse_crowded,
     refuse_open_frames,
     refuse_other_units,
     refuse_pictures,
@@ -126,6 +127,7 @@ def prepare_truth(
         load(database, "planned", PLANNED, planned_images(run_dir, run))
         matching = match(database)
         refuse_strangers(database, config.truth, matching)
+        refuse_crowded(database, config.truth)
         refuse_other_units(database, config.truth, source.frame)
         problems = Problems()
         problems.add(matching.problems)
@@ -134,13 +136,16 @@ def prepare_truth(
         shares_classes = False
         part_size = SHARDS_PER_PART * run.plan.shard_size
         for part, first in enumerate(range(0, run.plan.num_images, part_size)):
-            images, found = (rows_between(database, table, first, first + part_size) for table in ("images", "found"))
-            refuse_pictures(run_dir, config.truth, images, found)
-            turns = turns_of(run_dir, images, found, config.truth_frame, orientations)
-            made = truth_rows(images, found, source.frame, class_of, turns)
-            problems.add(made.problems)
-            shares_classes |= made.shares_classes
-            rows = made.rows.cast(with_metadata(TRUTH, DOCUMENT))
+            tables = []
+            for start, end in stretches(database, first, min(first + part_size, run.plan.num_images)):
+                images, found = (rows_between(database, table, start, end) for table in ("images", "found"))
+                refuse_pictures(run_dir, config.truth, images, found)
+                turns = turns_of(run_dir, images, found, config.truth_frame, orientations)
+                made = truth_rows(images, found, source.frame, class_of, turns)
+                problems.add(made.problems)
+                shares_classes |= made.shares_classes
+                tables.append(made.rows)
+            rows = pa.concat_tables(tables).combine_chunks().cast(with_metadata(TRUTH, DOCUMENT))
             out_files.publish(part_name(part), encode(rows, row_group_size=run.plan.shard_size))
     refuse_open_frames(problems)
     if not has_words:

@@ -24,6 +24,11 @@ STRANGERS = {
     "other_folder": "the stem of an image in another folder or split",
     "other_filename": "the name of one image, and another's as filename",
 }
+MAX_OBJECTS = 10_000  # of an image
+CROWDED = """
+SELECT image_id, num FROM (SELECT place, count(*) AS num FROM found GROUP BY place HAVING num > $1)
+JOIN images USING (place) ORDER BY num DESC LIMIT 1
+"""
 NEAR = -0.5, 1.5  # where fractions lie, but for objects that leave the picture by far
 UNITS = """
 SELECT CASE WHEN bool_or(is_near AND NOT is_whole) THEN count(*) FILTER (is_near) ELSE 0 END,
@@ -62,6 +67,15 @@ def refuse_strangers(database: DuckDBPyConnection, truth: str, matching: Matchin
         raise UsageError(
             f"none of the {matching.num_images} images of the ground truth {truth} is one of the run's, by path or stem"
             f"{why}; the truth says for example {of_truth[:200]!r}, the run has {of_run[:200]!r}"
+        )
+
+
+def refuse_crowded(database: DuckDBPyConnection, truth: str) -> None:
+    """Refuse a truth that says more of an image than memory should hold."""
+    for image_id, count in database.execute(CROWDED, [MAX_OBJECTS]).fetchall():
+        raise UsageError(
+            f"the ground truth {truth} has {count} objects of the image {shown(image_id)}, at most {MAX_OBJECTS} are "
+            "read; leave the others out, or the image"
         )
 
 

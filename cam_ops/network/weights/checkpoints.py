@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cam_ops.errors import UsageError
 from cam_ops.network.names import check_file
+from cam_ops.outside import bounded_memory
 
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
@@ -31,6 +32,10 @@ MOST_NAMES = 500  # of classes that a file names; a trainer's checkpoint has abo
 DEEPEST = 4  # dictionaries around a state_dict, as {"callbacks": {"EMA": {"state": {"model": ...}}}}
 MOST_DICTIONARIES = 10_000
 MOST_UNPACKED = 4  # times the size of the file
+MOST_TAKEN = 2  # times the size of the file, of memory
+ALWAYS_TAKEN = 2**29  # bytes beside that
+MOST_PICKLED = 2**25  # bytes beside tensors that are read, in all rounds
+USUAL_PICKLED = 2**20  # of the older format, which does not say it
 LONGEST = 200  # characters of a key that leads to a state_dict
 
 
@@ -58,10 +63,17 @@ def read_checkpoint(path: Path) -> object:
     Raises MachineError where there is no such file, UsageError where it cannot be read.
     """
     check_file(path)
+    most_bytes = MOST_TAKEN * path.stat().st_size + ALWAYS_TAKEN
     try:
-        if path.suffix.lower() == ".safetensors":
-            return safetensors.torch.load_file(path)
-        return _unpickled(path)
+        with bounded_memory(most_bytes):
+            if path.suffix.lower() == ".safetensors":
+                return safetensors.torch.load_file(path)
+            return _unpickled(path)
+    except MemoryError:
+        raise UsageError(
+            f"to read the weights file {path} takes more than {most_bytes} bytes of memory, which is not how weights "
+            f"are saved; {PLAIN}"
+        ) from None
     except UNREADABLE as error:
         raise UsageError(
             f"cannot read the weights file {path}: it is damaged, or of another kind ({first_line(error)})"
@@ -105,16 +117,21 @@ def state_dicts_in(loaded: object) -> dict[str, dict[str, Any]]:
 
 def first_skipped(loaded: object) -> str | None:
     """Return the class of what a file holds in place of weights, None where it names none."""
+    seen: set[int] = set()
     waiting = deque([(loaded, 0)])
-    for _ in range(MOST_DICTIONARIES):
-        if not waiting:
-            break
+    while waiting and len(seen) < MOST_DICTIONARIES:
         inner, depth = waiting.popleft()
         if isinstance(inner, Skipped):
             return inner.named
-        if isinstance(inner, dict) and depth < DEEPEST:
-            waiting.extend((value, depth + 1) for value in inner.values())
+        if isinstance(inner, dict) and depth < DEEPEST and id(inner) not in seen:
+            seen.add(id(inner))
+            waiting.extend((value, depth + 1) for value in inner.values() if isinstance(value, (dict, Skipped)))
     return None
+
+
+def repeats(tensor: Tensor) -> bool:
+    """Say whether a tensor has more elements than the file holds: they would take memory once they are copied."""
+    return tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size()
 
 
 def first_line(error: Exception) -> str:
@@ -125,11 +142,11 @@ def first_line(error: Exception) -> str:
 
 def _unpickled(path: Path) -> object:
     """Load what torch saved; each round knows one more of the classes that it names, and how they are filled."""
-    _check_archive(path)
+    num_pickled = _check_archive(path)
     stand_ins: dict[str, Callable[..., object]] = {}
     for name in _names_in(path)[:MOST_NAMES]:
         stand_ins[name] = _stand_in(name)
-    for _ in range(MOST_NAMES):
+    for _ in range(min(MOST_NAMES, MOST_PICKLED // max(1, num_pickled) + 1)):
         try:
             with (
                 torch.serialization.safe_globals([(stand_in, name) for name, stand_in in stand_ins.items()]),
@@ -142,17 +159,18 @@ def _unpickled(path: Path) -> object:
             if stand_ins:  # it calls what another call gave, or the like
                 raise refused_code(path, next(iter(stand_ins))) from None
             raise
-    raise UsageError(f"{path} names more than {MOST_NAMES} classes beside its weights; {PLAIN}")
+    raise UsageError(f"{path} names more classes beside its weights than are read, {MOST_NAMES} at most; {PLAIN}")
 
 
-def _check_archive(path: Path) -> None:
-    """Raise UsageError where a zip archive unpacks to far more than it is, BadZipFile where a checksum is not its own.
+def _check_archive(path: Path) -> int:
+    """Return how many bytes there are beside tensors.
 
+    Raises UsageError where a zip archive unpacks to far more than it is, BadZipFile where a checksum is not its own.
     torch neither packs what it saves nor looks at checksums when it loads. Where it was told to save none they are 0.
     """
     with path.open("rb") as file:
         if file.read(2) != b"PK":
-            return
+            return min(path.stat().st_size, USUAL_PICKLED)
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             unpacked = sum(member.file_size for member in members)
@@ -162,6 +180,7 @@ def _check_archive(path: Path) -> None:
                 with archive.open(member) as content:
                     while content.read(2**20):
                         pass
+    return sum(member.file_size for member in members if member.filename.endswith(".pkl"))
 
 
 def _names_in(path: Path) -> list[str]:

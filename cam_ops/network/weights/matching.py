@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cam_ops.errors import UsageError
-from cam_ops.network.weights.checkpoints import Skipped, first_skipped, refused_code, state_dicts_in
+from cam_ops.network.weights.checkpoints import Skipped, first_skipped, refused_code, repeats, state_dicts_in
 from cam_ops.network.weights.renaming import modern
 
 PREFIX = "module."  # DataParallel's
@@ -23,6 +23,7 @@ AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_logits", "aux_classifier")  # hea
 LOSSES = ("loss", "criterion", "metric")  # of the words in the name of a module beside the network
 AVERAGED = ("ema", "swa", "averaged")  # of the words in what leads to weights that are a mean over training
 MOST_PREFIXES = 50
+MOST_DIFFERENT = 20  # networks in a file; which one is meant must be said where there are two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +234,7 @@ def _unlike(name: str, value: object, expected: Expected, num_classes: int) -> s
         shape = (shape[0], value.shape[1], *shape[2:])
     if tuple(value.shape) != shape:
         return f"{name} is {tuple(value.shape)}, expected {shape}"
-    if value.shape != like.shape and value.untyped_storage().nbytes() < value.numel() * value.element_size():
+    if value.shape != like.shape and repeats(value):
         return f"{name} is {shape} by repeating what the file holds once"
     return ""
 
@@ -290,11 +291,12 @@ def _chosen(fits: list[Fit], path: Path) -> tuple[Fit, tuple[str, ...]]:
     """Return the only network, or the only one that is no mean over training, with what is to be said."""
     different: list[Fit] = []
     for fit in fits:
-        if not any(_is_same(fit, other) for other in different):
+        if len(different) < MOST_DIFFERENT and not any(_is_same(fit, other) for other in different):
             different.append(fit)
     plain = [fit for fit in different if not set(re.split(r"[._]", fit.reading.address.lower())) & set(AVERAGED)]
     taken = different if len(different) == 1 else plain
-    addresses = [fit.reading.address for fit in different]
+    shown = different if len(different) < MOST_DIFFERENT else fits
+    addresses = [fit.reading.address for fit in shown]
     if len(taken) != 1:
         raise UsageError(
             f"{path} holds several networks that fit, at {some(addresses)}; say which: --checkpoint-key KEY"

@@ -16,7 +16,7 @@ from io import BufferedIOBase
 
 from cam_ops.errors import UsageError
 from cam_ops.pictures.formats import format_named, suffix_of
-from cam_ops.words import delimiter_of
+from cam_ops.words import cells_of, delimiter_of
 from cluster.process.console import shown
 from cluster.sources.columns import NEAR, Columns, column_for, known_columns, shown_columns
 from cluster.sources.listing import Listing
@@ -71,7 +71,7 @@ def _read(path: str, text: Iterator[str], columns: Columns) -> LabelFile:
     if not header:
         raise UsageError(f"the label file {path} is empty; write image_id,label and a row for each image")
     sign = delimiter_of(header.rstrip("\r\n"))
-    found = next(csv.reader([header], delimiter=sign), [])
+    found = cells_of(header, sign)
     image_column, label_column = _columns_of(path, found, columns)
     at, label_at = found.index(image_column), found.index(label_column)
     counts: Counter[str] = Counter()

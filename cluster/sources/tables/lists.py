@@ -5,7 +5,6 @@ texts, also where they are numbers.
 """
 
 import codecs
-import csv
 import gzip
 import json
 import re
@@ -21,7 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 
 from cam_ops.errors import UsageError
-from cam_ops.words import DELIMITERS, column_of, delimiter_of
+from cam_ops.outside import MAX_COLUMNS
+from cam_ops.words import DELIMITERS, cells_of, column_of, delimiter_of
 from cluster.process.console import shown
 from cluster.sources.listing import AND
 from cluster.sources.sorting import ROWS_PER_BATCH
@@ -29,15 +29,13 @@ from cluster.sources.source import Asked
 from cluster.sources.tables.parquet_files import POINTER, refuse_pointer
 from cluster.sources.tables.roles import roles_of
 from cluster.sources.tables.values import Taken, taken_of, used_of
-from cluster.storage.packed import GZIP, unpacked
+from cluster.storage.packed import GZIP, UnpacksToMore, check_unpacked, unpacked
 
 CSV, JSON_LINES, LINES = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".txt",)
 PACKED = ".gz"
 SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (*CSV, *JSON_LINES, *LINES) for packed in ("", PACKED))
 CSV_BLOCK_BYTES = 4 * 2**20  # and the longest row; a dozen blocks are read ahead
 MAX_LINE_BYTES = 4 * 2**20
-PIECE_BYTES = 2**20
-MAX_NAMES = 10_000  # in all objects of a file
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PATH_AND_LABEL = re.compile(r"\S.*\.(?:jpe?g|png|webp|bmp|tiff?|gif)[\s,;]+[\w.-]+", re.IGNORECASE)
 LABELS = pa.list_(pa.string())  # stands for a text, or a list of them
@@ -60,6 +58,10 @@ def open_list(address: str, path: str, asked: Asked) -> Opened:
     Arrow's errors.
     """
     kind = address.lower().removesuffix(PACKED)
+    try:
+        is_packed = check_unpacked(path)
+    except gzip.BadGzipFile as error:
+        raise _refused(address, error) from None
     with _opened(address, path) as file:
         start = file.read(len(POINTER))
     refuse_pointer(address, start)
@@ -68,7 +70,7 @@ def open_list(address: str, path: str, asked: Asked) -> Opened:
     if start.startswith(GZIP):
         raise UsageError(f"{address} was packed twice; unpack it once")
     if kind.endswith(CSV):
-        return _open_csv(address, path, asked)
+        return _open_csv(address, path, asked, is_packed)
     return _open_json_lines(address, path, asked) if kind.endswith(JSON_LINES) else _open_lines(address, path, asked)
 
 
@@ -79,16 +81,12 @@ def _opened(address: str, path: str) -> Iterator[BufferedIOBase]:
         with unpacked(path) as file:
             yield file
     except gzip.BadGzipFile as error:
-        raise UsageError(f"cannot unpack {address}: {error}; copy it, or pack it again") from None
+        raise _refused(address, error) from None
 
 
-def _checked(address: str, path: str) -> bool:
-    """Say whether a file is packed, and unpack one that is to see that it is whole, which Arrow would not."""
-    with _opened(address, path) as file:
-        is_packed = isinstance(file, gzip.GzipFile)
-        while is_packed and file.read(PIECE_BYTES):
-            pass
-    return is_packed
+def _refused(address: str, error: gzip.BadGzipFile) -> UsageError:
+    cure = "" if isinstance(error, UnpacksToMore) else "; copy it, or pack it again"
+    return UsageError(f"cannot unpack {address}: {error}{cure}")
 
 
 def _native(path: str, is_packed: bool) -> pa.NativeFile:
@@ -130,7 +128,10 @@ def _open_lines(address: str, path: str, asked: Asked) -> Opened:
     with closing(_lines(address, path)) as lines:
         first = next(lines, (0, ""))[1].partition("\r")[0]
     for sign in DELIMITERS:
-        cells = next(csv.reader([first], delimiter=sign), [])
+        try:
+            cells = cells_of(first, sign)
+        except ValueError as error:
+            raise UsageError(f"cannot read {address}: {error}") from None
         if len(cells) > 1 and column_of([*dict.fromkeys(cells)], ["uri", "image_id", "file_name", "label"]):
             raise UsageError(f"the first line of {address} has the names of columns, {shown(first)}; call it .csv")
     if PATH_AND_LABEL.fullmatch(first):
@@ -177,8 +178,8 @@ def _survey(address: str, path: str) -> dict[str, set[type]]:
     for number, values in _objects(address, path):
         for name, value in values.items():
             kinds.setdefault(name, set()).add(type(value))
-        if len(kinds) > MAX_NAMES:
-            raise UsageError(f"the objects of {address} have more than {MAX_NAMES} names by line {number}")
+        if len(kinds) > MAX_COLUMNS:
+            raise UsageError(f"the objects of {address} have more than {MAX_COLUMNS} names by line {number}")
     return kinds
 
 
@@ -235,7 +236,7 @@ def _kind_of(address: str, name: str, kinds: set[type]) -> pa.DataType:
 # CSV.
 
 
-def _open_csv(address: str, path: str, asked: Asked) -> Opened:
+def _open_csv(address: str, path: str, asked: Asked, is_packed: bool) -> Opened:
     """Open a CSV as RFC 4180 has it, in UTF-8, its cells separated by one of `DELIMITERS`.
 
     Not by DuckDB: version 2.0 refuses line breaks in quotes where lines end in CR LF, or, told of them, reads no row.
@@ -252,7 +253,6 @@ def _open_csv(address: str, path: str, asked: Asked) -> Opened:
         "read_options": pc_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
         "parse_options": pc_csv.ParseOptions(delimiter=sign, newlines_in_values=True),
     }
-    is_packed = _checked(address, path)
     with pc_csv.open_csv(_native(path, is_packed), **layout) as reader:
         found = list(reader.schema.names)
     roles = roles_of(found, asked.columns, asked.keep, address)

@@ -14,14 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.errors import BadImage, StorageError, UsageError
+from cam_ops.outside import check_columns
 from cluster.sources.sorting import ROWS_PER_BATCH, first_line
 from cluster.sources.tables.roles import bytes_of
 from cluster.sources.tar_members import ReadAt, windowed
 from cluster.storage.objects import download, is_store, object_version, read_object
 from cluster.storage.options import StorageOptions
-from cluster.storage.parquet import stream
+from cluster.storage.parquet import check_rows_per_byte, open_by_dictionary, plain, stream
 
-BUFFER_BYTES = 2**20  # of a column that is read; without it a row group's whole column would be in memory
+BY_PAGES: dict[str, Any] = {
+    "buffer_size": 2**20,  # of a column that is read; without it a row group's whole column would be in memory
+    "pre_buffer": False,
+    "page_checksum_verification": True,
+}
 LIST_WINDOW_BYTES = 2**16
 
 
@@ -123,7 +128,12 @@ def open_parquet(address: str, options: StorageOptions) -> Iterator["ParquetTabl
         file.seek(0)
         refuse_pointer(address, file.read(len(POINTER)))
         with parquet_of(file) as parquet:
-            yield ParquetTable(address=address, parquet=parquet, num_bytes=num_bytes)
+            try:
+                check_columns(parquet.metadata.num_columns)
+            except ValueError as error:
+                raise UsageError(f"cannot read {address}: {error}") from None
+            rows = open_by_dictionary(file, parquet.schema_arrow, metadata=parquet.metadata, **BY_PAGES)
+            yield ParquetTable(address=address, parquet=parquet, rows=rows, num_bytes=num_bytes)
 
 
 def refuse_pointer(address: str, start: bytes) -> None:
@@ -150,7 +160,7 @@ def reading(address: str, kind: str) -> Iterator[None]:
 
 def parquet_of(file: IO[bytes]) -> pq.ParquetFile:
     """Open a Parquet file so that a page of a column is in memory at a time, not a row group's whole column."""
-    return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+    return pq.ParquetFile(file, **BY_PAGES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +169,7 @@ class ParquetTable:
 
     address: str
     parquet: pq.ParquetFile
+    rows: pq.ParquetFile  # the same file, `open_by_dictionary`
     num_bytes: int
 
     @property
@@ -167,8 +178,12 @@ class ParquetTable:
         return self.parquet.schema_arrow
 
     def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """Yield all rows of some columns. Raises what Arrow says of damaged ones."""
-        return stream(self.parquet, ROWS_PER_BATCH, columns)
+        """Yield all rows of some columns. Raises UsageError for more than can be, what Arrow says of damaged ones."""
+        try:
+            check_rows_per_byte(self.parquet.metadata, self.num_bytes)
+        except ValueError as error:
+            raise UsageError(f"cannot read {self.address}: {error}") from None
+        return plain(stream(self.rows, ROWS_PER_BATCH, columns), self.schema)
 
     def num_rows(self) -> list[int]:
         """Return the rows of each row group; raise UsageError for numbers that cannot be.
@@ -186,7 +201,8 @@ class ParquetTable:
     def group(self, number: int, num_rows: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a row group, which should be so many; without columns batches of nothing but length."""
         if columns:
-            yield from self.parquet.iter_batches(ROWS_PER_BATCH, row_groups=[number], columns=columns)
+            batches = self.rows.iter_batches(ROWS_PER_BATCH, row_groups=[number], columns=columns)
+            yield from plain(batches, self.schema)
             return
         for first in range(0, num_rows, ROWS_PER_BATCH):
             yield pa.record_batch({"": pa.nulls(min(ROWS_PER_BATCH, num_rows - first))})

@@ -1,0 +1,224 @@
+"""Small files that say they are large, and files that do not end: refused in time and little memory."""
+
+import gzip
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torchvision
+
+from tests.support.command import ROOT, result_of
+from tests.support.exported_runs import ExportedRun
+
+MOST_S, MOST_MIB = 60, 1536  # of processor time, as machines may be loaded
+MOST_ADDRESSES = 24 * 2**30  # so that a test that fails does not take the machine with it
+TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
+MEASURE = """
+import sys
+from cluster.process.memory import peak_mib
+from jobs.commands import run
+code = run(sys.argv[1:])
+print(peak_mib(), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def assert_refused(says: str, *words: object) -> None:
+    """Run a command that has to end with exit code 2 and a sentence within the limits."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (MOST_S, MOST_S))
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESSES, MOST_ADDRESSES))
+
+    finished = subprocess.run(
+        [sys.executable, "-c", MEASURE, *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+    )
+    assert finished.returncode == 2, finished.stderr[-2000:]
+    *said, peak_mib = finished.stderr.splitlines()
+    assert says in result_of(finished.stdout, "\n".join(said))["error"]
+    assert float(peak_mib) < MOST_MIB
+
+
+def label(pictures: Path, *words: object) -> list[object]:
+    return ["label", "--images", pictures, "--out", pictures.parent / "run", "--executor", "inline", *words]
+
+
+# Weights.
+
+
+def raw_archive(path: Path, pickled: bytes) -> None:
+    """Write what torch takes for a file of its own, with a pickle of ours."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (("data.pkl", pickled), ("byteorder", b"little"), ("version", b"3\n")):
+            archive.writestr(f"archive/{name}", content)
+
+
+def deflated(path: Path) -> None:
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in resnet().items()}
+    torch.save({**zeros, "more": torch.zeros(2**27)}, path.with_name("plain.pth"))
+    with (
+        zipfile.ZipFile(path.with_name("plain.pth")) as saved,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for info in saved.infolist():
+            packed.writestr(info.filename, saved.read(info))
+
+
+def resnet() -> dict[str, torch.Tensor]:
+    return torchvision.models.resnet18(weights=None).state_dict()
+
+
+def expanded(path: Path) -> None:
+    repeated = torch.zeros(1).expand(2**34, 512)
+    torch.save({**resnet(), "fc.weight": repeated, "fc.bias": repeated[:, 0]}, path)
+
+
+def array_of_bytes(path: Path) -> None:
+    """Write a call that torch allows, which makes four gigabytes of a number."""
+    number = b"\x8a\x05" + (2**32).to_bytes(5, "little")
+    raw_archive(path, b"\x80\x02}X\x01\x00\x00\x00acbuiltins\nbytearray\n" + number + b"\x85Rs.")
+
+
+def itself(path: Path) -> None:
+    loop: dict[str, object] = {}
+    loop["state_dict"] = loop
+    torch.save(loop, path)
+
+
+def itself_often(path: Path) -> None:
+    """Write a dictionary of 400,000 numbers, each of which is the dictionary."""
+    numbered = b"".join(b"J" + number.to_bytes(4, "little") + b"h\x00" for number in range(400_000))
+    raw_archive(path, b"\x80\x02}q\x00(" + numbered + b"u.")
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        (deflated, "which is not how torch saves weights"),
+        (expanded, "fc.weight is (17179869184, 512) by repeating what the file holds once"),
+        (array_of_bytes, "bytes of memory, which is not how weights are saved"),
+        (itself, "expected a state_dict (names to tensors)"),
+        (itself_often, "expected a state_dict (names to tensors)"),
+    ],
+)
+def test_weights(write: Callable[[Path], None], says: str, pictures: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.pth")
+    assert_refused(says, *label(pictures, "--model", "resnet18", "--weights", tmp_path / "a.pth"))
+
+
+# Tables.
+
+HEADER = "image_id,x0,y0,x1,y1"
+
+
+def packed(content: bytes, times: int) -> bytes:
+    """Return a header and what comes after it so many times, in gzip."""
+    piece = content * max(1, 2**20 // len(content))
+    return gzip.compress(HEADER.encode() + b"\n" + piece * times, 9)
+
+
+def rows(path: Path, number: int, image: str, name: str = "image_id", num_corners: int = 1) -> None:
+    """Write a small Parquet file that stands for any number of rows of one image."""
+    ids = pa.DictionaryArray.from_arrays(np.zeros(number, np.int8), [image])
+    corner = pa.array(np.arange(number) % num_corners + 1.0)
+    columns = {name: ids, "x0": corner, "y0": corner, "x1": corner, "y1": corner}
+    pq.write_table(pa.table(columns), path, compression="zstd", row_group_size=number)
+
+
+def many_rows(path: Path) -> None:
+    rows(path, 30_000_000, "a.png")
+
+
+def long_names(path: Path) -> None:
+    rows(path, 2**15, "x" * 100_000, num_corners=1000)
+
+
+def wide(path: Path) -> None:
+    path.write_text(",".join([HEADER, *map(str, range(10_000))]) + "\n")
+
+
+def wider(path: Path) -> None:
+    path.write_text(",".join([HEADER, *map(str, range(500_000))]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "says"),
+    [
+        ("a.parquet", many_rows, "it says that it has 30000000 rows"),
+        ("a.parquet", long_names, "texts of its column image_id have more than"),
+        ("a.csv.gz", lambda path: path.write_bytes(packed(b"a.png,1,1,5,5\n", 400)), "bytes unpack to more than"),
+        ("a.csv.gz", lambda path: path.write_bytes(packed(b"\n", 400)), "bytes unpack to more than"),
+        ("a.csv", wide, "columns, at most 10000 are read"),
+        ("a.csv", wider, "a line has more than"),
+    ],
+)
+def test_a_truth(name: str, write: Callable[[Path], None], says: str, labelled: ExportedRun, tmp_path: Path) -> None:
+    write(tmp_path / name)
+    assert_refused(says, "audit", labelled.root, "--name", "sizes", "--truth", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "write", "says"),
+    [
+        ("--images", "a.csv", wider, "columns, at most 10000 are read"),
+        ("--images", "a.txt", wider, "columns, at most 10000 are read"),
+        ("--images", "a.txt.gz", lambda path: path.write_bytes(packed(b"\n", 400)), "bytes unpack to more than"),
+        ("--images", "a.parquet", lambda path: rows(path, 30_000_000, "a", "uri"), "it says that it has 30000000 rows"),
+        ("--labels", "a.csv", wide, "columns, at most 10000 are read"),
+        ("--labels", "a.csv.gz", lambda path: path.write_bytes(packed(b"x" * 2**17, 400)), "bytes unpack to more than"),
+        ("--class-names", "a.csv", lambda path: path.write_text("a,b\n" * 2**20), "it has more than 1048576 lines"),
+        ("--class-names", "a.json", lambda path: path.write_text("[" * 100_000), "maximum recursion depth"),
+        ("--calibration", "a.json", lambda path: path.write_text("[" * 100_000), "recursion limit exceeded"),
+    ],
+)
+def test_a_table_of_label(
+    flag: str, name: str, write: Callable[[Path], None], says: str, pictures: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / name)
+    assert_refused(says, *label(pictures, *TWO, flag, tmp_path / name))
+
+
+def test_an_image_with_more_objects_than_are_read(labelled: ExportedRun, tmp_path: Path) -> None:
+    image_id = next(iter(labelled.images))
+    (tmp_path / "a.csv").write_text(HEADER + "\n" + f'"{image_id}",1,1,5,5\n' * 10_001)
+    says = f'has 10001 objects of the image "{image_id}", at most 10000 are read'
+    assert_refused(says, "audit", labelled.root, "--name", "sizes", "--truth", tmp_path / "a.csv")
+
+
+# YAML and JSON.
+
+YAML = {
+    "[" * 100_000: "nested more than 100 deep",
+    "- " * 50_000: "nested more than 100 deep",
+    "names: [" + "a," * 200_000 + "]": "more than 131072 words and signs",
+    "a: &a [x]\nb: *a\n": "it has aliases",
+}
+
+
+@pytest.mark.parametrize("text", YAML, ids=lambda text: text[:10])
+def test_yaml(text: str, labelled: ExportedRun, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 .5 .5 .1 .1\n")
+    (tmp_path / "data.yaml").write_text(text)
+    assert_refused(YAML[text], "audit", labelled.root, "--name", "sizes", "--truth", tmp_path)
+    assert_refused(YAML[text], *label(pictures, *TWO, "--config", tmp_path / "data.yaml"))
+
+
+@pytest.mark.parametrize("opening", ["[", '{"images":'])
+def test_a_deep_coco(opening: str, labelled: ExportedRun, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(opening * 50_000)
+    assert_refused("recursion limit exceeded", "audit", labelled.root, "--truth", tmp_path / "a.json")
