@@ -32,7 +32,9 @@ from cluster.process.memory import peak_mib
 from jobs.commands import run
 from tests.support.command import ROOT, result_of
 from tests.support.first_run import KEPT, PICTURES, put_pictures
-from tests.support.fuzz_cases import Case, audited_run, cases, label_once
+from tests.support.fuzz_case import Case
+from tests.support.fuzz_inputs import inputs
+from tests.support.fuzz_outputs import audited_run, label_once, outputs
 from tests.support.fuzz_readers import READERS
 from tests.support.mutations import mutate
 
@@ -41,6 +43,7 @@ MOST_S, MOST_MIB, MORE_BYTES = 10, 1536, 6 * 2**30  # seconds of work: a busy ma
 STALLED_S = 60  # by the clock
 SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where syncing a file costs nothing
 LONGEST = 3000  # characters of an error
+SPARED = 0.8  # of the mutations that would be of a slow case
 PER_CHILD = 10_000  # mutations
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {
@@ -170,7 +173,7 @@ def read_all(asked: argparse.Namespace) -> None:
         asked.report.open("w", buffering=1) as report,
     ):
         place = _prepared(Path(folder), asked)
-        known = {name: each for name, each in cases(place.root / "run").items() if asked.only in name}
+        known = {name: each for name, each in (inputs() | outputs(place.root / "run")).items() if asked.only in name}
         resource.setrlimit(resource.RLIMIT_AS, (_virtual_bytes() + MORE_BYTES,) * 2)
         stalled = (asked.report.parent / "stalled").open("w")
         os.chdir(place.root / "a/b/c")
@@ -229,6 +232,8 @@ def chosen(known: dict[str, Case], seed: int, number: int) -> tuple[str, dict[st
     """Return the name of a case, its files, one of which is mutated, and the words of a command."""
     generator = np.random.default_rng([seed, number])
     name = sorted(known)[generator.integers(len(known))]
+    if known[name].is_slow and generator.random() < SPARED:
+        name = sorted(known)[generator.integers(len(known))]
     case = known[name]
     target = case.targets[generator.integers(len(case.targets))]
     words = case.words[generator.integers(len(case.words))]
