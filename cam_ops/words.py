@@ -28,9 +28,12 @@ def folded(word: str) -> str:
 def delimiter_of(header: str) -> str:
     """Return the sign, one of `DELIMITERS`, that separates most cells of a CSV's first line; `,` where none does.
 
-    Signs in double quotes separate nothing. Raises ValueError where two signs make as many cells.
+    Signs in double quotes separate nothing. Raises ValueError where two signs make as many cells, or one is too long.
     """
-    counts = {sign: len(next(csv.reader([header], delimiter=sign), [])) for sign in DELIMITERS}
+    try:
+        counts = {sign: len(next(csv.reader([header], delimiter=sign), [])) for sign in DELIMITERS}
+    except csv.Error as error:  # a cell that is too long
+        raise ValueError(f"its first line {header[:200]!r} is none of a CSV: {error}") from None
     most = max(counts.values())
     found = [sign for sign in DELIMITERS if counts[sign] == most]
     if most <= 1:

@@ -6,6 +6,7 @@ being read. Commands run in a child of this process with limits, which goes on b
 """
 
 import argparse
+import ctypes
 import faulthandler
 import json
 import os
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from cluster.process.console import visible
 from cluster.process.memory import peak_mib
@@ -39,7 +41,9 @@ from tests.support.fuzz_readers import READERS
 from tests.support.mutations import mutate
 
 CODES = {0, 2, 3, 4, 5, 6}
-MOST_S, MOST_MIB, MORE_BYTES = 10, 1536, 6 * 2**30  # seconds of work: a busy machine makes nothing slow
+MOST_S = 10  # of work: a busy machine makes nothing slow
+MOST_MIB, FRESH_MIB = 1536, 512  # of a process, which begins with as much
+MORE_BYTES = 6 * 2**30  # that a child may ask for
 STALLED_S = 60  # by the clock
 SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where syncing a file costs nothing
 LONGEST = 3000  # characters of an error
@@ -56,6 +60,7 @@ CHANGES = {
     "os.truncate": 0,
 }
 CODE = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect"}
+LIBC = ctypes.CDLL("libc.so.6")
 FRAME = re.compile(r'File "[^"]*?/((?:cam_ops|cluster|jobs)/[^"]+)", line \d+,? in (\w+)')
 
 
@@ -172,7 +177,7 @@ def read_all(asked: argparse.Namespace) -> None:
         tempfile.TemporaryDirectory(prefix="camray-fuzz-", dir=SCRATCH, ignore_cleanup_errors=True) as folder,
         asked.report.open("w", buffering=1) as report,
     ):
-        place = _prepared(Path(folder), asked)
+        place = prepared(Path(folder), asked)
         known = {name: each for name, each in (inputs() | outputs(place.root / "run")).items() if asked.only in name}
         resource.setrlimit(resource.RLIMIT_AS, (_virtual_bytes() + MORE_BYTES,) * 2)
         stalled = (asked.report.parent / "stalled").open("w")
@@ -189,7 +194,7 @@ def read_all(asked: argparse.Namespace) -> None:
                 print(name, words[0], line, file=sys.stderr)
 
 
-def _prepared(root: Path, asked: argparse.Namespace) -> Place:
+def prepared(root: Path, asked: argparse.Namespace) -> Place:
     """Make runs, and have all that a command may write by itself below `root`."""
     for name in ("a/b/c", "home", "tmp"):
         (root / name).mkdir(parents=True)
@@ -228,6 +233,10 @@ def _virtual_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
+def _resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
 def chosen(known: dict[str, Case], seed: int, number: int) -> tuple[str, dict[str, bytes], tuple[str, ...]]:
     """Return the name of a case, its files, one of which is mutated, and the words of a command."""
     generator = np.random.default_rng([seed, number])
@@ -264,6 +273,9 @@ def read_one(place: Place, files: dict[str, bytes], words: tuple[str, ...], is_s
     }
     words = tuple(re.sub("^(WORK|OUT|RUN|OTHER|PICTURES)\\b", lambda found: named[found[1]], word) for word in words)
     place.strangers.clear()
+    pa.default_memory_pool().release_unused()  # of what the mutation took
+    LIBC.malloc_trim(0)
+    before_mib = _resident_mib()
     Path("/proc/self/clear_refs").write_text("5")  # the peak of memory is that of this command
     start_s = time.process_time()
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
@@ -272,7 +284,7 @@ def read_one(place: Place, files: dict[str, bytes], words: tuple[str, ...], is_s
         except Exception:  # noqa: BLE001  what is looked for
             traceback.print_exc()
             code = 1
-    seconds, mib = time.process_time() - start_s, int(peak_mib())
+    seconds, mib = time.process_time() - start_s, FRESH_MIB + int(peak_mib() - before_mib)
     sys.path[:] = kept_path  # which a command puts its folder into
     if is_shown:
         print(" ".join(words), out.getvalue(), err.getvalue(), sep="\n")

@@ -35,7 +35,7 @@ from tests.support.tables import hub_table
 
 def inputs() -> dict[str, Case]:
     """Return cases by their names."""
-    rows = list(csv.DictReader((KEPT / "truth.csv").open()))
+    rows = list(csv.DictReader((KEPT / "truth.csv").read_text().splitlines()))
     return {**_class_lists(), **_labels(rows), **_manifests(rows), **_weights()}
 
 
@@ -71,12 +71,12 @@ def _label_rows(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _labels(rows: list[dict[str, str]]) -> dict[str, Case]:
-    named = _label_rows(rows)
-    several = [{"file": row["image_id"][:-4], "x": "1", "label": f"{row['label']}|round"} for row in named]
+    classed = _label_rows(rows)
+    several = [{"file": row["image_id"][:-4], "x": "1", "label": f"{row['label']}|round"} for row in classed]
     files = {
-        "labels.csv": table_text(named),
+        "labels.csv": table_text(classed),
         "labels.tsv": table_text(several, "\t"),
-        "labels.csv.gz": gzip.compress(table_text(named, ";"), mtime=0),
+        "labels.csv.gz": gzip.compress(table_text(classed, ";"), mtime=0),
     }
     names = {"names.txt": b"square\nround\n"}
     words = (*LABEL, "--class-names", "WORK/names.txt", "--labels", "WORK/NAME")
@@ -146,10 +146,12 @@ def _weights() -> dict[str, Case]:
         "epoch": 3,
         "args": {"lr": 0.1},
     }
+    flat = torch.cat([weights["fc.weight"].flatten(), weights["fc.bias"]])
+    one_storage = {"fc.weight": flat[:4].view(2, 2), "fc.bias": flat[4:], "lr": 0.1}  # two would lie in either order
     files = {
         "plain.pt": _saved(weights),
         "trained.pt": _saved(trained),
-        "legacy.pth": _with_fixed_keys(_saved(trained, _use_new_zipfile_serialization=False)),
+        "legacy.pth": _with_fixed_keys(_saved({"model": one_storage}, _use_new_zipfile_serialization=False)),
         "plain.safetensors": safetensors.torch.save(weights),
     }
     network = LABEL_WITH_WEIGHTS[LABEL_WITH_WEIGHTS.index("--model") + 1]

@@ -23,7 +23,7 @@ from tests.support.truths import FROM_1, coco, xml
 
 def outputs(run: Path) -> dict[str, Case]:
     """Return cases by their names; `run` is a copy of the kept run, which is audited."""
-    rows = list(csv.DictReader((KEPT / "truth.csv").open()))
+    rows = list(csv.DictReader((KEPT / "truth.csv").read_text().splitlines()))
     return {**_truths(rows[:4]), **_calibrations(run), **_runs(run)}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,7 @@ def _descended(box: list[Any], generator: Generator) -> tuple[Any, Any]:
 def _change_entry(inner: Any, key: Any, box: list[Any], raw: list[str], generator: Generator) -> None:
     kind = generator.integers(0, 12)
     if kind < 4:
-        inner[key] = one_of(VALUES, generator)
+        inner[key] = deepcopy(one_of(VALUES, generator))
     elif kind < 6:
         inner[key] = word(generator)
     elif kind == 6:
@@ -155,7 +156,7 @@ def _change_entry(inner: Any, key: Any, box: list[Any], raw: list[str], generato
     elif kind == 7 and inner is not box:
         del inner[key]
     elif kind == 8 and isinstance(inner, dict):
-        inner[f"{key}@twice@"] = one_of(VALUES, generator)
+        inner[f"{key}@twice@"] = deepcopy(one_of(VALUES, generator))
     elif kind == 9 and isinstance(inner, dict):
         inner[word(generator)] = inner.pop(key)
     elif kind == 10 and isinstance(inner, list) and inner is not box:

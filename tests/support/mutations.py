@@ -9,6 +9,7 @@ import json
 import pickletools
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import PurePath
@@ -74,7 +75,7 @@ def _zip(name: str, content: bytes, generator: Generator) -> bytes:
             pickle_mutated(held, generator) if inside.endswith(".pkl") else mutated(held, [held], generator),
         )
     stream, packing = io.BytesIO(), zipfile.ZIP_DEFLATED if generator.random() < 0.1 else zipfile.ZIP_STORED
-    with zipfile.ZipFile(stream, "w", packing) as archive:
+    with zipfile.ZipFile(stream, "w", packing) as archive, warnings.catch_warnings(action="ignore"):
         for inside, held in members:
             try:
                 archive.writestr(zipfile.ZipInfo(inside.encode("utf-8", "replace").decode()), held, packing)
