@@ -253,7 +253,7 @@ STATUSES: dict[str, str] = {
     "undecodable": "damaged; or by its content, whatever its suffix, of no format that is read (see [label](label.md))",
     "too_large": "more than 256 MiB, 89,478,485 pixels, 1,048,576 pixels a side, 500 scans of a progressive JPEG, or "
     "32 MiB of a PPM in digits",
-    "overflow": "the network's logits are not finite in the run's precision",
+    "overflow": "the network's logits, or a map, are not finite in the run's precision",
     "crashed_decoder": "it ended two decoders in a row, or kept them for more than a minute",
     "crashed_network": "replicas died or hung while the network worked on it alone",
     "cuda_oom": "the GPU lacks the memory for it alone",

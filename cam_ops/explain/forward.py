@@ -46,6 +46,7 @@ class Forward(nn.Module):
         self.dtype = dtype
         self.register_buffer("mean_C11", mean_C[:, None, None])
         self.register_buffer("std_C11", std_C[:, None, None])
+        self._kept_BCYX: Tensor | None = None  # memory of the network's input, on a CPU
 
     def on(self, device: torch.device, dtype: torch.dtype) -> "Forward":
         """Return a copy that runs there and in `dtype`, channels last."""
@@ -62,6 +63,18 @@ class Forward(nn.Module):
         images_BCYX = (pixels_BCYX / 255 - self.mean_C11) / self.std_C11
         return images_BCYX.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
+    def _kept(self, pixels_BCYX: Tensor) -> Tensor:
+        """Return the network's input in memory that the next call uses again.
+
+        Picture by picture it stays in a core's caches: new memory for a whole batch, five times, costs six times that.
+        """
+        shape = (len(pixels_BCYX), len(self.mean_C11), *pixels_BCYX.shape[2:])
+        if self._kept_BCYX is None or self._kept_BCYX.shape != shape:
+            self._kept_BCYX = torch.empty(shape, dtype=self.dtype, memory_format=torch.channels_last)
+        for place in range(len(pixels_BCYX)):
+            self._kept_BCYX[place : place + 1] = self.normalised(pixels_BCYX[place : place + 1])
+        return self._kept_BCYX
+
     def forward(self, pixels_BCYX: Tensor) -> tuple[Tensor, ...]:
         """Return logits, the features at each place of the cut, and those that maps are refined from: for a trace."""
         passed = self.explainer.run(self.normalised(pixels_BCYX), traced=True)
@@ -70,7 +83,8 @@ class Forward(nn.Module):
 
     def run(self, pixels_BCYX: Tensor, inside_B4: Tensor) -> Pass:
         """Run the network; see `Mapper.explain` for `inside_B4`."""
-        return self.explainer.run(self.normalised(pixels_BCYX))
+        is_on_cpu = self.mean_C11.device.type == "cpu"
+        return self.explainer.run(self._kept(pixels_BCYX) if is_on_cpu else self.normalised(pixels_BCYX))
 
     def refined(
         self,

@@ -96,6 +96,8 @@ def _unit(features_BCHW: Tensor, length_B: Tensor) -> Tensor:
 
 def evidence(coarse_PCKL: Tensor, gradient_PCKL: Tensor) -> Tensor:
     """Return G of each pair, float32 (P, K, L), in units of the score where the gradient is `cell_scale` times g."""
+    if coarse_PCKL.dtype == torch.float16:  # its products may be beyond its range
+        coarse_PCKL, gradient_PCKL = coarse_PCKL.float(), gradient_PCKL.float()
     return (coarse_PCKL * gradient_PCKL).relu().sum(1, dtype=torch.float32)
 
 
@@ -112,6 +114,7 @@ def refine(
 ) -> Tensor:
     """Return the refined map R of each pair, float32 (P, Q, V), Q and V being `grid`.
 
+    NaN where C or G is not finite, as where a gradient overflows: a map is refined or it is none.
     `spread` takes seeds (P, J) to sum_j A[i,j] seed_j / sum_j A[i,j], float32 (P, I): `of_pairs` or `of_images`.
     """
     coarse_grid = _grid(evidence_PKL)
@@ -125,7 +128,8 @@ def refine(
     refined_PI = torch.where(is_orphan_PI, lone_PI, spread(unit_PKL.flatten(1))).square()
     refined_PQV = refined_PI.reshape(-1, *grid) * peak_P11.square()
     plain_PQV = _enlarged(cam_P1hw.relu(), grid, "bicubic").relu()
-    return torch.where(has_seed_P11, refined_PQV, plain_PQV) * cells_inside(inside_P4, grid)
+    found_PQV = torch.where(has_seed_P11, refined_PQV, plain_PQV) * cells_inside(inside_P4, grid)
+    return torch.where(peak_P11.isfinite(), found_PQV, torch.nan)
 
 
 def of_pairs(weight_BIJ: Tensor, image_P: Tensor, ranks: Ranks | None = None) -> Spread:

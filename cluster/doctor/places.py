@@ -17,7 +17,8 @@ from cluster.sources.folders.patterns import fixed_part
 from cluster.sources.reading import read_image
 from cluster.sources.several import check_sources
 from cluster.storage.folder import SCRATCH
-from cluster.storage.objects import is_object, is_store, object_version, walk_objects
+from cluster.storage.listings import walk_objects
+from cluster.storage.objects import is_object, is_store, object_version
 from cluster.storage.options import StorageOptions
 
 PROBES = ".camray-doctor"
@@ -43,7 +44,7 @@ def _first_file(address: str, options: StorageOptions) -> str | None:
         if is_object(place) and object_version(place, options):
             return place
         parts = walk_objects(place, options, lambda part: (part.folders or ())[:1])
-        names = (name for part in parts for batch in part.files for name in batch["name"].to_pylist())
+        names = (name for part in parts for name in part.files["name"].to_pylist())
         first = next((name for name in names if is_named_as_picture(name)), None)
         return first and f"{place}/{first}"
     if os.path.isfile(place):

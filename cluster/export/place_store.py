@@ -9,7 +9,8 @@ from typing import IO, cast
 
 from cluster.export.marks import MARKER, MAX_RECORD_BYTES, RECORD, stage_name, stages_in
 from cluster.export.place_folder import PARTS, said
-from cluster.storage.objects import list_level, list_objects, put_object, read_object, remove_object
+from cluster.storage.listings import list_level, list_objects
+from cluster.storage.objects import put_object, read_object, remove_object
 from cluster.storage.options import StorageOptions
 
 
@@ -54,7 +55,7 @@ class StorePlace:
     def remove(self, name: str) -> None:
         """Remove an object, and all that are below its name."""
         path = f"{self.root}/{name}"
-        for below, _ in list_objects(path, self.options):
+        for below, _ in list(list_objects(path, self.options)):
             remove_object(f"{path}/{below}", self.options)
         remove_object(path, self.options)
 

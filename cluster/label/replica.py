@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from cam_ops.arrays import F32
+from cam_ops.arrays import F32, Bools
 from cam_ops.classes import parse_class_choice
 from cam_ops.errors import BadImage, MachineError, UsageError
 from cam_ops.explain.mapper import Mapper
@@ -26,7 +26,7 @@ from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
 from cluster.label.loader import Loader
 from cluster.label.quarantine import Quarantine, read_quarantine
-from cluster.label.rows import BatchMaps, Picture, ShardRows, joined_maps, no_maps
+from cluster.label.rows import BatchMaps, Picture, ShardRows, joined_maps, maps_of, no_maps
 from cluster.machine.gpu import computing, held_bytes, on_host
 from cluster.machine.network import load_mapper
 from cluster.machine.prepare import prepare_process
@@ -223,13 +223,16 @@ class LabelReplica:
         cams = [explained.cams_Phw] if self.run.request.kept_cam_grid else []
         raw_Phw, *others = (tensor.numpy() for tensor in on_host(explained.maps_PHW, *residuals, *cams))
         residual_P = others[0] if residuals else None
-        self._check_finite(logits_BK, pictures)
+        self._check_finite("logits", logits_BK.isfinite().all(1).numpy(), pictures)
         scores_BK = class_scores(logits_BK, self.run.request.scores)
         top_BT = best_classes(scores_BK, self.num_top)
         image_P, class_P = explained.image_P, explained.class_P
+        is_finite_B = np.ones(len(pixels_BYX3), bool)
+        is_finite_B[image_P[~np.isfinite(raw_Phw).all((1, 2))]] = False
+        self._check_finite("maps", is_finite_B, pictures)
         self._check_first_batch(np.zeros(0) if residual_P is None else residual_P, len(image_P))
         is_sum = self.run.request.explain.method == "cam"  # the maps themselves add up
-        return BatchMaps(
+        found = BatchMaps(
             top_class_BT=top_BT.int().numpy(),
             top_score_BT=scores_BK.gather(1, top_BT).numpy(),
             image_P=image_P.numpy(),
@@ -240,6 +243,7 @@ class LabelReplica:
             logit_P=logits_BK[image_P, class_P].numpy(),
             residual_P=residual_P if is_sum else None,
         )
+        return found if is_finite_B.all() else maps_of(found, is_finite_B)
 
     def _choose(self, pictures: list[Picture], logits_BK: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (image, class) pairs to explain, of the pictures that could be read; all in the host's memory."""
@@ -251,16 +255,16 @@ class LabelReplica:
         image_P, class_P = choose_classes(scores_BK, labels_BM, self.choice)
         return image_P[usable_B[image_P]], class_P[usable_B[image_P]]
 
-    def _check_finite(self, logits_BK: Tensor, pictures: list[Picture]) -> None:
-        """Give pictures whose logits overflowed a status of their own; refuse a first batch that has any."""
+    def _check_finite(self, what: str, is_finite_B: Bools, pictures: list[Picture]) -> None:
+        """Give pictures whose logits or maps overflowed a status of their own; refuse a first batch that has any."""
         precision = self.run.request.precision
-        for picture, is_finite in zip(pictures, logits_BK.isfinite().all(1).tolist(), strict=False):
+        for picture, is_finite in zip(pictures, is_finite_B.tolist(), strict=False):
             if picture.status == "ok" and not is_finite:
-                picture.status, picture.error = "overflow", f"the network's logits are not finite in {precision}"
+                picture.status, picture.error = "overflow", f"the network's {what} are not finite in {precision}"
                 if not self.checked:
                     raise UsageError(
-                        f"the logits of {self.run.request.model} for {picture.image_id} are not finite in "
-                        f"{precision}; use --precision bf16 or fp32"
+                        f"the {what} of {self.run.request.model} for {picture.image_id} are not finite in {precision}; "
+                        "use --precision bf16 or fp32"
                     )
 
     def _check_first_batch(self, residual_P: np.ndarray, num_pairs: int) -> None:

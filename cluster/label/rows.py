@@ -6,12 +6,12 @@ refined.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
-from cam_ops.arrays import F32, I32, I64
+from cam_ops.arrays import F32, I32, I64, Bools
 from cam_ops.boxes.extract import MapBoxes
 from cam_ops.tables import IMAGES, heatmaps_schema
 from cluster.executors.work import ShardReport
@@ -60,6 +60,21 @@ def no_maps(num_images: int, num_top: int, grid: tuple[int, int], cam_grid: tupl
         score_P=none,
         logit_P=none,
         residual_P=none,
+    )
+
+
+def maps_of(maps: BatchMaps, is_meant_B: Bools) -> BatchMaps:
+    """Return the maps of some images of a batch."""
+    is_meant_P = is_meant_B[maps.image_P]
+    return replace(
+        maps,
+        image_P=maps.image_P[is_meant_P],
+        class_P=maps.class_P[is_meant_P],
+        raw_Phw=maps.raw_Phw[is_meant_P],
+        cam_Pkl=None if maps.cam_Pkl is None else maps.cam_Pkl[is_meant_P],
+        score_P=maps.score_P[is_meant_P],
+        logit_P=maps.logit_P[is_meant_P],
+        residual_P=None if maps.residual_P is None else maps.residual_P[is_meant_P],
     )
 
 

@@ -19,7 +19,7 @@ from cluster.runs.directory import RunDir
 from cluster.runs.names import LOG, RUN, SESSION_FILE
 from cluster.runs.record import Run, versions
 from cluster.runs.session import Fields, Session
-from cluster.storage.objects import without_secrets
+from cluster.storage.attempts import without_secrets
 
 PACE_S = 10.0  # between two publications at least
 ALIVE_S = 60.0  # at most: the file's time says that the driver lives

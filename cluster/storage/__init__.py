@@ -1,7 +1,10 @@
 """Bytes that appear whole or not at all, in a local folder or on an object store.
 
 * `options`: `--storage-options`, parsed
-* `objects`: object stores: retries, ranges, reasons
+* `attempts`: requests to object stores: retries, reasons
+* `objects`: whole objects and ranges of them
+* `pages`: pages of the listings of stores
+* `listings`: what lies below an address on a store
 * `files`: files by name below a root, here or on a store
 * `folder`: files below a local folder: the atomic publish
 * `prefix`: the same below an address on a store

@@ -7,15 +7,8 @@ from mmap import mmap
 import pyarrow as pa
 
 from cam_ops.errors import BadImage, StorageError
-from cluster.storage.objects import (
-    list_level,
-    list_objects,
-    object_times,
-    object_version,
-    put_object,
-    read_object,
-    remove_object,
-)
+from cluster.storage.listings import list_level, list_objects, object_times
+from cluster.storage.objects import object_version, put_object, read_object, remove_object
 from cluster.storage.options import StorageOptions
 
 MAX_KEPT_BYTES = 2 * 2**30  # of a part of a plan

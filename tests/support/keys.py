@@ -1,8 +1,11 @@
-"""A server that lists as many keys as a test asks for, as S3 does, and has nothing else: no disk could serve them soon.
+"""A server that lists as many keys as a test asks for, as S3 and Google do, and has nothing else: no disk could serve
+them soon. It also lends the keys of a role, as Amazon's STS does.
 
 Keys are `set/class-00000/image-000000.jpg` and so on, page by page of a thousand.
 """
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 PAGE = 1000
+GOOGLE = {"size": "7", "updated": "2026-01-01T00:00:00.000Z"}
+ROLE = (
+    "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>LENT</AccessKeyId><SecretAccessKey>s"
+    "</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>"
+    "</AssumeRoleResult></AssumeRoleResponse>"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,11 +30,12 @@ class Keys:
     num_keys: int  # in each
     address: str = ""
     requests: list[str] = field(default_factory=list)
+    signers: set[str] = field(default_factory=set)  # the keys with which requests were signed
 
     @property
     def words(self) -> list[str]:
         """--storage-options to reach it."""
-        return [f"endpoint_override={self.address}", "scheme=http", "region=us-east-1", "access_key=a", "secret_key=b"]
+        return [f"endpoint_override={self.address}", "scheme=http", "region=us-east-1", "gs.anonymous=true"]
 
     def page(self, prefix: str, delimiter: str, start: int) -> tuple[list[str], bool]:
         """Return keys, or folders where a delimiter asks for them, from a place on; and whether more follow."""
@@ -49,27 +59,47 @@ class _Handler(BaseHTTPRequestHandler):
     keys: Keys
 
     def do_GET(self) -> None:
-        self.keys.requests.append(self.path)
+        self._note(self.path)
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
-        start = int(query.get("continuation-token", 0))
+        if "prefix" not in query:  # Google's client asks for a bucket's own data as well, and takes no for an answer
+            self.send_error(403)
+            return
+        start = int(query.get("continuation-token") or query.get("pageToken") or 0)
         delimiter = query.get("delimiter", "")
         names, more = self.keys.page(query["prefix"], delimiter, start)
         are_folders = bool(delimiter) and query["prefix"] == "set/"
+        if self.path.startswith("/storage/"):
+            found = {"prefixes": names} if are_folders else {"items": [GOOGLE | {"name": name} for name in names]}
+            self._answer(
+                "application/json", json.dumps(found | {"nextPageToken": f"{start + PAGE}"} if more else found)
+            )
+            return
         element = (
             "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>"
             if are_folders
             else "<Contents><Key>{}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>7</Size></Contents>"
         )
         token = f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>" if more else ""
-        body = (
+        self._answer(
+            "application/xml",
             f'<?xml version="1.0"?><ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}'
-            f"{''.join(map(element.format, names))}</ListBucketResult>"
-        ).encode()
+            f"{''.join(map(element.format, names))}</ListBucketResult>",
+        )
+
+    def do_POST(self) -> None:
+        self._note(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self._answer("application/xml", ROLE)
+
+    def _note(self, asked: str) -> None:
+        self.keys.requests.append(asked)
+        self.keys.signers |= set(re.findall("Credential=([^/]*)/", self.headers.get("Authorization", "")))
+
+    def _answer(self, kind: str, text: str) -> None:
         self.send_response_only(200)
-        self.send_header("Content-Type", "application/xml")
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(text.encode())
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""

@@ -75,6 +75,22 @@ class Chain(nn.Module):
         return logits_BK
 
 
+class Steep(Chain):
+    """Its gradients are beyond half precision where a picture is bright, and its logits are not."""
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        stage_BCHW = self.stage(images_BCHW)
+        bright_B111 = (images_BCHW.mean((1, 2, 3), keepdim=True) - 0.9).relu()
+        steep_BCHW = stage_BCHW + 100 * bright_B111 * (6e4 * (stage_BCHW - stage_BCHW.detach()))
+        logits_BK: torch.Tensor = self.fc(self.d(steep_BCHW).relu().mean((2, 3)))
+        return logits_BK
+
+
+def steep() -> nn.Module:
+    """Factory: `--model tests.support.networks:steep`."""
+    return Steep()
+
+
 def chain() -> nn.Module:
     """Factory: `--model tests.support.networks:chain`."""
     return Chain()

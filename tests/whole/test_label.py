@@ -306,6 +306,27 @@ def test_a_picture_that_overflows_is_accounted_for_and_a_network_that_overflows_
     assert Command("label", "--images", folder, "--out", tmp_path / "third", *flags, "--precision", "bf16").code == 0
 
 
+def test_a_map_that_overflows_is_no_plain_map_in_the_place_of_a_refined_one(tmp_path: Path) -> None:
+    folder, generator = tmp_path / "pictures", np.random.default_rng(0)
+    folder.mkdir()
+    for name, low in (("a", 0), ("b", 50), ("c", 245), ("d", 100)):
+        Image.fromarray(generator.integers(low, low + 10, (64, 64, 3), np.uint8)).save(folder / f"{name}.png")
+    flags = ["--model", "tests.support.networks:steep", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 64]
+    flags += ["--refine", "affinity", "--keep-cam", "--executor", "inline", "--batch-size", 2, "--classes", "topk:2"]
+    out = tmp_path / "run"
+    done = Command("label", "--images", folder, "--out", out, *flags, "--precision", "fp16")
+    assert (done.code, done.result["ok"], done.result["errors"]) == (3, 3, 1)
+    rows = {row["image_id"]: row for row in table_rows(out, "images")}
+    assert rows["c.png"]["error"] == "the network's maps are not finite in fp16"
+    assert [row["num_maps"] for row in rows.values()] == [2, 2, 0, 2]
+    assert len(table_rows(out, "heatmaps")) == 6
+    assert Command("verify", out).code == 0
+    shutil.copy(folder / "c.png", folder / "a.png")
+    refused = Command("label", "--images", folder, "--out", tmp_path / "other", *flags, "--precision", "fp16")
+    assert (refused.code, "the maps of tests.support.networks:steep" in refused.result["error"]) == (2, True)
+    assert Command("label", "--images", folder, "--out", tmp_path / "third", *flags, "--precision", "fp32").code == 0
+
+
 def test_auto_precision_is_what_it_says(pictures: Path, tmp_path: Path) -> None:
     done = label(pictures, tmp_path / "run", "--precision", "auto")
     known = set(Path("/proc/cpuinfo").read_text().split())  # as Linux has it

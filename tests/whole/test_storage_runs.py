@@ -15,7 +15,8 @@ import pytest
 from cluster.runs.directory import RunDir
 from cluster.runs.history import read_log
 from cluster.runs.watching import Watch
-from cluster.storage.objects import list_objects, read_object, remove_object
+from cluster.storage.listings import list_objects
+from cluster.storage.objects import read_object, remove_object
 from tests.support.command import ROOT, Command, table_rows
 from tests.support.stores import KEY, SECRET, Store
 

@@ -13,7 +13,8 @@ from cam_ops.errors import StorageError, UsageError
 from cluster.process.console import shown
 from cluster.sources.folders.names import is_hidden_file, is_hidden_folder
 from cluster.sources.listing import image_id_of
-from cluster.storage.objects import is_store, list_level, object_version
+from cluster.storage.listings import list_level, list_objects
+from cluster.storage.objects import is_store, object_version
 from cluster.storage.options import StorageOptions
 
 WILDCARDS = frozenset("*?[")
@@ -149,7 +150,7 @@ def _matching(pattern: str, options: StorageOptions, files_only: bool) -> Iterat
             is_file = _is_file(f"{base}/{last}", options)
             yield from [] if is_file is None else [(f"{base}/{last}", is_file)]
             continue
-        files, folders = _level(base, options, not files_only)
+        files, folders = _level(base, options)
         kinds = {**dict.fromkeys([] if files_only else folders, False), **dict.fromkeys(files, True)}
         yield from ((f"{base}/{name}", kinds[name]) for name in _fitting(list(kinds), last))
 
@@ -161,10 +162,10 @@ def _folders(base: str, part: str, options: StorageOptions) -> Iterator[str]:
         while pending:
             below = pending.pop()
             yield below
-            names = [name for name in _level(base + below, options, True)[1] if not is_hidden_folder(name)]
+            names = [name for name in _level(base + below, options)[1] if not is_hidden_folder(name)]
             pending += [f"{below}/{name}" for name in names if not _is_link(f"{base}{below}/{name}")]
     elif WILDCARDS & set(part):
-        yield from (f"/{name}" for name in _fitting(_level(base, options, True)[1], part))
+        yield from (f"/{name}" for name in _fitting(_level(base, options)[1], part))
     else:
         yield f"/{part}"
 
@@ -188,13 +189,13 @@ def _is_file(address: str, options: StorageOptions) -> bool | None:
         return os.path.isfile(address) if os.path.lexists(address) else None
     if object_version(address, options) is not None:
         return True
-    return False if any(list_level(address, options)) else None
+    return False if any(list_objects(address, options)) else None
 
 
-def _level(base: str, options: StorageOptions, with_folders: bool) -> tuple[list[str], list[str]]:
+def _level(base: str, options: StorageOptions) -> tuple[list[str], list[str]]:
     """Return the names of files and of folders in a folder, none where it is none."""
     if is_store(base):
-        files, folders = list_level(base, options, with_folders=with_folders)
+        files, folders = list_level(base, options)
         return [name for name, _ in files], folders
     try:
         with os.scandir(base or "/") as entries:

@@ -12,7 +12,8 @@ from cluster.sources.folders.names import HIDDEN_FOLDERS, expected, is_hidden_fi
 from cluster.sources.listing import Remarks, image_id_of, remark
 from cluster.sources.sorting import sorted_listing
 from cluster.sources.source import Asked, Source
-from cluster.storage.objects import Part, check_prefix, is_store, object_version, walk_objects
+from cluster.storage.listings import Part, walk_objects
+from cluster.storage.objects import check_prefix, is_store, object_version
 
 PLAN = plan_name(0)
 BARE = "keys without a suffix are left out, as no object is opened to see what it is; a manifest may name them"
@@ -48,6 +49,8 @@ class _Search:
         self.remarks: Remarks = {}
         self.others: dict[str, str] = {}  # a key for each suffix that is none of a picture
         self.hidden: set[str] = set()  # folders, with `/`
+        self.runs: set[str] = set()  # the same
+        self.has_run: dict[str, bool] = {}  # what the store said of folders, with `/`
 
     def enter(self, part: Part) -> Sequence[str]:
         """Return the folders in a folder that are searched."""
@@ -58,11 +61,10 @@ class _Search:
     def rows(self, part: Part) -> Iterator[tuple[str, str, int]]:
         """Yield id, address and size of each picture of a part."""
         runs = self._runs(part)
-        for batch in part.files:
-            for name, size in zip(batch["name"].to_pylist(), batch["size"].to_pylist(), strict=True):
-                where = f"{self.address}/{name}"
-                if not where.startswith(f"{self.asked.skip}/") and not name.startswith(runs) and self._is_picture(name):
-                    yield image_id_of(name), where, size
+        for name, size in zip(part.files["name"].to_pylist(), part.files["size"].to_pylist(), strict=True):
+            where = f"{self.address}/{name}"
+            if not where.startswith(f"{self.asked.skip}/") and not name.startswith(runs) and self._is_picture(name):
+                yield image_id_of(name), where, size
 
     def _runs(self, part: Part) -> tuple[str, ...]:
         """Return the run directories in a part, with `/`, and note them."""
@@ -70,10 +72,12 @@ class _Search:
             runs = [part.folder] if self._is_run(part) else []
         else:
             ends = (RUN, PLAN)
-            found = {name for batch in part.files for name in batch["name"].to_pylist() if name.endswith(ends)}
+            found = {name for name in part.files["name"].to_pylist() if name.endswith(ends)}
             places = {name.removesuffix(RUN).removesuffix(PLAN) for name in found}
-            runs = sorted(at for at in places if {at + RUN, at + PLAN} <= found)
-        for at in runs:
+            cut = {at for at in part.cut if self._has_run(at)}
+            runs = sorted(cut | {at for at in places if {at + RUN, at + PLAN} <= found})
+        for at in set(runs) - self.runs:
+            self.runs.add(at)
             if f"{self.address}/{at}" != f"{self.asked.skip}/":
                 remark(self.remarks, RUNS, shown(f"{self.address}/{at}"))
         return tuple(runs)
@@ -82,8 +86,15 @@ class _Search:
         """Say whether what lies right in a folder is a run."""
         if "plan" not in (part.folders or ()):
             return False
-        has_record = any(f"{part.folder}{RUN}" in batch["name"].to_pylist() for batch in part.files)
-        return has_record and object_version(f"{self.address}/{part.folder}{PLAN}", self.asked.options) is not None
+        may_be = part.cut or f"{part.folder}{RUN}" in part.files["name"].to_pylist()
+        return bool(may_be) and self._has_run(part.folder)
+
+    def _has_run(self, folder: str) -> bool:
+        """Ask the store whether a folder is a run."""
+        if folder not in self.has_run:
+            places = (f"{self.address}/{folder}{name}" for name in (RUN, PLAN))
+            self.has_run[folder] = all(object_version(place, self.asked.options) is not None for place in places)
+        return self.has_run[folder]
 
     def _is_picture(self, key: str) -> bool:
         """Say whether a key's name means a picture in a folder that is not hidden, and note what else it is."""

@@ -17,7 +17,8 @@ from cluster.process.console import say, shown
 from cluster.sources.folders.folder import is_run
 from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.folders.patterns import WILDCARDS
-from cluster.storage.objects import is_plain, is_store, list_objects, read_object
+from cluster.storage.listings import list_objects
+from cluster.storage.objects import is_plain, is_store, read_object
 from cluster.storage.options import StorageOptions
 
 PARQUET, ARROW = (".parquet", ".parq", ".pq"), (".arrow", ".feather")

@@ -172,3 +172,38 @@ def test_logits_that_another_number_format_changes_are_refused(
         mapper.check(dtype)
     if dtype == torch.float16:
         mapper.check(dtype, may_overflow=True)
+
+
+class Seen(nn.Module):
+    """Keeps a copy of what it is given."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(channels, 2, 3, 2, 1)
+        self.fc = nn.Linear(2, 2)
+        self.images: list[torch.Tensor] = []
+
+    def forward(self, images_BCYX: torch.Tensor) -> torch.Tensor:
+        self.images.append(images_BCYX.clone())
+        logits_BK: torch.Tensor = self.fc(self.inner(images_BCYX).relu().mean((2, 3)))
+        return logits_BK
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_network_is_given_normalised_pixels_batch_after_batch(channels: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
+    mapper = Mapper(Seen(channels).eval(), ExplainConfig(), 32, mean=mean, std=std)
+    mapper.to(torch.device("cpu"), dtype)
+    network = mapper.views[0].explainer.network
+    for num_images in (3, 2, 3):
+        pixels = torch.randint(0, 256, (num_images, 32, 32, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        grey = (pixels.double() * torch.tensor([0.299, 0.587, 0.114])[:, None, None].double()).sum(1, keepdim=True)
+        scaled = (pixels.double() if channels == 3 else grey) / 255
+        expected = (scaled - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        network.images.clear()
+        with torch.no_grad():
+            mapper.explain(pixels, lambda logits: (torch.tensor([0]), torch.tensor([0])))
+        tolerance = 1e-5 if dtype == torch.float32 else 0.02
+        torch.testing.assert_close(network.images[0].double(), expected, rtol=0, atol=tolerance)

@@ -195,8 +195,15 @@ def test_a_picture_whose_numbers_overflow_does_not_touch_the_others(name: str, v
     broken[name][1, ..., 2, 1] = value
     found, expected = map_of(broken), map_of(parts)
     assert torch.equal(found[[0, 2]], expected[[0, 2]])
-    if name != "cam":  # the map itself is the network's own result: nothing is made of it where it is not finite
-        assert found[1].isfinite().all()
+    assert found[1].isfinite().all() == (name == "fine")  # it is never the plain map in the place of the refined one
+
+
+def test_products_beyond_the_range_of_half_precision_count() -> None:
+    parts = random_parts(5)
+    large = {**parts, "coarse": 400 * parts["coarse"], "gradient": 400 * parts["gradient"]}
+    half = {name: tensor if name == "cam" else tensor.half() for name, tensor in large.items()}
+    assert (half["coarse"] * half["gradient"]).isinf().any()
+    torch.testing.assert_close(shape_of(map_of(half)), shape_of(map_of(large)), rtol=0, atol=0.01)
 
 
 def test_grids_of_one_cell_and_single_channels() -> None:

@@ -11,9 +11,9 @@ from cam_ops.errors import BadImage, StorageError, UsageError
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import clear_run
 from cluster.sources.reading import read_image
+from cluster.storage.listings import list_objects
 from cluster.storage.objects import (
     download,
-    list_objects,
     object_version,
     put_object,
     read_object,
@@ -90,7 +90,7 @@ def test_s3_is_asked_again_until_the_bytes_are_right(s3: Store, kind, times: int
     assert read_object(s3.address("again.bin"), s3.options) == content
     assert fault.done == times
     fault = s3.proxy.fault("429" if kind == "stall" else kind, "continuation", 1)
-    assert len(list_objects(s3.address("many"), s3.options)) == 1500
+    assert len(list(list_objects(s3.address("many"), s3.options))) == 1500
     assert fault.done == 1
 
 
@@ -102,6 +102,23 @@ def test_google_is_asked_again_until_the_bytes_are_right(gcs: Store, kind, times
     fault = gcs.proxy.fault(kind, "alt=media", times)
     assert read_object(gcs.address("again.bin"), gcs.options) == content
     assert fault.done == times
+
+
+@pytest.mark.parametrize("kind", ["500", "503", "429", "reset", "cut", "short"])
+def test_a_page_of_a_listing_is_asked_for_until_it_is_whole(store: Store, kind) -> None:
+    put_object(store.address("pages/a.png"), b"a", store.options)
+    fault = store.proxy.fault(kind, "^GET.*delimiter", 3)
+    assert list(list_objects(store.address("pages"), store.options, recursive=False)) == [("a.png", 1)]
+    assert fault.done == 3
+
+
+def test_a_listing_that_is_refused_or_not_to_be_had_says_why(store: Store, tmp_path: Path) -> None:
+    store.proxy.fault("403", "^GET", 1)
+    with pytest.raises(StorageError, match=f"{store.address('pages')} is refused: .*(denied|403|AccessDenied)"):
+        list(list_objects(store.address("pages"), store.options))
+    store.proxy.fault("503", "^GET", 1000)
+    with pytest.raises(StorageError, match=rf"cannot reach {store.address('pages')} \(\d+ attempts in"):
+        list(list_objects(store.address("pages"), impatient(store)))
 
 
 def test_other_threads_run_while_google_is_waited_for(gcs: Store) -> None:
@@ -138,7 +155,7 @@ def test_a_wrong_key_is_refused_without_showing_it(s3: Store) -> None:
     wrong = "wrong" + SECRET[5:]
     options = parse_options([*s3.words, f"secret_key={wrong}"])
     with pytest.raises(StorageError, match="is refused") as caught:
-        list_objects(s3.address("many"), options)
+        list(list_objects(s3.address("many"), options))
     assert wrong not in str(caught.value)
     assert wrong not in repr(options)
     assert SECRET not in repr(RunDir("s3://bucket/run", s3.options))
@@ -152,7 +169,7 @@ def test_an_upload_that_breaks_is_not_visible(store: Store, size: int, match: st
         put_object(address, os.urandom(size), impatient(store))
     store.proxy.heal()
     assert object_version(address, store.options) is None
-    assert list_objects(store.address("part"), store.options) == []
+    assert list(list_objects(store.address("part"), store.options)) == []
     content = os.urandom(size)
     put_object(address, content, store.options)
     store.proxy.fault("half-sent", match, 1000)
