@@ -15,7 +15,7 @@ from tests.support.fuzz_files import chosen
 from tests.support.fuzz_inputs import inputs
 from tests.support.mutations import mutate
 
-COUNT = 1500
+COUNT = 2000
 REFUSED_WHOLE = {
     "run.json",
     "table boxes",
