@@ -6,7 +6,6 @@ it looks like one or the number of classes says so. Else the list is refused. Th
 
 import csv
 import io
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cam_ops.classes import ClassList, class_list, whole_number
+from cam_ops.documents import json_of
 from cam_ops.errors import UsageError
 from cam_ops.outside import size_of_file
 from cam_ops.words import column_of, delimiter_of, folded
@@ -54,7 +54,7 @@ def read_class_names(path: Path, num_classes: int | None = None) -> ClassList:
         raise UsageError(f"cannot read class names from {path}: it is no text in UTF-8; save it as such") from None
     except OSError as error:
         raise UsageError(f"cannot read class names from {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise UsageError(f"cannot read class names from {path}: {error}") from None
     if not listed.rows:
         raise UsageError(f"expected at least one class name in {path}, found none")
@@ -69,7 +69,7 @@ def read_class_names(path: Path, num_classes: int | None = None) -> ClassList:
 
 def _parse(text: str, suffix: str, num_classes: int | None) -> _Rows:
     if suffix == ".json":
-        return _from_json(json.loads(text, object_pairs_hook=_once_each))
+        return _from_json(json_of(text, _once_each))
     if suffix in (".csv", ".tsv"):
         return _from_csv(text, num_classes)
     lines = [line.strip() for line in text.split("\n") if line.strip()]

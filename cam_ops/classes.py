@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cam_ops.errors import UsageError
+from cam_ops.foreign import half_in, whole
 from cam_ops.words import folded
 
 WHOLE_NUMBER = re.compile(r"0*(\d{1,9})(?:\.0*)?")  # as spreadsheets and pandas write numbers beside empty cells
@@ -67,6 +68,8 @@ def class_list(rows: list[tuple[str, ...]], names: list[str], numbers_from: int 
     the list numbers its classes as well; what then is two classes is ambiguous, as are the numbers of a list that
     counts from 1: those of labels may be meant from 0. Numbers in other columns mean nothing where the list numbers.
     """
+    if found := half_in([rows, names]):
+        raise UsageError(f"expected names of classes in Unicode, found {whole(found[1])[:200]!r}; mend the class list")
     ids_of: dict[str, list[int]] = {}
     for class_id, words in enumerate(rows):
         for word in dict.fromkeys((names[class_id], *words)):

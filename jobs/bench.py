@@ -13,7 +13,7 @@ from cam_ops.errors import StorageError
 from cluster.bench import device, scale, speed
 from cluster.bench.config import BenchConfig, Section
 from cluster.bench.figures import Figure
-from jobs.command import Outcome
+from jobs.command import Outcome, print_lines
 from jobs.flags import parse
 from jobs.paths import refuse_unwritable_file
 
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> Outcome:
         raise StorageError(f"there is no folder {config.images}; check --images")
     if config.out is not None:
         refuse_unwritable_file(str(config.out), "--out")
-    print(f"{_now()}  {_commit()}  {_machine()}", flush=True)
+    print_lines([f"{_now()}  {_commit()}  {_machine()}"])
     figures: list[Figure] = []
     with TemporaryDirectory(prefix="camray-bench-") as scratch:
         for section in config.sections:
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> Outcome:
                 figures.append({"date": _now(), "commit": _commit(), "machine": _machine(), **figure})
                 if config.out:
                     _append(config.out, figures[-1])
-                print(_line(figure), flush=True)
+                print_lines([_line(figure)])
     return Outcome(out=str(config.out) if config.out else None, document={"figures": figures})
 
 

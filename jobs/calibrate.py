@@ -1,11 +1,12 @@
 """`calibrate`: box settings and probabilities from a labelled sample."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from cluster.calibrate.config import CalibrateConfig
 from cluster.calibrate.driver import calibrate
 from cluster.runs.calibration import CalibrationFile, Figure, HeldOut
-from jobs.command import Outcome
+from jobs.command import Outcome, print_lines
 from jobs.flags import parse
 from jobs.paths import refuse_relative, refuse_unwritable_file
 
@@ -17,9 +18,9 @@ def run(arguments: list[str]) -> Outcome:
     refuse_unwritable_file(config.out, "--out")
     file = calibrate(config)
     num_images = file.sample.fitted + file.sample.held_out
-    print(f"{config.out}: {_settings(file)}")
+    print_lines([f"{config.out}: {_settings(file)}"])
     if file.held_out:
-        _print_held_out(file.held_out, file.sample.held_out)
+        print_lines(_lines(file.held_out, file.sample.held_out))
     return Outcome(images=num_images, ok=num_images, out=config.out, document=asdict(file))
 
 
@@ -31,16 +32,16 @@ def _settings(file: CalibrationFile) -> str:
     )
 
 
-def _print_held_out(held_out: HeldOut, num_images: int) -> None:
-    print(f"on {num_images} images held out, GT-known Loc at IoU .5 in percent, 95 % bootstrap intervals:")
+def _lines(held_out: HeldOut, num_images: int) -> Iterator[str]:
+    yield f"on {num_images} images held out, GT-known Loc at IoU .5 in percent, 95 % bootstrap intervals:"
     for name, figure in held_out.figures.items():
         share, gain = figure.gt_known_loc, figure.gain
         better = f"   calibrated is {gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})" if gain else ""
-        print(f"  {name:10} {_recipe(figure):22} {share.value:5.1f} ({share.low:.1f} to {share.high:.1f}){better}")
-    print(f"probability: expected calibration error {held_out.calibration_error:.3f}")
-    print("  probability   boxes   mean  precision      kept at or above its beginning: precision, images")
+        yield f"  {name:10} {_recipe(figure):22} {share.value:5.1f} ({share.low:.1f} to {share.high:.1f}){better}"
+    yield f"probability: expected calibration error {held_out.calibration_error:.3f}"
+    yield "  probability   boxes   mean  precision      kept at or above its beginning: precision, images"
     for entry, kept in zip(held_out.reliability, held_out.coverage, strict=True):
-        print(
+        yield (
             f"  {entry.low:.1f} to {entry.high:.1f}   {entry.boxes:7} {_shown(entry.probability):>6} "
             f"{_shown(entry.precision):>10} {_shown(kept.precision):>39} {_shown(kept.images):>7}"
         )

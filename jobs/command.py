@@ -7,7 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cluster.process.console import visible
+from cam_ops.foreign import HALF, visible
+from cluster.process.console import public
 
 if TYPE_CHECKING:
     from cluster.runs.census import Totals
@@ -61,7 +62,14 @@ def outcome_of(
 
 def document_text(document: dict[str, Any], indent: int | None = 1) -> str:
     """Return a document as --json prints it, with the newline that ends it; as one line where `indent` is None."""
-    return json.dumps(document, indent=indent, allow_nan=False) + "\n"
+    return _ascii(document, indent) + "\n"
+
+
+def _ascii(document: dict[str, Any], indent: int | None = None) -> str:
+    """Return JSON in printable ASCII that all readers take: what UTF-8 cannot hold is an escape within the text."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    whole = HALF.sub(lambda half: rf"\\u{ord(half[0]):04x}", text)
+    return json.dumps(json.loads(whole), indent=indent).replace("\x7f", r"\u007f")
 
 
 documents_to: ContextVar[TextIO | None] = ContextVar("documents_to", default=None)  # with --json: what was stdout
@@ -70,7 +78,7 @@ documents_to: ContextVar[TextIO | None] = ContextVar("documents_to", default=Non
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines for people, as they come: text from files and stores may hold what a terminal obeys."""
     for line in lines:
-        print(visible(line), flush=True)
+        print(visible(public(line)), flush=True)
 
 
 def print_document(document: dict[str, Any]) -> None:
@@ -100,4 +108,4 @@ def result_line(command: str, outcome: Outcome, seconds: float) -> str:
     for name in ("error", "exported", "images_left_out", "boxes_left_out", "part"):
         if (value := getattr(outcome, name)) is not None:
             document[name] = value
-    return "CAMRAY_RESULT " + json.dumps(document)
+    return "CAMRAY_RESULT " + _ascii(document)

@@ -6,12 +6,14 @@ import select
 import sys
 import time
 import traceback
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from typing import TextIO, cast
 
-from cam_ops.errors import CamrayError, UsageError
+from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.words import near
-from cluster.process.console import public, say, shortened
+from cluster.process.console import Seen, public, say, shortened
 from cluster.process.interrupts import INTERRUPTED_CODE, held
+from cluster.process.memory import memory_errors
 from jobs.command import INTERRUPTED, Outcome, documents_to, json_text, result_line
 from jobs.flags import out_of, wants
 from jobs.screens import SCREENS, screen_of
@@ -42,6 +44,11 @@ def run(arguments: list[str]) -> int:
     if text := _text_of(command, arguments[1:]):
         print(text)
         return 0 if command else UsageError.exit_code
+    with redirect_stdout(cast(TextIO, Seen(sys.stdout))), redirect_stderr(cast(TextIO, Seen(sys.stderr))):
+        return _run(command, arguments)
+
+
+def _run(command: str, arguments: list[str]) -> int:
     start_s = time.monotonic()
     as_json = wants(arguments, "--json")
     documents_to.set(sys.stdout)
@@ -95,6 +102,7 @@ def _text_of(command: str, arguments: list[str]) -> str:
 
 
 def _run_command(command: str, arguments: list[str]) -> Outcome:
+    here = _here()
     if command == "--completion":
         print(completion_script(COMMANDS, arguments), end="")
         raise SystemExit
@@ -103,11 +111,23 @@ def _run_command(command: str, arguments: list[str]) -> Outcome:
         cure = f"is it {nearest[0]}?" if nearest else f"expected one of {', '.join(COMMANDS)}"
         raise UsageError(f"{shortened(command, 80)!r} is no command; {cure}")
     arguments = ["--help" if word == "--help-all" else word for word in arguments]
-    sys.path.insert(0, os.getcwd())  # a user's factory lies beside where the command is typed, for `camray` too
-    with held():
-        module = importlib.import_module(f"jobs.{command}")
-    outcome: Outcome = module.run(arguments)
+    sys.path.insert(0, here)  # a user's factory lies beside where the command is typed, for `camray` too
+    with memory_errors():
+        with held():
+            module = importlib.import_module(f"jobs.{command}")
+        outcome: Outcome = module.run(arguments)
     return outcome
+
+
+def _here() -> str:
+    """Return the working directory. Raises StorageError where it has been removed: paths could not be found from it."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise StorageError(
+            f"the working directory cannot be used: {error.strerror}; cd to one that is there, then type the command "
+            "again"
+        ) from None
 
 
 def _usage() -> str:

@@ -149,5 +149,4 @@ def _number(value: float | None) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a name on one line, whatever it holds."""
-    return shortened(text.encode("unicode_escape").decode() if not text.isprintable() else text, MAX_SHOWN)
+    return shortened(text, MAX_SHOWN)

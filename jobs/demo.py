@@ -26,7 +26,7 @@ from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.record import existing_run
 from cluster.runs.verify import verify
 from cluster.truth.prepare import TruthConfig
-from jobs.command import Outcome, outcome_of
+from jobs.command import Outcome, outcome_of, print_lines
 from jobs.demo_photos import PHOTOS, Photo, copy_photos
 from jobs.flags import parse
 
@@ -53,11 +53,16 @@ def run(arguments: list[str]) -> Outcome:
         _compare(run_dir, photo)
     audit(AuditConfig(run=run_dir.root, truth=TruthConfig(truth=str(folder / BY_EYE)), executor="inline"))
     page = report(ReportConfig(run=run_dir.root))
-    print(f"\nverify         {'; '.join(verdict.problems) or 'whole: every image exactly once'}")
-    print(f"tables         {run_dir.root}/images, boxes, heatmaps  (Parquet)")
-    print(f"report         {Path(page.where).as_uri()}  (open it in a browser; dashed: boxes by eye)")
-    print(f"one picture    {PYTHON} -m jobs show {run_dir.root} coffee.png")
-    print(f"ask DuckDB     {duckdb_line(run_dir.root)}")
+    print_lines(
+        [
+            "",
+            f"verify         {'; '.join(verdict.problems) or 'whole: every image exactly once'}",
+            f"tables         {run_dir.root}/images, boxes, heatmaps  (Parquet)",
+            f"report         {Path(page.where).as_uri()}  (open it in a browser; dashed: boxes by eye)",
+            f"one picture    {PYTHON} -m jobs show {run_dir.root} coffee.png",
+            f"ask DuckDB     {duckdb_line(run_dir.root)}",
+        ]
+    )
     return outcome_of(
         totals,
         str(folder),
@@ -105,4 +110,4 @@ def _compare(run_dir: RunDir, photo: Photo) -> None:
     if labelled.boxes:
         ours_4 = np.array([labelled.boxes[0][name] for name in CORNERS], np.float32)
         overlap = float(overlaps(ours_4[None], np.array([photo.box], np.float64))[0, 0])
-    print(f"{photo.file:20} {photo.class_name:14} IoU with the box by eye {overlap:.2f}")
+    print_lines([f"{photo.file:20} {photo.class_name:14} IoU with the box by eye {overlap:.2f}"])

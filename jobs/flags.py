@@ -1,22 +1,26 @@
 """Flags to a config. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
 
+import sys
 from collections.abc import Mapping
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-import yaml
 
+from cam_ops.documents import yaml_of
 from cam_ops.errors import UsageError
+from cam_ops.foreign import HALF, whole
 from cam_ops.outside import size_of_file
-from cluster.process.console import public
+from cluster.process.console import beneath, public, shortened
 from cluster.storage.options import KNOWN, SECRETS
-from jobs.usage import refuse_missing, refuse_unknown, sentence_of
+from jobs.command import print_lines
+from jobs.usage import MAX_WORD, refuse_missing, refuse_unknown, sentence_of
 
 Config = TypeVar("Config")
+MAX_CONFIG_BYTES = 2**20
 
 BOX_RECIPES: dict[str, list[str]] = {"default": [], "blog": ["--normalise", "minmax", "--threshold", "0.2"]}
 RECIPES: dict[str, list[str]] = {
@@ -41,17 +45,18 @@ def parse(
     words = list(takewhile(lambda word: not word.startswith("-"), arguments))  # a flag before them would swallow them
     arguments = from_file + arguments[len(words) :]
     _refuse_stray_secrets(arguments)
+    _refuse_bytes(arguments if command == "show" else words + arguments)  # files may be called so, and are shown
     refuse_unknown(config, from_file, command, config_file)
     refuse_unknown(config, arguments, command)
     refuse_missing(config, arguments, command)
     arguments = words + recipes.get(last_value(arguments, "--recipe") or "default", []) + arguments
     said = StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), redirect_stdout(beneath(sys.stdout)):  # help, which may have colours
             return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
     except SystemExit as end:
         if end.code in (0, None):
-            print("Each flag may also stand in a YAML file, --config FILE; those of the command line win.")
+            print_lines(["Each flag may also stand in a YAML file, --config FILE; those of the command line win."])
             raise
         raise UsageError(sentence_of(said.getvalue(), config, command)) from None
 
@@ -65,6 +70,18 @@ def _refuse_stray_secrets(arguments: list[str]) -> None:
         secret = value.partition("=")[0].removeprefix("s3.").removeprefix("gs.")
         if secret in SECRETS and flag.replace("_", "-") != "--storage-options":
             raise UsageError(f"a word {secret}=... stands behind {flag or 'no flag'}, it belongs to --storage-options")
+
+
+def _refuse_bytes(arguments: list[str]) -> None:
+    """Raise UsageError for a word that is not UTF-8: it would stand in files that nobody could read then."""
+    flag = ""
+    for word in arguments:
+        flag = word.partition("=")[0] if word.startswith("--") else flag
+        if HALF.search(word):
+            shown = shortened(whole(word), MAX_WORD)
+            raise UsageError(
+                f"expected text in UTF-8{f' behind {flag}' if flag else ''}, got {shown}; rename it, or give another"
+            )
 
 
 def shown_line(command: str, arguments: list[str]) -> tuple[str, ...]:
@@ -85,7 +102,7 @@ def shown_line(command: str, arguments: list[str]) -> tuple[str, ...]:
         if is_secret and (equals or not flag):
             word = f"{flag}{equals}{_without_value(value)}"
         shown.append(word)
-    return tuple(public(word).encode("utf-8", "backslashreplace").decode() for word in shown)
+    return tuple(whole(public(word)) for word in shown)
 
 
 def _without_value(word: str) -> str:
@@ -104,13 +121,16 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:
         raise UsageError("--config expects a YAML file")
     path = Path(arguments[at + 1])
     try:
-        size_of_file(path)
-        document = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if size_of_file(path) > MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
+        document = yaml_of(path.read_text("utf-8-sig"), is_typed=True)
+        if not isinstance(document, dict) or {"help", "h", "config"} & document.keys():
+            raise UsageError(f"expected flags and their values in {path}, as in `threshold: 0.2`")
+        flags = [word for name, value in document.items() for word in _as_flags(str(name), value)]
+    except UnicodeDecodeError:
+        raise UsageError(f"cannot read --config {path}: it is no text in UTF-8; save it as such") from None
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot read --config {path}: {error}") from None
-    if not isinstance(document, dict) or {"help", "h", "config"} & document.keys():
-        raise UsageError(f"expected flags and their values in {path}, as in `threshold: 0.2`")
-    flags = [word for name, value in document.items() for word in _as_flags(str(name), value)]
     return arguments[:at] + arguments[at + 2 :], flags
 
 

@@ -23,7 +23,7 @@ from cluster.runs.names import audit_folder
 from cluster.runs.record import Run, existing_run
 from cluster.storage.options import parse_options
 from cluster.truth.classes import class_finder, one_class
-from jobs.command import Outcome
+from jobs.command import Outcome, print_lines
 from jobs.flags import parse
 from jobs.paths import refuse_unwritable_file
 
@@ -105,13 +105,13 @@ def run(arguments: list[str]) -> Outcome:
     if config.to is None:
         name = f"show/{name}.png"
         run_dir.publish(name, encoded)
-        print(run_dir.where(name))
+        print_lines([run_dir.where(name)])
     else:
         try:
             Path(config.to).write_bytes(encoded)
         except OSError as error:
             raise StorageError(f"cannot write {config.to}: {error.strerror}; check --to") from None
-        print(config.to)
+        print_lines([config.to])
     ok = sum(each.image["status"] == "ok" for each in labelled)
     boxes = sum(each.image["num_boxes"] for each in labelled)
     return Outcome(images=len(labelled), ok=ok, errors=len(labelled) - ok, boxes=boxes, out=config.out)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import tyro.conf
 
 from cam_ops.errors import StorageError, UsageError
+from cam_ops.foreign import visible
 from cluster.label.quarantine import held_in
-from cluster.process.console import is_screen, visible
+from cluster.process.console import beneath, is_screen
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.names import SUSPECTS
 from cluster.runs.watching import State, Watch
@@ -53,7 +54,7 @@ def run(arguments: list[str]) -> Outcome:
         time.sleep(config.every)
         state = watch.look()
     if config.follow and is_screen(sys.stdout):
-        print(ANEW, end="")
+        print(ANEW, end="", file=beneath(sys.stdout))
     held = held_in(run_dir)
     if not config.json:
         suspects_in = config.out if run_dir.exists(SUSPECTS) else None
@@ -76,7 +77,7 @@ def _show(config: StatusConfig, run_dir: RunDir, state: State) -> None:
         columns, rows = shutil.get_terminal_size()
         lines = [short_line(state), *lines_of(state, held_in(run_dir), config.out, None)]
         wrapped = [part for line in lines for part in textwrap.wrap(visible(line), columns, subsequent_indent=INDENT)]
-        print(ANEW, end="")
+        print(ANEW, end="", file=beneath(sys.stdout))
         print_lines(wrapped[: rows - 1])
     else:
         print_lines([short_line(state)])

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from cam_ops.errors import UsageError
 from cam_ops.words import near
-from cluster.process.console import public, shortened, visible
+from cluster.process.console import public, shortened
 
 OF_ALL = ("--config", "--help", "--help-all")
 MAX_WORD, MAX_MESSAGE = 80, 400  # characters
@@ -78,7 +78,7 @@ def sentence_of(text: str, config: type, command: str) -> str:
         what = f"{found[1]} expects {_kind_of(text, found[1])}, got {_short(found[2])}"
     else:
         what = shortened(said, MAX_MESSAGE)
-    return f"{visible(public(what))}; see python -m jobs {command} --help"
+    return f"{public(what)}; see python -m jobs {command} --help"
 
 
 def _kind_of(text: str, flag: str) -> str:

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cam_ops.arrays import F64
+from cam_ops.foreign import visible
 
 COLOURS = {30: "#0072B2", 50: "#D55E00", 70: "#009E73"}  # of Okabe and Ito, told apart by colour-blind readers
 REGIONS = {  # name, line width, opacity: the two often coincide, so a broad pale line lies below a narrow one
@@ -51,7 +52,7 @@ def draw_curves(curves: Mapping[str, F64], name: str) -> dict[str, bytes]:
     draw += [_draw_pixels] if _is_known(curves, "px_precision") and _is_known(curves, "px_recall") else []
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10 if len(draw) > 1 else 5.6, 4.6), layout="constrained")
-        figure.suptitle(name, fontsize=11)
+        figure.suptitle(visible(name), fontsize=11)
         for number, draw_panel in enumerate(draw, start=1):
             draw_panel(figure.add_subplot(1, len(draw), number), curves)
         return {kind: _saved(figure, kind) for kind in ("svg", "png")}

@@ -1,6 +1,7 @@
 """Whether features lie over the picture: the maps of a network that crops, mirrors or turns its input lie elsewhere.
 
-Corners of a picture of noise are replaced, and its border: what changes in the features, and where, says how they lie.
+Corners of a picture of noise are replaced, and its border, and it is mirrored: what changes in the features, and where,
+says how they lie.
 
 Letters: B batch, C channels, H, W grid.
 """
@@ -16,6 +17,7 @@ from cam_ops.network.watch import Place, Seen, Watch
 
 BORDER = 16  # a network that reads all of the picture reads more than this part of its sides' ends
 CORNER = 4
+MIRRORED = 1e-3  # of the difference that another picture makes: rounding errors
 LEAST_ORDER = -0.1
 """Of the grid's sides: networks measure +0.005 to +1, those with random weights on 2x2 cells -0.04 at the least."""
 
@@ -33,11 +35,11 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
     y, x = max(1, height // BORDER), max(1, width // BORDER)
     framed_CHW = other_CHW.clone()
     framed_CHW[:, y : height - y, x : width - x] = picture_CHW[:, y : height - y, x : width - x]
-    variants += [framed_CHW, other_CHW]
-    found = [_features(network, torch.stack(variants[first : first + 2]), places) for first in range(0, 6, 2)]
+    variants += [framed_CHW, other_CHW, picture_CHW.flip(2), picture_CHW.flip(1)]
+    found = [_features(network, torch.stack(variants[first : first + 2]), places) for first in range(0, 8, 2)]
     for place in places:
         features_BCHW = torch.cat([some[place] for some in found])
-        *corners, frame_HW, whole_HW = (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
+        *corners, frame_HW, whole_HW, across_HW, down_HW = (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
         if not whole_HW.any():  # they are the same for all pictures
             continue
         where = f" at {place.name}" if place.name else ""
@@ -46,6 +48,12 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
                 f"the network's features{where} do not depend on the borders of its input, as of one that crops it, so "
                 "that its maps lie elsewhere; let it take the whole input, and crop with --resize center-crop"
             )
+        for changed_HW, sides, cells in ((across_HW, "left and right", 1), (down_HW, "top and bottom", 0)):
+            if changed_HW.shape[cells] > 1 and changed_HW.max() <= MIRRORED * whole_HW.max():
+                raise UsageError(
+                    f"the network's features{where} are the same for a picture and its mirror image, so that its maps "
+                    f"cannot tell {sides}; leave the mirroring out of its forward, and see --flip"
+                )
         if all(corner_HW.any() for corner_HW in corners) and not _is_in_order(torch.stack(corners)):
             raise UsageError(
                 f"the network's features{where} lie mirrored or turned over its input, and so do its maps; leave that "

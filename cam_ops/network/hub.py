@@ -5,7 +5,6 @@ No code of the folder is run, and nothing is unpickled.
 """
 
 import importlib
-import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from cam_ops.classes import ScoreKind
+from cam_ops.documents import json_of
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.names import CONFIG, HUB, check_snapshot
 from cam_ops.network.takes import UNREADABLE, size_of
@@ -110,10 +110,10 @@ def _json(path: Path, model: str) -> dict[str, Any] | None:
     try:
         if size_of_file(path) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
-        document = json.loads(path.read_text("utf-8"))
+        document = json_of(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"--model {model}: cannot read {path}: {error}") from None
     if not isinstance(document, dict):
         raise UsageError(f"--model {model}: expected an object of JSON in {path}, found {type(document).__name__}")

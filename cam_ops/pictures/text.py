@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cam_ops.arrays import U8
+from cam_ops.foreign import visible
 
 Colour = tuple[int, int, int]
 
@@ -18,7 +19,7 @@ def text_size(text: str, size_px: int) -> tuple[int, int]:
     """Return the width of a line, and the height of any."""
     font = _font(size_px)
     ascent, descent = font.getmetrics()
-    return round(font.getlength(plain(text))), ascent + descent
+    return round(font.getlength(visible(text))), ascent + descent
 
 
 def put_text(image_HWC: U8, left: int, top: int, text: str, size_px: int, colour: Colour) -> None:
@@ -29,13 +30,13 @@ def put_text(image_HWC: U8, left: int, top: int, text: str, size_px: int, colour
     if top >= bottom or left >= right:
         return
     patch = Image.fromarray(image_HWC[top:bottom, left:right])
-    ImageDraw.Draw(patch).text((0, 0), plain(text), colour, _font(size_px))
+    ImageDraw.Draw(patch).text((0, 0), visible(text), colour, _font(size_px))
     image_HWC[top:bottom, left:right] = np.asarray(patch)
 
 
 def shortened_to(text: str, size_px: int, width_px: int, *, keeps_end: bool = False) -> str:
     """Return a line that is no wider: of a longer one the beginning, or the end."""
-    shown = plain(text)
+    shown = visible(text)
     if text_size(shown[: 2 * width_px], size_px)[0] <= width_px and len(shown) <= width_px:
         return shown
     for kept in range(min(len(shown), width_px), 0, -1):
@@ -43,11 +44,6 @@ def shortened_to(text: str, size_px: int, width_px: int, *, keeps_end: bool = Fa
         if text_size(line, size_px)[0] <= width_px:
             return line
     return "…"
-
-
-def plain(text: str) -> str:
-    """Return a text as one line: what cannot be printed is named, as Python does."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 @lru_cache(maxsize=8)

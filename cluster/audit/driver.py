@@ -15,7 +15,7 @@ from cam_ops.metrics.counts import Counts, no_counts
 from cam_ops.metrics.curves import draw_curves
 from cam_ops.metrics.figures import curves
 from cluster.audit.config import AuditConfig
-from cluster.audit.files import AuditContents, TruthContents, audit_files, publish_audit
+from cluster.audit.files import METRICS_FILE, AuditContents, TruthContents, audit_files, publish_audit
 from cluster.audit.findings import Findings, findings_of, metrics_document
 from cluster.audit.labels import find_unlabelled, write_labels
 from cluster.audit.named import refuse_another
@@ -31,6 +31,7 @@ from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.part import Part, part_of
 from cluster.runs.record import Run, existing_run, maps_of
 from cluster.sources.reading import orientations
+from cluster.storage.documents import document_bytes
 from cluster.storage.files import Files
 from cluster.truth.prepare import TruthReport, prepare_truth
 
@@ -56,6 +57,7 @@ def audit(config: AuditConfig) -> Audit:
     maps_of(run_dir, run)
     part = part_of(run_dir, run, config.shards)
     files = audit_files(run_dir, config.name)
+    document_bytes({"out": run_dir.root, "request": config.asked()}, METRICS_FILE)  # refused here, not after the work
     _refuse_another(config, files, run, part)
     with working_files(files) as working:
         truth = None

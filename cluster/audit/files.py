@@ -3,7 +3,6 @@
 All can be made again from the run. metrics.json is removed first and written last: where it is, the others are whole.
 """
 
-import json
 import mmap
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -23,7 +22,7 @@ from cluster.audit.tables import PER_IMAGE_SCHEMA, TRUE_BOXES_SCHEMA
 from cluster.runs.directory import RunDir
 from cluster.runs.names import audit_folder
 from cluster.runs.reading import corners_of
-from cluster.storage.documents import first_reason
+from cluster.storage.documents import document_bytes, first_reason
 from cluster.storage.files import Files
 from cluster.storage.parquet import decode, encode
 
@@ -83,6 +82,7 @@ class AuditContents:
 
 def publish_audit(files: Files, contents: AuditContents) -> None:
     """Put an audit in the place of the one before. All is made by then: what fails earlier costs no earlier audit."""
+    metrics = document_bytes(contents.metrics, METRICS_FILE)
     for name in NAMES:
         files.remove(name)
     files.publish(PER_IMAGE_FILE, _mapped(contents.per_image))
@@ -95,7 +95,7 @@ def publish_audit(files: Files, contents: AuditContents) -> None:
         for name, path in ((LABELS_FILE, contents.truth.labels), (TRUTH_FILE, contents.truth.boxes)):
             if path is not None:
                 files.publish(name, _mapped(path))
-    files.publish(METRICS_FILE, json.dumps(contents.metrics, indent=1, allow_nan=False).encode())
+    files.publish(METRICS_FILE, metrics)
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -34,7 +34,7 @@ from cluster.executors.metrics import Meters
 from cluster.executors.own_folder import own_folder
 from cluster.executors.remote import ReplicaDied
 from cluster.executors.work import Replica, Replicas, ShardReport, Share, Work, replica_share
-from cluster.process.console import has_colours, say
+from cluster.process.console import say
 from cluster.process.interrupts import raise_on_sigterm
 
 CONNECT_TIMEOUT_S = 10.0
@@ -80,8 +80,7 @@ class RayExecutor:
                 f"{flag} is {address.partition('://')[0]}://...: an http:// address is for `ray job submit`; unset it, "
                 "or give HEAD:6379"
             )
-        if not has_colours():
-            os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # before what replicas say, which Ray prints here
+        os.environ["RAY_COLOR_PREFIX"] = "0"  # no colours before what replicas say, which Ray prints here
         try:
             if address:
                 _join(address)

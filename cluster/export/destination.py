@@ -5,7 +5,6 @@ Who finds a marker knows of an export that did not end, what it was asked for, a
 made it stops where another one removed it.
 """
 
-import json
 import os
 import uuid
 from contextlib import AbstractContextManager
@@ -29,6 +28,7 @@ from cluster.export.place_store import StorePlace
 from cluster.process.console import say, shown
 from cluster.process.failpoints import reach
 from cluster.runs.directory import open_run_dir
+from cluster.storage.documents import document_bytes
 from cluster.storage.objects import is_store
 from cluster.storage.options import StorageOptions
 
@@ -79,7 +79,7 @@ class Destination:
             say(f"{self.root} holds an export that did not end, it is made anew")
         reach("begin")
         marker = {"asked": asked, "entries": sorted({*entries, *in_the_way})}
-        place.start(json.dumps(marker, indent=1).encode())
+        place.start(document_bytes(marker, MARKER))
         if place.found() != (sorted([*stages, stage_name(self.token)]), others):
             place.remove(stage_name(self.token))
             raise RefusedError(
@@ -175,7 +175,7 @@ class Destination:
         made = self.place.made({*record["entries"]})
         entries = [name for name in record["entries"] if name in made]
         record = {**record, "entries": entries}
-        self.place.finish(made, in_the_way, json.dumps(record, indent=1).encode(), self.check)
+        self.place.finish(made, in_the_way, document_bytes(record, RECORD), self.check)
         return record
 
     def give_up(self) -> None:

@@ -1,10 +1,10 @@
 """By what an export's place is known: the stage of one that goes on, or did not end, and the record of a whole one."""
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
+from cam_ops.documents import json_of
 from cluster.export.kinds import EXPORTS
 from cluster.process.console import shown
 
@@ -32,8 +32,8 @@ def stages_in(names: Iterable[str]) -> list[str]:
 def document_of(content: bytes | None) -> Document | None:
     """Return a JSON document; None where it is none."""
     try:
-        document = json.loads(content or b"")
-    except (ValueError, RecursionError):
+        document = json_of(content or b"")
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
 

@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from cam_ops.arrays import I64, Bools
+from cam_ops.foreign import whole
 from cam_ops.tables import CORNERS
 
 Frame = Literal["half-open", "inclusive", "from-1", "fractions"]
@@ -73,8 +74,15 @@ def batches_of(entries: Iterable[Entry]) -> Iterator[pa.RecordBatch]:
             )
             for e in chunk
         ]
-        columns = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), ENTRIES, strict=True)]
+        columns = [_column(column, kind.type) for column, kind in zip(zip(*rows, strict=True), ENTRIES, strict=True)]
         yield pa.record_batch(columns, schema=ENTRIES)
+
+
+def _column(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:  # of names that are not UTF-8
+        return pa.array([value and whole(value) for value in values], kind)
 
 
 def number_of(value: object) -> float | None:

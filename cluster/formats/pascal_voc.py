@@ -8,12 +8,11 @@ Written, boxes are whole pixels, and an object's `score` and `probability` stand
 import re
 from collections.abc import Iterator
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring  # to write; it reads nothing
+from xml.etree.ElementTree import Element, SubElement, indent, tostring  # to write; it reads nothing
 
 import pyarrow as pa
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 
+from cam_ops.documents import xml_of
 from cam_ops.outside import size_of_file
 from cluster.formats.entries import VOC_CORNERS, Entry, batches_of, number_of, size_of
 from cluster.formats.exported import SCORE_DIGITS, ExportFormat, Part, Picture, Whole
@@ -36,7 +35,7 @@ def _entries(folder: str) -> Iterator[Entry]:
             image = name[: -len(".xml")]
             with reading(path, "Pascal VOC"):
                 try:
-                    root = _root(read_bounded(path, MAX_XML_BYTES))
+                    root = xml_of(read_bounded(path, MAX_XML_BYTES))
                 except ValueError as error:
                     yield Entry(image=image, unusable=f"{name}: {error}")
                     continue
@@ -45,15 +44,6 @@ def _entries(folder: str) -> Iterator[Entry]:
                 else:
                     reason = f"{name}: expected the element annotation, found {root.tag[:40]}"
                     yield Entry(image=None, unusable=reason)
-
-
-def _root(content: bytes) -> Any:
-    try:
-        return fromstring(content, forbid_dtd=True)
-    except DefusedXmlException:
-        raise ValueError("it has a DTD or entities, which are not read") from None
-    except (ParseError, LookupError) as error:
-        raise ValueError(f"it is no whole XML: {error}") from None
 
 
 def _annotation(image: str, name: str, root: Any) -> Iterator[Entry]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cam_ops.documents import yaml_of
 from cam_ops.errors import UsageError
 from cam_ops.words import folded
 from cluster.formats.entries import number_of
@@ -142,7 +141,7 @@ def _read_names(path: Path) -> Names:
         lines = enumerate(line.strip() for line in text.splitlines())
         return Names(words={number: line for number, line in lines if line}, where=str(path))
     try:
-        document = _plain_yaml(text)
+        document = yaml_of(text, is_typed=False)  # the names 0, 1, no and off are words
     except ValueError:
         if path.name not in YAML_NAMES:  # it is of something else
             return Names()
@@ -158,13 +157,3 @@ def _read_names(path: Path) -> Names:
     sides = [number_of(side) for side in shape] if isinstance(shape, list) else []
     num_keypoints = int(sides[0] * sides[1]) if len(sides) == 2 and sides[0] and sides[1] else 0
     return Names(words=words, num_keypoints=num_keypoints, where=str(path))
-
-
-def _plain_yaml(text: str) -> Any:
-    """Return a YAML document whose every scalar is the text that stands there: the names 0, 1, no and off are words."""
-    try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # merged, they fill the memory
-            raise ValueError("it has aliases, which are not read")
-        return yaml.BaseLoader(text).get_single_data()
-    except yaml.YAMLError as error:
-        raise ValueError(f"it is no YAML: {error}") from None

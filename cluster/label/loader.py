@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cam_ops.errors import BadImage
+from cam_ops.foreign import whole
 from cam_ops.settings import Preprocessing, Size, height_and_width
 from cluster.executors.laps import Laps
 from cluster.label.decoding import DecoderApart, Fitted, decode_and_fit
@@ -105,7 +106,7 @@ class Loader:
                             raise encoded
                         _place(decoder.decode_and_fit(row, encoded), picture, pixels_YX3)
                     except BadImage as bad:
-                        picture.status, picture.error = bad.status, str(bad)
+                        picture.status, picture.error = bad.status, whole(str(bad))
                         pixels_YX3.zero_()
                         if bad.status == "crashed_decoder" and row["row"] not in quarantine.bad:
                             quarantine.add(row["row"], bad)
@@ -174,7 +175,7 @@ class Loader:
                 raise encoded
             _place(self.decode(row, encoded, self.input), picture, pixels_YX3)
         except BadImage as bad:
-            picture.status, picture.error = bad.status, str(bad)
+            picture.status, picture.error = bad.status, whole(str(bad))
             pixels_YX3.zero_()
 
 

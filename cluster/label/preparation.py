@@ -30,7 +30,7 @@ from cluster.runs.calibration import read_calibration
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.plan import Plan, auto_batch_size, auto_shard_size, planned, write_plan
-from cluster.runs.record import Run, config_document
+from cluster.runs.record import Run, config_document, run_bytes
 from cluster.runs.request import Request
 from cluster.runs.resume import begin
 from cluster.sources.inventory import take_inventory
@@ -135,6 +135,7 @@ class Preparation:
                     f"{num_replicas} replica(s) ({_why(config.replicas, f'auto is one per {UNIT[device]}')})"
                 ),
             )
+            run_bytes(self.run_of(planned(listing.num_images, self.shard_size), None))
             self.opened = opened.pop_all()
         if not has_statistics(self.mapper.network):
             return None

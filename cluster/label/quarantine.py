@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
+from cam_ops.documents import json_of
 from cam_ops.errors import BadImage, StorageError
 from cluster.runs.directory import RunDir
 from cluster.runs.names import QUARANTINE, QUARANTINE_FILE, quarantine_name
@@ -91,12 +92,12 @@ def read_quarantine(run_dir: RunDir, shard: int, *, after_death: bool) -> Quaran
     if content is None:
         return found
     try:
-        document = json.loads(content)
+        document = json_of(content)
         found.bad = {int(row): BadImage(str(status), str(error)) for row, (status, error) in document["bad"].items()}
         found.split = {int(row) for row in document["split"]}
         found.deaths = Counter({int(row): int(deaths) for row, deaths in document["deaths"].items()})
         first_row, num_rows = document["at_work"] or (0, 0)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{name} in {run_dir.root} is damaged ({error}); remove it") from None
     if after_death and num_rows == 1:
         found.deaths[first_row] += 1

@@ -3,6 +3,6 @@
 * `console`: lines for people, on stderr
 * `interrupts`: SIGTERM as an interrupt; both can wait
 * `failpoints`: points at which tests kill a process
-* `memory`: how much this process has taken
+* `memory`: how much this process has taken, and errors for lack of it
 * `apart`: an object in a process of its own
 """

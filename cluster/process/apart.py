@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,10 +16,12 @@ from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from threading import Thread
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from cam_ops.errors import CamrayError
+from cluster.process.console import Seen
 from cluster.process.interrupts import held
+from cluster.process.memory import memory_errors
 
 
 class ProcessEnded(CamrayError):
@@ -97,6 +100,7 @@ def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends this process
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.dup2(2, 1)  # stdout is the command's: a network's code may print, and torch what it downloads
+    sys.stdout, sys.stderr = cast(TextIO, Seen(sys.stdout)), cast(TextIO, Seen(sys.stderr))
     Thread(target=_end_with_parent, daemon=True).start()
     built = _attempt(partial(build, factory, arguments))  # before the first call, beside what the driver does
     with suppress(EOFError, BrokenPipeError):
@@ -110,7 +114,8 @@ def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> 
 def _attempt(call: Callable[[], Any]) -> Any:
     """Return what a call returns, or what it raises in a form that crosses to the driver, whose `main` handles it."""
     try:
-        return call()
+        with memory_errors():
+            return call()
     except CamrayError as error:
         return error
     except Exception as error:  # noqa: BLE001  of any code that runs here

@@ -1,12 +1,18 @@
-"""Lines for people, on stderr, and what stands in them; stdout is for what a command prints as its result."""
+"""Lines for people, on stderr, and what stands in them; stdout is for what a command prints as its result.
+
+All text reaches people through `visible`: a line of ours as a whole, so that it stays one line, and by `Seen` what
+others print, such as warnings, tracebacks and Ray.
+"""
 
 import os
 import re
 import shutil
 import sys
-import unicodedata
 from collections import deque
-from typing import TextIO
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from cam_ops.foreign import visible
 
 PREFIX = "camray: "
 ERASE = "\r\033[K"  # what a terminal shows on its last line: a state that may be there
@@ -16,6 +22,8 @@ SECRET = (  # of addresses; a password may hold slashes
     (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s/'\"]*@"), r"\1***@"),
     (re.compile(r"(\b(?!file:)[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s?'\"]*\?)[^\s'\"]+"), r"\1***"),
 )
+COLOUR = re.compile(r"\033\[[\d;]*m")  # of others, which is no text
+BREAK = re.compile(r"\r\n?|\n")
 SAID: deque[str] = deque(maxlen=200)  # what this process has said last
 
 
@@ -42,29 +50,10 @@ def shown(text: str) -> str:
     return repr(shortened(text, SHOWN_CHARACTERS))
 
 
-def visible(text: str) -> str:
-    """Return a text in which everything can be seen: control characters, lone surrogates and what turns the direction
-    of text stand as they would in Python's source; letters and spaces of all languages stay.
-    """
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(letter: str) -> str:
-    """Return a letter, or its escape; joiners stay, as emoji and Persian words are made with them."""
-    if letter.isprintable() or letter in "\u200c\u200d" or unicodedata.category(letter) == "Zs":
-        return letter
-    return letter.encode("unicode_escape").decode()
-
-
 def is_screen(stream: TextIO | None = None) -> bool:
     """Say whether a stream, else stderr, is a terminal that redraws a line."""
     stream = stream or sys.stderr
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-
-
-def has_colours() -> bool:
-    """Say whether stderr may have colours."""
-    return is_screen() and not os.environ.get("NO_COLOR")
 
 
 def num_columns() -> int:
@@ -75,12 +64,38 @@ def num_columns() -> int:
         return shutil.get_terminal_size().columns
 
 
+class Seen:
+    """A stream over another, `beneath`: in what goes through it everything but the ends of lines can be seen."""
+
+    def __init__(self, beneath: TextIO) -> None:
+        self.beneath = beneath
+
+    def write(self, text: str) -> int:
+        """Write a text, of which colours are left out and carriage returns end lines. Raises OSError."""
+        self.beneath.write("\n".join(map(visible, BREAK.split(COLOUR.sub("", text)))))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several. Raises OSError."""
+        self.write("".join(lines))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.beneath, name)
+
+
+def beneath(stream: TextIO) -> TextIO:
+    """Return what a stream writes to in the end, for what moves a terminal on purpose."""
+    return stream.beneath if isinstance(stream, Seen) else stream
+
+
 def say(sentence: str, end: str = "\n") -> None:
     """Write one line; one that a full disk does not take is lost. Raises BrokenPipeError where nobody reads on."""
     sentence = public(sentence)
     SAID.append(sentence)
     try:
-        print(f"{ERASE if is_screen() else ''}{PREFIX}{visible(sentence)}", end=end, file=sys.stderr, flush=True)
+        print(
+            f"{ERASE if is_screen() else ''}{PREFIX}{visible(sentence)}", end=end, file=beneath(sys.stderr), flush=True
+        )
     except BrokenPipeError:
         raise
     except OSError:

@@ -1,12 +1,51 @@
-"""How much memory this process has taken, and how much there is: of the machine, or of the container it is in."""
+"""How much memory this process has taken, and how much there is: of the machine, or of the container it is in; and
+whether an error is for lack of it.
+"""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from cam_ops.errors import CamrayError, MachineError
 
 GROUPS = Path("/sys/fs/cgroup")
 FILES = (  # of a control group, versions 2 and 1: its limit, its use, and what of that is cache
     ("memory.max", "memory.current", "memory.stat", "inactive_file "),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file "),
 )
+LACKING = (  # what libraries say
+    *("failed to map segment", "can't start new thread", "Resource temporarily unavailable", "bad_alloc"),
+    *("annot allocate memory", "an't allocate memory", "nable to allocate", "ut of memory", "std::system_error"),
+)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise MachineError for what is raised as there is too little memory."""
+    try:
+        yield
+    except CamrayError:
+        raise
+    except Exception as error:
+        if lack := _lack_of_memory(error):
+            raise lack from None
+        raise
+
+
+def _lack_of_memory(error: BaseException | None) -> MachineError | None:
+    """Return what to tell of an error that comes of too little memory, itself or what it comes of; else None."""
+    reason = ""
+    while error:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in LACKING):
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        error = error.__cause__ or error.__context__
+    if not reason:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    has = f"`ulimit -v` leaves this process {limit // 2**20} MiB of addresses: raise it"
+    cure = "free some, or take a machine with more" if limit == resource.RLIM_INFINITY else has
+    return MachineError(f"there is too little memory ({reason}); {cure}")
 
 
 def peak_mib() -> float:

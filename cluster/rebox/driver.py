@@ -18,7 +18,7 @@ from cluster.runs.census import Census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.plan import copy_plan
-from cluster.runs.record import MapsFrom, Run, clear_run, config_document, existing_run, maps_of, read_run
+from cluster.runs.record import MapsFrom, Run, clear_run, config_document, existing_run, maps_of, read_run, run_bytes
 from cluster.runs.resume import (
     begin,
     finish,
@@ -42,6 +42,7 @@ def rebox(config: ReboxConfig, command_line: tuple[str, ...] | None = None) -> C
     if run_dir.root in (named_dir.root, source_dir.root):
         raise UsageError(f"--out {run_dir.root} is the run whose maps are taken; give another --out")
     asked = replace(_asked(config, source_dir, source), command_line=command_line)
+    run_bytes(asked)  # refused here, or never
     run = None if config.overwrite else read_run(run_dir)
     if run:
         refuse_another(run_dir, run, asked.request, asked.maps_from)

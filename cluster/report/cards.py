@@ -14,11 +14,12 @@ import numpy as np
 
 from cam_ops.arrays import F32, U8
 from cam_ops.errors import StorageError
+from cam_ops.foreign import visible
 from cam_ops.tables import LABELS
 from cluster.audit.shard import ShardTables
 from cluster.display.choosing import Place
 from cluster.display.image import corners_of_row, picture_or_why
-from cluster.process.console import shortened, visible
+from cluster.process.console import shortened
 from cluster.report.records import Card, Corners, ShownBox, ShownMap
 from cluster.runs.directory import RunDir
 from cluster.runs.reading import first_boxes, raw_maps, read_whole

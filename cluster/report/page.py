@@ -18,8 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from cam_ops.foreign import visible
 from cam_ops.metrics.signals import WHOLE_IMAGE
-from cluster.process.console import visible
 from cluster.report.colours import heat_colours
 from cluster.report.plots.audit import audit_part
 from cluster.report.plots.classes import class_table

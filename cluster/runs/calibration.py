@@ -3,8 +3,8 @@
 Strangers' files are data: typed, bounded, and refused where they were fitted to other maps.
 """
 
-import json
 import os
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, Preprocessing
 from cluster.process.console import say, shortened
 from cluster.runs.differences import flat
 from cluster.runs.request import Request
-from cluster.storage.documents import first_reason
+from cluster.storage.documents import document_bytes, first_reason
 
 CALIBRATION_VERSION = "1.0.0"
 FEW_IMAGES = 100  # fitted to: with fewer a threshold or a probability is that of these images more than of others
@@ -111,10 +111,12 @@ def maps_of_request(request: Request) -> MapsOf:
 
 
 def write_calibration(path: str, file: CalibrationFile) -> None:
-    """Write the file whole or not at all; raises StorageError."""
-    scratch = Path(f"{path}.{os.getpid()}.part")
+    """Write the file whole or not at all; raises StorageError, UsageError for a text that it cannot hold."""
+    content = document_bytes(asdict(file), path)
+    scratch = Path(f"{path}.{uuid.uuid4().hex}.part")  # which nobody can have put there, as in a folder of all users
     try:
-        scratch.write_text(json.dumps(asdict(file), indent=1) + "\n")
+        with scratch.open("xb") as opened:
+            opened.write(content + b"\n")
         scratch.replace(path)
     except OSError as error:
         with suppress(OSError):  # such as a file system that is read-only

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 from cam_ops.errors import UsageError
+from cam_ops.foreign import HALF, whole
 from cluster.process.console import public
 from cluster.runs.names import SHARD_FILE, plan_name
 from cluster.storage.files import Files
@@ -34,4 +35,7 @@ def open_run_dir(text: str, options: StorageOptions = NO_OPTIONS) -> RunDir:
         return RunDir(store_address(text, "the run directory"), options)
     if "://" in text:
         raise UsageError(f"expected a local path, s3://... or gs://... for the run directory, got {public(text)}")
-    return RunDir(os.path.abspath(os.path.expanduser(text)), options)
+    root = os.path.abspath(os.path.expanduser(text))
+    if HALF.search(root):  # no library reads tables there
+        raise UsageError(f"expected a path in UTF-8 for the run directory, got {whole(root)}; choose another")
+    return RunDir(root, options)

@@ -13,6 +13,7 @@ DERIVED = {
     LOG: (".jsonl",),
 }  # what is no part of a run's tables, by folder; audits have folders by their names
 TABLES = ("heatmaps", "boxes", "images")  # in the order of publication: the last commits the shard
+WRITTEN = (*TABLES, "plan", LOG, QUARANTINE)  # folders of what `label` and `rebox` write
 RUN, SUMMARY, SUSPECTS, REPORT = "run.json", "summary.json", "suspects.parquet", "report.html"
 SESSION_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.jsonl", re.ASCII)  # in log/; by name they are in order
 SHARD_FILE = re.compile(r"shard-(\d{7,})\.parquet")

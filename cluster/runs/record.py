@@ -15,10 +15,22 @@ from cam_ops.settings import MAX_IMAGE_SIZE, height_and_width
 from cam_ops.tables import IMAGES, KEPT_TYPES, SCHEMA_VERSION
 from cluster.process.console import shortened
 from cluster.runs.directory import RunDir, open_run_dir
-from cluster.runs.names import AUDIT_FOLDER, AUDIT_SUFFIXES, DERIVED, REPORT, RUN, SUMMARY, SUSPECTS, TABLES, shard_name
+from cluster.runs.names import (
+    AUDIT_FOLDER,
+    AUDIT_SUFFIXES,
+    DERIVED,
+    QUARANTINE,
+    REPORT,
+    RUN,
+    SUMMARY,
+    SUSPECTS,
+    TABLES,
+    WRITTEN,
+    shard_name,
+)
 from cluster.runs.plan import Plan
 from cluster.runs.request import Request
-from cluster.storage.documents import first_reason
+from cluster.storage.documents import document_bytes, first_reason
 
 MAX_RUN_BYTES = 64 * 2**20
 MAX_SHARDS = 10**8
@@ -90,6 +102,11 @@ def publish_run(run_dir: RunDir, run: Run) -> bool:
 
     Returns False, and writes nothing, where another driver has written one in the meantime.
     """
+    return run_dir.publish_new(RUN, run_bytes(run))
+
+
+def run_bytes(run: Run) -> bytes:
+    """Return the content of run.json. Raises UsageError for a text that it cannot hold: ask before anything is."""
     document = {
         "fingerprint": run.request.fingerprint(),
         "request": run.request.fields(),
@@ -101,7 +118,7 @@ def publish_run(run_dir: RunDir, run: Run) -> bool:
         "command_line": run.command_line,
         "versions": versions(),
     }
-    return run_dir.publish_new(RUN, json.dumps(document, indent=1).encode())
+    return document_bytes(document, RUN)
 
 
 def versions() -> dict[str, str]:
@@ -113,10 +130,11 @@ def versions() -> dict[str, str]:
 def clear_run(run_dir: RunDir) -> None:
     """Remove a run: first run.json, so that a crash in between cannot mix two runs, then all that belongs to it."""
     shards = [shard_name(table, shard) for table in reversed(TABLES) for shard in run_dir.shards(table)]
+    audits = [folder for folder in run_dir.folders() if AUDIT_FOLDER.fullmatch(folder)]
+    run_dir.refuse_links(*WRITTEN, *DERIVED, *audits)
     for name in (RUN, SUMMARY, SUSPECTS, REPORT, *shards):
         run_dir.remove(name)
-    audits = [folder for folder in run_dir.folders() if AUDIT_FOLDER.fullmatch(folder)]
-    for folder, suffixes in {"quarantine": ("",), **DERIVED, **dict.fromkeys(audits, AUDIT_SUFFIXES)}.items():
+    for folder, suffixes in {QUARANTINE: ("",), **DERIVED, **dict.fromkeys(audits, AUDIT_SUFFIXES)}.items():
         for name in run_dir.names(folder):
             if name.endswith(suffixes):
                 run_dir.remove(f"{folder}/{name}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from cam_ops.errors import RefusedError, StorageError
 from cluster.executors.progress import Progress
 from cluster.executors.work import Executor, Replicas, Work
-from cluster.process.console import is_or_are, say, visible
+from cluster.process.console import is_or_are, say
 from cluster.process.failpoints import reach
 from cluster.runs.agreement import suspects_file
 from cluster.runs.census import Census, summary_of, take_census
@@ -19,7 +19,7 @@ from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir
 from cluster.runs.limits import limit_lines
 from cluster.runs.log import RunLog, start_of
-from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, shard_name
+from cluster.runs.names import SUMMARY, SUSPECTS, TABLES, WRITTEN, shard_name
 from cluster.runs.plan import check_plan, plan_digest
 from cluster.runs.record import Run, again, existing_run, publish_run
 from cluster.runs.watching import others_at_work
@@ -37,6 +37,7 @@ def refuse_strangers(run_dir: RunDir) -> None:
 
 def refuse_unwritable(run_dir: RunDir) -> None:
     """Raise StorageError where a run directory of this machine cannot be made, or not be written to."""
+    run_dir.refuse_links(*WRITTEN)
     if is_store(run_dir.root):
         return
     place = Path(run_dir.root)
@@ -91,7 +92,7 @@ def _say_others(run_dir: RunDir) -> None:
     with suppress(StorageError):  # logs are for people
         for other, age_s in others_at_work(run_dir):
             say(
-                f"warning: another {other.command}, process {other.process} on {visible(other.host)}, seems to be at "
+                f"warning: another {other.command}, process {other.process} on {other.host}, seems to be at "
                 f"work on {run_dir.root}: its log was written {age_s:.0f} s ago and has no end. Both do the same "
                 "shards, so one is paid for nothing: end one of them, unless the other was killed"
             )
@@ -110,6 +111,7 @@ def run_missing(
 
     `command_line` is what was typed, for the log.
     """
+    run_dir.refuse_links(*WRITTEN)
     run_dir.sweep_scratch()
     pending = pending_shards(run_dir, run)
     size, num_images = run.plan.shard_size, run.plan.num_images

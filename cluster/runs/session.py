@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
+from cam_ops.foreign import whole
 from cluster.executors.work import ShardReport
 from cluster.process.console import shortened
 
@@ -149,5 +150,5 @@ class Session:
 def _bounded(value: Any) -> Any:
     """Return a value that a line may hold: text of bounded length, without what is not UTF-8."""
     if isinstance(value, str):
-        return shortened(shortened(value, MAX_TEXT).encode("utf-8", "backslashreplace").decode(), MAX_TEXT)
+        return shortened(whole(shortened(value, MAX_TEXT)), MAX_TEXT)
     return round(value, 3) if isinstance(value, float) else value

@@ -7,7 +7,6 @@ Files are indexed in parallel and pass through one at a time: memory holds the r
 read at their headers; an object is read in windows, which skip only what is larger than a window.
 """
 
-import json
 import os
 import stat
 import time
@@ -25,7 +24,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cam_ops.documents import json_of
 from cam_ops.errors import BadImage, StorageError, UsageError
+from cam_ops.foreign import whole
 from cam_ops.tables import LISTING
 from cam_ops.words import near
 from cluster.process.console import say, shown
@@ -251,8 +252,8 @@ class _Labels:
         """Return a member `json`; what is no object has no keys, but is refused where labels are looked for."""
         document = None
         if member.size <= MAX_NOTES_BYTES:
-            with suppress(ValueError, RecursionError):
-                document = json.loads(self.read_at(member.offset, member.size))
+            with suppress(ValueError):
+                document = json_of(self.read_at(member.offset, member.size))
         if isinstance(document, dict):
             return document
         if self.column is None:
@@ -271,7 +272,7 @@ def _word(value: object, key: str, column: str) -> str | None:
         raise BadTar(
             f"has a label that is no text or number in {shown(f'{key}.{NOTES}')}: {shown(f'{column}: {value}')}"
         )
-    word = AND.join(map(str, parts))
+    word = whole(AND.join(map(str, parts)))
     if len(word) > MAX_WORD:  # cut, it would be other classes
         raise BadTar(f"has a label of {len(word)} characters in {shown(f'{key}.{NOTES}')}, at most {MAX_WORD} are read")
     return word

@@ -10,6 +10,6 @@
 * `prefix`: the same below an address on a store
 * `parquet`: tables to bytes and back
 * `packed`: a local file that gzip may have packed
-* `documents`: what is wrong with a document from outside
+* `documents`: JSON that can be read again, and what is wrong with one from outside
 * `scratch`: a DuckDB file in a scratch folder
 """

@@ -1,6 +1,26 @@
-"""What is wrong with a document from outside, by pydantic's first error."""
+"""JSON documents: written so that they can be read, and what is wrong with one from outside."""
+
+import json
+from typing import Any
 
 from pydantic import ValidationError
+
+from cam_ops.errors import UsageError
+from cam_ops.foreign import half_in, whole
+
+
+def document_bytes(document: dict[str, Any], name: str, indent: int | None = 1) -> bytes:
+    """Return a document, which will be the file `name`, as JSON in ASCII.
+
+    Raises UsageError for a text that UTF-8 cannot hold, such as a path with other bytes: nobody could read the file.
+    """
+    if found := half_in(document):
+        where, text = found
+        raise UsageError(
+            f"{name} cannot hold {whole(text)[:200]!r}, its {whole(where)[:80]}, which is no text in UTF-8; give "
+            "names and paths in UTF-8"
+        )
+    return json.dumps(document, indent=indent, allow_nan=False).encode()
 
 
 def first_reason(error: ValidationError) -> str:

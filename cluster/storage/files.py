@@ -20,20 +20,23 @@ MAX_FILE_BYTES = 4 * 2**30
 class Files:
     """Files by their names below `root`: an absolute path, or an address on a store that is reached with `options`.
 
+    A local folder may be a link if it is `top`, or `root` where there is none, and no folder below that.
+
     Methods raise StorageError.
     """
 
     root: str
     options: StorageOptions = NO_OPTIONS
+    top: str = ""
 
     @property
     def place(self) -> Folder | Prefix:
         """Where they are."""
-        return Prefix(self.root, self.options) if is_store(self.root) else Folder(self.root)
+        return Prefix(self.root, self.options) if is_store(self.root) else Folder(self.root, self.top)
 
     def below(self, name: str) -> "Files":
         """Return the files below a folder of these."""
-        return Files(f"{self.root}/{name}", self.options)
+        return Files(f"{self.root}/{name}", self.options, self.top or self.root)
 
     def where(self, name: str) -> str:
         """Return the path or address of a file, for people."""
@@ -74,6 +77,11 @@ class Files:
     def publish_new(self, name: str, content: bytes) -> bool:
         """Put a whole file in place unless one bears its name already; return whether it was put there."""
         return self.place.publish_new(name, content)
+
+    def refuse_links(self, *folders: str) -> None:
+        """Refuse folders that are links to elsewhere, before they are written to."""
+        for folder in folders:
+            self.place.refuse_links(folder)
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there."""

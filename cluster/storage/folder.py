@@ -1,7 +1,8 @@
 """Files below a local folder, each of which appears whole or not at all.
 
 A file is written to scratch on the same file system, synced, and renamed. `cluster.storage.prefix` does the same on
-an object store.
+an object store. Where a folder in a folder of ours is a link, nothing is written or removed: what it leads to may be
+anybody's.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from mmap import mmap
 from pathlib import Path
 
 from cam_ops.errors import StorageError
+from cluster.process.console import shown
 from cluster.process.failpoints import reach
 
 SCRATCH = ".scratch"
@@ -27,9 +29,10 @@ SCRATCH_AGE_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A local folder; `root` is an absolute path."""
+    """A local folder; `root` is an absolute path, `top` that of the folder which is ours, if that lies above."""
 
     root: str
+    top: str = ""
 
     def where(self, name: str) -> str:
         """Return the path of a file."""
@@ -76,9 +79,23 @@ class Folder:
             return False
         return True
 
+    def refuse_links(self, folder: str) -> None:
+        """Raise StorageError where a folder below `top`, or one on the way to it, is a link."""
+        place = Path(self.top or self.root)
+        for part in Path(self.where(folder)).relative_to(place).parts:
+            place /= part
+            if place.is_symlink():
+                raise StorageError(
+                    f"{place} is a link, to {shown(os.readlink(place))}: what lies there may be something else's, so "
+                    "nothing is written or removed there; remove the link, or have all of "
+                    f"{self.top or self.root} lie elsewhere, which may be one"
+                )
+
     def _place(self, name: str, content: bytes | mmap, put: Callable[[Path, Path], None]) -> None:
         target = Path(self.where(name))
         scratch = Path(self.where(f"{SCRATCH}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"))
+        for folder in (os.path.dirname(name), SCRATCH):
+            self.refuse_links(folder)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch.parent.mkdir(exist_ok=True)
@@ -126,6 +143,7 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there. Raises StorageError."""
+        self.refuse_links(os.path.dirname(name))
         try:
             os.unlink(self.where(name))
         except (FileNotFoundError, NotADirectoryError):
@@ -135,6 +153,7 @@ class Folder:
 
     def sweep_scratch(self) -> None:
         """Remove what dead attempts left in scratch more than a day ago, and nothing that bears another name."""
+        self.refuse_links(SCRATCH)
         for path in Path(self.where(SCRATCH)).glob("*"):
             with contextlib.suppress(OSError):  # another driver may sweep too; a leftover does no harm
                 if SCRATCH_FILE.fullmatch(path.name) and path.stat().st_mtime < time.time() - SCRATCH_AGE_S:

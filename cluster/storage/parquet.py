@@ -1,7 +1,6 @@
 """Arrow tables to Parquet bytes and back, in the one layout that all files of a run share."""
 
 import io
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cam_ops.documents import json_of
 from cam_ops.errors import StorageError
 from cam_ops.tables import METADATA_KEY
 from cluster.storage.files import Files
@@ -89,7 +89,7 @@ def document_of(schema: pa.Schema) -> dict[str, Any]:
     """Return the run's own document from a file's schema, empty where there is none."""
     text = (schema.metadata or {}).get(METADATA_KEY.encode())
     try:
-        document = json.loads(text) if text else {}
-    except (ValueError, RecursionError):  # none of ours
+        document = json_of(text) if text else {}
+    except ValueError:  # none of ours
         return {}
     return document if isinstance(document, dict) else {}

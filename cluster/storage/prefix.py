@@ -43,6 +43,9 @@ class Prefix:
         """Return what changes when a file is replaced, None where there is none."""
         return object_version(self.where(name), self.options)
 
+    def refuse_links(self, folder: str) -> None:
+        """Do nothing: a store has no links."""
+
     def publish(self, name: str, content: bytes | mmap) -> None:
         """Put a whole file in place, replacing what bears its name. Raises StorageError."""
         put_object(self.where(name), content, self.options)

@@ -19,6 +19,7 @@ WORDS = {
     "classes",
     "compiled",
     "errors",
+    "foreign",
     "outside",
     "settings",
     "tables",
@@ -56,3 +57,15 @@ def test_rooms_hold_one_to_twenty_files_and_nothing_lies_between_them() -> None:
 def test_the_readme_has_a_row_for_each_package_that_holds_code() -> None:
     rows = re.findall(r"^\| `([\w/]+)` \| \S", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert sorted(rows) == sorted(str(package) for package in PACKAGES if list((ROOT / package).glob("[!_]*.py")))
+
+
+def test_only_what_shows_text_prints() -> None:
+    printing = {
+        str(path.relative_to(ROOT))
+        for top in ("jobs", "cluster", "cam_ops")
+        for path in (ROOT / top).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Name) and node.id == "print"
+    }
+    ours = {"cluster/process/console.py", *(f"jobs/{name}.py" for name in ("command", "commands", "status"))}
+    assert printing == {*ours, "jobs/peers.py"}  # the last is a process of its own, whose output `bench` reads

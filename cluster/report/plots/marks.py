@@ -6,7 +6,8 @@ from typing import TypeGuard
 
 from markupsafe import Markup, escape
 
-from cluster.process.console import shortened, visible
+from cam_ops.foreign import visible
+from cluster.process.console import shortened
 
 Child = str | Markup | None
 

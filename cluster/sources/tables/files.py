@@ -3,7 +3,6 @@
 Folders may be called `COLUMN=VALUE`, as Hive has them: each is then a column of the tables below it.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from urllib.parse import unquote
 
+from cam_ops.documents import json_of
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.outside import size_of_file
 from cluster.process.console import say, shown
@@ -227,8 +227,8 @@ def _document(address: str, options: StorageOptions) -> dict[str, object] | None
     if content is None:
         return None
     try:
-        document = json.loads(content) if len(content) <= MAX_DOCUMENT_BYTES else None
-    except (ValueError, RecursionError):
+        document = json_of(content) if len(content) <= MAX_DOCUMENT_BYTES else None
+    except ValueError:
         document = None
     if not isinstance(document, dict):
         raise UsageError(f"expected one JSON object in {address}; save the dataset again")

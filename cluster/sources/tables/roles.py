@@ -1,6 +1,5 @@
 """Which column of a table says what: where a picture is, or the picture itself, its id, its label."""
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from cam_ops.documents import json_of
 from cam_ops.errors import UsageError
+from cam_ops.foreign import whole
 from cam_ops.tables import IMAGES
 from cam_ops.words import column_of, near
 from cluster.process.console import say, shown
@@ -165,8 +166,8 @@ def bytes_of(kind: pa.DataType) -> pa.DataType | None:
 def features_of(schema: pa.Schema) -> dict[str, Any]:
     """Return what Hugging Face's metadata say of a table's columns, nothing where there are none."""
     try:
-        features = json.loads((schema.metadata or {}).get(FEATURES_KEY, b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        features = json_of((schema.metadata or {}).get(FEATURES_KEY, b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
 
@@ -196,6 +197,7 @@ def _class_names(features: Mapping[str, Any], label: str | None, where: str) -> 
     names = _feature(features, label).get("names")
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         return ()
+    names = [whole(name) for name in names]
     if twice := _twice(names):
         raise UsageError(f"the metadata of {where} name the class {shown(twice)} of {label} twice; mend them")
     return tuple(names)

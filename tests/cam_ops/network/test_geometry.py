@@ -38,6 +38,8 @@ class Sees(nn.Module):
         (lambda x: x.flip(2), "lie mirrored or turned over its input"),
         (lambda x: x.transpose(2, 3), "lie mirrored or turned over its input"),
         (lambda x: x.rot90(1, (2, 3)), "lie mirrored or turned over its input"),
+        (lambda x: x + x.flip(3), "are the same for a picture and its mirror image, .* cannot tell left and right"),
+        (lambda x: torch.maximum(x, x.flip(2)), "are the same for .* cannot tell top and bottom"),
     ],
 )
 def test_networks_whose_maps_would_lie_elsewhere_are_refused(
@@ -45,6 +47,20 @@ def test_networks_whose_maps_would_lie_elsewhere_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"the network's features.* {reason}"):
         find_head(Sees(done, ends_in_average).eval().requires_grad_(False), SIDE)
+
+
+class SeesBothWays(Sees):
+    """Adds up the features of the picture and of its mirror image, as trained test-time augmentation does."""
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        features = [self.more(self.conv(x).relu()).relu() for x in (images_BCHW, images_BCHW.flip(3))]
+        return self.fc((features[0] + features[1]).mean((2, 3)))
+
+
+def test_features_of_a_picture_and_its_mirror_image_are_no_map_of_either() -> None:
+    network = SeesBothWays(lambda x: x, ends_in_average=True).eval().requires_grad_(False)
+    with pytest.raises(UsageError, match="are the same for a picture and its mirror image"):
+        find_head(network, SIDE)
 
 
 @pytest.mark.parametrize("ends_in_average", [True, False])

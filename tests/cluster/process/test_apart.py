@@ -1,9 +1,11 @@
 """An object in a process of its own, and the driver that therefore needs no torch."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from cam_ops.errors import CamrayError, UsageError
 from cluster.process.apart import Apart, Here, ProcessEnded
 from tests.support.command import ROOT
+from tests.support.hostile_text import MOVES, unseen
 from tests.support.nodes import wait_until
 
 
@@ -33,6 +36,12 @@ class Counter:
 
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def ring(self) -> None:
+        warnings.warn(f"warned {MOVES}", stacklevel=1)
+        logging.getLogger("camray").warning("logged %s", MOVES)
+        print(f"printed {MOVES}", flush=True)
+        raise RuntimeError(f"raised {MOVES}")
 
     def shout(self) -> None:
         print("Python's", flush=True)
@@ -133,3 +142,11 @@ def test_an_interrupt_of_the_group_leaves_it_alone_while_it_starts() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, process_group=0)
     assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+def test_nothing_that_it_says_moves_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(Apart("tests.cluster.process.test_apart:Counter", 0)) as apart, pytest.raises(RuntimeError):
+        apart.call("ring")
+    said = capfd.readouterr().err
+    assert all(f"{how} " in said for how in ("warned", "logged", "printed", "raised"))
+    assert unseen(said) == set()

@@ -3,10 +3,12 @@
 import os
 from contextlib import redirect_stderr
 from io import StringIO
+from typing import TextIO, cast
 
 import pytest
 
-from cluster.process.console import has_colours, is_screen, visible
+from cam_ops.foreign import visible
+from cluster.process.console import Seen, beneath, is_screen, say
 
 
 @pytest.mark.parametrize(
@@ -30,18 +32,28 @@ def test_what_cannot_be_seen_is_written_out_and_words_stay(text: str, seen: str 
     visible(text).encode()
 
 
-@pytest.mark.parametrize(
-    ("term", "no_color", "expected"),
-    [("xterm", "", (True, True)), ("xterm", "1", (True, False)), ("dumb", "", (False, False))],
-)
-def test_what_a_terminal_can_do_and_a_pipe_cannot(
-    term: str, no_color: str, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("term", "expected"), [("xterm", True), ("dumb", False)])
+def test_what_a_terminal_can_do_and_a_pipe_cannot(term: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", term)
-    monkeypatch.setenv("NO_COLOR", no_color)
     theirs, ours = os.openpty()
     with open(ours, "w") as terminal, redirect_stderr(terminal):
-        assert (is_screen(), has_colours()) == expected
+        assert is_screen() is expected
     os.close(theirs)
     with redirect_stderr(StringIO()):
-        assert (is_screen(), has_colours()) == (False, False)
+        assert not is_screen()
+
+
+def test_what_others_print_moves_no_terminal_and_what_we_move_it_by_passes() -> None:
+    under = StringIO()
+    stream = Seen(under)
+    assert stream.write("\x1b[33mred\x1b[0m 1 %\r2 %\r\n\x1b[2J\x9b\u202e\n") > 0
+    stream.writelines(["a\tb", "\x07\n"])
+    assert under.getvalue() == "red 1 %\n2 %\n\\x1b[2J\\x9b\\u202e\na\\tb\\x07\n"
+    assert beneath(cast(TextIO, stream)) is under
+    assert beneath(under) is under
+
+
+def test_a_sentence_is_one_line() -> None:
+    with redirect_stderr(StringIO()) as err:
+        say("no\nnew line\u2028 or \x85")
+    assert err.getvalue() == "camray: no\\nnew line\\u2028 or \\x85\n"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.process.console import visible
+from cam_ops.foreign import visible
 from cluster.report.page import render
 from cluster.report.records import Command, Gallery, Reason, Report, Truth
 from tests.support.reports import against, blobs, card, class_row, picture, report, shown_map

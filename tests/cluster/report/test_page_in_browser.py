@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cluster.process.console import visible
+from cam_ops.foreign import visible
 from cluster.report.page import render
 from cluster.report.records import Command, Corners, Gallery, Report, Truth
 from tests.cluster.report.test_page import HOSTILE, hostile_report

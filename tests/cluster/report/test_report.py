@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cluster.process.console import visible
+from cam_ops.foreign import visible
 from cluster.runs.directory import RunDir
 from cluster.runs.record import clear_run, existing_run
 from tests.support.command import Command

@@ -1,0 +1,80 @@
+"""Documents that others have made: JSON, YAML and XML, each read in one place.
+
+Whatever is wrong with one is a ValueError with a sentence, and whatever it says, nothing of it is executed.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+from xml.etree.ElementTree import ParseError  # to catch; it reads nothing
+
+import yaml
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+MAX_DEPTH = 100  # of YAML, whose scanner takes the square of it in time
+ESCAPED = "\\ud"  # begins half of a pair that makes a character: alone it is none
+OPENING = (
+    *(yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken),
+    *(yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken),
+)
+CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+
+Pairs = Callable[[list[tuple[str, Any]]], Any]
+
+
+def json_of(content: str | bytes, object_of: Pairs | None = None) -> Any:
+    """Return what a JSON document holds; `object_of` makes an object of its pairs. Raises ValueError."""
+    text = content if isinstance(content, str) else content.decode(json.detect_encoding(content))
+    try:
+        document = json.loads(text, object_pairs_hook=object_of)
+        if ESCAPED in text.lower():
+            _refuse_halves(json.dumps(document, ensure_ascii=False))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return document
+
+
+def yaml_of(text: str, *, is_typed: bool) -> Any:
+    """Return what a YAML document holds: true, numbers and dates as such where `is_typed`, else the text of each.
+
+    Raises ValueError, also for aliases, which fill the memory where they are merged, and for tags where it is typed.
+    """
+    depth = 0
+    try:
+        for token in yaml.scan(text):
+            if isinstance(token, yaml.AliasToken):
+                raise ValueError("it has aliases, which are not read")
+            if isinstance(token, yaml.TagToken) and is_typed:
+                raise ValueError("it has tags, which are not read")
+            if isinstance(token, yaml.ScalarToken):
+                _refuse_halves(token.value)
+            depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        return (yaml.SafeLoader if is_typed else yaml.BaseLoader)(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"it is no YAML: {error.problem}{line}") from None
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError) as error:  # PyYAML's, for scalars, too
+        raise ValueError(f"it is no YAML: {str(error).partition(chr(10))[0]}") from None
+
+
+def xml_of(content: bytes) -> Any:
+    """Return the root of an XML document. Raises ValueError, also for one with a DTD, and so with entities."""
+    try:
+        return fromstring(content, forbid_dtd=True)
+    except DefusedXmlException:
+        raise ValueError("it has a DTD or entities, which are not read") from None
+    except ParseError as error:
+        raise ValueError(f"it is no whole XML: {error}") from None
+    except (LookupError, ValueError):  # of the codec that it names
+        raise ValueError("it says that it is in an encoding that is not read; save it in UTF-8") from None
+
+
+def _refuse_halves(text: str) -> None:
+    """Raise ValueError for a text that no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has half of a surrogate pair, which is no character") from None
