@@ -30,10 +30,7 @@ def delimiter_of(header: str) -> str:
 
     Signs in double quotes separate nothing. Raises ValueError where two signs make as many cells, or one is too long.
     """
-    try:
-        counts = {sign: len(next(csv.reader([header], delimiter=sign), [])) for sign in DELIMITERS}
-    except csv.Error as error:  # a cell that is too long
-        raise ValueError(f"its first line {header[:200]!r} is none of a CSV: {error}") from None
+    counts = {sign: len(cells_of(header, sign)) for sign in DELIMITERS}
     most = max(counts.values())
     found = [sign for sign in DELIMITERS if counts[sign] == most]
     if most <= 1:
@@ -42,6 +39,14 @@ def delimiter_of(header: str) -> str:
         signs = " and ".join(repr(sign) for sign in found)
         raise ValueError(f"its first line {header[:200]!r} is cut by {signs} alike; separate the cells by one of them")
     return found[0]
+
+
+def cells_of(line: str, sign: str) -> list[str]:
+    """Return the cells of a CSV's line. Raises ValueError where one is too long."""
+    try:
+        return next(csv.reader([line], delimiter=sign), [])
+    except csv.Error as error:
+        raise ValueError(f"its first line {line[:200]!r} is none of a CSV: {error}") from None
 
 
 def column_of(found: Sequence[str], names: Iterable[str]) -> str | None:

@@ -5,7 +5,6 @@ texts, also where they are numbers.
 """
 
 import codecs
-import csv
 import gzip
 import json
 import re
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 
 from cam_ops.errors import UsageError
-from cam_ops.words import DELIMITERS, column_of, delimiter_of
+from cam_ops.words import DELIMITERS, cells_of, column_of, delimiter_of
 from cluster.process.console import shown
 from cluster.sources.listing import AND
 from cluster.sources.sorting import ROWS_PER_BATCH
@@ -130,7 +129,10 @@ def _open_lines(address: str, path: str, asked: Asked) -> Opened:
     with closing(_lines(address, path)) as lines:
         first = next(lines, (0, ""))[1].partition("\r")[0]
     for sign in DELIMITERS:
-        cells = next(csv.reader([first], delimiter=sign), [])
+        try:
+            cells = cells_of(first, sign)
+        except ValueError as error:
+            raise UsageError(f"cannot read {address}: {error}") from None
         if len(cells) > 1 and column_of([*dict.fromkeys(cells)], ["uri", "image_id", "file_name", "label"]):
             raise UsageError(f"the first line of {address} has the names of columns, {shown(first)}; call it .csv")
     if PATH_AND_LABEL.fullmatch(first):
