@@ -12,6 +12,8 @@ import yaml
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from cam_ops.foreign import HALF
+
 MAX_DEPTH = 100  # of YAML, whose scanner takes the square of it in time
 ESCAPED = "\\ud"  # begins half of a pair that makes a character: alone it is none
 OPENING = (
@@ -74,7 +76,5 @@ def xml_of(content: bytes) -> Any:
 
 def _refuse_halves(text: str) -> None:
     """Raise ValueError for a text that no file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("it has half of a surrogate pair, which is no character") from None
+    if HALF.search(text):
+        raise ValueError("it has half of a surrogate pair, which is no Unicode character")
