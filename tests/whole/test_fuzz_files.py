@@ -15,7 +15,7 @@ from tests.support.fuzz_files import chosen
 from tests.support.fuzz_inputs import inputs
 from tests.support.mutations import mutate
 
-COUNT = 2000
+COUNT = 1500  # a minute of one core
 REFUSED_WHOLE = {
     "run.json",
     "table boxes",
