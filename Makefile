@@ -26,9 +26,12 @@ long: .venv/test.stamp
 soak: .venv/test.stamp
 	.venv/bin/python -m tests.support.soak --seconds 600
 
-# Minutes of mutated pictures through the decoder; `make test` runs a few thousand of them.
+# Minutes of mutated pictures through the decoder, an hour of mutated files through commands; `make test` runs a few
+# thousand of both. FILES=0 leaves the latter out.
+FILES ?= 100000
 fuzz: .venv/test.stamp
 	.venv/bin/python -m tests.support.fuzz --count 200000
+	.venv/bin/python -m tests.support.fuzz_files --count $(FILES)
 
 # Boxes at all thresholds of 10,000 random maps against OpenCV's contours; `make test` compares 500.
 levels: .venv/test.stamp

@@ -164,7 +164,9 @@ def _from_csv(text: str, num_classes: int | None) -> _Rows:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(first_line.rstrip("\r")), strict=True)
     rows = [cells for row in reader if any(cells := [cell.strip() for cell in row])]
     if odd := next((row for row in rows if len(row) != len(rows[0])), None):
-        raise ValueError(f"a row has more or fewer cells than the first, which has {len(rows[0])}: {odd[:10]}")
+        raise ValueError(
+            f"a row has more or fewer cells than the first, which has {len(rows[0])}: {str(odd[:10])[:200]}"
+        )
     columns = [column for column in zip(*rows, strict=True) if any(column)]  # but for those of trailing delimiters
     header = [column[0] for column in columns] if rows and _has_header(rows, num_classes) else []
     if header:

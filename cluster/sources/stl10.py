@@ -17,6 +17,7 @@ from cam_ops.class_lists import read_class_names
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.pictures.decode import STL10_BYTES, decode_stl10
 from cam_ops.tables import LISTING
+from cluster.process.console import SHOWN_CHARACTERS, shortened
 from cluster.sources.folders.folder import check_folder
 from cluster.sources.listing import listing_of
 from cluster.sources.source import Decoder, Row, Source
@@ -54,7 +55,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
     if not len(names) == len(set(names)) == len(CLASS_NAMES) or "/" in "".join(names):
         raise UsageError(
             f"expected {len(CLASS_NAMES)} different class names without a / in {path}, found {len(names)}: "
-            f"{', '.join(names)}; mend the file, or remove it for STL10's own names"
+            f"{shortened(', '.join(names), SHOWN_CHARACTERS)}; mend the file, or remove it for STL10's own names"
         )
     return names
 

@@ -38,16 +38,20 @@ def encode(table: pa.Table, row_group_size: int | None = None, checksums: bool =
 
 
 def decode(content: bytes, where: str, columns: list[str] | None = None, max_rows: int = MAX_ROWS) -> pa.Table:
-    """Read a Parquet file's bytes; raises StorageError naming `where` if they are no Parquet file, or too long."""
+    """Read a Parquet file's bytes; raises StorageError naming `where` if they are no Parquet file, or too long, or
+    have a column twice.
+    """
     try:
         # a fifth of the time that read_table takes
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             check_rows(file.metadata, where, max_rows)
             table = file.read(columns, use_threads=False)  # so that pages are inflated one at a time
             table.validate(full=True)
-            return table
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a column's name
         raise StorageError(f"{where} is not a whole Parquet file: {error}") from None
+    if len({*table.column_names}) < table.num_columns:
+        raise StorageError(f"{where} has two columns of one name")
+    return table
 
 
 def check_rows(footer: pq.FileMetaData, where: str, max_rows: int = MAX_ROWS) -> None:

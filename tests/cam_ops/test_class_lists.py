@@ -89,6 +89,13 @@ def test_a_broken_class_list_is_refused(tmp_path: Path, name: str, text: str, re
         read_class_names(tmp_path / "utf16.csv")
 
 
+def test_a_row_is_shown_by_its_beginning(tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_text(f"class_id,name\n0,cat\n1,{'d' * 70_000},e\n")
+    with pytest.raises(UsageError, match=r"than the first, which has 2: \['1', 'ddd") as caught:
+        read_class_names(tmp_path / "classes.csv")
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
+
+
 def test_a_csv_without_a_header_is_told_by_the_number_of_classes(tmp_path: Path) -> None:
     text = "n1;cat\nn2;dog\nn3;cow\n"
     assert read(tmp_path, "a.csv", text, 3).names == ("cat", "dog", "cow")

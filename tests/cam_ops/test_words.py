@@ -52,6 +52,11 @@ def test_two_signs_alike_are_refused() -> None:
         delimiter_of("id;name, common")
 
 
+def test_a_cell_that_is_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"its first line 'a,bbb.*none of a CSV"):
+        delimiter_of(f"a,{'b' * 200_000}")
+
+
 def test_columns_by_hand() -> None:
     assert column_of(["uri", " Label"], ["label", "class"]) == " Label"
     assert column_of(["Class", "class"], ["label", "class"]) == "class"  # letter for letter wins

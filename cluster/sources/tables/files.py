@@ -28,6 +28,7 @@ MAX_DOCUMENT_BYTES = 16 * 2**20
 LOGS = ("_delta_log", ".hoodie")  # of Delta Lake and Hudi: files of rows that were removed lie beside the others
 HIVE = re.compile(r"([^=/]+)=([^/]*)")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+MAX_NAME_CHARACTERS = 255  # of a file: no file system has longer names
 MAX_FOLDERS = 2000  # that are looked into to say what a folder is
 
 
@@ -206,7 +207,9 @@ def _data_files(address: str, prefix: str, options: StorageOptions) -> list[str]
 
 
 def _is_name(name: object) -> bool:
-    return isinstance(name, str) and "/" not in name and "\0" not in name and is_plain(name)
+    """Say whether a document names a file: without folders, and with a name that may be one."""
+    is_text = isinstance(name, str) and len(name) <= MAX_NAME_CHARACTERS
+    return is_text and "/" not in str(name) and "\0" not in str(name) and is_plain(str(name))
 
 
 def _document(address: str, options: StorageOptions) -> dict[str, object] | None:

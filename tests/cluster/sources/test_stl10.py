@@ -328,6 +328,7 @@ def test_listing_a_hundred_thousand_pictures_reads_none(tmp_path: Path) -> None:
         ("train_y.bin", b"", "expected 12 labels of one byte in {}, one for each picture, found 0 bytes"),
         ("test_y.bin", bytes(range(10)), "expected labels from 1 to 10 in {}, found 0 at byte 0"),
         ("test_y.bin", bytes(range(2, 12)), "expected labels from 1 to 10 in {}, found 11 at byte 9"),
+        ("class_names.txt", b"a" * 90_000, f"without a / in {{}}, found 1: {'a' * 200}...; mend the file"),
         ("class_names.txt", "\n".join(NAMES[:9]).encode(), "expected 10 different class names without a / in {}"),
         ("class_names.txt", "\n".join([*NAMES[:9], "ship"]).encode(), "found 10: airplane"),
         ("class_names.txt", "\n".join([*NAMES[:9], "a/b"]).encode(), "found 10: airplane"),

@@ -167,6 +167,7 @@ REFUSED = [
     ("a.jsonl", '{"uri": "a"}\n{"label": 1}\n', "expected a text in column uri for each row"),
     ("a.jsonl", "[" * 100_000, "expected a JSON object in line 1"),
     ("a.txt", "uri,label\na.jpg,1\n", "has the names of columns, 'uri,label'; call it .csv"),
+    ("a.txt", "b" * 200_000, "is none of a CSV: field larger than field limit"),
     ("a.txt", "n01/a b.JPEG 0\nn02/b.JPEG 1\n", "a path and a label, make it a CSV with the first line uri,label"),
     ("a.txt", "a.jpg\rb.jpg\r", "line 1 of .* has CR alone as the end of lines"),
     ("a.csv", "uri\ns\u00e9b.jpg\n".encode("cp1252"), "in UTF-8, a cell of it is not; save it as UTF-8"),

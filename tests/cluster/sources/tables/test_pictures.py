@@ -569,7 +569,15 @@ def test_saved_datasets_that_cannot_be_read_are_refused(paths: list[Path], tmp_p
     good = [{"filename": "data-00000-of-00002.arrow"}]
     state(_data_files=good, _indices_data_files=[{"filename": "indices.arrow"}])
     assert "takes some rows of its files only" in refusal(folder)
-    for files in ([], [{"filename": "../data.arrow"}], [{"filename": "/etc/passwd"}], [{"filename": ".."}], "x", None):
+    for files in (
+        [],
+        [{"filename": "../data.arrow"}],
+        [{"filename": "/etc/passwd"}],
+        [{"filename": ".."}],
+        "x",
+        None,
+        [{"filename": "a" * 300}],
+    ):
         state(_data_files=files)
         assert "expected names of files in _data_files" in refusal(folder)
     (folder / "state.json").write_text("[" * 100_000)
