@@ -50,3 +50,24 @@ def delimiter_of(header: str) -> str:
         signs = " and ".join(repr(sign) for sign in found)
         raise ValueError(f"its first line {header[:200]!r} is cut by {signs} alike; separate the cells by one of them")
     return found[0]
+
+
+def column_of(found: Sequence[str], names: Iterable[str]) -> str | None:
+    """Return the column that bears the first of `names` that one bears, None where none does.
+
+    Raises ValueError where several columns bear it, such as ``label`` twice, or ``Label`` and ``LABEL``.
+    """
+    for name in names:
+        columns = [column for column in found if column == name]
+        columns = columns or [column for column in found if folded(column) == folded(name)]
+        if len(columns) > 1:
+            raise ValueError(f"it has several columns {name}: {', '.join(map(repr, columns[:10]))}")
+        if columns:
+            return columns[0]
+    return None
+
+
+def near(word: str, words: Iterable[str], most: int = 3) -> list[str]:
+    """Return the words most like one, the most alike first, for a message that asks whether one of them was meant."""
+    by_fold = {folded(known): known for known in words}
+    return [by_fold[fold] for fold in difflib.get_close_matches(folded(word), list(by_fold), n=most, cutoff=0.6)]
