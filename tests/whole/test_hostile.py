@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,35 @@ def test_a_disk_that_fills_is_exit_5_and_with_room_the_run_ends_as_an_undisturbe
     assert label(pictures, out, "--shard-size", 4).code == 0
     assert contents_of(out) == contents_of(tmp_path / "good")
     assert Command("verify", out).code == 0
+
+
+def test_a_disk_that_is_full_costs_other_commands_no_earlier_file(
+    audited_copy: Path, tmp_path: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("4m")
+    run = Path(shutil.copytree(audited_copy, disk / "run"))
+    metrics = (run / "audit" / "metrics.json").read_bytes()
+    (disk / "compared.json").write_text("before")
+    fill(disk, 0)
+    inline = ["--executor", "inline"]
+    for words in (
+        ["audit", run, *inline, "--overwrite"],
+        ["audit", run, *inline, "--name", "other"],
+        ["compare", run, audited_copy, "--out", disk / "compared.json"],
+        ["report", run, *inline],
+    ):
+        full = Command(*words)
+        assert (full.code, "No space left on device; free some space" in full.result["error"]) == (5, True), words
+        assert "Traceback" not in full.err
+    assert (run / "audit" / "metrics.json").read_bytes() == metrics
+    assert (disk / "compared.json").read_text() == "before"
+    assert [path for path in disk.rglob("*") if path.suffix == ".part"] == []
+    (disk / "ballast").unlink()
+    fill(disk, 8192)  # enough for a folder, not for what goes in it
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    full = Command("audit", audited_copy, *inline, "--overwrite")
+    assert (full.code, "set TMPDIR to a folder with room" in full.result["error"]) == (5, True)
+    assert sorted(path.name for path in disk.iterdir()) == ["ballast", "compared.json", "run"]
 
 
 def test_a_run_on_a_read_only_disk_is_read_and_not_written(
