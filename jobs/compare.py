@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import tyro.conf
 
-from cam_ops.errors import StorageError
 from cluster.compare.audits import AuditChanges
 from cluster.compare.driver import Comparison, compare
 from cluster.compare.gates import broken_gates, parse_gate
@@ -15,6 +13,7 @@ from cluster.compare.tables import TableChanges
 from cluster.process.console import say, shortened
 from cluster.runs.directory import open_run_dir
 from cluster.runs.names import audit_pair
+from cluster.storage.named import write_named
 from cluster.storage.options import parse_options
 from jobs.command import Outcome, document_text, print_lines
 from jobs.flags import parse
@@ -55,10 +54,7 @@ def run(arguments: list[str]) -> Outcome:
     print_lines(_lines(found))
     document = asdict(found)
     if config.out is not None:
-        try:
-            Path(config.out).write_text(document_text(document))
-        except OSError as error:
-            raise StorageError(f"cannot write {config.out}: {error.strerror}; check --out") from None
+        write_named(config.out, document_text(document).encode(), "--out")
     broken = broken_gates(gates, found.audit.metrics if found.audit else [])
     for sentence in broken:
         say(sentence)

@@ -27,5 +27,8 @@ def refuse_unwritable_file(path: str, flag: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.isdir(folder):
         raise StorageError(f"cannot write {path}: expected a file in a folder that is there; check {flag}")
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+    is_replaced = os.path.isfile(path) or not os.path.exists(path)  # and not a device
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK) or (
+        is_replaced and not os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)
+    ):
         raise StorageError(f"cannot write {path}: its rights do not allow it; check {flag}")

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
@@ -12,7 +11,7 @@ import cv2
 import tyro.conf
 
 from cam_ops.arrays import U8
-from cam_ops.errors import StorageError, UsageError
+from cam_ops.errors import UsageError
 from cluster.display.audited import read_audited
 from cluster.display.choosing import Chosen, at_random, named, of_class, worst
 from cluster.display.image import Labelled, draw, read_places
@@ -21,6 +20,7 @@ from cluster.process.console import say
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.names import audit_folder
 from cluster.runs.record import Run, existing_run
+from cluster.storage.named import write_named
 from cluster.storage.options import parse_options
 from cluster.truth.classes import class_finder, one_class
 from jobs.command import Outcome, print_lines
@@ -107,10 +107,7 @@ def run(arguments: list[str]) -> Outcome:
         run_dir.publish(name, encoded)
         print_lines([run_dir.where(name)])
     else:
-        try:
-            Path(config.to).write_bytes(encoded)
-        except OSError as error:
-            raise StorageError(f"cannot write {config.to}: {error.strerror}; check --to") from None
+        write_named(config.to, encoded, "--to")
         print_lines([config.to])
     ok = sum(each.image["status"] == "ok" for each in labelled)
     boxes = sum(each.image["num_boxes"] for each in labelled)

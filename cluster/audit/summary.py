@@ -3,6 +3,7 @@
 Memory does not grow with the number of images. `path` is that file, schema PER_IMAGE_SCHEMA.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cam_ops.errors import StorageError
 from cam_ops.metrics.signals import ClassSums, Shortcut
 from cluster.audit.tables import PER_CLASS_SCHEMA
 from cluster.storage.parquet import stream
@@ -43,19 +45,27 @@ ROWS_PER_GROUP = 2**15  # that who wants the rows of some shards reads
 
 @contextmanager
 def joined_parts(parts: Iterator[pa.Table], schema: pa.Schema) -> Iterator[Path]:
-    """Write the parts' rows to one scratch file, a part in memory at a time."""
+    """Write the parts' rows to one scratch file, a part in memory at a time. Raises StorageError where room lacks."""
     with TemporaryDirectory(prefix="camray-") as scratch:
         path = Path(scratch, "rows.parquet")
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            held: list[pa.Table] = []
-            for part in parts:
-                held.append(part)
-                if sum(map(len, held)) >= ROWS_PER_GROUP:
-                    writer.write_table(pa.concat_tables(held), row_group_size=ROWS_PER_GROUP)
-                    held = []
-            if held:
-                writer.write_table(pa.concat_tables(held), row_group_size=ROWS_PER_GROUP)
+        try:
+            _write(path, parts, schema)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise StorageError(f"no room in {scratch}: {reason}; set TMPDIR to a folder with room") from None
         yield path
+
+
+def _write(path: Path, parts: Iterator[pa.Table], schema: pa.Schema) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        held: list[pa.Table] = []
+        for part in parts:
+            held.append(part)
+            if sum(map(len, held)) >= ROWS_PER_GROUP:
+                writer.write_table(pa.concat_tables(held), row_group_size=ROWS_PER_GROUP)
+                held = []
+        if held:
+            writer.write_table(pa.concat_tables(held), row_group_size=ROWS_PER_GROUP)
 
 
 def class_rows(

@@ -45,6 +45,8 @@ def _why_not(folder: str) -> str | None:
         there = os.path.dirname(there) or "."
     if not os.path.isdir(there):
         return "is no folder"
+    if there == folder and not {os.lstat(folder).st_uid, os.stat(folder).st_uid} <= {0, os.geteuid()}:
+        return "is another user's"
     try:
         with tempfile.TemporaryFile(dir=there):
             pass

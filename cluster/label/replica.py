@@ -34,7 +34,6 @@ from cluster.process.console import say
 from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir
 from cluster.runs.membership import Membership
-from cluster.runs.plan import read_shard
 from cluster.sources.several import check_sources
 
 Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, Y, X, 3), their pictures
@@ -100,7 +99,7 @@ class LabelReplica:
     def _open(self, shard: int, deaths: int, laps: Laps) -> tuple[pa.Table, Quarantine, Batches]:
         """Read what is known of a shard, and begin to fetch its pictures unless they are suspected."""
         reach(f"fetch-{shard}")
-        planned = read_shard(self.run_dir, shard)
+        planned = self.membership.planned(shard)
         quarantine = read_quarantine(self.run_dir, shard, after_death=deaths > SUSPICIOUS_DEATHS)
         if deaths >= SUSPICIOUS_DEATHS:
             return planned, quarantine, self.loader.open_carefully(planned, quarantine, laps)

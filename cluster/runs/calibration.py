@@ -4,8 +4,6 @@ Strangers' files are data: typed, bounded, and refused where they were fitted to
 """
 
 import os
-import uuid
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,13 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.boxes.calibration import Calibration
 from cam_ops.classes import ScoreKind
-from cam_ops.errors import StorageError, UsageError
+from cam_ops.errors import UsageError
 from cam_ops.fitting.reliability import CoverageRow, ReliabilityBin, Share
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, Preprocessing
 from cluster.process.console import say, shortened
 from cluster.runs.differences import flat
 from cluster.runs.request import Request
 from cluster.storage.documents import document_bytes, first_reason
+from cluster.storage.named import write_named
 
 CALIBRATION_VERSION = "1.0.0"
 FEW_IMAGES = 100  # fitted to: with fewer a threshold or a probability is that of these images more than of others
@@ -112,16 +111,7 @@ def maps_of_request(request: Request) -> MapsOf:
 
 def write_calibration(path: str, file: CalibrationFile) -> None:
     """Write the file whole or not at all; raises StorageError, UsageError for a text that it cannot hold."""
-    content = document_bytes(asdict(file), path)
-    scratch = Path(f"{path}.{uuid.uuid4().hex}.part")  # which nobody can have put there, as in a folder of all users
-    try:
-        with scratch.open("xb") as opened:
-            opened.write(content + b"\n")
-        scratch.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # such as a file system that is read-only
-            scratch.unlink()
-        raise StorageError(f"cannot write {path}: {error.strerror}; check --out") from None
+    write_named(path, document_bytes(asdict(file), path) + b"\n", "--out")
 
 
 def read_calibration(path: str) -> CalibrationFile:

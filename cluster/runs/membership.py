@@ -2,10 +2,13 @@
 
 import os
 
+import pyarrow as pa
+
 from cam_ops.errors import StorageError
 from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir
 from cluster.runs.names import RUN, shard_name
+from cluster.runs.plan import read_shard
 from cluster.runs.record import Run, read_run
 
 
@@ -23,6 +26,25 @@ class Membership:
             )
         self.run: Run = run
         self.run_json = run_dir.read(RUN)
+
+    def planned(self, shard: int) -> pa.Table:
+        """Return the rows of one shard of the plan, schema `cam_ops.tables.PLAN`, as far as that goes.
+
+        Raises StorageError where they are not what a plan has: it may be anybody's, and is read before its digest is.
+        """
+        rows = read_shard(self.run_dir, shard)
+        size, num_images = self.run.plan.shard_size, self.run.plan.num_images
+        label_R = rows["label"].drop_null().to_numpy()
+        if (
+            rows["shard"].to_pylist() != [shard] * min(size, num_images - shard * size)
+            or rows["row"].to_pylist() != list(range(len(rows)))
+            or not ((label_R >= 0) & (label_R < len(self.run.class_names))).all()
+        ):
+            raise StorageError(
+                f"the plan of shard {shard} in {self.run_dir.root} has rows that no plan has; see `verify`, a damaged "
+                "plan needs a new run"
+            )
+        return rows
 
     def publish(self, shard: int, tables: dict[str, bytes]) -> None:
         """Put a shard's files in place, in the order given; the last commits it."""

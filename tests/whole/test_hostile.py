@@ -8,6 +8,8 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,14 @@ def bomb() -> bytes:
     return content[:33] + chunk(b"IDAT", bytes(300), 2**31 - 1) + content[33:]
 
 
+def inflating(kind: bytes, before: bytes) -> bytes:
+    """Return a PNG with a chunk of 130 kB that becomes 128 MiB."""
+    content = encoded(Image.new("RGB", (8, 8)), "PNG")
+    packed = before + zlib.compress(bytes(2**27), 9)
+    checksum = zlib.crc32(kind + packed).to_bytes(4)
+    return content[:33] + len(packed).to_bytes(4) + kind + packed + checksum + content[33:]
+
+
 def scans() -> bytes:
     """Return a progressive JPEG whose last scan is there a thousand times."""
     content = encoded(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
@@ -100,6 +110,8 @@ def corpus(folder: Path) -> dict[str, str]:
         "bomb.bmp": (with_size(bmp, 100_000, 100_000), "too_large"),
         "edge.bmp": (with_size(bmp, 9_460, 9_460), "too_large"),
         "chunk.png": (bomb(), "truncated"),
+        "text.png": (inflating(b"zTXt", b"a\0\0"), "undecodable"),
+        "profile.png": (inflating(b"iCCP", b"a\0\0"), "undecodable"),
         "scans.jpg": (scans(), "too_large"),
         "png-inside.jpg": (png, "ok"),
         "jpeg-inside.TIFF": (jpeg, "ok"),
@@ -272,6 +284,35 @@ def test_a_disk_that_fills_is_exit_5_and_with_room_the_run_ends_as_an_undisturbe
     assert Command("verify", out).code == 0
 
 
+def test_a_disk_that_is_full_costs_other_commands_no_earlier_file(
+    audited_copy: Path, tmp_path: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("4m")
+    run = Path(shutil.copytree(audited_copy, disk / "run"))
+    metrics = (run / "audit" / "metrics.json").read_bytes()
+    (disk / "compared.json").write_text("before")
+    fill(disk, 0)
+    inline = ["--executor", "inline"]
+    for words in (
+        ["audit", run, *inline, "--overwrite"],
+        ["audit", run, *inline, "--name", "other"],
+        ["compare", run, audited_copy, "--out", disk / "compared.json"],
+        ["report", run, *inline],
+    ):
+        full = Command(*words)
+        assert (full.code, "No space left on device; free some space" in full.result["error"]) == (5, True), words
+        assert "Traceback" not in full.err
+    assert (run / "audit" / "metrics.json").read_bytes() == metrics
+    assert (disk / "compared.json").read_text() == "before"
+    assert [path for path in disk.rglob("*") if path.suffix == ".part"] == []
+    (disk / "ballast").unlink()
+    fill(disk, 8192)  # enough for a folder, not for what goes in it
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    full = Command("audit", audited_copy, *inline, "--overwrite")
+    assert (full.code, "set TMPDIR to a folder with room" in full.result["error"]) == (5, True)
+    assert sorted(path.name for path in disk.iterdir()) == ["ballast", "compared.json", "run"]
+
+
 def test_a_run_on_a_read_only_disk_is_read_and_not_written(
     pictures: Path, tmp_path: Path, small_disk: Callable[[str], Path]
 ) -> None:
@@ -349,6 +390,24 @@ def test_a_run_json_with_other_types_or_sizes_is_refused_in_a_sentence(run: Path
         for words in (("status", run), ("verify", run), ("show", run, "discs/01.png")):
             failed = Command(*words)
             assert (failed.code, "is not a run.json of camray" in failed.result["error"]) == (5, True)
+
+
+@pytest.mark.parametrize(("column", "value"), [("label", 10**9), ("label", -1), ("shard", 0), ("row", -1)])
+def test_a_plan_with_rows_that_cannot_be_is_refused_before_its_pictures_are_read(
+    pictures: Path, run: Path, column: str, value: int
+) -> None:
+    part = run / "plan" / "part-00000.parquet"
+    plan = pq.read_table(part)
+    at = plan.schema.get_field_index(column)
+    changed = plan.set_column(at, plan.schema.field(at), pa.array([value] * len(plan), pa.int32()))
+    pq.write_table(changed, part, row_group_size=4)
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()  # as whoever changes it would
+    honest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(replaced(honest, ("plan", "digest"), digest)))
+    shutil.rmtree(run / "images")
+    refused = label(pictures, run, "--shard-size", 4)
+    assert (refused.code, "has rows that no plan has" in refused.result["error"]) == (5, True)
+    assert "Traceback" not in refused.err
 
 
 LOOK = """

@@ -1,5 +1,6 @@
 """A Ray of our own finds room for its sockets, whatever TMPDIR is; what is no address of a cluster is told apart."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -49,6 +50,21 @@ def test_one_that_is_too_long_or_cannot_be_written_to_is_not(monkeypatch: pytest
         assert reason is not None
         assert reason.startswith(why)
         assert not Path(root, "ray").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+@pytest.mark.parametrize("as_link", [False, True])
+def test_one_of_another_user_is_not(as_link: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other").mkdir()
+    if as_link:
+        (tmp_path / "ray").symlink_to("other")
+    else:
+        (tmp_path / "ray").mkdir()
+    monkeypatch.setattr("cluster.executors.own_folder.MOST_BYTES", 200)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert own_folder() == (str(tmp_path / "ray"), None)
+    os.chown(tmp_path / "ray", 12345, 12345, follow_symlinks=False)
+    assert own_folder() == (SHARED, "is another user's")
 
 
 def test_where_there_is_none_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
