@@ -18,6 +18,7 @@ WORDS = {
     "class_lists",
     "classes",
     "compiled",
+    "documents",
     "errors",
     "outside",
     "settings",
