@@ -114,7 +114,10 @@ def read_row_group(files: Files, name: str, row_group: int, first: pa.Schema) ->
     """Return a row group of a file whose first columns are these. Raises OSError, IndexError or ArrowException."""
     footer = _footer(files, name, files.version(name))
     with pq.ParquetFile(files.open(name), metadata=footer, page_checksum_verification=True) as opened:
-        is_known = pa.schema(list(opened.schema_arrow)[: len(first)]).equals(first)
+        try:
+            is_known = pa.schema(list(opened.schema_arrow)[: len(first)]).equals(first)
+        except UnicodeDecodeError as error:
+            raise pa.ArrowInvalid(str(error)) from None
         if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not is_known:
             raise pa.ArrowInvalid("it has not the columns that it should have, or too many rows")
         rows = opened.read_row_group(row_group)
@@ -125,7 +128,10 @@ def read_row_group(files: Files, name: str, row_group: int, first: pa.Schema) ->
 @lru_cache(maxsize=2)
 def _footer(files: Files, name: str, version: tuple[int, int] | None) -> pq.FileMetaData:
     """Read a file's footer once for all of its row groups: it is nine tenths of the time to read one."""
-    return pq.read_metadata(files.open(name))
+    try:
+        return pq.read_metadata(files.open(name))
+    except UnicodeDecodeError as error:  # of a column's name
+        raise pa.ArrowInvalid(str(error)) from None
 
 
 def document_of(schema: pa.Schema) -> dict[str, Any]:
