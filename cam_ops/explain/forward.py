@@ -69,7 +69,7 @@ class Forward(nn.Module):
         Picture by picture it stays in a core's caches: new memory for a whole batch, five times, costs six times that.
         """
         shape = (len(pixels_BCYX), len(self.mean_C11), *pixels_BCYX.shape[2:])
-        if self._kept_BCYX is None or self._kept_BCYX.shape != shape:
+        if self._kept_BCYX is None or (self._kept_BCYX.shape, self._kept_BCYX.dtype) != (shape, self.dtype):
             self._kept_BCYX = torch.empty(shape, dtype=self.dtype, memory_format=torch.channels_last)
         for place in range(len(pixels_BCYX)):
             self._kept_BCYX[place : place + 1] = self.normalised(pixels_BCYX[place : place + 1])

@@ -146,7 +146,7 @@ def without_secrets(text: str, options: StorageOptions) -> str:
 def file_system(store: str, options: StorageOptions) -> fs.FileSystem:
     """Return pyarrow's file system, one in each process."""
     given = options.of(store)
-    given.pop("retry_time_limit", None)  # `_retried` has it: Google's client gives up early
+    given.pop("retry_time_limit", None)  # `retried` has it: Google's client gives up early
     try:
         if store == "gs":
             return fs.GcsFileSystem(**given, retry_time_limit=timedelta(seconds=1))

@@ -66,7 +66,12 @@ def _s3_page(options: StorageOptions, bucket: str, prefix: str, delimiter: str, 
         raise ListingError("UNAUTHENTICATED", 0, str(error)) from None
     found = [(each["Key"], each["Size"], each["LastModified"].timestamp()) for each in answer.get("Contents", ())]
     prefixes = [each["Prefix"] for each in answer.get("CommonPrefixes", ())]
-    return found, prefixes, answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+    following = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+    if answer.get("IsTruncated") and following in (None, token):  # the rest would be lost, or asked for without end
+        raise ListingError(
+            "VALIDATION", 0, "the listing has more pages and no token for the next; is this S3's version 2?"
+        )
+    return found, prefixes, following
 
 
 @lru_cache(maxsize=8)

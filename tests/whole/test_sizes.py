@@ -221,4 +221,6 @@ def test_yaml(text: str, labelled: ExportedRun, pictures: Path, tmp_path: Path) 
 @pytest.mark.parametrize("opening", ["[", '{"images":'])
 def test_a_deep_coco(opening: str, labelled: ExportedRun, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(opening * 50_000)
-    assert_refused("recursion limit exceeded", "audit", labelled.root, "--truth", tmp_path / "a.json")
+    assert_refused(
+        "recursion limit exceeded", "audit", labelled.root, "--name", "sizes", "--truth", tmp_path / "a.json"
+    )

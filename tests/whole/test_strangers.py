@@ -107,7 +107,7 @@ PLACES = [
     ["label", "--imges", "ADDRESS"],
     *[[command, "ADDRESS"] for command in ("status", "verify", "report", "audit", "calibrate", "show", "ADDRESS")],
     ["export", "ADDRESS", "--to", "coco", "--out", "OUT"],
-    ["audit", "RUN", "--truth", "ADDRESS"],
+    ["audit", "RUN", "--name", "secret", "--truth", "ADDRESS"],
     ["compare", "RUN", "ADDRESS"],
     ["rebox", "RUN", "--out", "ADDRESS"],
     ["plan", "--images", "ADDRESS", *TWO],

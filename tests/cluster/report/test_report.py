@@ -276,16 +276,22 @@ def test_the_page_warns_of_what_the_audit_warns_of(audited: Path, tmp_path: Path
     assert "Suspected shortcuts" in page.text
 
 
-def test_an_audit_that_lacks_a_path_or_has_a_curve_twice_is_shown(audited: Path, tmp_path: Path) -> None:
+def test_an_audit_that_lacks_a_path_is_shown_and_one_with_a_curve_twice_is_said_to_be_damaged(
+    audited: Path, tmp_path: Path
+) -> None:
     root = Path(shutil.copytree(audited, tmp_path / "run"))
     path = root / "audit" / "metrics.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "truth": {"has_boxes": True}}))
-    curves = pq.read_table(root / "audit" / "curves.parquet")
-    twice = pa.table([curves[0], *curves.columns], [curves.column_names[0], *curves.column_names])
-    pq.write_table(twice, root / "audit" / "curves.parquet")
     done = report(root, tmp_path / "page.html")
     assert done.code == 0, done.err
     assert Page(tmp_path / "page.html").gallery("worst")
+    curves = pq.read_table(root / "audit" / "curves.parquet")
+    twice = pa.table([curves[0], *curves.columns], [curves.column_names[0], *curves.column_names])
+    pq.write_table(twice, root / "audit" / "curves.parquet")
+    done = report(root, tmp_path / "other.html")
+    assert done.code == 0, done.err
+    assert "without the audit: " in done.err
+    assert "curves.parquet has two columns of one name" in done.err
 
 
 def test_a_log_that_cannot_be_read_costs_its_plots_alone(hostile: ExportedRun, tmp_path: Path) -> None:
