@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase
 
+from cam_ops.classes import whole_number
 from cam_ops.errors import UsageError
 from cam_ops.pictures.formats import format_named, suffix_of
 from cam_ops.words import cells_of, delimiter_of
@@ -24,6 +25,7 @@ from cluster.storage.packed import unpacked
 
 MAX_LINE_CHARACTERS = 2**20
 IMAGE = ("uri", *NEAR["image_id"], *NEAR["uri"])
+NAMES = ("label", *NEAR["label"], "name", "wnid", "synset")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class LabelFile:
     counts: Counter[str]  # rows of each word for a class
     lines: dict[str, int]  # of its first row
     words_of: dict[str, tuple[str, ...]]  # by what a row names the image with; rows that repeat it are one
+    beside: dict[tuple[str, str, str], int]  # a number, another column that may be the label, its word: the first line
 
 
 def digest_of(path: str) -> str:
@@ -78,6 +81,10 @@ def _read(path: str, text: Iterator[str], columns: Columns) -> LabelFile:
     lines: dict[str, int] = {}
     words_of: dict[str, tuple[str, ...]] = {}
     singles: dict[str, tuple[str, ...]] = {}  # one tuple for all rows of a word
+    others = [
+        (name, found.index(name)) for name in known_columns(found, NAMES) if name not in (image_column, label_column)
+    ]
+    beside: dict[tuple[str, str, str], int] = {}
     reader = csv.reader(text, delimiter=sign, strict=True)
     for cells in reader:
         if not any(cells):
@@ -96,11 +103,19 @@ def _read(path: str, text: Iterator[str], columns: Columns) -> LabelFile:
         if word:
             counts[word] += 1
             lines.setdefault(word, line)
+            if others and whole_number(word) is not None:
+                for name, other_at in others:
+                    beside.setdefault((word, name, cells[other_at].strip()), line)
             held = words_of.setdefault(image, single := singles.setdefault(word, (word,)))
             if held is not single and word not in held:
                 words_of[image] = (*held, word)
     return LabelFile(
-        image_column=image_column, label_column=label_column, counts=counts, lines=lines, words_of=words_of
+        image_column=image_column,
+        label_column=label_column,
+        counts=counts,
+        lines=lines,
+        words_of=words_of,
+        beside=beside,
     )
 
 

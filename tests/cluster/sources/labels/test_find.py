@@ -215,6 +215,22 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
     refused(["a.jpg"], str(path), "label=bread: .* did you mean label=breed", columns="image_id=filename label=bread")
 
 
+def test_a_number_and_a_name_beside_it_must_be_one_class(tmp_path: Path) -> None:
+    path, ids, classes = tmp_path / "labels.csv", ["a.jpg", "b.jpg"], named("tabby", "ox", "fox")
+    path.write_text("image_id,label,label_name,note\na.jpg,1,tabby,fox\nb.jpg,2,ox,fox\n")  # counted from 1
+    reason = (
+        r"line 2 has the number 1, which is the class 'ox', in column label, and 'tabby' in column label_name; "
+        "the numbers may count otherwise .*: give --columns label=label_name"
+    )
+    refused(ids, str(path), reason, classes)
+    refused(ids, str(path), reason, classes, columns="label=label")
+    assert labels_of(ids, str(path), classes, columns="label=label_name") == [0, 1]
+    path.write_text("image_id,label,name,class_id\na.jpg,0,Tabby,1\nb.jpg,1,Ox,2\nb.jpg,1,,3\n")
+    assert labels_of(ids, str(path), classes) == [0, 1]
+    path.write_text("image_id,label,name\na.jpg,0,my cat\nb.jpg,1,my bull\n")  # others' words
+    assert labels_of(ids, str(path), classes) == [0, 1]
+
+
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     text = "image_id,label\na.jpg,cat\n" * 50
     for name, content, reason in (
