@@ -178,8 +178,9 @@ def _numbers(batch: pa.RecordBatch, name: str) -> F64:
 def _batches(path: str, columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
     """Yield a table's own columns."""
     if path.lower().endswith(".parquet"):
-        schema = pq.read_schema(path)
-        with open_by_dictionary(path, schema) as file:
+        footer = pq.read_metadata(path)
+        schema = footer.schema.to_arrow_schema()
+        with open_by_dictionary(path, footer) as file:
             for batch in stream(file, ROWS_PER_BATCH, list(columns.values())):
                 batch.validate(full=True)
                 yield from plain(iter([batch]), schema)

@@ -142,6 +142,11 @@ def without_secrets(text: str, options: StorageOptions) -> str:
     return text
 
 
+def endpoint_of_s3() -> str | None:
+    """Return the endpoint that the environment names: pyarrow does not look there."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
 @lru_cache(maxsize=8)
 def file_system(store: str, options: StorageOptions) -> fs.FileSystem:
     """Return pyarrow's file system, one in each process."""
@@ -150,8 +155,7 @@ def file_system(store: str, options: StorageOptions) -> fs.FileSystem:
     try:
         if store == "gs":
             return fs.GcsFileSystem(**given, retry_time_limit=timedelta(seconds=1))
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        defaults = {"request_timeout": 15, "connect_timeout": 5, "endpoint_override": endpoint}
+        defaults = {"request_timeout": 15, "connect_timeout": 5, "endpoint_override": endpoint_of_s3()}
         return fs.S3FileSystem(**defaults | given, allow_delayed_open=True)  # small objects: one request
     except (ValueError, OSError, pa.ArrowException) as error:
         raise UsageError(

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+from pyarrow import fs
+
 from cam_ops.errors import UsageError
-from cluster.storage.attempts import ListingError, file_system, reason_of, retried, split
+from cluster.storage.attempts import ListingError, endpoint_of_s3, reason_of, retried, split
 from cluster.storage.options import StorageOptions
 
 PAGE = 1000  # objects, the most that S3 gives
@@ -37,7 +39,7 @@ def pages(address: str, options: StorageOptions, *, folder: str = "", recursive:
     token: str | None = ""
     while token is not None:
         ask = partial(page_of, options, bucket, base + folder, "" if recursive else "/", token)
-        found, prefixes, token = retried(address, options, lambda _, ask=ask: ask())  # type: ignore[misc]
+        found, prefixes, token = retried(address, options, ask)
         found = [entry for entry in found if not entry[0].endswith("/")]  # a mark that means a folder
         yield Page(
             names=[key.removeprefix(base) for key, _, _ in found],
@@ -51,12 +53,16 @@ _Answer = tuple[list[tuple[str, int, float]], list[str], str | None]
 """Keys with their sizes and times; prefixes, each with `/` at its end; what asks for the next page."""
 
 
-def _s3_page(options: StorageOptions, bucket: str, prefix: str, delimiter: str, token: str) -> _Answer:
+def _s3_page(
+    options: StorageOptions, bucket: str, prefix: str, delimiter: str, token: str, system: fs.FileSystem
+) -> _Answer:
     from botocore import exceptions, parsers
 
     asked = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter, "ContinuationToken": token, "MaxKeys": PAGE}
     try:
-        answer = _s3_client(options).list_objects_v2(**{name: value for name, value in asked.items() if value})
+        answer = _s3_client(options, system.region).list_objects_v2(
+            **{name: value for name, value in asked.items() if value}
+        )
     except exceptions.ClientError as error:
         word = "".join(f"_{c}" if c.isupper() else c.upper() for c in error.response["Error"]["Code"]).lstrip("_")
         raise ListingError(word, error.response["ResponseMetadata"].get("HTTPStatusCode", 0), str(error)) from None
@@ -75,7 +81,7 @@ def _s3_page(options: StorageOptions, bucket: str, prefix: str, delimiter: str, 
 
 
 @lru_cache(maxsize=8)
-def _s3_client(options: StorageOptions) -> Any:
+def _s3_client(options: StorageOptions, region: str) -> Any:
     """Return botocore's client, one in each process, which reaches what pyarrow reaches with the same options."""
     import botocore.session
     from botocore import UNSIGNED
@@ -84,10 +90,8 @@ def _s3_client(options: StorageOptions) -> Any:
     from botocore.exceptions import BotoCoreError
 
     logging.getLogger("botocore").setLevel(logging.CRITICAL)  # it writes tracebacks of what it raises
-    given, region = options.of("s3"), file_system("s3", options).region
-    endpoint = (
-        given.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    )
+    given = options.of("s3")
+    endpoint = given.get("endpoint_override") or endpoint_of_s3()
     proxy = given.get("proxy_options")
     try:
         session = botocore.session.get_session()
@@ -125,7 +129,9 @@ def _s3_client(options: StorageOptions) -> Any:
         raise UsageError(f"a listing cannot use these --storage-options: {reason_of(error, options)}") from None
 
 
-def _gs_page(options: StorageOptions, bucket: str, prefix: str, delimiter: str, token: str) -> _Answer:
+def _gs_page(
+    options: StorageOptions, bucket: str, prefix: str, delimiter: str, token: str, _: fs.FileSystem
+) -> _Answer:
     from google.api_core.exceptions import GoogleAPICallError, NotFound
     from google.auth.exceptions import GoogleAuthError, TransportError
     from requests import RequestException
@@ -143,6 +149,8 @@ def _gs_page(options: StorageOptions, bucket: str, prefix: str, delimiter: str, 
         )
         blobs = list(next(listing.pages, ()))
     except NotFound:
+        if token:  # it was there a page ago
+            raise ListingError("NO_SUCH_BUCKET", 404, f"the bucket {bucket} is gone") from None
         return [], [], None
     except GoogleAPICallError as error:
         raise ListingError("", error.code or 0, str(error)) from None

@@ -15,7 +15,8 @@ from cam_ops.tables import METADATA_KEY
 from cluster.storage.files import Files
 
 MAX_ROWS = 2**24  # of a shard's table
-ROWS_PER_BYTE = 8  # at most, of a file; the ids of images alone take more
+ROWS_PER_BYTE = 32  # at most, of a file; numbered names take a fifteenth of a byte, as differences, in zstd
+DIFFERENCES = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
 MAX_TEXT_BYTES = 2**27  # of a column in a batch: 4 KiB a row, where it has 2**15
 
 
@@ -70,10 +71,18 @@ def stream(file: pq.ParquetFile, num_rows: int, columns: list[str] | None = None
         yield from file.iter_batches(num_rows, row_groups=[row_group], columns=columns)
 
 
-def open_by_dictionary(source: Any, schema: pa.Schema, **options: Any) -> pq.ParquetFile:
-    """Open a file of this schema so that texts which it holds once stay so; what is read of it goes to `plain`."""
-    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
-    return pq.ParquetFile(source, read_dictionary=texts, **options)
+def open_by_dictionary(source: Any, footer: pq.FileMetaData, **options: Any) -> pq.ParquetFile:
+    """Open a file of this footer so that texts which it holds once stay so; what is read of it goes to `plain`.
+
+    pyarrow 26 cannot for texts that are stored as differences (DELTA_BYTE_ARRAY): they are read as they are.
+    """
+    schema = footer.schema.to_arrow_schema()
+    texts = {field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)}
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    for at in range(footer.num_columns):
+        if footer.schema.column(at).path in texts and any(set(g.column(at).encodings) & DIFFERENCES for g in groups):
+            texts.remove(footer.schema.column(at).path)
+    return pq.ParquetFile(source, read_dictionary=sorted(texts), metadata=footer, **options)
 
 
 def plain(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

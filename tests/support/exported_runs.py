@@ -23,6 +23,7 @@ from cluster.runs.calibration import CALIBRATION_VERSION, CalibrationFile, Sampl
 from cluster.runs.directory import RunDir
 from cluster.runs.reading import first_boxes
 from cluster.runs.record import Run, existing_run
+from cluster.runs.request import Request
 from tests.support.command import Command, table_rows
 
 NAMES = ("crane", 'a <b>"c" & d</b>, e', "=SUM(1,2); 'x'", "crane", "räd 🦊 fox")
@@ -110,19 +111,16 @@ def hostile_run(folder: Path) -> ExportedRun:
     return _labelled(folder, folder / "manifest.parquet", *words)
 
 
-def calibrated_run(hostile: ExportedRun, folder: Path) -> ExportedRun:
-    """Give the boxes of `hostile_run` a probability."""
-    request = hostile.record.request
+def calibration_file(request: Request, **said: Any) -> CalibrationFile:
+    """Return a calibration that gives boxes of such a run a probability, and says this of its sample."""
     model = ProbabilityModel(intercept=0.1, coefficients=(1.0, 1.0, 0, 0, 0), knots=((-4.0, 0.05), (4.0, 0.95)))
     sample = Sample(
-        fingerprint=request.fingerprint(),
-        truth_format="table",
+        **{"fingerprint": request.fingerprint(), "truth_format": "table", "excluded": {}} | said,
         **dict.fromkeys(("fitted", "held_out", "seed", "max_images"), 0),
         **dict.fromkeys(("holdout", "shrinkage"), 0.0),
-        excluded={},
         per_class=False,
     )
-    file = CalibrationFile(
+    return CalibrationFile(
         schema_version=CALIBRATION_VERSION,
         maps_of=maps_of_request(request),
         maps=request.maps,
@@ -131,8 +129,12 @@ def calibrated_run(hostile: ExportedRun, folder: Path) -> ExportedRun:
         sample=sample,
         held_out=None,
     )
+
+
+def calibrated_run(hostile: ExportedRun, folder: Path) -> ExportedRun:
+    """Give the boxes of `hostile_run` a probability."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_calibration(str(folder / "calibration.json"), file)
+    write_calibration(str(folder / "calibration.json"), calibration_file(hostile.record.request))
     out = folder / "run"
     words = ["--calibration", folder / "calibration.json", "--executor", "inline"]
     done = Command("rebox", hostile.root, "--out", out, *words)

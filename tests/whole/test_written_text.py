@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cam_ops.boxes.calibration import Calibration, ProbabilityModel
 from cam_ops.classes import class_list
 from cam_ops.errors import UsageError
 from cam_ops.foreign import half_in, visible, whole
@@ -21,10 +20,6 @@ from cam_ops.tables import LABELLED
 from cluster.audit.files import METRICS_FILE, audit_files, read_metrics
 from cluster.export.marks import document_of
 from cluster.runs.calibration import (
-    CALIBRATION_VERSION,
-    CalibrationFile,
-    Sample,
-    maps_of_request,
     read_calibration,
     write_calibration,
 )
@@ -34,7 +29,7 @@ from cluster.runs.record import MapsFrom, Run, publish_run, read_run
 from cluster.storage.documents import document_bytes
 from cluster.storage.parquet import decode, encode
 from tests.support.command import Command
-from tests.support.exported_runs import ExportedRun
+from tests.support.exported_runs import ExportedRun, calibration_file
 
 ROUNDS = 100
 HALVES = ("\ud800", "\udbff", "\udc00", "\udcff", "\udfff", "\udc80a\ud83e")
@@ -133,27 +128,10 @@ def test_run_json(halves: float, template: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("halves", [0.0, 0.2])
 def test_calibrations(halves: float, template: Run, tmp_path: Path) -> None:
     chance = random.Random(f"calibration {halves}")
-    model = ProbabilityModel(intercept=0.1, coefficients=(1.0, 1.0, 0, 0, 0), knots=((-4.0, 0.05), (4.0, 0.95)))
     for number in range(ROUNDS):
         texts = [text(chance, halves) for _ in range(8)]
         request = replace(template.request, model=texts[0], model_digest=texts[1], cut=(texts[2], texts[3]))
-        sample = Sample(
-            fingerprint=texts[4],
-            truth_format=texts[5],
-            **dict.fromkeys(("fitted", "held_out", "seed", "max_images"), 0),
-            **dict.fromkeys(("holdout", "shrinkage"), 0.0),
-            excluded={texts[6]: 3},
-            per_class=False,
-        )
-        file = CalibrationFile(
-            schema_version=CALIBRATION_VERSION,
-            maps_of=maps_of_request(request),
-            maps=request.maps,
-            boxes=request.boxes,
-            calibration=Calibration(class_thresholds=(), probability=model),
-            sample=sample,
-            held_out=None,
-        )
+        file = calibration_file(request, fingerprint=texts[4], truth_format=texts[5], excluded={texts[6]: 3})
         path = tmp_path / f"{number}.json"
         if is_whole(*texts[:7]):
             write_calibration(str(path), file)

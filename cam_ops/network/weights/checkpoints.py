@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cam_ops.errors import UsageError
+from cam_ops.foreign import visible
 from cam_ops.network.names import check_file
 from cam_ops.outside import bounded_memory
 
@@ -136,8 +137,7 @@ def repeats(tensor: Tensor) -> bool:
 
 def first_line(error: Exception) -> str:
     """Return what an error says, as one line of a message."""
-    line = (str(error).splitlines() or [""])[0][:300]
-    return "".join(letter if letter.isprintable() else "?" for letter in line) or type(error).__name__
+    return visible((str(error).splitlines() or [""])[0][:300]) or type(error).__name__
 
 
 def _unpickled(path: Path) -> object:

@@ -132,7 +132,7 @@ def open_parquet(address: str, options: StorageOptions) -> Iterator["ParquetTabl
                 check_columns(parquet.metadata.num_columns)
             except ValueError as error:
                 raise UsageError(f"cannot read {address}: {error}") from None
-            rows = open_by_dictionary(file, parquet.schema_arrow, metadata=parquet.metadata, **BY_PAGES)
+            rows = open_by_dictionary(file, parquet.metadata, **BY_PAGES)
             yield ParquetTable(address=address, parquet=parquet, rows=rows, num_bytes=num_bytes)
 
 
