@@ -16,6 +16,7 @@
 * `stl10`: STL10's binary files
 * `cifar`: those of CIFAR-10 and CIFAR-100
 * `columns`: which column of a table is which
+* `beside`: names of classes that stand beside their numbers
 * `labels`: the class of each image
 * `splits`: words for train, val and test
 * `reading`: the bytes of one image, its decoder, and how EXIF turns it

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from cluster.process.console import say
+from cluster.sources.beside import Beside
 
 AND = "|"  # between the words of a label that is several
 
@@ -30,6 +31,7 @@ class Listing:
     names_files: bool = False  # whether ids begin with the names of the source's own files
     num_parts: int = 0  # of ids, by which sources are told apart: folders that name classes come after them
     kept: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    beside: Beside = field(default_factory=Beside)  # what its rows say beside their labels
 
 
 def listing_of(table: pa.Table) -> Listing:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from cam_ops.errors import NoPictures, UsageError
 from cam_ops.tables import LISTING
 from cluster.process.console import say, shown
+from cluster.sources.beside import Beside
 from cluster.sources.choosing import EVERY_IMAGE, Choice, Chooser
 from cluster.sources.folders.folder import check_folder
 from cluster.sources.folders.patterns import WILDCARDS, braced, distinct, fixed_part, found_by, is_literal
@@ -216,12 +217,15 @@ def _joined(found: Mapping[str, bool], asked: Asked) -> Iterator[Listing]:
                 raise UsageError(
                     f"{address} has other columns or another list of classes than {sources[0]}; make a run of each"
                 )
-        names = distinct(sources)
+        names, beside = distinct(sources), Beside()
+        for one in listings:
+            beside.add(one.beside)
         listing = replace(
             first,
             has_labels=any(listing.has_labels for listing in listings),
             label_hint=next((listing.label_hint for listing in listings if listing.label_hint), ""),
             num_parts=names[0].count("/"),
+            beside=beside,
         )
         schema = schema_of(listing)
         prefixes = [_prefix(name, address, one) for name, address, one in zip(names, sources, listings, strict=True)]

@@ -14,18 +14,17 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase
 
-from cam_ops.classes import whole_number
 from cam_ops.errors import UsageError
 from cam_ops.pictures.formats import format_named, suffix_of
 from cam_ops.words import cells_of, delimiter_of
 from cluster.process.console import shown
+from cluster.sources.beside import Beside, beside_label
 from cluster.sources.columns import NEAR, Columns, column_for, known_columns, shown_columns
 from cluster.sources.listing import Listing
 from cluster.storage.packed import unpacked
 
 MAX_LINE_CHARACTERS = 2**20
 IMAGE = ("uri", *NEAR["image_id"], *NEAR["uri"])
-NAMES = ("label", *NEAR["label"], "name", "wnid", "synset")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ class LabelFile:
     counts: Counter[str]  # rows of each word for a class
     lines: dict[str, int]  # of its first row
     words_of: dict[str, tuple[str, ...]]  # by what a row names the image with; rows that repeat it are one
-    beside: dict[tuple[str, str, str], int]  # a number, another column that may be the label, its word: the first line
+    beside: Beside
 
 
 def digest_of(path: str) -> str:
@@ -81,10 +80,8 @@ def _read(path: str, text: Iterator[str], columns: Columns) -> LabelFile:
     lines: dict[str, int] = {}
     words_of: dict[str, tuple[str, ...]] = {}
     singles: dict[str, tuple[str, ...]] = {}  # one tuple for all rows of a word
-    others = [
-        (name, found.index(name)) for name in known_columns(found, NAMES) if name not in (image_column, label_column)
-    ]
-    beside: dict[tuple[str, str, str], int] = {}
+    others = [(name, found.index(name)) for name in beside_label(found, label_column) if name != image_column]
+    beside = Beside()
     reader = csv.reader(text, delimiter=sign, strict=True)
     for cells in reader:
         if not any(cells):
@@ -103,9 +100,8 @@ def _read(path: str, text: Iterator[str], columns: Columns) -> LabelFile:
         if word:
             counts[word] += 1
             lines.setdefault(word, line)
-            if others and whole_number(word) is not None:
-                for name, other_at in others:
-                    beside.setdefault((word, name, cells[other_at].strip()), line)
+            for name, other_at in others:
+                beside.note(word, name, cells[other_at], f"{path} line {line}")
             held = words_of.setdefault(image, single := singles.setdefault(word, (word,)))
             if held is not single and word not in held:
                 words_of[image] = (*held, word)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cam_ops.classes import ClassList, whole_number
+from cam_ops.classes import ClassList
 from cam_ops.errors import UsageError
 from cam_ops.tables import LABELLED, LABELS, LISTING, with_labels
 from cam_ops.words import near
 from cluster.process.console import say, shown
+from cluster.sources.beside import Beside
 from cluster.sources.kinds import OWN_LABELS
-from cluster.sources.labels.files import LabelFile, digest_of, match_rows, read_label_file
+from cluster.sources.labels.files import digest_of, match_rows, read_label_file
 from cluster.sources.labels.folders import FOLDERS, folder_labels
 from cluster.sources.labels.words import (
     LabelChoice,
@@ -91,6 +92,7 @@ def _own_labels(listing: Listing, own: OwnLabels, choice: LabelChoice, classes: 
         return f"the {own.word} gives {_row_with(word, own, listing)} the label {shown(word)}"
 
     meaning_of = meanings_of(Words(counts=counts, given=given), classes, choice.unknown)
+    _refuse_other_names(listing.beside, meaning_of, classes)
     labels = by_word(_own_word, meaning_of)
     num_labelled = sum(counts[word] for word, meaning in meaning_of.items() if meaning)
     say(f"labels: {num_labelled} of {listing.num_images} images, from the {own.word}{_said_several(listing, labels)}")
@@ -120,18 +122,16 @@ def _said_several(listing: Listing, labels: Labels) -> str:
     return f"; {count} have several classes, such as {shown(example)}" if count else ""
 
 
-def _refuse_other_names(
-    file: LabelFile, meaning_of: Mapping[str, Meaning], classes: ClassList, choice: LabelChoice
-) -> None:
+def _refuse_other_names(beside: Beside, meaning_of: Mapping[str, Meaning], classes: ClassList) -> None:
     """Raise UsageError where a number means one class, and the word in another column of its row another."""
-    for (word, column, other), line in file.beside.items():
-        meant = () if whole_number(other) is not None else classes.meanings(other)
-        if meant and meaning_of[word] and set(meaning_of[word]).isdisjoint(meant):
+    rows = ((column, *pair, where) for column, pairs in beside.found.items() for pair, where in pairs.items())
+    for column, word, other, where in rows:
+        meant, meaning = classes.meanings(other), meaning_of.get(word, ())
+        if meant and meaning and set(meaning).isdisjoint(meant):
             raise UsageError(
-                f"{choice.spec} line {line} has the number {word}, which is the class "
-                f"{shown(classes.names[meaning_of[word][0]])}, in column {file.label_column}, and {shown(other)} in "
-                f"column {column}; the numbers may count otherwise than the network's classes: give --columns "
-                f"{shlex.quote(f'label={column}')}, or take the wrong column out"
+                f"{where} has the label {shown(word)}, which is the class {shown(classes.names[meaning[0]])}, and "
+                f"{shown(other)} in column {shown(column)}; the numbers may count otherwise than the network's classes:"
+                f" give --columns {shlex.quote(f'label={column}')}, or take the wrong column out"
             )
 
 
@@ -144,7 +144,7 @@ def _file_labels(listing: Listing, choice: LabelChoice, classes: ClassList, whol
     if not file.counts:
         raise UsageError(f"the column {file.label_column} of {choice.spec} is empty; fill it, or give --labels none")
     meaning_of = meanings_of(words, classes, choice.unknown)
-    _refuse_other_names(file, meaning_of, classes, choice)
+    _refuse_other_names(file.beside, meaning_of, classes)
     match = match_rows(choice.spec, file.words_of, whole, choice.images)
     if not match.num_exact and not match.by_end:
         example = next(listing.batches())["image_id"][0].as_py()

@@ -82,6 +82,7 @@ def open_pictures(files: Sequence[TableFile], roles: Roles, asked: Asked) -> Ite
             label_hint=roles.label_hint,
             class_names=roles.class_names,
             names_files=True,
+            beside=roles.beside,
             kept=pa.schema(list(schema)[len(schema) - len(asked.keep) :]),
             batches=partial(_batches, [part for part, _ in parts], num_images),
         )

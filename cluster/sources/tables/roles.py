@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from cam_ops.foreign import whole
 from cam_ops.tables import IMAGES
 from cam_ops.words import column_of, near
 from cluster.process.console import say, shown
+from cluster.sources.beside import Beside, beside_label
 from cluster.sources.columns import Columns, column_for, shown_columns, suggestion
 
 FEATURES_KEY = b"huggingface"
@@ -31,6 +32,8 @@ class Roles:
     label_hint: str  # how to take another column as the label, where none bears the name
     kept: tuple[str, ...]
     class_names: tuple[str, ...]  # what numbers of the label mean; empty where the table does not say
+    others: tuple[str, ...]  # columns that may name the class, too
+    beside: Beside = field(default_factory=Beside)  # what they say, once rows are read
 
 
 def roles_of(
@@ -60,6 +63,7 @@ def roles_of(
         label_hint="" if label is not None else hint,
         kept=tuple(_kept(found, name, where) for name in keep),
         class_names=_class_names(features, label, where),
+        others=tuple(beside_label(found, label)),
     )
 
 

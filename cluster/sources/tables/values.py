@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from cam_ops.errors import UsageError
 from cluster.process.console import shown
+from cluster.sources.beside import Beside
 from cluster.sources.listing import AND
 from cluster.sources.tables.roles import Roles
 
@@ -30,12 +31,18 @@ class Taken:
     class_names: tuple[str, ...]
     where: str
     constant: Mapping[str, str | None] = field(default_factory=dict)  # columns that stand in the names of folders
+    others: tuple[str, ...] = ()  # texts that may name the class, too, of which `beside` takes note
+    beside: Beside = field(default_factory=Beside)
 
     @property
     def needed(self) -> list[str]:
         """The table's own columns that are read."""
-        names = dict.fromkeys([*(theirs for _, theirs in self.columns), *self.sources])
-        return [name for name in names if name not in self.constant]
+        return [name for name in dict.fromkeys([*self.texts, *self.others]) if name not in self.constant]
+
+    @property
+    def texts(self) -> list[str]:
+        """The table's columns of which values are taken."""
+        return [*(theirs for _, theirs in self.columns), *self.sources]
 
     @property
     def schema(self) -> pa.Schema:
@@ -49,6 +56,9 @@ class Taken:
             columns.append(_plain(self._column(batch, source)).cast(kept.type))
         taken = pa.RecordBatch.from_arrays(columns, schema=self.schema)
         taken.validate(full=True)  # UTF-8
+        for name in self.others:
+            words = _plain(self._column(batch, name))
+            self.beside.note_all(taken["label"], name, words.cast(pa.binary()), self.where)
         return taken
 
     def _column(self, batch: pa.RecordBatch, name: str) -> pa.Array:
@@ -109,6 +119,8 @@ def taken_of(
         class_names=roles.class_names,
         where=where,
         constant=constant,
+        others=tuple(name for name in roles.others if name in constant or _is_text(schema, name)),
+        beside=roles.beside,
     )
 
 
@@ -121,6 +133,11 @@ def used_of(roles: Roles) -> tuple[tuple[str, str], ...]:
 def _check_source(schema: pa.Schema, name: str, constant: Mapping[str, str | None], where: str) -> None:
     if name in constant and name in schema.names:
         raise UsageError(f"{where} has a column {shown(name)}, and its folder's name another one; rename one of them")
+
+
+def _is_text(schema: pa.Schema, name: str) -> bool:
+    """Say whether a table has a column of that name alone, of texts."""
+    return schema.names.count(name) == 1 and any(is_(_value_type(schema.field(name).type)) for is_ in IS_TEXT)
 
 
 def _kept_type(schema: pa.Schema, name: str, where: str) -> pa.DataType:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +13,11 @@ from PIL import Image
 from cam_ops.classes import ClassList, class_list, numbered_classes
 from cam_ops.errors import UsageError
 from cluster.sources.columns import parse_columns
+from cluster.sources.kinds import open_listing
 from cluster.sources.labels.find import find_labels, label_images, labels_digest
 from cluster.sources.labels.words import LabelChoice
 from cluster.sources.listing import Listing
+from cluster.sources.source import Asked
 from tests.support.command import Command, table_rows
 
 NAMES = class_list([("n01", "cat"), ("n02", "crane"), ("n03", "crane")], ["cat", "crane", "crane"])
@@ -219,7 +222,7 @@ def test_a_number_and_a_name_beside_it_must_be_one_class(tmp_path: Path) -> None
     path, ids, classes = tmp_path / "labels.csv", ["a.jpg", "b.jpg"], named("tabby", "ox", "fox")
     path.write_text("image_id,label,label_name,note\na.jpg,1,tabby,fox\nb.jpg,2,ox,fox\n")  # counted from 1
     reason = (
-        r"line 2 has the number 1, which is the class 'ox', in column label, and 'tabby' in column label_name; "
+        r"line 2 has the label '1', which is the class 'ox', and 'tabby' in column 'label_name'; "
         "the numbers may count otherwise .*: give --columns label=label_name"
     )
     refused(ids, str(path), reason, classes)
@@ -229,6 +232,77 @@ def test_a_number_and_a_name_beside_it_must_be_one_class(tmp_path: Path) -> None
     assert labels_of(ids, str(path), classes) == [0, 1]
     path.write_text("image_id,label,name\na.jpg,0,my cat\nb.jpg,1,my bull\n")  # others' words
     assert labels_of(ids, str(path), classes) == [0, 1]
+
+
+ROWS = [{"uri": "/p/a.jpg", "label": 1, "kind": "tabby"}, {"uri": "/p/b.jpg", "label": 2, "kind": "ox"}]
+
+
+def csv_list(folder: Path, name: str) -> Path:
+    lines = [
+        f"uri,label,{name},year",
+        *(f"{row['uri']},{row['label']},{row['kind']},20" for row in ROWS),
+        "/p/c.jpg,,,",
+    ]
+    return written(folder / "list.csv", "\n".join(lines).encode())
+
+
+def broken_csv(folder: Path, name: str) -> Path:
+    path = csv_list(folder, name)
+    return written(path, path.read_bytes().replace(b"year", b"species") + b"\n/p/d.jpg,,,\xff\xfe\n")
+
+
+def json_lines(folder: Path, name: str) -> Path:
+    rows = [{"uri": row["uri"], "label": row["label"], name: row["kind"], "tags": ["a"]} for row in ROWS]
+    return written(folder / "list.jsonl", "\n".join(json.dumps(row) for row in [*rows, {"uri": "/p/c"}]).encode())
+
+
+def parquet_list(folder: Path, name: str) -> Path:
+    kinds = pa.array([row["kind"] for row in ROWS]).dictionary_encode()
+    table = pa.table({"label": [1.0, 2.0], name: kinds, "uri": [row["uri"] for row in ROWS]})
+    pq.write_table(table, folder / "list.parquet")
+    return folder / "list.parquet"
+
+
+def parquet_pictures(folder: Path, name: str) -> Path:
+    """Files of pictures whose folders name the class."""
+    for row in ROWS:
+        part = folder / "pictures" / f"{name}={row['kind']}"
+        part.mkdir(parents=True)
+        pq.write_table(pa.table({"image": [b"no picture"], "label": [row["label"]]}), part / "part-0.parquet")
+    return folder / "pictures"
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("write", [csv_list, broken_csv, json_lines, parquet_list, parquet_pictures])
+def test_a_number_and_a_name_beside_it_in_a_table_must_be_one_class(
+    write: Callable[[Path, str], Path], tmp_path: Path
+) -> None:
+    """Numbers counted from 1, beside names that say so."""
+
+    def labels(path: Path, classes: ClassList, columns: str = "") -> list[int | None]:
+        choice = LabelChoice(spec="manifest", images=str(path), columns=parse_columns(columns.split()))
+        with open_listing(str(path), Asked(columns=choice.columns)) as listing:
+            found = pa.Table.from_batches(list(label_images(listing, find_labels(listing, choice, classes))))
+        return [value for value in found["label"].to_pylist() if value is not None]
+
+    path = write(tmp_path, "category")
+    classes = named("tabby", "ox", "fox")
+    reason = (
+        r"(line 1|list.csv|list.parquet|=(ox|tabby)/part-0.parquet) has the label '(1|2)(.0)?', which is the class "
+        "'(ox|fox)', and '(tabby|ox)' in column 'category'; the numbers may .*: give --columns label=category, or"
+    )
+    with pytest.raises(UsageError, match=reason):
+        labels(path, classes)
+    by_name = sorted(labels(path, classes, "label=category"))
+    assert by_name == [0, 1]
+    assert sorted(labels(path, named("a", "Tabby", "ox"))) == [1, 2]
+    assert sorted(labels(path, named("a", "b", "c"))) == [1, 2]  # others' words
+    (tmp_path / "note").mkdir()
+    assert sorted(labels(write(tmp_path / "note", "note"), classes)) == [1, 2]
 
 
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
