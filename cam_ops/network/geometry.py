@@ -1,7 +1,7 @@
 """Whether features lie over the picture: the maps of a network that crops, mirrors or turns its input lie elsewhere.
 
-Corners of a picture of noise are replaced, and its border, and it is mirrored: what changes in the features, and where,
-says how they lie.
+Corners of a picture of noise are replaced, its border, and its halves, and it is mirrored: what changes in the
+features, and where, says how they lie.
 
 Letters: B batch, C channels, H, W grid.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
-from cam_ops.network.grids import spatial_view
+from cam_ops.network.grids import shown, spatial_view
 from cam_ops.network.watch import Place, Seen, Watch
 
 BORDER = 16  # a network that reads all of the picture reads more than this part of its sides' ends
@@ -20,6 +20,15 @@ CORNER = 4
 MIRRORED = 1e-3  # of the difference that another picture makes: rounding errors
 LEAST_ORDER = -0.1
 """Of the grid's sides: networks measure +0.005 to +1, those with random weights on 2x2 cells -0.04 at the least."""
+
+SHUFFLED = 0.5
+"""Correlation of a cell's change with whether its half of the picture was replaced: networks measure 0.68 to 1 where
+the changes vary as much as VARIED; cells in the order of windows or of a path to and fro 0."""
+VARIED = 0.25  # standard deviation; 0.5 if half of the cells change wholly, and the others not at all
+ALIKE = 1e-5  # of features: cells that differ by rounding alone, as of LeViT with random weights, in any order
+LEAST_CONTRAST = 0.05
+"""Of tokens, between the halves: vision transformers and mixers measure 0.2 to 1, tokens that each look at all of the
+picture, as queries do, 0.01."""
 
 
 def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Place]) -> None:
@@ -35,11 +44,20 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
     y, x = max(1, height // BORDER), max(1, width // BORDER)
     framed_CHW = other_CHW.clone()
     framed_CHW[:, y : height - y, x : width - x] = picture_CHW[:, y : height - y, x : width - x]
-    variants += [framed_CHW, other_CHW, picture_CHW.flip(2), picture_CHW.flip(1)]
-    found = [_features(network, torch.stack(variants[first : first + 2]), places) for first in range(0, 8, 2)]
+    variants += [framed_CHW, other_CHW, picture_CHW.flip(2), picture_CHW.flip(1), picture_CHW.clone()]
+    variants[-1][:, :, width // 2 :] = other_CHW[:, :, width // 2 :]
+    variants.append(picture_CHW.clone())
+    variants[-1][:, height // 2 :] = other_CHW[:, height // 2 :]
+    tokens: set[Place] = set()
+    found = [
+        _features(network, torch.stack(variants[first : first + 2]), places, tokens)
+        for first in range(0, len(variants), 2)
+    ]
     for place in places:
         features_BCHW = torch.cat([some[place] for some in found])
-        *corners, frame_HW, whole_HW, across_HW, down_HW = (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
+        *corners, frame_HW, whole_HW, across_HW, down_HW, right_HW, low_HW = (
+            (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
+        )
         if not whole_HW.any():  # they are the same for all pictures
             continue
         where = f" at {place.name}" if place.name else ""
@@ -54,14 +72,28 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
                     f"the network's features{where} are the same for a picture and its mirror image, so that its maps "
                     f"cannot tell {sides}; leave the mirroring out of its forward, and see --flip"
                 )
-        if all(corner_HW.any() for corner_HW in corners) and not _is_in_order(torch.stack(corners)):
+        halves = ((right_HW, whole_HW), (low_HW.T, whole_HW.T))
+        from_mean_BCHW = features_BCHW - features_BCHW.mean((2, 3), keepdim=True)
+        are_alike = bool(from_mean_BCHW.abs().max() <= ALIKE * features_BCHW.abs().max())
+        follows = are_alike or all(_follows(half_HW, all_HW, place in tokens) for half_HW, all_HW in halves)
+        is_in_order = not all(corner_HW.any() for corner_HW in corners) or _is_in_order(torch.stack(corners))
+        if not is_in_order and place not in tokens:
             raise UsageError(
                 f"the network's features{where} lie mirrored or turned over its input, and so do its maps; leave that "
                 "out of its forward"
             )
+        if not (is_in_order and follows):
+            raise UsageError(
+                f"the network's features{where}, {whole_HW.numel()} by number, do not lie over its input as a grid of "
+                f"{shown((whole_HW.shape[0], whole_HW.shape[1]))}, as tokens in another order, queries, or several "
+                "views of a picture; give --layer with a module before them, or leave that out of its forward"
+            )
 
 
-def _features(network: nn.Module, images_BCHW: Tensor, places: Sequence[Place]) -> dict[Place, Tensor]:
+def _features(
+    network: nn.Module, images_BCHW: Tensor, places: Sequence[Place], tokens: set[Place]
+) -> dict[Place, Tensor]:
+    """Return the features at the places; those that are tokens are added to `tokens`."""
     found: dict[Place, Tensor] = {}
 
     def keep(seen: Seen) -> Tensor:
@@ -70,6 +102,8 @@ def _features(network: nn.Module, images_BCHW: Tensor, places: Sequence[Place]) 
             view = seen.given if is_pool else spatial_view(seen.given, len(images_BCHW), images_BCHW.shape[2:])
             assert view is not None
             found[seen.place] = view.detach().float().clone()
+            if seen.is_of_tokens:
+                tokens.add(seen.place)
         return seen.returned
 
     names = [place.name for place in places if place.name]
@@ -86,3 +120,21 @@ def _is_in_order(change_3HW: Tensor) -> bool:
     x_3 = (share_3HW.sum(1) * torch.linspace(0, 1, width, device=share_3HW.device)).sum(1)
     orders = (x_3[1] - x_3[0], x_3[1] - x_3[2], y_3[2] - y_3[0], y_3[2] - y_3[1])
     return min(map(float, orders)) > LEAST_ORDER
+
+
+def _follows(change_HW: Tensor, whole_HW: Tensor, are_tokens: bool) -> bool:
+    """Say whether the right half's cells change as those that lie over the half of the picture that was replaced.
+
+    Changes are taken as shares of those that another picture makes. Where those of a grid that is no tokens' are about
+    the same everywhere, nothing can be said, and it is taken to be in order.
+    """
+    half = change_HW.shape[1] // 2
+    share_HW, changes_HW = change_HW / whole_HW, whole_HW > 0
+    left_N, right_N = share_HW[:, :half][changes_HW[:, :half]], share_HW[:, -half:][changes_HW[:, -half:]]
+    if half == 0 or len(left_N) == 0 or len(right_N) == 0:
+        return True
+    contrast = float(right_N.mean() - left_N.mean())
+    deviation = float(torch.cat((left_N, right_N)).std(correction=0))
+    if not are_tokens and deviation <= VARIED:
+        return True
+    return contrast >= 2 * SHUFFLED * deviation and not (are_tokens and contrast <= LEAST_CONTRAST)

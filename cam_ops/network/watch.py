@@ -49,6 +49,7 @@ class Seen:
     given: Tensor  # (B, C, H, W) of an average, (B, C) of a norm, the result itself of a module
     returned: Tensor
     norm: Norm | None = None
+    is_of_tokens: bool = False  # (B, T, C), which need not be a grid's
 
 
 class Watch(TorchFunctionMode):
@@ -88,9 +89,9 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         returned = func(*args, **kwargs)
-        averaged_BCHW = self._averaged(func, args, kwargs, returned)
+        averaged_BCHW, is_of_tokens = self._averaged(func, args, kwargs, returned)
         if averaged_BCHW is not None and averaged_BCHW[0, 0].numel() > 1:
-            return self._call("pool", averaged_BCHW, returned)
+            return self._call("pool", averaged_BCHW, returned, is_of_tokens=is_of_tokens)
         if func is functional.layer_norm:
             given, norm = _layer_norm_of(*args, **kwargs)
             if given.numel() == given.shape[0] * given.shape[-1]:
@@ -98,42 +99,55 @@ class Watch(TorchFunctionMode):
         return returned
 
     def _hook(self, name: str, module: nn.Module, given: Any, returned: Any) -> Any:
-        return self._call("module", returned, returned, name=name) if isinstance(returned, Tensor) else returned
+        if not isinstance(returned, Tensor):
+            return returned
+        return self._call("module", returned, returned, name=name, is_of_tokens=returned.ndim == 3)
 
-    def _call(self, cut: Cut, given: Tensor, returned: Tensor, norm: Norm | None = None, name: str = "") -> Tensor:
+    def _call(
+        self,
+        cut: Cut,
+        given: Tensor,
+        returned: Tensor,
+        norm: Norm | None = None,
+        name: str = "",
+        is_of_tokens: bool = False,
+    ) -> Tensor:
         index = self.counts.get((cut, name), 0)
         self.counts[cut, name] = index + 1
-        return self.on_call(Seen(place=Place(cut, index, name), given=given, returned=returned, norm=norm))
+        place = Place(cut, index, name)
+        return self.on_call(Seen(place=place, given=given, returned=returned, norm=norm, is_of_tokens=is_of_tokens))
 
     def _averaged(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any
-    ) -> Tensor | None:
-        """Return what a call averaged over its whole grid, as (B, C, H, W), or None if it did nothing of the kind."""
+    ) -> tuple[Tensor | None, bool]:
+        """Return what a call averaged over its whole grid, as (B, C, H, W), or None if it did nothing of the kind; and
+        whether that was tokens (B, T, C).
+        """
         features = args[0] if args else kwargs.get("input")
         if not isinstance(features, Tensor) or features.ndim not in (3, 4):
-            return None
+            return None, False
         if func in (functional.adaptive_avg_pool2d, functional.avg_pool2d, torch._C._nn.avg_pool2d):
-            return features if features.ndim == 4 and returned.shape[2:] == (1, 1) else None
+            return (features if features.ndim == 4 and returned.shape[2:] == (1, 1) else None), False
         if func in (functional.adaptive_avg_pool1d, torch.adaptive_avg_pool1d):
-            return on_grid(features, self.size) if returned.shape[-1] == 1 else None
+            return (on_grid(features, self.size) if returned.shape[-1] == 1 else None), False
         if func not in (torch.mean, Tensor.mean):
-            return None
+            return None, False
         dims = args[1] if len(args) > 1 else kwargs.get("dim")
         dims = (dims,) if isinstance(dims, int) else dims
         if not isinstance(dims, (tuple, list)):
-            return None
+            return None, False
         spatial = sorted(dim % features.ndim for dim in dims)
         if 0 in spatial or len(spatial) > 2:
-            return None
+            return None, False
         if features.ndim == 4 and len(spatial) == 2:
-            return features.movedim(spatial, (2, 3))
+            return features.movedim(spatial, (2, 3)), False
         if features.ndim == 4 and spatial in ([2], [3]) and returned.ndim == 3:
             self.partial = returned, features  # one axis of (B, C, H, W), perhaps the other follows
         elif features.ndim == 3 and len(spatial) == 1:
             if self.partial is not None and features is self.partial[0]:
-                return self.partial[1] if spatial == [2] else None
-            return on_grid(features.movedim(spatial[0], 2), self.size)
-        return None
+                return (self.partial[1] if spatial == [2] else None), False
+            return on_grid(features.movedim(spatial[0], 2), self.size), spatial == [1]
+        return None, False
 
 
 def _layer_norm_of(

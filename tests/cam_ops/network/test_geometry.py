@@ -77,3 +77,78 @@ def test_features_of_a_picture_and_its_mirror_image_are_no_map_of_either() -> No
 def test_others_are_not(done: Callable[[Tensor], Tensor], ends_in_average: bool) -> None:
     head = find_head(Sees(done, ends_in_average).eval().requires_grad_(False), SIDE)
     assert head.kind == ("affine" if ends_in_average else "layer")
+
+
+class Averages(Sees):
+    """Averages tokens that are made of the features, (B, T, C)."""
+
+    def __init__(self, tokens_of: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(lambda x: x, ends_in_average=True)
+        self.tokens_of, self.mix = tokens_of, nn.Linear(8, 8)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        features_BCHW = self.more(self.conv(images_BCHW).relu()).relu()
+        return self.fc(self.mix(self.tokens_of(features_BCHW)).relu().mean(1))
+
+
+def _tokens(features_BCHW: Tensor) -> Tensor:
+    return features_BCHW.flatten(2).transpose(1, 2)
+
+
+def _of_queries(num_queries: int) -> Callable[[Tensor], Tensor]:
+    queries_QC = 3 * torch.randn(num_queries, 8, generator=torch.Generator().manual_seed(1))
+
+    def attend(features_BCHW: Tensor) -> Tensor:
+        tokens_BTC = _tokens(features_BCHW)
+        return (queries_QC @ tokens_BTC.transpose(1, 2)).softmax(2) @ tokens_BTC
+
+    return attend
+
+
+def _by_windows(features_BCHW: Tensor) -> Tensor:
+    batch, channels, height, width = features_BCHW.shape
+    windows = features_BCHW.reshape(batch, channels, 2, height // 2, 2, width // 2)
+    return windows.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+
+
+def _to_and_fro(features_BCHW: Tensor) -> Tensor:
+    turned_BCHW = features_BCHW.clone()
+    turned_BCHW[:, :, 1::2] = features_BCHW[:, :, 1::2].flip(3)
+    return _tokens(turned_BCHW)
+
+
+@pytest.mark.parametrize(
+    ("tokens_of", "grid"),
+    [
+        (_of_queries(4), "2x2"),
+        (_of_queries(16), "4x4"),
+        (_of_queries(64), "8x8"),
+        (lambda x: torch.stack([x.mean((2, 3)) * factor for factor in (1, 0.5, 2, 3)], 1), "2x2"),
+        (lambda x: torch.stack([x.amax((2, 3)), x.mean((2, 3)), x.std((2, 3)), x.amin((2, 3))], 1), "2x2"),
+        (_by_windows, "8x8"),
+        (_to_and_fro, "8x8"),
+        (lambda x: _tokens(x).flip(1), "8x8"),
+        (lambda x: _tokens(x)[:, torch.randperm(64, generator=torch.Generator().manual_seed(2))], "8x8"),
+    ],
+)
+def test_tokens_that_are_no_grid_over_the_picture_are_refused(tokens_of: Callable[[Tensor], Tensor], grid: str) -> None:
+    network = Averages(tokens_of).eval().requires_grad_(False)
+    with pytest.raises(UsageError, match=f"do not lie over its input as a grid of {grid}, .* give --layer"):
+        find_head(network, SIDE)
+
+
+def test_the_module_before_them_is_mapped_instead() -> None:
+    head = find_head(Averages(_of_queries(16)).eval().requires_grad_(False), SIDE, ("more",))
+    assert (head.kind, head.grid) == ("layer", (8, 8))
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_tokens_in_the_order_of_the_picture_are_mapped(shift: int) -> None:
+    mixed = lambda x: _tokens(x) + shift * _tokens(x).mean(1, keepdim=True)  # noqa: E731
+    head = find_head(Averages(mixed).eval().requires_grad_(False), SIDE)
+    assert (head.kind, head.grid) == ("affine", (8, 8))
+
+
+def test_tokens_that_are_all_the_same_have_one_order() -> None:
+    network = Averages(lambda x: x.mean((2, 3))[:, None].expand(-1, 16, -1)).eval().requires_grad_(False)
+    assert find_head(network, SIDE).grid == (4, 4)
