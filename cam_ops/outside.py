@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cam_ops.errors import UsageError
+
+POINTER = b"version https://git-lfs"
 OTHERS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
@@ -49,3 +52,9 @@ def bounded_memory(num_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def refuse_pointer(name: object, start: bytes) -> None:
+    """Raise UsageError for a file that Git LFS has put in the place of another, by its first bytes."""
+    if start.startswith(POINTER):
+        raise UsageError(f"{name} is a pointer of Git LFS to the file itself; fetch that by `git lfs pull`")

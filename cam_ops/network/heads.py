@@ -218,8 +218,9 @@ def _cut_at_layers(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor, l
             raise UsageError(f"--layer {layer} gives no spatial features; expected one of {_some(accepted)}")
         if not found[layer].reached:
             raise UsageError(
-                f"--layer {layer}: the logits do not depend on its cells, so every map there is 0; "
-                "name a layer before the last one that mixes cells"
+                f"--layer {layer}: the logits do not depend on its cells, or on a few of them alone, as behind a "
+                "maximum over the grid, so that maps there are 0 nearly everywhere; name a layer before the last one "
+                "that mixes cells"
             )
         if (num_calls := found[layer].seen.place.index + 1) > 1:
             raise UsageError(

@@ -38,6 +38,12 @@ from cluster.sources.several import check_sources
 
 Batches = Iterator[tuple[Tensor, list[Picture]]]  # pixels (B, Y, X, 3), their pictures
 
+OVERFLOW_CURES: dict[Precision, str] = {
+    "fp32": "the network divides by 0 there, or its gradient does, as that of a root at 0; let it add a small number "
+    "first, or try another --method or --layer",
+    "bf16": "use --precision fp32",
+    "fp16": "use --precision bf16 or fp32",
+}
 RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
@@ -263,7 +269,7 @@ class LabelReplica:
                 if not self.checked:
                     raise UsageError(
                         f"the {what} of {self.run.request.model} for {picture.image_id} are not finite in {precision}; "
-                        "use --precision bf16 or fp32"
+                        + OVERFLOW_CURES[precision]
                     )
 
     def _check_first_batch(self, residual_P: np.ndarray, num_pairs: int) -> None:

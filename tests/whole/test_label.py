@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -34,6 +35,22 @@ from tests.support.command import ROOT, Command, result_of, table_rows
 TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
 
 
+ROOTS = """
+import torch
+from torch import nn
+
+class Roots(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.fc = nn.Conv2d(3, 4, 4, 4, bias=False), nn.Linear(4, 3)
+
+    def forward(self, images):
+        return self.fc(self.conv(images).abs().mean((2, 3)).sqrt())
+
+def roots():
+    return Roots(), {"mean": (0, 0, 0), "std": (1, 1, 1), "image_size": 32}
+"""
 WITHOUT_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 
 
@@ -304,6 +321,20 @@ def test_a_picture_that_overflows_is_accounted_for_and_a_network_that_overflows_
     refused = Command("label", "--images", folder, "--out", tmp_path / "other", *flags)
     assert (refused.code, "use --precision bf16 or fp32" in refused.result["error"]) == (2, True)
     assert Command("label", "--images", folder, "--out", tmp_path / "third", *flags, "--precision", "bf16").code == 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "cure"), [("bf16", "use --precision fp32"), ("fp32", "its gradient .* a root at 0")]
+)
+def test_a_map_that_no_precision_makes_finite_is_not_cured_by_one(tmp_path: Path, precision: str, cure: str) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "black.png")  # its features are 0, where a root is infinitely steep
+    (tmp_path / "nets.py").write_text(ROOTS)
+    flags = ["--model", tmp_path / "nets.py:roots", "--executor", "inline", "--precision", precision]
+    refused = Command("label", "--images", tmp_path / "black.png", "--out", tmp_path / "run", *flags)
+    assert refused.code == 2
+    assert re.search(
+        f"the maps of nets.py:roots for black.png are not finite in {precision}; .*{cure}", refused.result["error"]
+    )
 
 
 def test_a_map_that_overflows_is_no_plain_map_in_the_place_of_a_refined_one(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from cam_ops.errors import UsageError
 from cam_ops.foreign import visible
 from cam_ops.network.names import check_file
-from cam_ops.outside import bounded_memory
+from cam_ops.outside import POINTER, bounded_memory, refuse_pointer
 
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
@@ -65,6 +65,8 @@ def read_checkpoint(path: Path) -> object:
     """
     check_file(path)
     most_bytes = MOST_TAKEN * path.stat().st_size + ALWAYS_TAKEN
+    with path.open("rb") as file:
+        refuse_pointer(path, file.read(len(POINTER)))
     try:
         with bounded_memory(most_bytes):
             if path.suffix.lower() == ".safetensors":

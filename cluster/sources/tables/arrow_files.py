@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from cam_ops.arrays import I64
 from cam_ops.errors import StorageError, UsageError
-from cluster.sources.tables.parquet_files import POINTER, open_file, reading, refuse_pointer
+from cam_ops.outside import POINTER, refuse_pointer
+from cluster.sources.tables.parquet_files import open_file, reading
 from cluster.storage.options import StorageOptions
 
 INLINE_BYTES = 12  # of a view; more are elsewhere

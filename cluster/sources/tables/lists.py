@@ -20,14 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 
 from cam_ops.errors import UsageError
-from cam_ops.outside import MAX_COLUMNS
+from cam_ops.outside import MAX_COLUMNS, POINTER, refuse_pointer
 from cam_ops.words import DELIMITERS, cells_of, column_of, delimiter_of
 from cluster.process.console import shown
 from cluster.sources.beside import Beside
 from cluster.sources.listing import AND
 from cluster.sources.sorting import ROWS_PER_BATCH
 from cluster.sources.source import Asked
-from cluster.sources.tables.parquet_files import POINTER, refuse_pointer
 from cluster.sources.tables.roles import Roles, roles_of
 from cluster.sources.tables.values import Taken, taken_of, used_of
 from cluster.storage.packed import GZIP, UnpacksToMore, check_unpacked, unpacked

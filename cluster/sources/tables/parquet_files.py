@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cam_ops.errors import BadImage, StorageError, UsageError
-from cam_ops.outside import check_columns
+from cam_ops.outside import POINTER, check_columns, refuse_pointer
 from cluster.sources.sorting import ROWS_PER_BATCH, first_line
 from cluster.sources.tables.roles import bytes_of
 from cluster.sources.tar_members import ReadAt, windowed
@@ -30,7 +30,6 @@ BY_PAGES: dict[str, Any] = {
 LIST_WINDOW_BYTES = 2**16
 
 
-POINTER = b"version https://git-lfs"
 DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)  # what pyarrow raises of such files
 
 
@@ -134,12 +133,6 @@ def open_parquet(address: str, options: StorageOptions) -> Iterator["ParquetTabl
                 raise UsageError(f"cannot read {address}: {error}") from None
             rows = open_by_dictionary(file, parquet.metadata, **BY_PAGES)
             yield ParquetTable(address=address, parquet=parquet, rows=rows, num_bytes=num_bytes)
-
-
-def refuse_pointer(address: str, start: bytes) -> None:
-    """Raise UsageError for a file that Git LFS has put in the place of another, by its first bytes."""
-    if start == POINTER:
-        raise UsageError(f"{address} is a pointer of Git LFS to the file itself; fetch that by `git lfs pull`")
 
 
 @contextmanager

@@ -177,6 +177,14 @@ def test_a_number_that_was_changed_behind_its_checksum_is_refused(tmp_path: Path
     assert "it is damaged, or of another kind (Bad CRC-32 for file 'a/data/0')" in refusal_of(tmp_path / "a.pth")
 
 
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_a_pointer_of_git_lfs_is_told_from_a_damaged_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 46827520\n")
+    assert f"{name} is a pointer of Git LFS to the file itself; fetch that by `git lfs pull`" in refusal_of(
+        tmp_path / name
+    )
+
+
 def test_a_file_that_was_saved_without_checksums_is_read(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
