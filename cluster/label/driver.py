@@ -15,6 +15,7 @@ from cluster.label.early import check_early
 from cluster.label.preparing import Preparing
 from cluster.label.settled import explain_again, names_network_of, refine_again, request_of, settled_again
 from cluster.process.apart import build
+from cluster.process.console import say
 from cluster.runs.census import Census
 from cluster.runs.differences import refuse_another
 from cluster.runs.directory import RunDir, open_run_dir
@@ -78,6 +79,8 @@ def refuse_to_resume(config: LabelConfig, run_dir: RunDir, run: Run) -> None:
         _look_and_refuse(config, run)
     else:  # replicas will look at the weights
         refuse_another(run_dir, run, request_of(config, settled_again(config, run)))
+    if config.refine.keep_cam and run.request.refinement is None:
+        say("maps: those of the run are not refined; they are what --keep-cam would keep")
 
 
 def refuse_to_begin(config: LabelConfig, run_dir: RunDir) -> None:

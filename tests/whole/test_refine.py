@@ -197,6 +197,7 @@ def test_resuming_with_other_words_for_the_same_goes_on_and_with_another_refinem
     cases: list[tuple[Path, list[object], str]] = [
         (plain, [], ""),
         (plain, ["--refine", "none"], ""),
+        (plain, ["--keep-cam"], ""),
         (plain, ["--refine", "affinity"], "refinement.layers was None, now c b"),
         (plain, ["--refine-layers", "c", "b"], "refinement.layers was None, now c b"),
         (refined, [], ""),
@@ -219,6 +220,7 @@ def test_resuming_with_other_words_for_the_same_goes_on_and_with_another_refinem
             assert tables(out) == tables(run), flags
             assert run_of(out) == run_of(run)
             assert "compiling" not in again.err
+            assert ("they are what --keep-cam would keep" in again.err) == (run is plain and "--keep-cam" in flags)
 
 
 def test_a_number_that_is_not_finite_is_found_in_the_kept_map_too(keeping: Path, tmp_path: Path) -> None:
