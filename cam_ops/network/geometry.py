@@ -24,6 +24,7 @@ LEAST_ORDER = -0.1
 SHUFFLED = 0.5
 """Correlation of a cell's change with whether its half of the picture was replaced: networks measure 0.68 to 1 where
 the changes vary as much as VARIED; cells in the order of windows or of a path to and fro 0."""
+FEW = 12  # cells, of which chance makes a correlation: networks with random weights measure 0.42 at the least
 VARIED = 0.25  # standard deviation; 0.5 if half of the cells change wholly, and the others not at all
 ALIKE = 1e-5  # of features: cells that differ by rounding alone, as of LeViT with random weights, in any order
 LEAST_CONTRAST = 0.05
@@ -125,11 +126,11 @@ def _is_in_order(change_3HW: Tensor) -> bool:
 def _follows(change_HW: Tensor, whole_HW: Tensor, are_tokens: bool) -> bool:
     """Say whether the right half's cells change as those that lie over the half of the picture that was replaced.
 
-    Changes are taken as shares of those that another picture makes. Where those of a grid that is no tokens' are about
-    the same everywhere, nothing can be said, and it is taken to be in order.
+    Changes are taken as shares of those that another picture makes, at most 1. Where those of a grid that is no tokens'
+    are about the same everywhere, nothing can be said, and it is taken to be in order.
     """
     half = change_HW.shape[1] // 2
-    share_HW, changes_HW = change_HW / whole_HW, whole_HW > 0
+    share_HW, changes_HW = (change_HW / whole_HW).clamp(max=1), whole_HW > 0
     left_N, right_N = share_HW[:, :half][changes_HW[:, :half]], share_HW[:, -half:][changes_HW[:, -half:]]
     if half == 0 or len(left_N) == 0 or len(right_N) == 0:
         return True
@@ -137,4 +138,5 @@ def _follows(change_HW: Tensor, whole_HW: Tensor, are_tokens: bool) -> bool:
     deviation = float(torch.cat((left_N, right_N)).std(correction=0))
     if not are_tokens and deviation <= VARIED:
         return True
-    return contrast >= 2 * SHUFFLED * deviation and not (are_tokens and contrast <= LEAST_CONTRAST)
+    least = SHUFFLED if are_tokens or len(left_N) + len(right_N) >= FEW else 0
+    return contrast >= 2 * least * deviation and not (are_tokens and contrast <= LEAST_CONTRAST)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cam_ops.classes import ScoreKind
 from cam_ops.documents import json_of
@@ -31,6 +31,8 @@ ALWAYS_TAKEN = 2**30  # bytes beside that
 RESAMPLING: dict[object, Interpolation] = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
 VALUES, SIDE = (0, 128, 255), 640  # of pictures to see what becomes of
 FLAT = 1e-3
+ROUNDING = 1e-5
+NUM_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Input:
 
     mean: PerChannel
     std: PerChannel
+    is_bgr: bool  # the network takes blue first; mean and std are for RGB all the same
     size: Size | None  # None where pictures keep theirs
     interpolation: Interpolation
     crop_fraction: float
@@ -71,10 +74,13 @@ def load_snapshot(model: str) -> Snapshot:
     network = _network(transformers, folder, model)
     said = _json(folder / PREPROCESSOR, model)
     made = None if said is None else _input(transformers, folder, model)
+    is_bgr = made is not None and made.is_bgr
+    if is_bgr:
+        network.register_forward_pre_hook(_to_bgr)
     return Snapshot(
         network=network,
         name=f"{HUB}{folder.resolve().name}",
-        path=f"transformers:{type(network).__name__}",
+        path=f"transformers:{type(network).__name__}{':bgr' if is_bgr else ''}",
         categories=_categories(network),
         scores="sigmoid" if config.get("problem_type") == "multi_label_classification" else None,
         input=made,
@@ -165,8 +171,10 @@ def _input(transformers: Any, folder: Path, model: str) -> Input:
             folder, local_files_only=True, trust_remote_code=False
         )
         pictures = [torch.full((3, SIDE, SIDE), value, dtype=torch.uint8) for value in VALUES]
-        made_NCHW = processor(pictures, return_tensors="pt")["pixel_values"].float()
-        black_C, gray_C, white_C = made_NCHW.mean((2, 3))
+        pictures.append(torch.tensor(VALUES, dtype=torch.uint8)[:, None, None].expand(3, SIDE, SIDE))
+        *made, ramp_CHW = processor([*pictures, _ramp()], return_tensors="pt")["pixel_values"].double()
+        made_NCHW = torch.stack(made)
+        black_C, gray_C, white_C, colour_C = made_NCHW.mean((2, 3))
     slope_C = (white_C - black_C) / 255
     is_linear = torch.allclose(gray_C, black_C + VALUES[1] * slope_C, rtol=1e-3, atol=1e-3)
     if len(slope_C) != 3 or not is_linear or not (slope_C > 0).all() or made_NCHW.std((2, 3)).max() > FLAT:
@@ -174,7 +182,11 @@ def _input(transformers: Any, folder: Path, model: str) -> Input:
             f"--model {model}: what {PREPROCESSOR} makes of a picture is no RGB, less a mean and divided by a "
             "deviation; give the network by a factory, with mean and std"
         )
-    mean, std = (-black_C / slope_C / 255).tolist(), (1 / slope_C / 255).tolist()
+    is_bgr = bool(colour_C[0] > gray_C[0])
+    if is_bgr:
+        black_C, slope_C = black_C.flip(0), slope_C.flip(0)
+    mean = _as_said(-black_C / slope_C / 255, getattr(processor, "image_mean", None))
+    std = _as_said(1 / slope_C / 255, getattr(processor, "image_std", None))
     resample = getattr(processor, "resample", None)
     height, width = made_NCHW.shape[2:]
     size: Size | None = None
@@ -185,29 +197,47 @@ def _input(transformers: Any, folder: Path, model: str) -> Input:
             raise UsageError(
                 f"--model {model}: {PREPROCESSOR} makes pictures of {width}x{height}; give --image-size"
             ) from None
+    notes = [] if resample in RESAMPLING else [f"input: {PREPROCESSOR} resamples by {resample}, bilinear is taken"]
+    notes += [f"input: BGR, as {PREPROCESSOR} says"] if is_bgr else []
     return Input(
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
+        mean=mean,
+        std=std,
+        is_bgr=is_bgr,
         size=size,
         interpolation=RESAMPLING.get(resample, "bilinear"),
-        crop_fraction=_crop_fraction(processor),
-        notes=() if resample in RESAMPLING else (f"input: {PREPROCESSOR} resamples by {resample}, bilinear is taken",),
+        crop_fraction=_crop_fraction(ramp_CHW[0] / slope_C[0]),
+        notes=tuple(notes),
     )
 
 
-def _crop_fraction(processor: Any) -> float:
-    """Return which part of the shorter side a centre crop takes."""
-    percent = getattr(processor, "crop_pct", None)
-    if percent is None and getattr(processor, "do_center_crop", False):
-        sides = [_shorter(getattr(processor, name, None)) for name in ("crop_size", "size")]
-        percent = sides[0] / sides[1] if all(sides) else None
-    return float(percent) if percent and 0 < percent <= 1 else 1.0
+def _to_bgr(network: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+    (images_BCHW,) = given
+    return (images_BCHW.flip(1),)
 
 
-def _shorter(size: Any) -> int:
-    """Return the shorter side that a processor's size says, 0 where it says none."""
-    values = [getattr(size, name, None) for name in ("shortest_edge", "height", "width")]
-    return min((value for value in values if value), default=0)
+def _as_said(measured_C: Tensor, said: Any) -> tuple[float, float, float]:
+    """Return what was measured as the processor writes it, where it is that but for float32's rounding."""
+    named = list(said) if isinstance(said, (list, tuple)) else [said] * 3
+    named += [None] * (3 - len(named))
+    red, green, blue = (
+        float(word) if isinstance(word, (int, float)) and abs(word - value) < ROUNDING else round(value, 6) + 0.0
+        for value, word in zip(measured_C.tolist(), named, strict=False)
+    )
+    return red, green, blue
+
+
+def _ramp() -> Tensor:
+    """Return a picture that becomes lighter from left to right, steps so small that only rows together show them."""
+    levels_X = torch.arange(SIDE) * (VALUES[-1] / SIDE)
+    return (levels_X + torch.arange(SIDE)[:, None] % NUM_STEPS / NUM_STEPS).floor().to(torch.uint8).expand(3, -1, -1)
+
+
+def _crop_fraction(ramp_YX: Tensor) -> float:
+    """Return which part of the ramp's side is in the input that was made of it, in whole pixels of what was cropped."""
+    side = ramp_YX.shape[1]
+    inner_X = ramp_YX.mean(0)[side // 8 : side - side // 8]  # borders are resampled otherwise
+    part = float((inner_X[-1] - inner_X[0]) / (len(inner_X) - 1)) * side / VALUES[-1]
+    return min(1.0, side / max(1, round(side / part))) if part > 0 else 1.0
 
 
 def _stated_size(config: dict[str, Any]) -> Size | None:

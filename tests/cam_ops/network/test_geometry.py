@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import ResNetConfig, ResNetForImageClassification
 
 from cam_ops.errors import UsageError
 from cam_ops.network.heads import find_head
+from cam_ops.network.outputs import return_logits
 
 SIDE = 64
 
@@ -152,3 +154,12 @@ def test_tokens_in_the_order_of_the_picture_are_mapped(shift: int) -> None:
 def test_tokens_that_are_all_the_same_have_one_order() -> None:
     network = Averages(lambda x: x.mean((2, 3))[:, None].expand(-1, 16, -1)).eval().requires_grad_(False)
     assert find_head(network, SIDE).grid == (4, 4)
+
+
+@pytest.mark.parametrize(("side", "seed"), [(64, 0), (64, 6), (64, 7), (96, 2), (96, 11)])
+def test_a_few_cells_of_a_network_with_random_weights_are_in_order(side: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    config = ResNetConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic", embedding_size=8)
+    network = ResNetForImageClassification(config).eval().requires_grad_(False)
+    return_logits(network, side, "logits")
+    assert find_head(network, side).grid == (side // 32, side // 32)

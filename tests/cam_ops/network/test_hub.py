@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,6 +13,10 @@ from transformers import (
     BeitImageProcessor,
     ConvNextImageProcessor,
     EfficientNetImageProcessor,
+    LevitImageProcessor,
+    MobileNetV2ImageProcessor,
+    MobileViTImageProcessor,
+    PoolFormerImageProcessor,
     ResNetConfig,
     ResNetForImageClassification,
     ResNetModel,
@@ -22,6 +28,8 @@ from transformers import (
 from cam_ops.errors import CamrayError, MachineError, UsageError
 from cam_ops.explain.mapper import Mapper
 from cam_ops.network.load import Classifier, classes_for, load_classifier
+from cam_ops.pictures.decode import whole
+from cam_ops.pictures.fit import fit
 from cam_ops.settings import ExplainConfig, ModelConfig
 from tests.support.command import Command
 
@@ -81,6 +89,57 @@ def test_the_input_is_what_the_library_makes_of_the_picture(tmp_path: Path, proc
     theirs = processor(pixels, return_tensors="pt")["pixel_values"][0]
     mean, std = (torch.tensor(values)[:, None, None] for values in (shape.mean, shape.std))
     torch.testing.assert_close((pixels / 255 - mean) / std, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("processor", "fraction"),
+    [
+        (ConvNextImageProcessor(size={"shortest_edge": 64}), 64 / 73),
+        (ConvNextImageProcessor(size={"shortest_edge": 288}, crop_pct=0.95), 288 / 303),
+        (ConvNextImageProcessor(size={"shortest_edge": 384}), 1.0),
+        (PoolFormerImageProcessor(), 224 / 248),
+        (LevitImageProcessor(), 224 / 256),
+        (MobileNetV2ImageProcessor(), 224 / 256),
+        (ViTImageProcessor(size={"height": 64, "width": 64}), 1.0),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_the_part_that_is_cropped_is_that_which_the_library_crops(
+    tmp_path: Path, processor: Any, fraction: float
+) -> None:
+    shape = load(snapshot(tmp_path, processor=processor), resize="center-crop").preprocessing
+    assert shape.crop_fraction == fraction
+    assert (shape.mean, shape.std) == (tuple(processor.image_mean), tuple(processor.image_std))
+    picture = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    picture = cv2.resize(picture, (512, 512))  # so that half a pixel matters little
+    theirs = processor(torch.from_numpy(picture).permute(2, 0, 1), return_tensors="pt")["pixel_values"][0]
+    ours_YX3, _ = fit(whole(picture), shape)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (shape.mean, shape.std))
+    ours = (torch.from_numpy(ours_YX3).permute(2, 0, 1) / 255 - mean) / std
+    assert (ours - theirs).abs().mean() < 0.08 * theirs.std()
+
+
+@pytest.mark.parametrize("do_flip", [True, False])
+def test_a_network_that_takes_blue_first_gets_it(tmp_path: Path, do_flip: bool) -> None:
+    processor = MobileViTImageProcessor(
+        size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}, do_flip_channel_order=do_flip
+    )
+    classifier = load(snapshot(tmp_path, processor=processor))
+    assert any("input: BGR" in note for note in classifier.notes) == do_flip
+    colour = torch.tensor([200, 90, 10], dtype=torch.uint8)[:, None, None].expand(3, 72, 72)
+    with torch.no_grad():
+        expected = resnet()(processor(colour, return_tensors="pt")["pixel_values"]).logits
+        found = classifier.network(colour[None, :, :64, :64] / 255)
+    torch.testing.assert_close(found, expected)
+    assert (classifier.preprocessing.mean, classifier.preprocessing.std) == ((0, 0, 0), (1, 1, 1))
+    network = classifier.network
+    mapper = Mapper(network, ExplainConfig(), 64)
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = resnet().resnet(images.flip(1) if do_flip else images).last_hidden_state
+    explained = mapper.explain(255 * images, lambda logits: (torch.tensor([0]), torch.tensor([1])))
+    expected_HW = torch.einsum("c,chw->hw", resnet().classifier[1].weight[1], features[0]).detach()
+    torch.testing.assert_close(explained.maps_PHW[0], expected_HW, rtol=1e-3, atol=1e-5)
 
 
 def test_crops_and_resampling_are_those_of_the_processor(tmp_path: Path) -> None:
