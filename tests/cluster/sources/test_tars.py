@@ -342,6 +342,7 @@ NEGATIVE = b"\xff" * 11 + b"\x00"
         (packed([("a//0.cls", b"")]), "has a member 'a//0.cls'"),
         (packed([("0.jpg", b"1"), ("1.jpg", b""), ("./0.jpg", b"2")]), "x.tar has the member '0.jpg' twice"),
         (packed([("0.cls", b"1"), ("0.cls", b"2"), ("0.jpg", b"")]), "x.tar has two members cls of the key '0'"),
+        (packed([("0.json", b"{}"), ("0.jpg", b""), ("0.json", b"{}")]), "x.tar has two members json of the key '0'"),
         (
             packed([("0.jpg", b""), ("0.cls", b"cat|" * 1_024 + b"dog")]),
             "x.tar has a label of 4099 bytes beside '0.jpg', at most 4096 are read",
