@@ -17,7 +17,7 @@ from cluster.process.console import say, shown
 from cluster.sources.folders.folder import CYCLE, is_below, is_run
 from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.folders.patterns import WILDCARDS
-from cluster.sources.listing import Remarks, remark, say_remarks
+from cluster.sources.listing import Remarks, image_id_of, remark, say_remarks
 from cluster.storage.listings import list_objects
 from cluster.storage.objects import is_plain, is_store, read_object
 from cluster.storage.options import StorageOptions
@@ -103,7 +103,7 @@ def files_of(address: str, options: StorageOptions) -> list[TableFile]:
     files = [TableFile(name=n, address=f"{address}/{n}", constant=_constant(n, address)) for n in found]
     if not files:
         raise StorageError(f"expected files {', '.join(TABLES)} in {address}, found none; check --images")
-    return sorted(files, key=lambda file: os.fsencode(f"{file.name}/"))
+    return sorted(files, key=lambda file: image_id_of(f"{file.name}/"))
 
 
 def _exists(address: str) -> bool:

@@ -204,6 +204,14 @@ def test_links_to_folders_of_tables_are_followed_but_for_those_that_lead_back(
     assert [row["image_id"] for row in listed(f"{root}/*/*.parquet")] == ids
 
 
+def test_the_order_of_ids_is_that_of_files_whose_names_are_no_text(tmp_path: Path) -> None:
+    rows = pa.table({"image": pa.array([b"x"], pa.binary())})
+    for name in (b"a\xff.parquet", b"az.parquet"):
+        pq.write_table(rows, tmp_path / "x")
+        (tmp_path / "x").rename(tmp_path / os.fsdecode(name))
+    assert [row["image_id"] for row in listed(tmp_path)] == [r"a\xff.parquet/00000000", "az.parquet/00000000"]
+
+
 def test_a_cell_that_is_empty_may_name_a_file(paths: list[Path], tmp_path: Path) -> None:
     cells = [
         {"bytes": None, "path": str(paths[0])},
