@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -234,6 +235,7 @@ CIFAR = Source(
     check=_check,
     open=_open,
     takes_wildcards=lambda address: True,
+    files=partial(addresses_of, files_only=True),
     called="CIFAR-10's and CIFAR-100's binary files, or a folder with them",
     inside="CIFAR's files, --images '{folder}/*.bin'",
     refusal=_refusal,
