@@ -3,8 +3,10 @@
 import os
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cam_ops.errors import StorageError
+from cam_ops.tables import LABELS, PLAN
 from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir
 from cluster.runs.names import RUN, shard_name
@@ -34,17 +36,26 @@ class Membership:
         """
         rows = read_shard(self.run_dir, shard)
         size, num_images = self.run.plan.shard_size, self.run.plan.num_images
-        label_R = rows["label"].drop_null().to_numpy()
         if (
-            rows["shard"].to_pylist() != [shard] * min(size, num_images - shard * size)
+            not rows.schema.equals(self.run.plan.extended(PLAN))
+            or rows["shard"].to_pylist() != [shard] * min(size, num_images - shard * size)
             or rows["row"].to_pylist() != list(range(len(rows)))
-            or not ((label_R >= 0) & (label_R < len(self.run.class_names))).all()
+            or not self._are_classes(rows)
         ):
             raise StorageError(
                 f"the plan of shard {shard} in {self.run_dir.root} has rows that no plan has; see `verify`, a damaged "
                 "plan needs a new run"
             )
         return rows
+
+    def _are_classes(self, rows: pa.Table) -> bool:
+        """Say whether all labels are numbers of classes."""
+        several = [pc.list_flatten(rows[name]) for name in rows.column_names if name == LABELS.name]
+        bounds = [pc.min_max(column).as_py() for column in (rows["label"], *several)]
+        has_nulls = any(column.null_count for column in several)
+        return not has_nulls and all(
+            each["min"] is None or 0 <= each["min"] <= each["max"] < len(self.run.class_names) for each in bounds
+        )
 
     def publish(self, shard: int, tables: dict[str, bytes]) -> None:
         """Put a shard's files in place, in the order given; the last commits it."""

@@ -87,7 +87,8 @@ def _table_of(content: bytes | None, run: Run, table: str, shard: int) -> pa.Tab
 def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Table) -> list[str]:
     """Return what is wrong with a shard's images and maps; `planned` are its rows in the plan."""
     for column in run.plan.extended(PLAN).names:
-        if not images[column].combine_chunks().equals(planned[column].combine_chunks()):
+        is_planned = column in planned.column_names
+        if not is_planned or not images[column].combine_chunks().equals(planned[column].combine_chunks()):
             return [f"column {column} of its images is not the plan's"]
     if not rows_fit(images, heatmaps):
         return ["its maps name rows that the shard has not"]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -105,6 +106,13 @@ def _open(address: str, asked: Asked) -> AbstractContextManager[Listing]:
         raise UsageError(f"expected CIFAR's files, {', '.join(FILES)}, found {shown(strangers[0])}; check --images")
     if len({FILES[os.path.basename(file)].num_labels for file in files}) > 1:
         raise UsageError(f"expected files of CIFAR-10 or of CIFAR-100, found both in {address}; give one folder each")
+    by_name = {os.path.basename(file): file for file in reversed(files)}
+    if twice := [file for file in files if by_name[os.path.basename(file)] != file]:
+        name = os.path.basename(twice[0])
+        raise UsageError(
+            f"two files are called {name}, so that ids would be there twice: {shown(by_name[name])} and "
+            f"{shown(twice[0])}; give each by a word of its own, --images A B"
+        )
     found = sorted(row for file in files for row in _rows(file, asked.options))[: asked.limit]
     ids, uris, offsets = zip(*found, strict=True)
     return nullcontext(listing_of(pa.table([ids, uris, offsets, [PICTURE_BYTES] * len(ids)], schema=LISTING)))
@@ -227,6 +235,7 @@ CIFAR = Source(
     check=_check,
     open=_open,
     takes_wildcards=lambda address: True,
+    files=partial(addresses_of, files_only=True),
     called="CIFAR-10's and CIFAR-100's binary files, or a folder with them",
     inside="CIFAR's files, --images '{folder}/*.bin'",
     refusal=_refusal,

@@ -318,6 +318,7 @@ MANIFEST = Source(
     open=open_manifest,
     columns=frozenset(("uri", "image", "image_id", "label")),
     takes_wildcards=is_table_file,
+    files=lambda address, options: [file.address for file in files_of(address, options)],
     called="a manifest, which names pictures in its column uri or holds them: FILE.csv, .tsv, .jsonl, .txt, also .gz; "
     "FILE.parquet, .arrow, or a folder of such",
     own_labels=OwnLabels(

@@ -150,12 +150,20 @@ def _found(addresses: Sequence[str], asked: Asked) -> dict[str, bool]:
     places = [address for address, _ in found]
     _refuse_twice(places)
     _refuse_nested(places)
+    if len(places) > 1:
+        _refuse_twice([file for place in places for file in _files(place, asked.options)])
     if own_word(places) != own_word(addresses):
         say(
             f"--images {' '.join(addresses)}: what it matches may have labels of its own, which are taken only where "
             f"each source is named, such as {shown(places[0])}"
         )
     return dict(found)
+
+
+def _files(address: str, options: StorageOptions) -> list[str]:
+    """Return the files that an address with wildcards means, itself where it is another one."""
+    files = kind_of(address).files
+    return [address] if files is None or is_literal(address) else files(address, options)
 
 
 def _refuse_twice(addresses: Sequence[str]) -> None:

@@ -58,6 +58,8 @@ class Source:
     """List several addresses at once, where ids begin with the names of files anyway."""
     takes_wildcards: Callable[[str], bool] = lambda address: False
     """Say whether it finds what an address with wildcards means by itself."""
+    files: Callable[[str, StorageOptions], list[str]] | None = None
+    """Return the files that such an address means, where one that several addresses mean would be there twice."""
     own_labels: OwnLabels | None = None
     columns: frozenset[str] = frozenset()
     """Which of `columns.NEAR` its images have; with `uri` among them there may be more to carry along, `Asked.keep`."""

@@ -68,9 +68,9 @@ def _samples(prefix: str, key: str, group: list[tuple[str, str, Member]], remark
     beside: dict[str, Member] = {}
     for kind, _, member in group:
         last = kind.rpartition(".")[2]
-        if last == LABEL and kind in beside:
-            raise BadTar(f"has two members {kind} of the key {shown(key)}")
         if last in (LABEL, NOTES):
+            if kind in beside:
+                raise BadTar(f"has two members {kind} of the key {shown(key)}")
             beside[kind] = member
     pictures = [entry for entry in group if entry[0].rpartition(".")[2] in read_suffixes()]
     plain = [entry for entry in pictures if "." not in entry[0]]

@@ -56,7 +56,7 @@ NUM_THREADS = 8
 AHEAD = 8  # files that may be indexed before the one whose turn it is
 WINDOW_BYTES = 4096
 STORE_WINDOW_BYTES = 8 * 2**20  # what a store sends while it would answer another request
-MAX_LABEL_BYTES = 256
+MAX_LABEL_BYTES = 4096  # of a member `cls`: cut, it would be other classes
 MAX_WORD = 4096  # characters of a label in `json`
 MAX_NOTES_BYTES = 2**20  # of a member `json`
 ROWS_PER_BATCH = 2**15
@@ -245,8 +245,12 @@ class _Labels:
                 return _word(document.get(self.column), sample.key, self.column)
         if self.column is not None or sample.label is None:
             return None
-        content = self.read_at(sample.label.offset, min(sample.label.size, MAX_LABEL_BYTES))
-        return content.decode("utf-8", "backslashreplace")
+        if sample.label.size > MAX_LABEL_BYTES:
+            raise BadTar(
+                f"has a label of {sample.label.size} bytes beside {shown(sample.name)}, at most {MAX_LABEL_BYTES} are "
+                "read"
+            )
+        return self.read_at(sample.label.offset, sample.label.size).decode("utf-8", "backslashreplace")
 
     def _document(self, key: str, member: Member) -> dict[str, Any]:
         """Return a member `json`; what is no object has no keys, but is refused where labels are looked for."""

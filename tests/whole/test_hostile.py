@@ -410,6 +410,30 @@ def test_a_plan_with_rows_that_cannot_be_is_refused_before_its_pictures_are_read
     assert "Traceback" not in refused.err
 
 
+@pytest.mark.parametrize("words", [[0, 10**9], [-1, 0], [None, 0], ["a", "b"], None])
+def test_a_plan_with_several_labels_that_cannot_be_is_refused_too(
+    pictures: Path, tmp_path: Path, words: list[Any] | None
+) -> None:
+    (tmp_path / "labels.csv").write_text("image_id,label\ndiscs/01.png,0\ndiscs/01.png,1\n")
+    flags = ["--shard-size", 4, "--labels", tmp_path / "labels.csv"]
+    run = tmp_path / "run"
+    assert label(pictures, run, *flags).code == 0
+    part = run / "plan" / "part-00000.parquet"
+    plan = pq.read_table(part).drop_columns(["labels"])
+    if words:
+        kind = pa.list_(pa.string() if words[0] == "a" else pa.int32())
+        plan = plan.append_column("labels", pa.array([words] * len(plan), kind))
+    pq.write_table(plan, part, row_group_size=4)
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()  # as whoever changes it would
+    honest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(replaced(honest, ("plan", "digest"), digest)))
+    proved = Command("verify", run)
+    assert (proved.code, "of its images is not the plan's" in proved.result["error"]) == (3, True)
+    shutil.rmtree(run / "images")
+    refused = label(pictures, run, *flags)
+    assert (refused.code, "has rows that no plan has" in refused.result["error"]) == (5, True)
+
+
 LOOK = """
 import json, sys
 from cluster.process.memory import peak_mib

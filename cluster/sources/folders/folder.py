@@ -114,7 +114,7 @@ def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, 
                         target = os.path.realpath(entry.path) if is_link else os.path.join(way[-1], entry.name)
                         if is_hidden_folder(entry.name):
                             remark(remarks, HIDDEN_FOLDERS, shown(entry.path))
-                        elif is_link and any(_is_below(place, target) for place in way):
+                        elif is_link and any(is_below(place, target) for place in way):
                             remark(remarks, CYCLE, shown(entry.path))
                         else:
                             pending.append((entry.path, image_id + "/", (*(way if is_link else way[:-1]), target)))
@@ -131,7 +131,8 @@ def is_run(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, RUN)) and os.path.exists(os.path.join(folder, plan_name(0)))
 
 
-def _is_below(path: str, folder: str) -> bool:
+def is_below(path: str, folder: str) -> bool:
+    """Say whether a path is that of a folder, or lies in it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 

@@ -14,9 +14,10 @@ from cam_ops.documents import json_of
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.outside import size_of_file
 from cluster.process.console import say, shown
-from cluster.sources.folders.folder import is_run
+from cluster.sources.folders.folder import CYCLE, is_below, is_run
 from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.folders.patterns import WILDCARDS
+from cluster.sources.listing import Remarks, image_id_of, remark, say_remarks
 from cluster.storage.listings import list_objects
 from cluster.storage.objects import is_plain, is_store, read_object
 from cluster.storage.options import StorageOptions
@@ -102,7 +103,7 @@ def files_of(address: str, options: StorageOptions) -> list[TableFile]:
     files = [TableFile(name=n, address=f"{address}/{n}", constant=_constant(n, address)) for n in found]
     if not files:
         raise StorageError(f"expected files {', '.join(TABLES)} in {address}, found none; check --images")
-    return sorted(files, key=lambda file: os.fsencode(f"{file.name}/"))
+    return sorted(files, key=lambda file: image_id_of(f"{file.name}/"))
 
 
 def _exists(address: str) -> bool:
@@ -141,10 +142,24 @@ def _names(address: str, options: StorageOptions | None) -> Iterator[str]:
 
 
 def _walk(address: str) -> Iterator[str]:
+    """Yield the files below a folder; links to folders are followed, but for those that lead back to where they lie."""
+    ways = {address: (os.path.realpath(address),)}  # the real folder, after those that links on the way lie in
+    remarks: Remarks = {}
     try:
-        for folder, folders, names in os.walk(address, onerror=_raise):
-            folders[:] = sorted(name for name in folders if not is_run(os.path.join(folder, name)))
+        for folder, folders, names in os.walk(address, onerror=_raise, followlinks=True):
+            way = ways.pop(folder)
+            below = {os.path.join(folder, name): name for name in sorted(folders)}
+            folders.clear()
+            for path, name in below.items():
+                is_link = os.path.islink(path)
+                target = os.path.realpath(path) if is_link else os.path.join(way[-1], name)
+                if is_link and any(is_below(place, target) for place in way):
+                    remark(remarks, CYCLE, shown(path))
+                elif not is_run(path):
+                    ways[path] = (*(way if is_link else way[:-1]), target)
+                    folders.append(name)
             yield from (os.path.relpath(os.path.join(folder, name), address) for name in names)
+        say_remarks("--images", remarks)
     except OSError as error:
         raise StorageError(
             f"cannot list {error.filename} on {os.uname().nodename}: {error.strerror}; check --images"

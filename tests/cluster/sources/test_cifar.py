@@ -175,6 +175,8 @@ def test_files_are_named_by_wildcards_too(tmp_path: Path) -> None:
     assert list(loaded(f"{tmp_path}/bin/data_batch_*.bin")) == sorted(name for name in expected if "data_" in name)
     (tmp_path / "bin" / "other.bin").touch()
     assert "expected CIFAR's files" in refusal(f"{tmp_path}/bin/*.bin")
+    write_ten(tmp_path / "more")
+    assert "two files are called data_batch_1.bin" in refusal(f"{tmp_path}/*/data_batch_1.bin")
 
 
 def test_a_cut_picture_is_truncated(tmp_path: Path) -> None:

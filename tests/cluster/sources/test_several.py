@@ -264,6 +264,13 @@ def test_a_source_is_taken_once_whatever_links_and_patterns_name_it(tmp_path: Pa
     tables = tmp_path / "tables"
     assert "'x1.parquet/00000000'" in refusal_of(tables / "a" / "*.parquet", tables / "b" / "x*.parquet")
     assert "twice" in refusal_of(tables / "a" / "*.parquet", tables / "a" / "x1.parquet")
+    first = str(tables / "a" / "x1.parquet")
+    for words in (["a/*.parquet", "*/x1.parquet"], ["**/*.parquet", "a/x1.parquet"], ["**/*.parquet", "a/*.parquet"]):
+        assert f"--images names '{first}' twice" in refusal_of(*(tables / word for word in words))
+    pq.write_table(pa.table({"uri": ["1.png"]}), first)
+    assert f"--images names '{first}' twice" in refusal_of(tables / "a" / "*.parquet", tables / "a" / "x*.parquet")
+    (tmp_path / "data_batch_1.bin").write_bytes(bytes(3073))
+    assert "data_batch_1.bin' twice" in refusal_of(tmp_path / "*.bin", tmp_path / "data*.bin")
 
 
 def test_wildcards_mean_no_folder_of_a_system(tmp_path: Path) -> None:

@@ -256,6 +256,12 @@ def test_a_label_may_be_a_key_of_json_as_img2dataset_writes_it(tmp_path: Path) -
         assert labels_of(tmp_path / "x.tar") == [None]
 
 
+def test_a_label_of_many_classes_is_not_cut(tmp_path: Path) -> None:
+    word = "|".join(map(str, range(100, 200)))
+    write(tmp_path / "x.tar", [("0.jpg", b""), ("0.cls", word.encode())])
+    assert labels_of(tmp_path / "x.tar") == [word]
+
+
 def labels_of(address: Path, asked: Asked = EVERYTHING) -> list[str | None]:
     with open_listing(str(address), asked) as listing:
         if not listing.has_labels:
@@ -336,6 +342,11 @@ NEGATIVE = b"\xff" * 11 + b"\x00"
         (packed([("a//0.cls", b"")]), "has a member 'a//0.cls'"),
         (packed([("0.jpg", b"1"), ("1.jpg", b""), ("./0.jpg", b"2")]), "x.tar has the member '0.jpg' twice"),
         (packed([("0.cls", b"1"), ("0.cls", b"2"), ("0.jpg", b"")]), "x.tar has two members cls of the key '0'"),
+        (packed([("0.json", b"{}"), ("0.jpg", b""), ("0.json", b"{}")]), "x.tar has two members json of the key '0'"),
+        (
+            packed([("0.jpg", b""), ("0.cls", b"cat|" * 1_024 + b"dog")]),
+            "x.tar has a label of 4099 bytes beside '0.jpg', at most 4096 are read",
+        ),
     ],
 )
 def test_a_tar_file_whose_members_cannot_be_known_is_refused_by_name(

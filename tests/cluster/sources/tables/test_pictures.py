@@ -187,6 +187,31 @@ def test_files_and_splits_come_in_the_order_of_their_names(
     assert "of which all are taken: 'train', 'test'" in capsys.readouterr().err
 
 
+def test_links_to_folders_of_tables_are_followed_but_for_those_that_lead_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, store = tmp_path / "root", tmp_path / "store"
+    for place in (root / "own", store / "cats"):
+        place.mkdir(parents=True)
+        pq.write_table(pa.table({"image": pa.array([b"x"], pa.binary())}), place / "x.parquet")
+    (root / "n01").symlink_to("../store/cats")
+    (store / "cats" / "all").symlink_to(root)
+    ids = ["n01/x.parquet/00000000", "own/x.parquet/00000000"]
+    assert [row["image_id"] for row in listed(root)] == ids
+    assert f"1 links lead back to a folder that they lie in, and are not followed, such as '{root}/n01/all'" in (
+        capsys.readouterr().err
+    )
+    assert [row["image_id"] for row in listed(f"{root}/*/*.parquet")] == ids
+
+
+def test_the_order_of_ids_is_that_of_files_whose_names_are_no_text(tmp_path: Path) -> None:
+    rows = pa.table({"image": pa.array([b"x"], pa.binary())})
+    for name in (b"a\xff.parquet", b"az.parquet"):
+        pq.write_table(rows, tmp_path / "x")
+        (tmp_path / "x").rename(tmp_path / os.fsdecode(name))
+    assert [row["image_id"] for row in listed(tmp_path)] == [r"a\xff.parquet/00000000", "az.parquet/00000000"]
+
+
 def test_a_cell_that_is_empty_may_name_a_file(paths: list[Path], tmp_path: Path) -> None:
     cells = [
         {"bytes": None, "path": str(paths[0])},
