@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cam_ops.errors import BadImage
-from cluster.label.quarantine import Quarantine
+from cam_ops.errors import BadImage, StorageError
+from cluster.label.quarantine import Quarantine, read_quarantine
 from cluster.process.failpoints import VARIABLE
 from cluster.runs.directory import RunDir
 from cluster.runs.history import MAX_BYTES
@@ -234,6 +234,19 @@ def test_what_quarantine_holds_is_said(half: Path) -> None:
         "quarantine: shard 1: replicas died at its pictures; which one it was is being found out",
         "quarantine: shard 2, row 3: crashed_decoder (ended by \\x1b[31m signal 11)",
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bad": {"0": ["ok", ""]}}, {"bad": {"0": ["missing", ""]}}, {"at_work": ["a", "b"]}, {"at_work": [[0], 1]}],
+)
+def test_a_quarantine_that_camray_did_not_write_takes_no_picture_out(half: Path, change: dict[str, object]) -> None:
+    (half / "quarantine").mkdir()
+    known = {"bad": {}, "split": [], "deaths": {}, "at_work": None, **change}
+    (half / "quarantine" / "shard-0000002.json").write_text(json.dumps(known))
+    for after_death in (False, True):
+        with pytest.raises(StorageError, match=r"quarantine/shard-0000002.json in .* is damaged .*; remove it"):
+            read_quarantine(RunDir(str(half)), 2, after_death=after_death)
 
 
 def test_a_shard_is_read_once_and_again_only_where_shards_were_taken_away(half: Path, pictures: Path) -> None:
