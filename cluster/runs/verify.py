@@ -63,10 +63,12 @@ def verify(run_dir: RunDir, asked: str | None = None) -> Verdict:
         try:
             tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
             problems += [f"shard {shard}: {problem}" for problem in _shard_problems(run_dir, run, tables, shard)]
-            first_id = tables["images"]["image_id"][0].as_py()
-            if last_id is not None and first_id <= last_id:
-                problems.append(f"shard {shard}: its first image_id {first_id!r} does not follow the shard before it")
-            last_id = tables["images"]["image_id"][-1].as_py()
+            ids = tables["images"]["image_id"]
+            if last_id is not None and len(ids) and ids[0].as_py() <= last_id:
+                problems.append(
+                    f"shard {shard}: its first image_id {ids[0].as_py()!r} does not follow the shard before it"
+                )
+            last_id = ids[-1].as_py() if len(ids) else last_id
         except StorageError as error:
             problems.append(f"shard {shard}: {error}")
             continue

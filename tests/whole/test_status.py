@@ -353,6 +353,20 @@ def test_a_flipped_byte_is_said_to_be_damage_and_the_rest_is_counted(half: Path)
     assert (watch.look().damaged, watch.look().census.totals.images) == ({}, 8)
 
 
+def test_a_file_of_fewer_rows_than_were_planned_is_damage_of_its_shard(half: Path, pictures: Path) -> None:
+    file = half / "images" / "shard-0000000.parquet"
+    table = pq.read_table(file)
+    for num_rows in (0, 3):
+        pq.write_table(table.slice(0, num_rows), file)
+        told = Command("status", half)
+        assert (told.code, told.result["images"]) == (5, 4)
+        assert f"damaged shard 0: {file} has {num_rows} rows, of 4 images that are planned" in told.out
+        proved = Command("verify", half)
+        assert (proved.code, "shard 0: column image_id of its images is not the plan's" in proved.out) == (3, True)
+    done = label(pictures, half, "--max-error-rate", 0.5)
+    assert (done.code, "has 3 rows, of 4 images that are planned" in done.result["error"]) == (5, True)
+
+
 def test_rows_of_no_class_are_damage_of_their_shard_alone(labelled_half: Path) -> None:
     file = labelled_half / "images" / "shard-0000001.parquet"
     table = pq.read_table(file)
