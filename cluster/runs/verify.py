@@ -20,6 +20,7 @@ from cluster.runs.reading import (
     read_tables,
     row_problems,
     rows_fit,
+    value_problems,
 )
 from cluster.runs.record import Run, again, existing_run, maps_of
 
@@ -126,8 +127,4 @@ def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shar
         problems.append("a box has no map")
     if num_outside := int((~inside(boxes, images)).sum()):
         problems.append(f"{num_outside} box(es) are empty or reach outside their image")
-    if run.request.calibration:
-        probability_N = boxes["probability"].to_numpy()
-        if not ((probability_N >= 0) & (probability_N <= 1)).all():
-            problems.append("a box has a probability that is none")
-    return problems
+    return problems + value_problems("boxes", boxes)
