@@ -171,7 +171,7 @@ def read_per_image(files: Files, columns: list[str], wanted: Wanted | None = Non
                 if not pc.all(pc.is_finite(rows["iou"]), min_count=0).as_py():
                     raise StorageError(f"an IoU in {where} is not finite; run `audit` again")
                 yield rows
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last of a column's name
         raise StorageError(f"cannot read {where}: {error}; run `audit` again") from None
 
 
@@ -207,7 +207,7 @@ def read_truth(files: Files, wanted: Wanted) -> dict[tuple[int, int], list[TrueB
                 names = (rows[name].to_pylist() for name in ("shard", "row", "class_id", "crowd"))
                 for shard, row, class_id, crowd, box_4 in zip(*names, corners_G4, strict=True):
                     found[shard, row].append(TrueBox(box_4=box_4, class_id=class_id, crowd=crowd))
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last of a column's name
         raise StorageError(f"cannot read {where}: {error}; run `audit` again") from None
     return dict(found)
 

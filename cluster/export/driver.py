@@ -3,7 +3,6 @@
 The run is only read. Memory holds a part: some thousand images.
 """
 
-import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir, open_run_dir
 from cluster.runs.part import Part, part_of
 from cluster.runs.record import Run, existing_run, maps_of
-from cluster.storage.objects import is_store
+from cluster.storage.objects import real
 
 IMAGES_PER_PART = 1024
 MAX_PARTS = 4096
@@ -115,7 +114,7 @@ def export(config: ExportConfig) -> tuple[Export, Document]:
 
 def _refuse_inside(destination: Destination, run_dir: RunDir, run: Run) -> None:
     for root in (run_dir.root, *([run.maps_from.root] if run.maps_from else [])):
-        if f"{_real(destination.root)}/".startswith(f"{_real(root)}/"):
+        if f"{real(destination.root)}/".startswith(f"{real(root)}/"):
             raise UsageError(f"--out {destination.root} lies in the run {root}, which is only read; give another --out")
 
 
@@ -172,10 +171,6 @@ def _exported(record: dict[str, Any]) -> Export | None:
         return TypeAdapter(Export).validate_python(record)
     except ValidationError:
         return None
-
-
-def _real(root: str) -> str:
-    return root if is_store(root) else os.path.realpath(root)
 
 
 def _pictures(config: ExportConfig, form: ExportFormat) -> PicturesChoice:

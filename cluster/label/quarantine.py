@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 from cam_ops.documents import json_of
 from cam_ops.errors import BadImage, StorageError
+from cluster.process.console import shown
 from cluster.runs.directory import RunDir
 from cluster.runs.names import QUARANTINE, QUARANTINE_FILE, quarantine_name
 
 MAX_BYTES = 2**20
 MAX_DEATHS = 2  # of replicas at one image alone
 MAX_READ = 100  # files, to say what there is
+STATUSES = ("crashed_decoder", "crashed_network")  # of pictures that kill
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,14 +95,20 @@ def read_quarantine(run_dir: RunDir, shard: int, *, after_death: bool) -> Quaran
         return found
     try:
         document = json_of(content)
-        found.bad = {int(row): BadImage(str(status), str(error)) for row, (status, error) in document["bad"].items()}
+        found.bad = {int(row): _killer(status, error) for row, (status, error) in document["bad"].items()}
         found.split = {int(row) for row in document["split"]}
         found.deaths = Counter({int(row): int(deaths) for row, deaths in document["deaths"].items()})
-        first_row, num_rows = document["at_work"] or (0, 0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        first_row, num_rows = map(int, document["at_work"] or (0, 0))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StorageError(f"{name} in {run_dir.root} is damaged ({error}); remove it") from None
     if after_death and num_rows == 1:
         found.deaths[first_row] += 1
     elif after_death and num_rows > 1:
         found.split.add(first_row)
     return found
+
+
+def _killer(status: object, error: object) -> BadImage:
+    if status not in STATUSES:
+        raise ValueError(f"no picture is taken out as {shown(str(status))}")
+    return BadImage(str(status), str(error))

@@ -30,6 +30,7 @@ from cluster.runs.resume import (
     say_complete,
 )
 from cluster.runs.verify import repair
+from cluster.storage.objects import real
 
 
 def rebox(config: ReboxConfig, command_line: tuple[str, ...] | None = None) -> Census:
@@ -39,7 +40,7 @@ def rebox(config: ReboxConfig, command_line: tuple[str, ...] | None = None) -> C
     """
     run_dir, named_dir = open_run_dir(config.out, config.options), open_run_dir(config.run, config.options)
     source_dir, source = maps_of(named_dir, existing_run(named_dir))
-    if run_dir.root in (named_dir.root, source_dir.root):
+    if real(run_dir.root) in (real(named_dir.root), real(source_dir.root)):
         raise UsageError(f"--out {run_dir.root} is the run whose maps are taken; give another --out")
     asked = replace(_asked(config, source_dir, source), command_line=command_line)
     run_bytes(asked)  # refused here, or never

@@ -14,6 +14,9 @@ from cluster.runs.record import Run, again
 from cluster.runs.request import Request
 from cluster.storage.parquet import MAX_ROWS, decode, document_of
 
+SHARES = ("score", "peak", "energy", "area_fraction", "probability")  # of maps and boxes, 0..1
+ROUNDING = 1e-3
+
 
 def first_boxes(request: Request, boxes: pa.Table) -> pa.Table:
     """Return those rows of a boxes table that are of the first threshold, or of their class's own."""
@@ -92,7 +95,7 @@ def maps_problems(run: Run, planned: pa.Table, images: pa.Table, heatmaps: pa.Ta
             return [f"column {column} of its images is not the plan's"]
     if not rows_fit(images, heatmaps):
         return ["its maps name rows that the shard has not"]
-    problems = row_problems("maps", images, heatmaps, heatmaps)
+    problems = row_problems("maps", images, heatmaps, heatmaps) + value_problems("maps", heatmaps)
     ids = images["image_id"].combine_chunks()
     if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
         problems.append("its image_ids are not in order, each once")
@@ -119,7 +122,7 @@ def box_problems(run: Run, images: pa.Table, boxes: pa.Table) -> list[str]:
         return ["it names classes that the run has not, or without their scores"]
     if not inside(boxes, images).all():
         return ["a box is empty or reaches outside its image"]
-    return row_problems("boxes", images, boxes, first_boxes(run.request, boxes))
+    return row_problems("boxes", images, boxes, first_boxes(run.request, boxes)) + value_problems("boxes", boxes)
 
 
 def _are_classes(run: Run, images: pa.Table, boxes: pa.Table) -> bool:
@@ -160,6 +163,18 @@ def row_problems(name: str, images: pa.Table, table: pa.Table, counted: pa.Table
     is_ok = np.array([status == "ok" for status in images["status"].to_pylist()]) & (sizes > 0)
     if not is_ok[rows].all():
         problems.append(f"it has {name} of images that are not ok")
+    return problems
+
+
+def value_problems(name: str, table: pa.Table) -> list[str]:
+    """Return which numbers of maps or boxes are not what their columns mean."""
+    problems = []
+    for column in (name for name in SHARES if name in table.column_names):
+        values_N = table[column].to_numpy()
+        if not ((values_N >= 0) & (values_N <= 1 + ROUNDING)).all():
+            problems.append(f"its {name} have a {column} that is not from 0 to 1")
+    if "rank" in table.column_names and (table["rank"].to_numpy() < 0).any():
+        problems.append(f"its {name} have a rank below 0")
     return problems
 
 

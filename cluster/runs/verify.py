@@ -20,6 +20,7 @@ from cluster.runs.reading import (
     read_tables,
     row_problems,
     rows_fit,
+    value_problems,
 )
 from cluster.runs.record import Run, again, existing_run, maps_of
 
@@ -63,10 +64,12 @@ def verify(run_dir: RunDir, asked: str | None = None) -> Verdict:
         try:
             tables = read_tables(run_dir, run, maps_dir, maps_run, shard)
             problems += [f"shard {shard}: {problem}" for problem in _shard_problems(run_dir, run, tables, shard)]
-            first_id = tables["images"]["image_id"][0].as_py()
-            if last_id is not None and first_id <= last_id:
-                problems.append(f"shard {shard}: its first image_id {first_id!r} does not follow the shard before it")
-            last_id = tables["images"]["image_id"][-1].as_py()
+            ids = tables["images"]["image_id"]
+            if last_id is not None and len(ids) and ids[0].as_py() <= last_id:
+                problems.append(
+                    f"shard {shard}: its first image_id {ids[0].as_py()!r} does not follow the shard before it"
+                )
+            last_id = ids[-1].as_py() if len(ids) else last_id
         except StorageError as error:
             problems.append(f"shard {shard}: {error}")
             continue
@@ -124,8 +127,4 @@ def _shard_problems(run_dir: RunDir, run: Run, tables: dict[str, pa.Table], shar
         problems.append("a box has no map")
     if num_outside := int((~inside(boxes, images)).sum()):
         problems.append(f"{num_outside} box(es) are empty or reach outside their image")
-    if run.request.calibration:
-        probability_N = boxes["probability"].to_numpy()
-        if not ((probability_N >= 0) & (probability_N <= 1)).all():
-            problems.append("a box has a probability that is none")
-    return problems
+    return problems + value_problems("boxes", boxes)

@@ -11,6 +11,7 @@ from cluster.sources.columns import NEAR, known_columns
 
 LABEL_COLUMNS = ("label", *NEAR["label"], "name", "wnid", "synset")
 MAX_PAIRS = 2**16  # of numbers and words in a column: one with more names no classes
+MAX_BYTES = 256  # of a word: a longer one names none, and so many are held
 NUMBER = r"^\s*\d+(\.0*)?\s*$"  # what `whole_number` may take
 
 
@@ -29,7 +30,8 @@ class Beside:
     def note(self, label: str, column: str, word: str, where: str) -> None:
         """Note a row, if its label is a number and the word none."""
         pairs = self.found.setdefault(column, {})
-        if len(pairs) < MAX_PAIRS and whole_number(label) is not None and whole_number(word) is None:
+        has_room = len(pairs) < MAX_PAIRS and len(word) <= MAX_BYTES
+        if has_room and whole_number(label) is not None and whole_number(word) is None:
             pairs.setdefault((label, word.strip()), where)
 
     def note_all(self, labels: pa.Array, column: str, words: pa.Array, where: str) -> None:
@@ -37,7 +39,8 @@ class Beside:
         if len(self.found.get(column, ())) >= MAX_PAIRS:
             return
         rows = pa.table([labels, words], ["label", "word"])
-        rows = rows.filter(pc.fill_null(pc.match_substring_regex(rows["label"], NUMBER), False))
+        is_short = pc.less_equal(pc.binary_length(rows["word"]), MAX_BYTES)
+        rows = rows.filter(pc.and_(pc.match_substring_regex(rows["label"], NUMBER), is_short))
         pairs = rows.group_by(["label", "word"]).aggregate([])
         for label, word in zip(pairs["label"].to_pylist(), pairs["word"].to_pylist(), strict=True):
             if word:

@@ -57,6 +57,11 @@ def absolute(place: str) -> str:
     return public(place) if "://" in place else os.path.abspath(os.path.expanduser(place))
 
 
+def real(place: str) -> str:
+    """Return where an absolute path leads, whatever links are on the way; an address as it is."""
+    return place if is_store(place) else os.path.realpath(place)
+
+
 def read_object(
     address: str, options: StorageOptions, *, offset: int = 0, max_bytes: int | None = None
 ) -> bytes | None:

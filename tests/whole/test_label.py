@@ -534,6 +534,28 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
         whole.rename(out)
 
 
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("heatmaps", "score"), *(("boxes", name) for name in ("score", "peak", "energy", "area_fraction"))],
+)
+def test_numbers_of_tables_that_cannot_be_are_damage(pictures: Path, tmp_path: Path, table: str, column: str) -> None:
+    out = tmp_path / "run"
+    label(pictures, out, "--shard-size", 4)
+    path = out / table / "shard-0000001.parquet"
+    rows = pq.read_table(path)
+    at = rows.schema.get_field_index(column)
+    reason = f"its {'maps' if table == 'heatmaps' else 'boxes'} have a {column} that is not from 0 to 1"
+    for value in (float("nan"), float("inf"), -0.1, 1.1):
+        pq.write_table(rows.set_column(at, rows.schema.field(at), pa.array([value] * len(rows), pa.float32())), path)
+        proved = Command("verify", out)
+        assert (proved.code, f"shard 1: {reason}" in proved.out) == (3, True)
+    for words in (["audit", "--executor", "inline"], ["export", "--to", "seeds", "--out", tmp_path / "export"]):
+        refused = Command(words[0], out, *words[1:])
+        assert (refused.code, reason in refused.result["error"]) == (5, True)
+    assert label(pictures, out, "--shard-size", 4, "--repair").code == 0
+    assert pq.read_table(path).equals(rows)
+
+
 @pytest.mark.parametrize(("table", "column"), [("boxes", "score"), ("images", "top_scores")])
 def test_verify_finds_a_flipped_bit_among_numbers(pictures: Path, tmp_path: Path, table: str, column: str) -> None:
     out = tmp_path / "run"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cam_ops.errors import BadImage
-from cluster.label.quarantine import Quarantine
+from cam_ops.errors import BadImage, StorageError
+from cluster.label.quarantine import Quarantine, read_quarantine
 from cluster.process.failpoints import VARIABLE
 from cluster.runs.directory import RunDir
 from cluster.runs.history import MAX_BYTES
@@ -236,6 +236,19 @@ def test_what_quarantine_holds_is_said(half: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"bad": {"0": ["ok", ""]}}, {"bad": {"0": ["missing", ""]}}, {"at_work": ["a", "b"]}, {"at_work": [[0], 1]}],
+)
+def test_a_quarantine_that_camray_did_not_write_takes_no_picture_out(half: Path, change: dict[str, object]) -> None:
+    (half / "quarantine").mkdir()
+    known = {"bad": {}, "split": [], "deaths": {}, "at_work": None, **change}
+    (half / "quarantine" / "shard-0000002.json").write_text(json.dumps(known))
+    for after_death in (False, True):
+        with pytest.raises(StorageError, match=r"quarantine/shard-0000002.json in .* is damaged .*; remove it"):
+            read_quarantine(RunDir(str(half)), 2, after_death=after_death)
+
+
 def test_a_shard_is_read_once_and_again_only_where_shards_were_taken_away(half: Path, pictures: Path) -> None:
     watch = Watch(RunDir(str(half)))
     assert watch.look().census.totals.images == 8
@@ -338,6 +351,20 @@ def test_a_flipped_byte_is_said_to_be_damage_and_the_rest_is_counted(half: Path)
     assert watch.look().damaged.keys() == {0}
     file.write_bytes(whole)
     assert (watch.look().damaged, watch.look().census.totals.images) == ({}, 8)
+
+
+def test_a_file_of_fewer_rows_than_were_planned_is_damage_of_its_shard(half: Path, pictures: Path) -> None:
+    file = half / "images" / "shard-0000000.parquet"
+    table = pq.read_table(file)
+    for num_rows in (0, 3):
+        pq.write_table(table.slice(0, num_rows), file)
+        told = Command("status", half)
+        assert (told.code, told.result["images"]) == (5, 4)
+        assert f"damaged shard 0: {file} has {num_rows} rows, of 4 images that are planned" in told.out
+        proved = Command("verify", half)
+        assert (proved.code, "shard 0: column image_id of its images is not the plan's" in proved.out) == (3, True)
+    done = label(pictures, half, "--max-error-rate", 0.5)
+    assert (done.code, "has 3 rows, of 4 images that are planned" in done.result["error"]) == (5, True)
 
 
 def test_rows_of_no_class_are_damage_of_their_shard_alone(labelled_half: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cam_ops.errors import StorageError
 from cam_ops.tables import CORNERS
-from cluster.audit.files import audit_files, read_truth
+from cluster.audit.files import audit_files, read_per_image, read_truth
 from cluster.audit.tables import TRUE_BOXES_SCHEMA
 from cluster.runs.directory import RunDir
 from tests.cluster.audit.test_audit import INLINE, TWO, audit, disc_of, label, write_truth
@@ -121,6 +121,13 @@ def test_a_file_that_no_audit_wrote_is_refused(many: Path) -> None:
         pq.write_table(other, many)
         with pytest.raises(StorageError, match=reason):
             read_truth(files, {3: {0}})
+    pq.write_table(table, many)
+    many.write_bytes(many.read_bytes().replace(b"crowd", b"\xffrowd"))
+    with pytest.raises(StorageError, match="run `audit` again"):
+        read_truth(files, {3: {0}})
+    (many.parent / "per_image.parquet").write_bytes(many.read_bytes())
+    with pytest.raises(StorageError, match="run `audit` again"):
+        list(read_per_image(files, ["iou"]))
     many.write_bytes(many.read_bytes()[:-9])
     with pytest.raises(StorageError, match="run `audit` again"):
         read_truth(files, {3: {0}})

@@ -208,6 +208,17 @@ def test_another_request_on_the_same_out_is_refused(pictures: Path, tmp_path: Pa
     assert (replaced.code, f"{source} holds other maps than then" in replaced.result["error"]) == (4, True)
 
 
+def test_a_link_to_the_run_whose_maps_are_taken_is_that_run(pictures: Path, tmp_path: Path) -> None:
+    run, link = tmp_path / "run", tmp_path / "link"
+    label(pictures, run)
+    link.symlink_to(run)
+    before = files(run, "plan heatmaps boxes images run.json")
+    for words in ((run, link), (link, run)):
+        refused = rebox(*words, "--overwrite", "--threshold", 0.3)
+        assert (refused.code, "is the run whose maps are taken" in refused.result["error"]) == (2, True)
+    assert files(run, "plan heatmaps boxes images run.json") == before
+
+
 def test_overwrite_costs_no_run_where_nothing_can_begin(pictures: Path, tmp_path: Path) -> None:
     source, new = tmp_path / "source", tmp_path / "new"
     label(pictures, source)
