@@ -25,7 +25,8 @@ from cam_ops.errors import UsageError
 from cam_ops.explain.passes import batches_of_gradients, one_class
 from cam_ops.network.grids import Grid, token_grid
 from cam_ops.network.heads import swap_test
-from cam_ops.network.trial import IDENTITY, Normalisation, in_a_sentence, trial_pictures
+from cam_ops.network.takes import IDENTITY, Normalisation
+from cam_ops.network.trial import in_a_sentence, trial_pictures
 from cam_ops.network.watch import Place
 from cam_ops.settings import Size
 

@@ -24,6 +24,7 @@ from cam_ops.errors import MachineError, UsageError
 from cam_ops.explain.explainer import Explainer
 from cam_ops.explain.joint import Part, split
 from cam_ops.explain.passes import Pass, Ranks, ranks_of
+from cam_ops.network.weights.moving import move
 
 Library = Callable[[list[Tensor]], list[Tensor]]
 
@@ -51,7 +52,7 @@ class Forward(nn.Module):
     def on(self, device: torch.device, dtype: torch.dtype) -> "Forward":
         """Return a copy that runs there and in `dtype`, channels last."""
         explainer = deepcopy(self.explainer)
-        explainer.network.to(device, dtype).to(memory_format=torch.channels_last)
+        move(explainer.network, device, dtype).to(memory_format=torch.channels_last)
         return Forward(explainer.on(device), self.mean_C11[:, 0, 0].to(device), self.std_C11[:, 0, 0].to(device), dtype)
 
     def normalised(self, pixels_BCYX: Tensor) -> Tensor:

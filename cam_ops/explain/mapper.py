@@ -29,7 +29,8 @@ from cam_ops.explain.refine import rounded
 from cam_ops.network.grids import Grid
 from cam_ops.network.heads import Head, find_head
 from cam_ops.network.stages import find_stages
-from cam_ops.network.trial import Normalisation
+from cam_ops.network.takes import Normalisation
+from cam_ops.network.weights.moving import check_runs_there, move
 from cam_ops.settings import (
     ATTENTION,
     DECOMPOSABLE,
@@ -219,8 +220,13 @@ class Mapper:
             return explainer
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Run the network there and in `dtype`, channels last, from now on; maps are float32 all the same."""
-        self.network.to(device, dtype).to(memory_format=torch.channels_last)
+        """Run the network there and in `dtype`, channels last, from now on; maps are float32 all the same.
+
+        Raises UsageError where the network fails there, as its tensors are on several devices.
+        """
+        move(self.network, device, dtype).to(memory_format=torch.channels_last)
+        if device.type != "cpu":
+            check_runs_there(self.network, self.views[0].size, self.normalisation, device, dtype)
         mean_C, std_C = self.mean_C.to(device), self.std_C.to(device)
         self.views = [
             replace(view, forward=Forward(view.explainer.on(device), mean_C, std_C, dtype)) for view in self.views

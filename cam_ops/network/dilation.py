@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
-from cam_ops.network.trial import IDENTITY, Normalisation, first_run, trial_pictures
+from cam_ops.network.takes import IDENTITY, Normalisation
+from cam_ops.network.trial import first_run, trial_pictures
 from cam_ops.settings import Size, height_and_width
 
 TOLERANCE = 1e-4  # relative, float32; ResNets measure 1e-6

@@ -22,13 +22,15 @@ from torch.nn.parameter import is_lazy
 from cam_ops.errors import CamrayError, UsageError
 from cam_ops.network.inputs import EXPECTED, Inputs, read_inputs
 from cam_ops.network.names import check_factory_file, factory_parts, is_file
+from cam_ops.network.weights.moving import move
+from cam_ops.settings import Channels
 from cam_ops.words import near
 
 EXTRA = "_extra_state"  # of a module's own, beside its tensors
 
 
-def call_factory(model: str) -> tuple[nn.Module, Inputs]:
-    """Return the network of a factory, float32 and on the CPU, and what it says of its input.
+def call_factory(model: str, channels: Channels | None = None) -> tuple[nn.Module, Inputs]:
+    """Return the network of a factory, float32 and on the CPU, and what it says of its input; flags say `channels`.
 
     Raises UsageError where it cannot be imported, fails or returns something else, MachineError where there is no such
     file on this machine.
@@ -60,7 +62,7 @@ def call_factory(model: str) -> tuple[nn.Module, Inputs]:
         raise UsageError(f"the network of {model} has lazy parameters without a shape; run it once in the factory")
     _check_state(network, model)
     _check_float32(network, model)
-    return network.float().cpu(), read_inputs(said, model)
+    return move(network, torch.device("cpu"), torch.float32), read_inputs(said, model, channels)
 
 
 def _unwrapped(network: Any) -> Any:

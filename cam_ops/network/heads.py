@@ -31,8 +31,10 @@ from cam_ops.errors import UsageError
 from cam_ops.network.geometry import check_lies_over
 from cam_ops.network.grids import fits
 from cam_ops.network.layers import Spatial, behind_norm, named_modules, spatial_calls
+from cam_ops.network.outputs import refuse_probabilities
 from cam_ops.network.readout import read_out
-from cam_ops.network.trial import IDENTITY, Normalisation, check_alone, first_run, in_a_sentence, trial_pictures
+from cam_ops.network.takes import IDENTITY, Normalisation
+from cam_ops.network.trial import check_alone, first_run, in_a_sentence, trial_pictures
 from cam_ops.network.watch import Place, Seen, Watch, run_from
 from cam_ops.settings import DECOMPOSABLE, Kind, Size
 
@@ -116,15 +118,16 @@ def dry_run(
         calls: list[Seen] = []
         images_BCHW = contrast * noise_BCHW
         with Watch(network, partial(_record, calls), images_BCHW.shape[2:]):
-            logits_BK = first_run(network, images_BCHW)
+            logits_BK = first_run(network, images_BCHW, normalisation)
         _check_logits(logits_BK)
-        again_BK = first_run(network, images_BCHW)
+        again_BK = first_run(network, images_BCHW, normalisation)
         if not torch.allclose(logits_BK, again_BK, rtol=1e-3, atol=1e-3 * float(logits_BK.abs().max())):
             raise UsageError(
                 "the network gives other logits each time for the same pictures; does it drop out in eval mode?"
             )
         if not logits_BK.equal(logits_BK.roll(1, 0)):
             check_alone(network, images_BCHW, logits_BK)
+            refuse_probabilities(logits_BK)
             return images_BCHW, logits_BK, calls
     raise UsageError("the network gives the same logits for different pictures; are its weights whole?")
 
@@ -141,8 +144,6 @@ def _check_logits(logits_BK: Any) -> None:
             f"{tuple(logits_BK.shape) if isinstance(logits_BK, Tensor) else type(logits_BK).__name__}; "
             "wrap it in a module whose forward returns only the logits"
         )
-    if (logits_BK >= 0).all() and torch.allclose(logits_BK.sum(1), torch.ones_like(logits_BK[:, 0]), atol=1e-4):
-        raise UsageError("the network returns probabilities; return logits, without the softmax, as maps explain those")
     if not logits_BK.isfinite().all():
         raise UsageError("the network's logits on noise are not finite; are its weights whole?")
 

@@ -37,8 +37,11 @@ class Inputs:
     crop_fraction: float | None = None
 
 
-def read_inputs(given: object, model: str) -> Inputs:
-    """Return what `given`, which came with the network of `model`, says. Raises UsageError where it means nothing."""
+def read_inputs(given: object, model: str, channels: Channels | None = None) -> Inputs:
+    """Return what `given`, which came with the network of `model`, says; a flag may say its `channels`.
+
+    Raises UsageError where it means nothing.
+    """
     if given is None:
         return Inputs()
     if isinstance(given, ImageClassification):
@@ -58,8 +61,12 @@ def read_inputs(given: object, model: str) -> Inputs:
     if strange := [name for name in names if name not in (*OURS, *TIMMS)]:
         shown = ", ".join(strange[:5])
         raise UsageError(f"{model} says {shown} of its input, which means nothing here; expected {EXPECTED}")
-    mean = _of(said, "mean", _mean, "three numbers for RGB in 0..1, as torchvision writes them, or one for gray", model)
-    std = _of(said, "std", _std, "three numbers above 0 for RGB in 0..1, or one for gray", model)
+    if "gray" in (channels, _channels(given, None, None, model)):
+        said |= {name: (said[name],) for name in ("mean", "std") if _is_number(said.get(name))}
+    mean = _of(
+        said, "mean", _mean, "three numbers for RGB in 0..1, as torchvision writes them, or (0.5,) for gray", model
+    )
+    std = _of(said, "std", _std, "three numbers above 0 for RGB in 0..1, or (0.5,) for gray", model)
     return Inputs(
         channels=_channels(given, mean, std, model),
         mean=mean,
@@ -100,6 +107,10 @@ def _channels(given: Mapping[Any, Any], mean: PerChannel | None, std: PerChannel
     if len({*found.values()}) > 1:
         raise UsageError(f"{model} says two things of channels: " + ", ".join(f"{n} {c}" for n, c in found.items()))
     return next(iter(found.values()), None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) or getattr(value, "shape", None) == ()
 
 
 def _numbers(value: Any) -> PerChannel:

@@ -16,9 +16,9 @@ from cam_ops.network.factory import call_factory
 from cam_ops.network.hub import PREPROCESSOR, Snapshot, load_snapshot
 from cam_ops.network.names import HUB, check_network, factory_name, is_factory
 from cam_ops.network.outputs import SINGLE, Reading, return_logits
-from cam_ops.network.takes import said_size, size_that_runs
-from cam_ops.network.trial import Normalisation
+from cam_ops.network.takes import Normalisation, said_size, size_that_runs
 from cam_ops.network.weighted import with_weights
+from cam_ops.network.weights.moving import hidden_state
 from cam_ops.network.zoo import find_architecture
 from cam_ops.settings import Channels, Interpolation, ModelConfig, Preprocessing, Size
 
@@ -71,7 +71,8 @@ def load_classifier(config: ModelConfig) -> Classifier:
         preprocessing, has_size = _preprocessing(config, *shape), True
     network.eval()  # which may return nothing: some write a train() of their own
     network.requires_grad_(False)
-    digest = model_digest(path, network.state_dict())  # before it runs, which some networks count
+    state = {**network.state_dict(), **hidden_state(network)}
+    digest = model_digest(path, state)  # before it runs, which some networks count
     if not has_size:
         preprocessing, notes = _of_own_size(network, preprocessing, config.model)
     normalisation = Normalisation(mean=preprocessing.mean, std=preprocessing.std)
@@ -132,7 +133,7 @@ def model_digest(path: str, state: dict[str, Tensor]) -> str:
 
 def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, bool]:
     """Return the network, its input, and whether flags or factory say the size of that."""
-    network, said = call_factory(config.model)
+    network, said = call_factory(config.model, config.channels)
     mean, std = config.mean or said.mean, config.std or said.std
     channels = config.channels or said.channels or "rgb"
     if mean is None or std is None:
@@ -158,7 +159,8 @@ def _from_factory(config: ModelConfig) -> tuple[nn.Module, Preprocessing, bool]:
 
 def _of_own_size(network: nn.Module, shape: Preprocessing, model: str) -> tuple[Preprocessing, tuple[str, ...]]:
     """Return an input of the size that the network says, where it takes not the usual one, and what is to be said."""
-    size = size_that_runs(network, len(shape.mean), shape.image_size)
+    normalisation = Normalisation(mean=shape.mean, std=shape.std)
+    size = size_that_runs(network, shape.image_size, normalisation)
     if size == shape.image_size:
         return shape, ()
     said = f"{model} takes no pictures of {USUAL_SIZE}x{USUAL_SIZE} pixels; {said_size(size)} is taken"

@@ -9,7 +9,7 @@ A network of a single logit z is one of two classes, negative and positive, with
 Letters: B batch, K classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import UsageError
-from cam_ops.network.trial import IDENTITY, Normalisation, in_a_sentence, trial_pictures
+from cam_ops.network.takes import IDENTITY, Normalisation
+from cam_ops.network.trial import in_a_sentence, trial_pictures
 from cam_ops.settings import Size
 
 Squashing = Literal["softmax", "log-softmax", "sigmoid", "log-sigmoid"]
@@ -133,10 +134,10 @@ def _has_outputs(shape: torch.Size, num_outputs: int) -> bool:
 class _Read:
     """What the class of a network becomes that does not return its logits: its call does; all its names stay."""
 
-    reading: Reading
+    _camray_reading: Reading  # a network may have a part called `reading`
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
-        reading = self.reading
+        reading = self._camray_reading
         if not reading.squashing:
             return reading.taken(super().__call__(images_BCHW))  # type: ignore[misc]
         with _Leaving(reading.num_outputs, reading.number) as leaving:
@@ -181,11 +182,13 @@ def return_logits(
         raise UsageError(f"the network ends in a {squashing} over a single logit, which is the same for all pictures")
     if not reading.is_plain:
         kind = type(network)
-        network.__class__ = type(kind.__name__, (_Read, kind), {"reading": reading, "__module__": kind.__module__})
+        network.__class__ = type(
+            kind.__name__, (_Read, kind), {"_camray_reading": reading, "__module__": kind.__module__}
+        )
     if squashing is None:
         values_BK = values.reshape(len(values), -1)
         is_squashed = any(len(shape) <= 2 and shape.numel() <= values.numel() for _, shape in seen.calls)
-        _refuse_probabilities(values_BK, seen.by_hand[-MAX_TRIES:], is_squashed)
+        refuse_probabilities(values_BK, seen.by_hand[-MAX_TRIES:], is_squashed)
     return reading
 
 
@@ -268,7 +271,7 @@ def _keeps_shape(network: nn.Module, images_BCHW: Tensor, path: Path) -> bool:
         return True
 
 
-def _refuse_probabilities(values_BK: Tensor, by_hand: list[Tensor], is_squashed: bool) -> None:
+def refuse_probabilities(values_BK: Tensor, by_hand: Sequence[Tensor] = (), is_squashed: bool = False) -> None:
     """Raise UsageError for what a softmax, a log-softmax or a sigmoid made that cannot be left out.
 
     It is computed by hand; or several are joined, or clamped, where the network `is_squashed` somewhere.

@@ -26,7 +26,8 @@ from cam_ops.errors import UsageError
 from cam_ops.network.grids import Grid, shown, spatial_view
 from cam_ops.network.heads import dry_run, swap_test
 from cam_ops.network.layers import named_modules, spatial_calls
-from cam_ops.network.trial import IDENTITY, Normalisation, in_a_sentence
+from cam_ops.network.takes import IDENTITY, Normalisation
+from cam_ops.network.trial import in_a_sentence
 from cam_ops.network.watch import Place
 from cam_ops.settings import Size
 

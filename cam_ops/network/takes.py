@@ -6,6 +6,7 @@ config of their default weights, as timm's. What is said is believed only after 
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, islice, product
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cam_ops.settings import MAX_IMAGE_SIZE, Size, height_and_width
+from cam_ops.settings import MAX_IMAGE_SIZE, PerChannel, Size, height_and_width
 
 SAID = ("image_size", "img_size")
 CONFIGS = ("config", "default_cfg", "pretrained_cfg")  # attributes that may say it in turn, as input_size too
@@ -22,13 +23,38 @@ MAX_SAID = 4  # sizes that are tried
 WRAP = "wrap it in a module whose forward makes its channels of RGB, or of one with --channels gray"
 
 
-def noise(num: int, num_channels: int, size: Size) -> Tensor:
-    """Return pictures of noise, normal, seeded, float32 (num, C, H, W)."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(num, num_channels, *height_and_width(size), generator=generator)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """What is subtracted from pixels in 0..1 before the network gets it, and what that is divided by."""
+
+    mean: PerChannel = (0.0, 0.0, 0.0)
+    std: PerChannel = (1.0, 1.0, 1.0)
+
+    def of(self, num_channels: int) -> "Normalisation":
+        """Return that of another number of channels: the first one's, of each."""
+        if num_channels == len(self.mean):
+            return self
+        return Normalisation(mean=self.mean[:1] * num_channels, std=self.std[:1] * num_channels)  # type: ignore[arg-type]
 
 
-def what_it_takes(network: nn.Module, images_BCHW: Tensor) -> str | None:
+IDENTITY = Normalisation()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network's weights are."""
+    return next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
+
+
+def noises(num: int, size: Size, normalisation: Normalisation) -> tuple[Tensor, Tensor]:
+    """Return pictures of noise, seeded, float32 (num, C, H, W): normal, and uniform as normalised pixels are."""
+    shape = (num, len(normalisation.mean), *height_and_width(size))
+    normal_BCHW = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    pixels_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    mean_C11, std_C11 = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
+    return normal_BCHW, (pixels_BCHW - mean_C11) / std_C11
+
+
+def what_it_takes(network: nn.Module, images_BCHW: Tensor, normalisation: Normalisation) -> str | None:
     """Say what pictures a network takes that has failed on these, and which flags make them; None where none is found.
 
     Tried are sizes that it says, one channel, three, and those of its first convolution.
@@ -37,7 +63,7 @@ def what_it_takes(network: nn.Module, images_BCHW: Tensor) -> str | None:
     sizes = dict.fromkeys([(height, width), *map(height_and_width, own_sizes(network))])
     first = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 1)
     for size, number in product(sizes, dict.fromkeys((num_channels, 1, 3, first))):
-        if runs(network, noise(2, number, size).to(images_BCHW)):
+        if _takes(network, size, normalisation.of(number)):
             words = [] if number == num_channels else [_said_channels(number)]
             words += [] if size == (height, width) else [said_size(size)]
             return "; ".join(words) or None
@@ -54,10 +80,14 @@ def runs(network: nn.Module, images_BCHW: Tensor) -> bool:
     return True
 
 
-def size_that_runs(network: nn.Module, num_channels: int, usual: Size) -> Size:
+def _takes(network: nn.Module, size: Size, normalisation: Normalisation) -> bool:
+    """Say whether a network takes normal noise, or at least what lies where pixels do."""
+    return any(runs(network, noise.to(device_of(network))) for noise in noises(2, size, normalisation))
+
+
+def size_that_runs(network: nn.Module, usual: Size, normalisation: Normalisation) -> Size:
     """Return `usual`, or where the network does not take that, the first size that it says and takes."""
-    sizes = [usual, *own_sizes(network)]
-    return next((size for size in sizes if runs(network, noise(2, num_channels, size))), usual)
+    return next((size for size in [usual, *own_sizes(network)] if _takes(network, size, normalisation)), usual)
 
 
 def own_sizes(network: nn.Module) -> list[Size]:

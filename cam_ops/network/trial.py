@@ -5,9 +5,7 @@ Letters: B batch, C channels, H, W the picture, K classes.
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
-from itertools import chain
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import CamrayError, UsageError
-from cam_ops.network.takes import noise, runs, what_it_takes
-from cam_ops.settings import PerChannel, Size
+from cam_ops.network.takes import IDENTITY, Normalisation, device_of, noises, runs, what_it_takes
+from cam_ops.settings import Size
 
 ALONE_TOLERANCE = 1e-3  # of the largest logit: other kernels run for other batches
 MAX_CHARACTERS = 300
@@ -27,22 +25,6 @@ Given = ParamSpec("Given")
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Normalisation:
-    """What is subtracted from pixels in 0..1 before the network gets it, and what that is divided by."""
-
-    mean: PerChannel = (0.0, 0.0, 0.0)
-    std: PerChannel = (1.0, 1.0, 1.0)
-
-
-IDENTITY = Normalisation()
-
-
-def device_of(network: nn.Module) -> torch.device:
-    """Return where a network's weights are."""
-    return next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
-
-
 def trial_pictures(
     network: nn.Module, image_size: Size, number: int = 2, normalisation: Normalisation = IDENTITY
 ) -> Tensor:
@@ -50,18 +32,15 @@ def trial_pictures(
 
     Some networks look whether their input lies where pixels do. Raises UsageError where it takes neither.
     """
-    device, num_channels = device_of(network), len(normalisation.mean)
-    normal_BCHW = noise(number, num_channels, image_size).to(device)
+    device = device_of(network)
+    normal_BCHW, pixels_BCHW = (noise.to(device) for noise in noises(number, image_size, normalisation))
     if runs(network, normal_BCHW):
         return normal_BCHW
-    pixels_BCHW = torch.rand(normal_BCHW.shape, generator=torch.Generator().manual_seed(0))
-    mean_C11, std_C11 = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
-    images_BCHW = ((pixels_BCHW - mean_C11) / std_C11).to(device)
-    first_run(network, images_BCHW)
-    return images_BCHW
+    first_run(network, pixels_BCHW, normalisation)
+    return pixels_BCHW
 
 
-def first_run(network: nn.Module, images_BCHW: Tensor) -> Any:
+def first_run(network: nn.Module, images_BCHW: Tensor, normalisation: Normalisation = IDENTITY) -> Any:
     """Run a network for the first time, without gradients; raise UsageError if it fails, in whatever way."""
     try:
         with torch.no_grad():
@@ -70,11 +49,12 @@ def first_run(network: nn.Module, images_BCHW: Tensor) -> Any:
         kind = {1: "gray", 3: "RGB"}[images_BCHW.shape[1]]
         raise UsageError(
             f"the network cannot take {kind} pictures of {images_BCHW.shape[3]}x{images_BCHW.shape[2]} pixels "
-            f"({_shown(error)}); {what_it_takes(network, images_BCHW) or 'check --image-size, --scales and --model'}"
+            f"({shown(error)}); "
+            f"{what_it_takes(network, images_BCHW, normalisation) or 'check --image-size, --scales and --model'}"
         ) from error
 
 
-def _shown(error: Exception) -> str:
+def shown(error: Exception) -> str:
     """Return what an error says in its first line, and the last line of the user's own code that it passed through."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(folder) for folder in OWN)]
@@ -94,7 +74,7 @@ def in_a_sentence(look: Callable[Given, Value]) -> Callable[Given, Value]:
         except Exception as error:
             raise UsageError(
                 "the network fails where its gradients are asked for, or something else stands in a result's place "
-                f"({_shown(error)})"
+                f"({shown(error)})"
             ) from error
 
     return looked
@@ -107,7 +87,7 @@ def check_alone(network: nn.Module, images_BCHW: Tensor, logits_BK: Tensor) -> N
             alone_1K: Any = network(images_BCHW[:1])
     except Exception as error:
         raise UsageError(
-            f"the network fails on a single picture ({_shown(error)}), as the last batch may have; {_cause(network)}"
+            f"the network fails on a single picture ({shown(error)}), as the last batch may have; {_cause(network)}"
         ) from error
     if alone_1K.shape != logits_BK[:1].shape:
         raise UsageError(

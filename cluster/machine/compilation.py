@@ -29,6 +29,7 @@ from cam_ops.explain import explainer, forward, joint, passes, refine
 from cam_ops.explain.forward import Compiled, Forward, compile_to, distance, load_compiled, results_of
 from cam_ops.explain.mapper import Mapper
 from cam_ops.network import grids, outputs, watch
+from cam_ops.network.weights import moving
 from cam_ops.settings import CompileChoice, Device, Precision
 from cluster.machine.precision import DTYPES
 from cluster.process.console import say
@@ -229,7 +230,9 @@ def _machine(device: torch.device) -> str:
 
 def _source_digest(network: nn.Module) -> str:
     """Digest the files that define the network's modules, and ours that trace it or are traced with it."""
-    files = {inspect.getfile(module) for module in (explainer, forward, grids, joint, outputs, passes, refine, watch)}
+    files = {
+        inspect.getfile(module) for module in (explainer, forward, grids, joint, moving, outputs, passes, refine, watch)
+    }
     for kind in {type(module) for module in network.modules()}:
         with suppress(TypeError, OSError):  # defined at a prompt: the comparison with the network itself remains
             files.add(inspect.getfile(kind))

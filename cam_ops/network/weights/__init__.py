@@ -4,4 +4,5 @@
 * `matching`: which part of a file is the network
 * `renaming`: names that parameters had when weights were published
 * `positions`: vision transformers at another size
+* `moving`: to a device and a number format, with what modules keep beside them
 """

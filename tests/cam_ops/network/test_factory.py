@@ -288,6 +288,8 @@ def test_what_a_factory_says_of_its_input_is_taken_and_flags_win(tmp_path: Path,
     [
         "{'channels': 'gray', 'mean': (0.5,), 'std': [0.25]}",
         "{'channels': 1, 'mean': (0.5,), 'std': [0.25]}",
+        "{'channels': 'gray', 'mean': 0.5, 'std': 0.25}",
+        "{'input_size': (1, 28, 28), 'mean': np.float32(0.5), 'std': torch.tensor(0.25)}",
         "{'mean': np.array([0.5]), 'std': torch.tensor([0.25])}",
         "{'input_size': (1, 28, 28), 'mean': (0.5,), 'std': (0.25,)}",
     ],
@@ -311,6 +313,13 @@ def test_gray_is_no_guess_of_one_number_and_no_network_by_name(tmp_path: Path) -
         load_classifier(ModelConfig(model=model, channels="gray"))
     shape = load_classifier(ModelConfig(model=model, channels="gray", mean=(0.5,), std=(0.5,))).preprocessing
     assert shape.mean == (0.5,)
+    (tmp_path / "bare").mkdir()
+    network = "torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.AdaptiveAvgPool2d(1))"
+    bare = returning(tmp_path / "bare", f"{network}, {{'mean': 0.5, 'std': 0.25}}")
+    with pytest.raises(UsageError, match=r"says mean 0.5 of its input; expected three numbers .* or \(0.5,\) for gray"):
+        load_classifier(ModelConfig(model=bare))  # of each of three, or of one
+    shape = load_classifier(ModelConfig(model=bare, channels="gray")).preprocessing
+    assert (shape.mean, shape.std) == ((0.5,), (0.25,))
     with pytest.raises(UsageError, match="--channels gray: resnet18 takes RGB"):
         load_classifier(ModelConfig(model="resnet18", weights="random", channels="gray"))
 

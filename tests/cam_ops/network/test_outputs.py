@@ -196,3 +196,22 @@ def test_gates_inside_are_no_ends() -> None:
     for num_images in (1, 2, 7):
         images = torch.rand(num_images, 3, 32, 32)
         assert torch.equal(network(images), network.logits(images))
+
+
+class Reading(Ends):
+    """Has parts by the names that stand in camray's own code."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.sigmoid, 5)
+        self.reading, self.taken, self.path = nn.Linear(16, 16), nn.ReLU(), nn.Identity()
+        self.eval().requires_grad_(False)
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        features_BHWC = self.reading(super().features(images_BCHW).movedim(1, 3))
+        return self.path(self.taken(features_BHWC)).movedim(3, 1)
+
+
+def test_names_of_a_networks_parts_stay_its_own() -> None:
+    network = Reading()
+    assert return_logits(network, 32).scores == "sigmoid"
+    check_maps(network, lambda z: z, 5)

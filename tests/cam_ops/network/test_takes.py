@@ -12,7 +12,7 @@ from torch import nn
 from cam_ops.errors import UsageError
 from cam_ops.network.heads import find_head
 from cam_ops.network.load import load_classifier
-from cam_ops.network.trial import Normalisation
+from cam_ops.network.takes import Normalisation
 from cam_ops.settings import ModelConfig
 
 
@@ -28,15 +28,24 @@ def small_vit(side: int, **changes: Any) -> nn.Module:
 class Wrapped(nn.Module):
     """Says a size in a config, as Hugging Face's networks do; what it says need not be what it takes."""
 
-    def __init__(self, said: object, taken: int) -> None:
+    def __init__(self, said: object, taken: int, num_channels: int = 3) -> None:
         super().__init__()
-        self.config, self.taken, self.conv = type("Config", (), {})(), taken, averaging(3)
+        self.config, self.taken, self.conv = type("Config", (), {})(), taken, averaging(num_channels)
         self.config.image_size = said
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.shape[2] != self.taken:
             raise RuntimeError(f"only {self.taken}")
         return self.conv(images)
+
+
+class WrappedPixels(Wrapped):
+    """Looks whether its input are pixels, before it divides by the largest."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.min() >= 0, "pixels from 0 to 1"
+        assert images.max() <= 1, "pixels from 0 to 1"
+        return super().forward(images / images.amax((1, 2, 3), keepdim=True))
 
 
 @pytest.mark.parametrize(
@@ -51,6 +60,8 @@ class Wrapped(nn.Module):
         (lambda: small_vit(96, in_chans=1), 3, "--channels gray; it says that it takes 96: --image-size 96"),
         (lambda: Wrapped(64, 64), 3, "; it says that it takes 64: --image-size 64"),
         (lambda: Wrapped([64, 64], 64), 3, "; it says that it takes 64: --image-size 64"),
+        (lambda: WrappedPixels(64, 64), 3, "; it says that it takes 64: --image-size 64"),
+        (lambda: WrappedPixels(64, 64, 1), 3, "--channels gray; it says that it takes 64: --image-size 64"),
         (lambda: Wrapped(64, 32), 3, "; check --image-size, --scales and --model"),
         (lambda: Wrapped(float("inf"), 32), 3, "; check --image-size, --scales and --model"),
         (lambda: Wrapped(torch.zeros(3), 32), 3, "; check --image-size, --scales and --model"),
@@ -65,7 +76,7 @@ def test_a_refusal_names_the_pictures_that_the_network_takes(network: Any, num_c
 
 
 FACTORIES = """
-from tests.cam_ops.network.test_takes import Wrapped, small_vit
+from tests.cam_ops.network.test_takes import Wrapped, WrappedPixels, small_vit
 
 SAID = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 
@@ -74,6 +85,9 @@ def of_96():
 
 def of_96_says_64():
     return small_vit(96), {**SAID, "image_size": 64}
+
+def of_96_and_pixels():
+    return WrappedPixels(96, 96), SAID
 
 def takes_the_usual():
     return Wrapped(96, 224), SAID
@@ -93,6 +107,7 @@ def test_without_a_size_that_of_the_network_is_taken_and_said(tmp_path: Path) ->
     size, said = taken("of_96")
     assert size == 96
     assert "no pictures of 224x224 pixels; it says that it takes 96: --image-size 96 is taken" in said
+    assert taken("of_96_and_pixels")[0] == 96
     assert taken("takes_the_usual") == (224, "")
     with pytest.raises(UsageError, match="cannot take RGB pictures of 64x64"):  # as the factory says
         taken("of_96_says_64")

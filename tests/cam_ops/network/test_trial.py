@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from cam_ops.errors import UsageError
 from cam_ops.network.heads import find_head
-from cam_ops.network.trial import Normalisation, trial_pictures
+from cam_ops.network.takes import Normalisation
+from cam_ops.network.trial import trial_pictures
 
 
 class Plain(nn.Module):
