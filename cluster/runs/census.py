@@ -19,7 +19,7 @@ from cluster.runs.agreement import Agreement, AgreementSum, judge
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
 from cluster.runs.record import Run
-from cluster.storage.parquet import decode, document_of
+from cluster.storage.parquet import MAX_ROWS, decode, document_of
 
 COUNTED = ("image_id", "status", "error", "num_maps", "num_boxes")
 JUDGED = (*COUNTED, "shard", "row", "label", "labels", "top_classes", "top_scores")
@@ -97,7 +97,8 @@ class CensusSum:
         `damaged` says why.
         """
         self.damaged = {}
-        read = partial(_read_file, self.run_dir, self.run.request.fingerprint(), self.schema)
+        fingerprint, most = self.run.request.fingerprint(), min(self.run.plan.shard_size, MAX_ROWS)
+        read = partial(_read_file, self.run_dir, fingerprint, self.schema, most)
         with ThreadPoolExecutor(NUM_READERS) as pool:
             for first in range(0, len(shards), FILES_AT_ONCE):
                 some = shards[first : first + FILES_AT_ONCE]
@@ -145,14 +146,16 @@ class CensusSum:
         )
 
 
-def _read_file(run_dir: RunDir, fingerprint: str, schema: pa.Schema, shard: int) -> pa.Table | StorageError:
+def _read_file(
+    run_dir: RunDir, fingerprint: str, schema: pa.Schema, max_rows: int, shard: int
+) -> pa.Table | StorageError:
     """Return a file's columns, or what is wrong with it. Raises StorageError where it is gone, or cannot be reached."""
     name = shard_name("images", shard)
     where, content = run_dir.where(name), run_dir.read(name)
     if content is None:
         raise StorageError(f"{where} is gone; run `verify` on the run directory")
     try:
-        table = decode(content, where, schema.names)
+        table = decode(content, where, schema.names, max_rows)
     except StorageError as error:
         return error
     if document_of(table.schema).get("fingerprint") != fingerprint:
