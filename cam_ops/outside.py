@@ -6,7 +6,9 @@ import resource
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from cam_ops.errors import UsageError
 
@@ -19,6 +21,7 @@ OTHERS = {
     stat.S_IFDIR: "a folder",
 }
 MAX_COLUMNS = 10_000  # of a table
+STATUS = Path("/proc/self/status")
 
 
 def size_of_file(path: str | Path) -> int:
@@ -38,20 +41,58 @@ def check_columns(num_columns: int) -> None:
         raise ValueError(f"it has {num_columns} columns, at most {MAX_COLUMNS} are read; leave out what is not needed")
 
 
+@dataclass(slots=True)
+class _Bound:
+    """What this process may take, while any thread of it is within `bounded_memory`."""
+
+    lock: Lock = field(default_factory=Lock)
+    within: int = 0  # calls
+    had: int = 0  # bytes, before the first of them
+    most: int = 0  # bytes more, of all of them
+    soft: int = resource.RLIM_INFINITY  # what held before
+
+
+_bound = _Bound()
+
+
 @contextmanager
 def bounded_memory(num_bytes: int) -> Iterator[None]:
     """Let this process take at most so many bytes more than it has; what would take more raises MemoryError or such.
 
     For libraries that are told by a file how much to take; memory that others of its threads take counts as well.
+    Calls that overlap, in threads or one within the other, share the largest of their bounds, until the last one ends.
+    Where the system does not say what a process has, nothing is bounded.
     """
-    has = int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0]) * 2**10
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limits = [limit for limit in (has + num_bytes, soft, hard) if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    with _bound.lock:
+        if not _bound.within:
+            _bound.had, _bound.most = _data_bytes(), 0
+            _bound.soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        _bound.within += 1
+        _bound.most = max(_bound.most, num_bytes)
+        if _bound.had:
+            _limit_data(_bound.had + _bound.most)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        with _bound.lock:
+            _bound.within -= 1
+            if not _bound.within and _bound.had:
+                _limit_data(_bound.soft)
+
+
+def _limit_data(num_bytes: int) -> None:
+    """Set the limit, but for what is stricter already."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [limit for limit in (num_bytes, _bound.soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits, default=resource.RLIM_INFINITY), hard))
+
+
+def _data_bytes() -> int:
+    """Return what this process has of memory that it can write to, 0 where the system does not say."""
+    try:
+        return int(STATUS.read_text().partition("VmData:")[2].split()[0]) * 2**10
+    except (OSError, LookupError, ValueError):
+        return 0
 
 
 def refuse_pointer(name: object, start: bytes) -> None:

@@ -12,6 +12,7 @@ CUT_OFF = 141  # of a shell for what SIGPIPE ends
 
 def main() -> None:
     """Entry point of `python -m jobs` and of the console script `camray`."""
+    os.environ.setdefault("MIMALLOC_ARENA_EAGER_COMMIT", "0")  # else Arrow has a GiB that no bound of ours counts
     raise_on_sigterm()
     hold()  # until a command's own code is imported
     _open_streams()

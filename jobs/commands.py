@@ -35,6 +35,7 @@ COMMANDS = {
     "bench": "measure this machine: stages, whole runs, peers",
     "demo": "the whole chain on real photos, in under two minutes",
 }
+MOST_SAID = (1500, 500)  # characters of an error, from its beginning and to its end
 OPTIONS = ("--help", "--version", "--completion")  # in the place of a command
 
 
@@ -56,10 +57,9 @@ def _run(command: str, arguments: list[str]) -> int:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             outcome = _run_command(command, arguments[1:])
     except CamrayError as error:
-        say(f"error: {error}")
-        outcome = Outcome(
-            status=error.status, exit_code=error.exit_code, out=out_of(arguments), error=public(str(error))
-        )
+        sentence = _without_middle(public(str(error)))  # a value of a file's may stand there
+        say(f"error: {sentence}")
+        outcome = Outcome(status=error.status, exit_code=error.exit_code, out=out_of(arguments), error=sentence)
     except KeyboardInterrupt:
         outcome = Outcome(status=INTERRUPTED, exit_code=INTERRUPTED_CODE, out=out_of(arguments))
     except Exception as error:
@@ -77,6 +77,11 @@ def _run(command: str, arguments: list[str]) -> int:
     if not stream.isatty():  # who reads a screen has been told
         print(result_line(public(command), outcome, time.monotonic() - start_s), file=stream, flush=True)
     return outcome.exit_code
+
+
+def _without_middle(sentence: str) -> str:
+    """Return a sentence, of one that is too long the beginning and the end, where the cure is."""
+    return sentence if len(sentence) <= sum(MOST_SAID) else f"{sentence[: MOST_SAID[0]]}...{sentence[-MOST_SAID[1] :]}"
 
 
 def _is_output_lost() -> bool:

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.arrays import F32, F64
 from cam_ops.errors import StorageError
@@ -22,7 +21,7 @@ from cluster.audit.tables import PER_IMAGE_SCHEMA, TRUE_BOXES_SCHEMA
 from cluster.runs.directory import RunDir
 from cluster.runs.names import audit_folder
 from cluster.runs.reading import corners_of
-from cluster.storage.documents import document_bytes, first_reason
+from cluster.storage.documents import document_bytes, validated
 from cluster.storage.files import Files
 from cluster.storage.parquet import decode, encode
 
@@ -135,9 +134,9 @@ def read_metrics(files: Files, fingerprint: str) -> MetricsFile | None:
         return None
     where = files.where(METRICS_FILE)
     try:
-        file = TypeAdapter(MetricsFile).validate_json(content, strict=True)
-    except ValidationError as error:
-        raise StorageError(f"{where} is not an audit's: {first_reason(error)}; run `audit` again") from None
+        file = validated(MetricsFile, content)
+    except ValueError as error:
+        raise StorageError(f"{where} is not an audit's: {error}; run `audit` again") from None
     if file.fingerprint != fingerprint:
         raise StorageError(f"{where} is of another run that was here before; run `audit` again")
     return file

@@ -29,10 +29,11 @@ from cluster.formats.exported import (
 from cluster.formats.exported import (
     Box as ExportedBox,
 )
-from cluster.formats.files import is_file, parsed, read_bounded, reading
+from cluster.formats.files import is_file, read_bounded, reading
 from cluster.formats.format import Format
 from cluster.formats.shapes import Box, box_of_segmentation
 from cluster.process.console import shortened, shown
+from cluster.storage.documents import validated
 
 MAX_COCO_BYTES = 512 * 2**20
 SHOWN_CHARACTERS = 60
@@ -93,7 +94,7 @@ def _entries(path: str) -> Iterator[Entry]:
     """Read a COCO file of instances; an annotation without a box has that of its segmentation."""
     with reading(path, "COCO JSON"):
         content = read_bounded(path, MAX_COCO_BYTES)
-        document = parsed(_Coco, content)
+        document = validated(_Coco, content, is_strict=False)
         images = [image or _Image() for image in document.images]
         annotations = [annotation or _Annotation() for annotation in document.annotations]
         name_of = _names("image", ((image.id, image.file_name) for image in images))
@@ -101,7 +102,7 @@ def _entries(path: str) -> Iterator[Entry]:
         boxes = [_box_of(annotation.bbox) for annotation in annotations]
         outlined: list[Outlined] = []
         if None in boxes:
-            segmented = parsed(_Segmentations, content).annotations
+            segmented = validated(_Segmentations, content, is_strict=False).annotations
             outlined = [(each or _Segmented()).segmentation for each in segmented]
         del content, document
     size_by: dict[str | None, Size] = {}
@@ -210,7 +211,7 @@ def read_ids(path: str) -> Ids:
             content = read_bounded(path, MAX_COCO_BYTES)
         except OSError as error:
             raise UsageError(f"cannot read --like {path}: {error.strerror}; give another --like") from None
-        document = parsed(_Coco, content)
+        document = validated(_Coco, content, is_strict=False)
         images = _ids("image", ((each.file_name, each.id) for each in document.images if each))
         categories = _ids("category", ((each.name, each.id) for each in document.categories or () if each))
     return Ids(images=images, categories=categories)

@@ -1,6 +1,5 @@
 """Open a file of annotations: bounded in bytes and lines, its errors as one sentence."""
 
-import codecs
 import csv
 import io
 import os
@@ -8,20 +7,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar, cast
+from typing import IO, cast
 
 import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.errors import UsageError
 from cam_ops.outside import size_of_file
 from cluster.sources.folders.names import is_hidden_file, is_hidden_folder
 from cluster.sources.listing import image_id_of
-from cluster.storage.documents import first_reason
 from cluster.storage.objects import is_plain
 from cluster.storage.packed import unpacked
 
-Document = TypeVar("Document")
 MAX_LINE = 2**16  # characters
 UNREADABLE = (ValueError, ArithmeticError, RecursionError, EOFError, csv.Error, zlib.error)
 
@@ -102,11 +98,3 @@ def path_below(folder: str, name: str) -> str:
     if not is_plain(name) or "\0" in name:
         raise ValueError(f"it names {name[:200]!r}, which is absolute, or has empty, . or .. parts")
     return os.path.join(folder, name)
-
-
-def parsed(kind: type[Document], content: bytes) -> Document:
-    """Validate a document. Raises ValueError with what is wrong first, and where."""
-    try:
-        return TypeAdapter(kind).validate_json(content.removeprefix(codecs.BOM_UTF8))
-    except ValidationError as error:
-        raise ValueError(first_reason(error)) from None

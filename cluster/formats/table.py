@@ -181,9 +181,7 @@ def _batches(path: str, columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
         footer = pq.read_metadata(path)
         schema = footer.schema.to_arrow_schema()
         with open_by_dictionary(path, footer) as file:
-            for batch in stream(file, ROWS_PER_BATCH, list(columns.values())):
-                batch.validate(full=True)
-                yield from plain(iter([batch]), schema)
+            yield from plain(stream(file, ROWS_PER_BATCH, list(columns.values())), schema)
         return
     try:
         with _open_csv(path, columns) as batches:

@@ -20,7 +20,7 @@ from cam_ops.pictures.formats import HEAD_BYTES, format_of
 from cluster.formats.coco import packed
 from cluster.formats.entries import Entry, batches_of, number_of
 from cluster.formats.exported import SCORE_DIGITS, Add, Box, ExportFormat, Part, Picture, Settings, Whole, pack
-from cluster.formats.files import parsed, reading
+from cluster.formats.files import reading
 from cluster.formats.format import Format
 from cluster.process.console import shortened
 from cluster.sources.folders.patterns import addresses_of
@@ -28,6 +28,7 @@ from cluster.sources.listing import image_id_of
 from cluster.sources.tar_members import BadTar, Member, ReadAt, walk, windowed
 from cluster.sources.tar_samples import LABEL, NOTES, samples
 from cluster.sources.tars import MAX_LABEL_BYTES, MAX_NOTES_BYTES, SUFFIX, WINDOW_BYTES
+from cluster.storage.documents import validated
 from cluster.storage.options import NO_OPTIONS
 
 SHOWN_CHARACTERS = 60
@@ -87,7 +88,8 @@ def _samples(prefix: str, read_at: ReadAt, num_bytes: int) -> Iterator[Entry]:
         image, why = prefix + sample.key, "it has no `boxes`"
         if sample.notes:
             try:
-                notes = parsed(_Notes, _content(read_at, sample.key, sample.notes, MAX_NOTES_BYTES))
+                content = _content(read_at, sample.key, sample.notes, MAX_NOTES_BYTES)
+                notes = validated(_Notes, content, is_strict=False)
             except ValueError as error:
                 why = f"its json: {error}"
         yield Entry(image=image, image_word=word if notes.class_id is None else str(notes.class_id))

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import TypeAdapter, ValidationError
 
 from cam_ops.arrays import F64
 from cam_ops.errors import StorageError
@@ -35,7 +34,7 @@ from cluster.report.records import AuditPart, Truth
 from cluster.runs.directory import RunDir
 from cluster.runs.part import Part
 from cluster.runs.record import Run
-from cluster.storage.documents import first_reason
+from cluster.storage.documents import validated
 from cluster.storage.files import Files
 from cluster.storage.parquet import decode
 
@@ -131,10 +130,10 @@ def _read(run_dir: RunDir, run: Run, part: Part, most: int, name: str | None) ->
         return None
     content = files.read(METRICS_FILE, MAX_METRICS_BYTES) or b""
     try:
-        document = TypeAdapter(AuditDocument).validate_json(content, strict=True)
-    except ValidationError as error:
+        document = validated(AuditDocument, content)
+    except ValueError as error:
         where = files.where(METRICS_FILE)
-        raise StorageError(f"{where} is not an audit's: {first_reason(error)}; run `audit` again") from None
+        raise StorageError(f"{where} is not an audit's: {error}; run `audit` again") from None
     audited = AuditPart(metrics=asdict(document), curves=_curves(files))
     found = {key: nothing_found(most) for key in (WORST, *FAILURES)} if document.truth else {}
     for table in read_per_image(files, COLUMNS) if found else ():

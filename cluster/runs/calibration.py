@@ -7,8 +7,6 @@ import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from cam_ops.boxes.calibration import Calibration
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import UsageError
@@ -17,7 +15,7 @@ from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, Preprocessing
 from cluster.process.console import say, shortened
 from cluster.runs.differences import flat
 from cluster.runs.request import Request
-from cluster.storage.documents import document_bytes, first_reason
+from cluster.storage.documents import document_bytes, validated
 from cluster.storage.named import write_named
 
 CALIBRATION_VERSION = "1.0.0"
@@ -124,12 +122,10 @@ def read_calibration(path: str) -> CalibrationFile:
     if content is None:
         raise UsageError(f"--calibration {path} is no file, or one of more than {MAX_CALIBRATION_BYTES} bytes")
     try:
-        file = TypeAdapter(CalibrationFile).validate_json(content, strict=True)
+        file = validated(CalibrationFile, content)
         reason = None if file.schema_version == CALIBRATION_VERSION else f"schema version {file.schema_version}"
         reason = reason if len(file.boxes.threshold) == 1 else f"{len(file.boxes.threshold)} thresholds"
-    except ValidationError as error:
-        reason = first_reason(error)
-    except UsageError as error:
+    except (ValueError, UsageError) as error:
         reason = str(error)
     if reason is not None:
         raise UsageError(

@@ -19,7 +19,7 @@ from cluster.runs.agreement import Agreement, AgreementSum, judge
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
 from cluster.runs.record import Run
-from cluster.storage.parquet import decode, document_of
+from cluster.storage.parquet import MAX_ROWS, decode, document_of
 
 COUNTED = ("image_id", "status", "error", "num_maps", "num_boxes")
 JUDGED = (*COUNTED, "shard", "row", "label", "labels", "top_classes", "top_scores")
@@ -152,7 +152,7 @@ def _read_file(run_dir: RunDir, run: Run, schema: pa.Schema, shard: int) -> pa.T
     if content is None:
         raise StorageError(f"{where} is gone; run `verify` on the run directory")
     try:
-        table = decode(content, where, schema.names)
+        table = decode(content, where, schema.names, min(run.plan.shard_size, MAX_ROWS))
     except StorageError as error:
         return error
     if document_of(table.schema).get("fingerprint") != run.request.fingerprint():

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from cam_ops.classes import parse_class_choice
 from cam_ops.errors import StorageError, UsageError
 from cam_ops.settings import MAX_IMAGE_SIZE, height_and_width
@@ -30,7 +28,7 @@ from cluster.runs.names import (
 )
 from cluster.runs.plan import Plan
 from cluster.runs.request import Request
-from cluster.storage.documents import document_bytes, first_reason
+from cluster.storage.documents import document_bytes, validated
 
 MAX_RUN_BYTES = 64 * 2**20
 MAX_SHARDS = 10**8
@@ -161,11 +159,9 @@ def read_run(run_dir: RunDir) -> Run | None:
     if content is None:
         return None
     try:
-        file = TypeAdapter(_RunFile).validate_json(content, strict=True)
+        file = validated(_RunFile, content)
         reason = _contradiction(file)
-    except ValidationError as error:
-        reason = first_reason(error)
-    except UsageError as error:
+    except (ValueError, UsageError) as error:
         reason = str(error)
     if reason is not None:
         raise StorageError(f"{run_dir.where(RUN)} is not a run.json of camray {SCHEMA_VERSION}: {reason}")

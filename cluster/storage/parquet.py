@@ -1,7 +1,9 @@
 """Arrow tables to Parquet bytes and back, in the one layout that all files of a run share."""
 
 import io
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -11,12 +13,15 @@ import pyarrow.parquet as pq
 
 from cam_ops.documents import json_of
 from cam_ops.errors import StorageError
+from cam_ops.outside import bounded_memory
 from cam_ops.tables import METADATA_KEY
 from cluster.storage.files import Files
 
 MAX_ROWS = 2**24  # of a shard's table
 ROWS_PER_BYTE = 32  # at most, of a file; numbered names take a fifteenth of a byte, as differences, in zstd
 DIFFERENCES = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
+MOST_TAKEN = 4  # times the bytes of a run's table, of memory
+ALWAYS_TAKEN = 768 * 2**20  # bytes beside that, and of a batch of others: a page of 2 GiB may be a few bytes of a file
 MAX_TEXT_BYTES = 2**27  # of a column in a batch: 4 KiB a row, where it has 2**15
 
 
@@ -44,7 +49,10 @@ def decode(content: bytes, where: str, columns: list[str] | None = None, max_row
     """
     try:
         # a fifth of the time that read_table takes
-        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+        with (
+            _bounded(MOST_TAKEN * len(content) + ALWAYS_TAKEN),
+            pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file,
+        ):
             check_rows(file.metadata, where, max_rows)
             table = file.read(columns, use_threads=False)  # so that pages are inflated one at a time
             table.validate(full=True)
@@ -53,6 +61,26 @@ def decode(content: bytes, where: str, columns: list[str] | None = None, max_row
     if len({*table.column_names}) < table.num_columns:
         raise StorageError(f"{where} has two columns of one name")
     return table
+
+
+@contextmanager
+def _bounded(num_bytes: int) -> Iterator[None]:
+    """Raise ArrowInvalid for what takes more memory. A network that computes beside this takes as much as it likes."""
+    if "torch" in sys.modules:
+        yield
+    else:
+        with _said_bound(num_bytes):
+            yield
+
+
+@contextmanager
+def _said_bound(num_bytes: int) -> Iterator[None]:
+    """Raise ArrowInvalid with a sentence for what takes more memory than that."""
+    try:
+        with bounded_memory(num_bytes):
+            yield
+    except MemoryError:
+        raise pa.ArrowInvalid(f"a part of it takes more than {num_bytes} bytes of memory when it is unpacked") from None
 
 
 def check_rows(footer: pq.FileMetaData, where: str, max_rows: int = MAX_ROWS) -> None:
@@ -86,15 +114,26 @@ def open_by_dictionary(source: Any, footer: pq.FileMetaData, **options: Any) -> 
 
 
 def plain(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the batches with columns of texts as they are in `schema`.
+    """Yield the batches, validated, with columns of texts as they are in `schema`.
 
-    Raises ArrowInvalid where a column's texts are too long together: a few bytes may stand for any number of them.
+    Raises ArrowInvalid where a column's texts are too long together, or a batch takes too much memory: a few bytes may
+    stand for any number of them.
     """
     kinds = {field.name: field.type for field in schema}
-    for batch in batches:
+    for batch in bounded(batches):
         names = batch.schema.names
         columns = [_plain(values, name, kinds[name]) for name, values in zip(names, batch.columns, strict=True)]
         yield pa.RecordBatch.from_arrays(columns, names)
+
+
+def bounded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches, validated. Raises ArrowInvalid where one takes too much memory."""
+    while True:
+        with _said_bound(ALWAYS_TAKEN):
+            if (batch := next(batches, None)) is None:
+                return
+            batch.validate(full=True)
+        yield batch
 
 
 def _plain(values: pa.Array, name: str, kind: pa.DataType) -> pa.Array:
@@ -122,7 +161,10 @@ def check_rows_per_byte(footer: pq.FileMetaData, num_bytes: int) -> None:
 def read_row_group(files: Files, name: str, row_group: int, first: pa.Schema) -> pa.Table:
     """Return a row group of a file whose first columns are these. Raises OSError, IndexError or ArrowException."""
     footer = _footer(files, name, files.version(name))
-    with pq.ParquetFile(files.open(name), metadata=footer, page_checksum_verification=True) as opened:
+    with (
+        _bounded(ALWAYS_TAKEN),
+        pq.ParquetFile(files.open(name), metadata=footer, page_checksum_verification=True) as opened,
+    ):
         try:
             is_known = pa.schema(list(opened.schema_arrow)[: len(first)]).equals(first)
         except UnicodeDecodeError as error:

@@ -53,3 +53,11 @@ def test_each_command_takes_its_flags_from_a_file(command: str, tmp_path: Path) 
     words = [] if command == "demo" else ["run", *(["x.jpg"] if command == "show" else [])]
     said = Command(command, *words, "--config", tmp_path / "job.yaml").result["error"]
     assert {"show": "--grid", "demo": "/dev/null/x"}.get(command, "--storage-options") in said
+
+
+def test_a_sentence_with_a_long_value_keeps_its_beginning_and_its_cure(tmp_path: Path) -> None:
+    (tmp_path / "flags.yaml").write_text("normalise: " + "b" * 50_000)
+    words = ["label", "--images", tmp_path, "--out", tmp_path / "run", "--model", "resnet18"]
+    error = Command(*words, "--config", tmp_path / "flags.yaml").result["error"]
+    assert error.startswith("--normalise expects minmax")
+    assert 1000 < len(error) < 3000

@@ -93,7 +93,7 @@ def _other_metadata(metadata: dict[bytes, bytes], text: Text, generator: Generat
     name = names[generator.integers(len(names))]
     try:
         document = json.loads(metadata[name])
-    except ValueError:
+    except (ValueError, RecursionError):  # of another mutation
         document = None
     return {**metadata, name: text(document).encode("utf-8", "surrogatepass")}
 

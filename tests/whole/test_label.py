@@ -498,7 +498,7 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
     label(pictures, out, "--shard-size", 4)
     label(pictures, other, "--shard-size", 4, "--threshold", 0.4)
     shard = Path("shard-0000001.parquet")
-    table = pq.read_table(out / "boxes" / shard)
+    images, table = (pq.read_table(out / name / shard) for name in ("images", "boxes"))
     grown = table.set_column(
         table.schema.get_field_index("x1"), table.schema.field("x1"), pa.array([999.0] * 4, pa.float32())
     )
@@ -510,6 +510,7 @@ def test_verify_finds_each_kind_of_damage(pictures: Path, tmp_path: Path) -> Non
         "is missing, though its images are committed": (out / "heatmaps" / shard).unlink,
         "num_boxes does not count its boxes": lambda: pq.write_table(table.slice(1), out / "boxes" / shard),
         "4 box(es) are empty or reach outside": lambda: pq.write_table(grown, out / "boxes" / shard),
+        "column image_id of its images is not": lambda: pq.write_table(images.slice(0, 0), out / "images" / shard),
         "never planned, such as 7": lambda: shutil.copy(out / "boxes" / shard, out / "boxes" / "shard-0000007.parquet"),
         "cannot read the plan": lambda: scramble(out / "plan" / "part-00000.parquet"),
         "class names that are not the run's": lambda: pq.write_table(renamed, out / "boxes" / shard),

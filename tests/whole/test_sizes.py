@@ -1,8 +1,10 @@
 """Small files that say they are large, and files that do not end: refused in time and little memory."""
 
 import gzip
+import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -24,16 +26,17 @@ MOST_ADDRESSES = 24 * 2**30  # so that a test that fails does not take the machi
 TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
 MEASURE = """
 import sys
-from cluster.process.memory import peak_mib
-from jobs.commands import run
-code = run(sys.argv[1:])
-print(peak_mib(), file=sys.stderr)
-sys.exit(code)
+from jobs.__main__ import main
+try:
+    main()
+finally:
+    from cluster.process.memory import peak_mib
+    print(peak_mib(), file=sys.stderr)
 """
 
 
-def assert_refused(says: str, *words: object) -> None:
-    """Run a command that has to end with exit code 2 and a sentence within the limits."""
+def assert_refused(says: str, *words: object, code: int = 2) -> None:
+    """Run a command that has to end with an exit code and a sentence within the limits."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (MOST_S, MOST_S))
@@ -47,9 +50,10 @@ def assert_refused(says: str, *words: object) -> None:
         text=True,
         preexec_fn=limit,
     )
-    assert finished.returncode == 2, finished.stderr[-2000:]
+    assert finished.returncode == code, finished.stderr[-2000:]
     *said, peak_mib = finished.stderr.splitlines()
-    assert says in result_of(finished.stdout, "\n".join(said))["error"]
+    text = "\n".join(said)
+    assert says in result_of(finished.stdout, text)["error"]
     assert float(peak_mib) < MOST_MIB
 
 
@@ -192,6 +196,68 @@ def test_a_table_of_label(
     assert_refused(says, *label(pictures, *TWO, flag, tmp_path / name))
 
 
+LONG = 2**30  # characters, in a page of some kilobytes
+
+
+def write_with_a_long_text(path: Path, table: pa.Table, name: str) -> None:
+    """Write a table with one row whose text in a column is a page of a gigabyte."""
+    at = table.schema.get_field_index(name)
+    texts = pa.array(["x" * LONG, *table[name].to_pylist()[1:]])
+    pq.write_table(
+        table.set_column(at, table.schema.field(at), texts),
+        path,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    assert path.stat().st_size < 2**20
+
+
+TOO_LARGE = "takes more than 805306368 bytes of memory"
+
+
+def test_a_page_of_a_gigabyte_in_a_truth(labelled: ExportedRun, tmp_path: Path) -> None:
+    columns = {"image_id": ["a.png"], "x0": [1.0], "y0": [1.0], "x1": [5.0], "y1": [5.0]}
+    write_with_a_long_text(tmp_path / "a.parquet", pa.table(columns), "image_id")
+    assert_refused(TOO_LARGE, "audit", labelled.root, "--name", "sizes", "--truth", tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    "columns", [{"uri": ["a.png"]}, {"image": [b"x"], "image_id": ["a"]}], ids=["list", "pictures"]
+)
+def test_a_page_of_a_gigabyte_in_a_table_of_pictures(
+    columns: dict[str, list[str]], pictures: Path, tmp_path: Path
+) -> None:
+    write_with_a_long_text(tmp_path / "a.parquet", pa.table(columns), [*columns][-1])
+    assert_refused(TOO_LARGE, *label(pictures, *TWO, "--images", tmp_path / "a.parquet"))
+
+
+def test_a_buffer_of_a_gigabyte_in_an_arrow_file(pictures: Path, tmp_path: Path) -> None:
+    table = pa.table({"uri": ["x" * LONG]})
+    with pa.ipc.new_file(
+        tmp_path / "a.arrow", table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+    ) as file:
+        file.write_table(table)
+    assert_refused(TOO_LARGE, *label(pictures, *TWO, "--images", tmp_path / "a.arrow"))
+
+
+def test_a_page_of_a_gigabyte_in_a_run(labelled: ExportedRun, tmp_path: Path) -> None:
+    shutil.copytree(labelled.root, tmp_path / "run")
+    path = next((tmp_path / "run" / "images").iterdir())
+    write_with_a_long_text(path, pq.read_table(path), "image_id")
+    assert_refused("1 of 3 committed shards is damaged", "status", tmp_path / "run", code=5)
+    assert_refused("a part of it takes", "verify", tmp_path / "run", code=3)
+
+
+def test_a_table_of_a_run_with_more_rows_than_a_shard_has(labelled: ExportedRun, tmp_path: Path) -> None:
+    shutil.copytree(labelled.root, tmp_path / "run")
+    path = next((tmp_path / "run" / "images").iterdir())
+    table = pq.read_table(path)
+    pq.write_table(table.take(np.zeros(2**22, np.int64)), path, compression="zstd")
+    assert_refused("1 of 3 committed shards is damaged", "status", tmp_path / "run", code=5)
+    assert_refused("has 4194304 rows, at most 5", "verify", tmp_path / "run", code=3)
+
+
 def test_an_image_with_more_objects_than_are_read(labelled: ExportedRun, tmp_path: Path) -> None:
     image_id = next(iter(labelled.images))
     (tmp_path / "a.csv").write_text(HEADER + "\n" + f'"{image_id}",1,1,5,5\n' * 10_001)
@@ -216,6 +282,28 @@ def test_yaml(text: str, labelled: ExportedRun, pictures: Path, tmp_path: Path) 
     (tmp_path / "data.yaml").write_text(text)
     assert_refused(YAML[text], "audit", labelled.root, "--name", "sizes", "--truth", tmp_path)
     assert_refused(YAML[text], *label(pictures, *TWO, "--config", tmp_path / "data.yaml"))
+
+
+MANY = {
+    "objects": ('{"images": [' + ",".join(["{}"] * 7_000_000) + '], "annotations": []}', "it has 7000001 objects"),
+    "numbers": ('{"images": [], "annotations": [{"bbox": [' + "0," * 2**24 + "0]}]}", "values, at most 8388608"),
+    "lists": ('{"images": [], "annotations": [[' + "[]," * 2**23 + "[]]]}", "values, at most 8388608"),
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_a_coco_of_many_values(kind: str, labelled: ExportedRun, tmp_path: Path) -> None:
+    text, says = MANY[kind]
+    (tmp_path / "a.json").write_text(text)
+    assert_refused(says, "audit", labelled.root, "--name", "sizes", "--truth", tmp_path / "a.json")
+
+
+def test_a_run_of_many_values(labelled: ExportedRun, tmp_path: Path) -> None:
+    shutil.copytree(labelled.root, tmp_path / "run")
+    document = json.loads((tmp_path / "run" / "run.json").read_text())
+    text = json.dumps({**document, "config": "CONFIG"}).replace('"CONFIG"', '{"a": [' + "[]," * 2**24 + "[]]}")
+    (tmp_path / "run" / "run.json").write_text(text)
+    assert_refused("values, at most", "status", tmp_path / "run", code=5)
 
 
 @pytest.mark.parametrize("opening", ["[", '{"images":'])

@@ -15,6 +15,7 @@ from cam_ops.errors import StorageError, UsageError
 from cam_ops.outside import POINTER, refuse_pointer
 from cluster.sources.tables.parquet_files import open_file, reading
 from cluster.storage.options import StorageOptions
+from cluster.storage.parquet import bounded
 
 INLINE_BYTES = 12  # of a view; more are elsewhere
 MAGIC, END = b"ARROW1\0\0", b"\xff\xff\xff\xff\0\0\0\0"  # of a file with a footer; of a stream
@@ -33,10 +34,8 @@ class ArrowFile:
         reader = _reader(self.content)
         is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
         batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
-        for batch in batches:
-            selected = batch.select(columns)
-            selected.validate(full=True)  # before anything is computed: offsets may lead out of the file
-            yield selected
+        # before anything is computed they are validated: offsets may lead out of the file
+        yield from bounded(batch.select(columns) for batch in batches)
 
     def ranges(self, cells: pa.Array) -> tuple[I64, I64]:
         """Return where the bytes of a batch's column are in the file, offset and size; size -1 where there are none.
