@@ -16,9 +16,8 @@ from cam_ops.foreign import HALF
 
 MAX_DEPTH = 100  # of YAML, whose scanner takes the square of it in time
 MAX_TOKENS = 2**17  # of YAML; names of ImageNet's 21,841 classes take 90,000
-MAX_OBJECTS = 2**20  # of JSON; COCO's own training set has 990,000
-MAX_COMMAS = 2**23  # of JSON
-BYTES_A_COMMA = 6  # that JSON with more of them has at least
+MAX_OBJECTS, MAX_COMMAS = 2**20, 2**23  # of JSON, and of a larger document by its size:
+BYTES_AN_OBJECT, BYTES_A_COMMA = 40, 6  # a box of COCO's has 60 at the least
 ESCAPED = "\\ud"  # begins half of a pair that makes a character: alone it is none
 OPENING = (
     *(yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken),
@@ -45,8 +44,9 @@ def json_of(content: str | bytes, object_of: Pairs | None = None) -> Any:
 def check_json(content: str | bytes) -> None:
     """Raise ValueError for JSON that would become many times its size: a value of two bytes takes a hundred."""
     count = content.count if isinstance(content, str) else lambda sign: content.count(sign.encode())
-    if (num_objects := count("{")) > MAX_OBJECTS:
-        raise ValueError(f"it has {num_objects} objects, at most {MAX_OBJECTS} are read")
+    most = max(MAX_OBJECTS, len(content) // BYTES_AN_OBJECT)
+    if (num_objects := count("{")) > most:
+        raise ValueError(f"it has {num_objects} objects, at most {most} are read of {len(content)} bytes")
     most = max(MAX_COMMAS, len(content) // BYTES_A_COMMA)
     if (num_values := count(",") + count("[")) > most:
         raise ValueError(f"it has {num_values} values, at most {most} are read of {len(content)} bytes")

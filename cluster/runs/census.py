@@ -97,7 +97,7 @@ class CensusSum:
         `damaged` says why.
         """
         self.damaged = {}
-        read = partial(_read_file, self.run_dir, self.run, self.schema)
+        read = partial(_read_file, self.run_dir, self.run, self.run.request.fingerprint(), self.schema)
         with ThreadPoolExecutor(NUM_READERS) as pool:
             for first in range(0, len(shards), FILES_AT_ONCE):
                 some = shards[first : first + FILES_AT_ONCE]
@@ -145,7 +145,7 @@ class CensusSum:
         )
 
 
-def _read_file(run_dir: RunDir, run: Run, schema: pa.Schema, shard: int) -> pa.Table | StorageError:
+def _read_file(run_dir: RunDir, run: Run, fingerprint: str, schema: pa.Schema, shard: int) -> pa.Table | StorageError:
     """Return a file's columns, or what is wrong with it. Raises StorageError where it is gone, or cannot be reached."""
     name = shard_name("images", shard)
     where, content = run_dir.where(name), run_dir.read(name)
@@ -155,7 +155,7 @@ def _read_file(run_dir: RunDir, run: Run, schema: pa.Schema, shard: int) -> pa.T
         table = decode(content, where, schema.names, min(run.plan.shard_size, MAX_ROWS))
     except StorageError as error:
         return error
-    if document_of(table.schema).get("fingerprint") != run.request.fingerprint():
+    if document_of(table.schema).get("fingerprint") != fingerprint:
         return StorageError(f"{where} is damaged, or belongs to another request")
     found = [name for name in schema.names if name in table.column_names]
     if not table.select(found).schema.equals(schema):
