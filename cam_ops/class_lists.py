@@ -7,7 +7,8 @@ it looks like one or the number of classes says so. Else the list is refused. Th
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def _from_json(document: Any) -> _Rows:
     if isinstance(document, list):
         return _Rows(rows=[_words_of_entry(value) for value in document])
     if isinstance(document, dict) and isinstance(document.get("id2label"), dict):
+        check_both_ways(document["id2label"], document.get("label2id"))
         document = document["id2label"]  # of a configuration of Hugging Face's
     if not isinstance(document, dict) or not document:
         raise ValueError("a list of names, or an object from number to name, is expected")
@@ -150,6 +152,19 @@ def _from_json(document: Any) -> _Rows:
     if all(whole_number(key) is not None for key in document):
         raise ValueError("its names are numbers as well: give a list of names, in the order of the network's outputs")
     return _ordered(list(document.values()), [(key.strip(),) for key in document], "the numbers behind the names")
+
+
+def check_both_ways(id2label: Mapping[Any, Any], label2id: Any) -> None:
+    """Raise ValueError where a configuration of Hugging Face's gives the only class of a name another number."""
+    numbers = label2id if isinstance(label2id, dict) else {}
+    names = Counter(map(str, id2label.values()))
+    for key, name in id2label.items():
+        number, other = whole_number(str(key)), whole_number(str(numbers.get(str(name))))
+        if names[str(name)] == 1 and None not in (number, other) and number != other:
+            raise ValueError(
+                f"its id2label calls class {number} {str(name)[:200]!r}, which in its label2id is class {other}; mend "
+                "the one that is wrong"
+            )
 
 
 def _words_of_entry(value: Any) -> tuple[str, ...]:

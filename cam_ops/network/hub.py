@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cam_ops.class_lists import check_both_ways
 from cam_ops.classes import ScoreKind
 from cam_ops.documents import json_of
 from cam_ops.errors import MachineError, UsageError
@@ -81,7 +82,7 @@ def load_snapshot(model: str) -> Snapshot:
         network=network,
         name=f"{HUB}{folder.resolve().name}",
         path=f"transformers:{type(network).__name__}{':bgr' if is_bgr else ''}",
-        categories=_categories(network),
+        categories=_categories(network, model),
         scores="sigmoid" if config.get("problem_type") == "multi_label_classification" else None,
         input=made,
         size=(made and made.size) or _stated_size(config),
@@ -155,11 +156,13 @@ def _network(transformers: Any, folder: Path, model: str) -> nn.Module:
     return network  # type: ignore[no-any-return]
 
 
-def _categories(network: Any) -> list[str] | None:
+def _categories(network: Any, model: str) -> list[str] | None:
     """Return the classes' names in order, None where they are but numbers."""
     names = getattr(network.config, "id2label", None) or {}
     if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
         return None
+    with _refusing(f"--model {model}: {CONFIG} contradicts itself"):
+        check_both_ways(names, getattr(network.config, "label2id", None))
     ordered = [str(names[key]) for key in sorted(names, key=int)]
     return None if ordered == [f"LABEL_{number}" for number in range(len(ordered))] else ordered
 

@@ -26,6 +26,7 @@ def read(folder: Path, name: str, text: str, num_classes: int | None = None) -> 
         ("b.json", '{"1": ["n2", "dog"], "0": ["n1", "cat"]}'),
         ("c.json", '{"dog": 1, "cat": 0}'),
         ("config.json", '{"architectures": ["X"], "id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0}}'),
+        ("config.json", '{"id2label": {"0": "cat", "1": "dog"}, "label2id": {"LABEL_0": 1, "LABEL_1": 0}}'),
         ("a.csv", "class_id,wnid,name\n1,n2,dog\n0,n1,cat\n"),
         ("b.csv", "name,wnid\ncat,n1\ndog,n2\n"),
         ("c.csv", "id;name\n1;dog\n0;cat\n"),
@@ -53,6 +54,11 @@ def test_class_names_from_each_kind_of_file(tmp_path: Path, name: str, text: str
         ("a.json", "{", ""),
         ("a.json", "[" * 100_000, ""),
         ("a.json", '"abc"', "a list of names, or an object"),
+        (
+            "config.json",
+            '{"id2label": {"0": "cat", "1": "dog"}, "label2id": {"dog": 0, "cat": 1}}',
+            "id2label calls class 0 'cat', which in its label2id is class 1; mend",
+        ),
         ("a.json", "[null]", "must be texts, found None"),
         ("a.json", "[[]]", ""),
         (

@@ -53,6 +53,14 @@ def load(folder: Path, **flags: Any) -> Classifier:
     return load_classifier(ModelConfig(model=f"hf:{folder}", **flags))
 
 
+def test_numbers_of_names_that_contradict_names_of_numbers_are_refused(tmp_path: Path) -> None:
+    path = snapshot(tmp_path / "cats") / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"label2id": {"dog": 0, "cat": 1, "kangaroo": 2}}))
+    with pytest.raises(UsageError, match=r"config.json contradicts itself.*calls class 0 'cat', .* class 1; mend"):
+        load(tmp_path / "cats")
+
+
 def test_logits_names_and_maps_are_those_of_the_network(tmp_path: Path) -> None:
     classifier = load(snapshot(tmp_path / "cats"))
     assert classifier.name == "hf:cats"
