@@ -28,7 +28,16 @@ from cluster.sources.folders.patterns import fixed_part
 from cluster.sources.listing import Listing, Remarks, remark, say_remarks
 from cluster.sources.sorting import ROWS_PER_BATCH, first_line, sort_rows
 from cluster.sources.source import EVERYTHING, Asked, OwnLabels, Source
-from cluster.sources.tables.files import ARROW, SPLITS, STATE, TableFile, files_of, is_table_file, is_table_folder
+from cluster.sources.tables.files import (
+    ARROW,
+    SPLITS,
+    STATE,
+    TableFile,
+    addresses_of,
+    files_of,
+    is_table_file,
+    is_table_folder,
+)
 from cluster.sources.tables.lists import SUFFIXES, Opened, open_list
 from cluster.sources.tables.pictures import open_pictures, open_table
 from cluster.sources.tables.roles import Roles, check_columns, features_of, holders_of, roles_of
@@ -318,7 +327,7 @@ MANIFEST = Source(
     open=open_manifest,
     columns=frozenset(("uri", "image", "image_id", "label")),
     takes_wildcards=is_table_file,
-    files=lambda address, options: [file.address for file in files_of(address, options)],
+    files=addresses_of,
     called="a manifest, which names pictures in its column uri or holds them: FILE.csv, .tsv, .jsonl, .txt, also .gz; "
     "FILE.parquet, .arrow, or a folder of such",
     own_labels=OwnLabels(

@@ -31,6 +31,8 @@ HIVE = re.compile(r"([^=/]+)=([^/]*)")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_NAME_CHARACTERS = 255  # of a file: no file system has longer names
 MAX_FOLDERS = 2000  # that are looked into to say what a folder is
+HIDDEN = "tables whose name, or that of a folder on the way, begins with . or _ are left out"
+OTHERS = "files beside the Parquet files are left out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,22 @@ def _look_into(folder: str) -> tuple[bool | None, list[str]]:
 
 
 def files_of(address: str, options: StorageOptions) -> list[TableFile]:
-    """Return the files in the order of their images' ids. Raises UsageError, and StorageError where there are none."""
+    """Return the files in the order of their images' ids, and say what is left out beside them.
+
+    Raises UsageError, and StorageError where there are none.
+    """
+    remarks: Remarks = {}
+    files = _found(address, options, remarks)
+    say_remarks("--images", remarks)
+    return files
+
+
+def addresses_of(address: str, options: StorageOptions) -> list[str]:
+    """Return where these files are, and say nothing."""
+    return [file.address for file in _found(address, options, {})]
+
+
+def _found(address: str, options: StorageOptions, remarks: Remarks) -> list[TableFile]:
     base = os.path.basename(address)
     if base in (STATE, SPLITS):
         address = os.path.dirname(address)
@@ -96,10 +113,10 @@ def files_of(address: str, options: StorageOptions) -> list[TableFile]:
         if is_store(address) or not os.path.isdir(address):
             return [TableFile(name=base, address=address)]
         is_saved = any(os.path.exists(f"{address}/{name}") for name in (STATE, SPLITS))
-        found = _saved(address, options) if is_saved else _folder(address)
+        found = _saved(address, options) if is_saved else _folder(address, remarks)
     else:
         address, pattern = _root(address)
-        found = [name for name in _names(address, options) if _fits(name.split("/"), pattern)]
+        found = [name for name in _names(address, options, remarks) if _fits(name.split("/"), pattern)]
     files = [TableFile(name=n, address=f"{address}/{n}", constant=_constant(n, address)) for n in found]
     if not files:
         raise StorageError(f"expected files {', '.join(TABLES)} in {address}, found none; check --images")
@@ -110,9 +127,12 @@ def _exists(address: str) -> bool:
     return not is_store(address) and os.path.exists(address)
 
 
-def _folder(address: str) -> list[str]:
+def _folder(address: str, remarks: Remarks) -> list[str]:
     """Return the Parquet files of a folder; raise UsageError where pictures lie beside them."""
-    names = list(_names(address, None))
+    names = list(_names(address, None, remarks))
+    for name in names:
+        if not name.lower().endswith(PARQUET):
+            remark(remarks, OTHERS, shown(f"{address}/{name}"))
     pictures = [name for name in names if is_named_as_picture(os.path.basename(name))]
     found = [name for name in names if name.lower().endswith(PARQUET)]
     if pictures:
@@ -124,12 +144,12 @@ def _folder(address: str) -> list[str]:
     return found
 
 
-def _names(address: str, options: StorageOptions | None) -> Iterator[str]:
+def _names(address: str, options: StorageOptions | None, remarks: Remarks) -> Iterator[str]:
     """Yield the files below an address, but for hidden ones and those in folders that `_` begins, as Spark has them."""
     if options is not None and is_store(address):
         names: Iterable[str] = (name for name, _ in list_objects(address, options))
     else:
-        names = _walk(address)
+        names = _walk(address, remarks)
     for name in names:
         parts = name.split("/")
         if parts[0] in LOGS:
@@ -139,12 +159,13 @@ def _names(address: str, options: StorageOptions | None) -> Iterator[str]:
             )
         if not any(part.startswith((".", "_")) for part in parts):
             yield name
+        elif name.lower().endswith(TABLES):
+            remark(remarks, HIDDEN, shown(f"{address}/{name}"))
 
 
-def _walk(address: str) -> Iterator[str]:
+def _walk(address: str, remarks: Remarks) -> Iterator[str]:
     """Yield the files below a folder; links to folders are followed, but for those that lead back to where they lie."""
     ways = {address: (os.path.realpath(address),)}  # the real folder, after those that links on the way lie in
-    remarks: Remarks = {}
     try:
         for folder, folders, names in os.walk(address, onerror=_raise, followlinks=True):
             way = ways.pop(folder)
@@ -159,7 +180,6 @@ def _walk(address: str) -> Iterator[str]:
                     ways[path] = (*(way if is_link else way[:-1]), target)
                     folders.append(name)
             yield from (os.path.relpath(os.path.join(folder, name), address) for name in names)
-        say_remarks("--images", remarks)
     except OSError as error:
         raise StorageError(
             f"cannot list {error.filename} on {os.uname().nodename}: {error.strerror}; check --images"
