@@ -35,8 +35,10 @@ from cluster.sources.tables.files import (
     TableFile,
     addresses_of,
     files_of,
+    is_pattern,
     is_table_file,
     is_table_folder,
+    split_pattern,
 )
 from cluster.sources.tables.lists import SUFFIXES, Opened, open_list
 from cluster.sources.tables.pictures import open_pictures, open_table
@@ -222,6 +224,8 @@ def _folder_of(address: str) -> str:
     """Return the folder that uris are relative to: a table's own, or the one that holds all of its files."""
     is_folder = not is_store(address) and os.path.isdir(address)
     folder = address if is_folder else os.path.dirname(address)
+    if is_table_file(address) and is_pattern(address):
+        folder, _ = split_pattern(address)
     try:
         folder.encode()
     except UnicodeEncodeError:

@@ -109,13 +109,13 @@ def _found(address: str, options: StorageOptions, remarks: Remarks) -> list[Tabl
     if base in (STATE, SPLITS):
         address = os.path.dirname(address)
         found = _saved(address, options)
-    elif not WILDCARDS & set(address) or _exists(address):
+    elif not is_pattern(address):
         if is_store(address) or not os.path.isdir(address):
             return [TableFile(name=base, address=address)]
         is_saved = any(os.path.exists(f"{address}/{name}") for name in (STATE, SPLITS))
         found = _saved(address, options) if is_saved else _folder(address, remarks)
     else:
-        address, pattern = _root(address)
+        address, pattern = split_pattern(address)
         found = [name for name in _names(address, options, remarks) if _fits(name.split("/"), pattern)]
     files = [TableFile(name=n, address=f"{address}/{n}", constant=_constant(n, address)) for n in found]
     if not files:
@@ -190,7 +190,12 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _root(address: str) -> tuple[str, list[str]]:
+def is_pattern(address: str) -> bool:
+    """Say whether an address of tables has wildcards, and is not the name of a file or folder."""
+    return bool(WILDCARDS & set(address)) and not _exists(address)
+
+
+def split_pattern(address: str) -> tuple[str, list[str]]:
     """Split an address with wildcards into the folder before them, and the parts of the pattern below it."""
     scheme, sign, path = address.rpartition("://")
     parts = path.split("/")
