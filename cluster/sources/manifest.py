@@ -86,7 +86,7 @@ def open_manifest(address: str, asked: Asked = EVERYTHING, memory_limit: str = M
         with _sorted(address, partial(_open_list, address, asked), asked, memory_limit) as listing:
             yield listing
         return
-    files = files_of(address, asked.options)
+    files = files_of(address, asked.options, asked.skip)
     with open_table(files[0].address, asked.options) as table:
         found = [*table.schema.names, *(name for name in files[0].constant if name not in table.schema.names)]
         holders, features = holders_of(table.schema), features_of(table.schema)
