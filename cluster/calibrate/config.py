@@ -54,6 +54,8 @@ class CalibrateConfig:
             raise UsageError(f"--shrinkage expects a number of images, got {self.shrinkage}")
         if "://" in self.out or os.path.isdir(self.out) or not os.path.isdir(os.path.dirname(self.out) or "."):
             raise UsageError(f"--out expects a file to write in a local folder that is there, got {self.out}")
+        if os.path.realpath(self.out) == os.path.realpath(self.truth.truth):
+            raise UsageError(f"--out {self.out} is the file of --truth, which it would replace; give another file")
         if not 0 <= self.seed < MAX_SEED:
             raise UsageError(f"--seed expects a number from 0 to {MAX_SEED - 1}, got {self.seed}")
         parse_options(self.storage_options)

@@ -28,7 +28,18 @@ from cluster.sources.folders.patterns import fixed_part
 from cluster.sources.listing import Listing, Remarks, remark, say_remarks
 from cluster.sources.sorting import ROWS_PER_BATCH, first_line, sort_rows
 from cluster.sources.source import EVERYTHING, Asked, OwnLabels, Source
-from cluster.sources.tables.files import ARROW, SPLITS, STATE, TableFile, files_of, is_table_file, is_table_folder
+from cluster.sources.tables.files import (
+    ARROW,
+    SPLITS,
+    STATE,
+    TableFile,
+    addresses_of,
+    files_of,
+    is_pattern,
+    is_table_file,
+    is_table_folder,
+    split_pattern,
+)
 from cluster.sources.tables.lists import SUFFIXES, Opened, open_list
 from cluster.sources.tables.pictures import open_pictures, open_table
 from cluster.sources.tables.roles import Roles, check_columns, features_of, holders_of, roles_of
@@ -75,7 +86,7 @@ def open_manifest(address: str, asked: Asked = EVERYTHING, memory_limit: str = M
         with _sorted(address, partial(_open_list, address, asked), asked, memory_limit) as listing:
             yield listing
         return
-    files = files_of(address, asked.options)
+    files = files_of(address, asked.options, asked.skip)
     with open_table(files[0].address, asked.options) as table:
         found = [*table.schema.names, *(name for name in files[0].constant if name not in table.schema.names)]
         holders, features = holders_of(table.schema), features_of(table.schema)
@@ -213,6 +224,8 @@ def _folder_of(address: str) -> str:
     """Return the folder that uris are relative to: a table's own, or the one that holds all of its files."""
     is_folder = not is_store(address) and os.path.isdir(address)
     folder = address if is_folder else os.path.dirname(address)
+    if is_table_file(address) and is_pattern(address):
+        folder, _ = split_pattern(address)
     try:
         folder.encode()
     except UnicodeEncodeError:
@@ -318,7 +331,7 @@ MANIFEST = Source(
     open=open_manifest,
     columns=frozenset(("uri", "image", "image_id", "label")),
     takes_wildcards=is_table_file,
-    files=lambda address, options: [file.address for file in files_of(address, options)],
+    files=addresses_of,
     called="a manifest, which names pictures in its column uri or holds them: FILE.csv, .tsv, .jsonl, .txt, also .gz; "
     "FILE.parquet, .arrow, or a folder of such",
     own_labels=OwnLabels(

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cam_ops.errors import NoPictures, StorageError, UsageError
 from cam_ops.pictures.formats import HEAD_BYTES, format_of, is_read, suffix_of
@@ -27,6 +28,7 @@ from cluster.sources.folders.names import (
 from cluster.sources.listing import Remarks, image_id_of, remark, say_remarks
 from cluster.sources.sorting import ROWS_PER_BATCH, sorted_listing
 from cluster.sources.source import Source
+from cluster.storage.parquet import document_of
 
 CYCLE = "links lead back to a folder that they lie in, and are not followed"
 NOWHERE = "links lead nowhere or where this user may not look, and are left out"
@@ -127,8 +129,20 @@ def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, 
 
 
 def is_run(folder: str) -> bool:
-    """Say whether a local folder is a run directory of this program, whose files are no pictures and no tables."""
-    return os.path.exists(os.path.join(folder, RUN)) and os.path.exists(os.path.join(folder, plan_name(0)))
+    """Say whether a local folder is a run directory of this program, whose files are no pictures and no tables.
+
+    One that was killed between its plan and run.json has the former alone.
+    """
+    plan = os.path.join(folder, plan_name(0))
+    return os.path.exists(plan) and (os.path.exists(os.path.join(folder, RUN)) or _is_plan(plan))
+
+
+def _is_plan(path: str) -> bool:
+    try:
+        with pq.ParquetFile(path) as file:
+            return document_of(file.schema_arrow).get("table") == "plan"
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        return False
 
 
 def is_below(path: str, folder: str) -> bool:

@@ -14,6 +14,7 @@ from cam_ops.documents import json_of
 from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.outside import size_of_file
 from cluster.process.console import say, shown
+from cluster.runs.names import RUN, plan_name
 from cluster.sources.folders.folder import CYCLE, is_below, is_run
 from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.folders.patterns import WILDCARDS
@@ -26,11 +27,14 @@ PARQUET, ARROW = (".parquet", ".parq", ".pq"), (".arrow", ".feather")
 TABLES = (*PARQUET, *ARROW)
 STATE, SPLITS = "state.json", "dataset_dict.json"
 MAX_DOCUMENT_BYTES = 16 * 2**20
+PLAN = plan_name(0)
 LOGS = ("_delta_log", ".hoodie")  # of Delta Lake and Hudi: files of rows that were removed lie beside the others
 HIVE = re.compile(r"([^=/]+)=([^/]*)")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_NAME_CHARACTERS = 255  # of a file: no file system has longer names
 MAX_FOLDERS = 2000  # that are looked into to say what a folder is
+HIDDEN = "tables whose name, or that of a folder on the way, begins with . or _ are left out"
+OTHERS = "files beside the Parquet files are left out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,20 +90,36 @@ def _look_into(folder: str) -> tuple[bool | None, list[str]]:
     return has_tables or None, folders
 
 
-def files_of(address: str, options: StorageOptions) -> list[TableFile]:
-    """Return the files in the order of their images' ids. Raises UsageError, and StorageError where there are none."""
+def files_of(address: str, options: StorageOptions, skip: str = "") -> list[TableFile]:
+    """Return the files in the order of their images' ids, and say what is left out beside them.
+
+    Files of runs are none of them, nor those below the address `skip`, which may be that of one that has hardly begun.
+    Raises UsageError, and StorageError where there are none.
+    """
+    remarks: Remarks = {}
+    files = _found(address, options, skip, remarks)
+    say_remarks("--images", remarks)
+    return files
+
+
+def addresses_of(address: str, options: StorageOptions) -> list[str]:
+    """Return where these files are, and say nothing."""
+    return [file.address for file in _found(address, options, "", {})]
+
+
+def _found(address: str, options: StorageOptions, skip: str, remarks: Remarks) -> list[TableFile]:
     base = os.path.basename(address)
     if base in (STATE, SPLITS):
         address = os.path.dirname(address)
         found = _saved(address, options)
-    elif not WILDCARDS & set(address) or _exists(address):
+    elif not is_pattern(address):
         if is_store(address) or not os.path.isdir(address):
             return [TableFile(name=base, address=address)]
         is_saved = any(os.path.exists(f"{address}/{name}") for name in (STATE, SPLITS))
-        found = _saved(address, options) if is_saved else _folder(address)
+        found = _saved(address, options) if is_saved else _folder(address, skip, remarks)
     else:
-        address, pattern = _root(address)
-        found = [name for name in _names(address, options) if _fits(name.split("/"), pattern)]
+        address, pattern = split_pattern(address)
+        found = [name for name in _names(address, options, skip, remarks) if _fits(name.split("/"), pattern)]
     files = [TableFile(name=n, address=f"{address}/{n}", constant=_constant(n, address)) for n in found]
     if not files:
         raise StorageError(f"expected files {', '.join(TABLES)} in {address}, found none; check --images")
@@ -110,9 +130,12 @@ def _exists(address: str) -> bool:
     return not is_store(address) and os.path.exists(address)
 
 
-def _folder(address: str) -> list[str]:
+def _folder(address: str, skip: str, remarks: Remarks) -> list[str]:
     """Return the Parquet files of a folder; raise UsageError where pictures lie beside them."""
-    names = list(_names(address, None))
+    names = list(_names(address, None, skip, remarks))
+    for name in names:
+        if not name.lower().endswith(PARQUET):
+            remark(remarks, OTHERS, shown(f"{address}/{name}"))
     pictures = [name for name in names if is_named_as_picture(os.path.basename(name))]
     found = [name for name in names if name.lower().endswith(PARQUET)]
     if pictures:
@@ -124,12 +147,12 @@ def _folder(address: str) -> list[str]:
     return found
 
 
-def _names(address: str, options: StorageOptions | None) -> Iterator[str]:
+def _names(address: str, options: StorageOptions | None, skip: str, remarks: Remarks) -> Iterator[str]:
     """Yield the files below an address, but for hidden ones and those in folders that `_` begins, as Spark has them."""
     if options is not None and is_store(address):
-        names: Iterable[str] = (name for name, _ in list_objects(address, options))
+        names: Iterable[str] = _listed(address, options, skip)
     else:
-        names = _walk(address)
+        names = _walk(address, skip, remarks)
     for name in names:
         parts = name.split("/")
         if parts[0] in LOGS:
@@ -139,12 +162,28 @@ def _names(address: str, options: StorageOptions | None) -> Iterator[str]:
             )
         if not any(part.startswith((".", "_")) for part in parts):
             yield name
+        elif name.lower().endswith(TABLES):
+            remark(remarks, HIDDEN, shown(f"{address}/{name}"))
 
 
-def _walk(address: str) -> Iterator[str]:
+def _listed(address: str, options: StorageOptions, skip: str) -> list[str]:
+    """Return the tables below an address on a store, and what tells of logs, but for the files of runs."""
+    names: list[str] = []
+    places: dict[str, set[str]] = {RUN: set(), PLAN: set()}
+    for name, _ in list_objects(address, options):
+        for mark, found in places.items():
+            if name.endswith(f"/{mark}"):
+                found.add(name.removesuffix(mark))
+        if name.lower().endswith(TABLES) or name.partition("/")[0] in LOGS:
+            names.append(name)
+    runs = (*(places[RUN] & places[PLAN]), f"{skip.removeprefix(f'{address}/')}/")
+    return [name for name in names if not name.startswith(runs)]
+
+
+def _walk(address: str, skip: str, remarks: Remarks) -> Iterator[str]:
     """Yield the files below a folder; links to folders are followed, but for those that lead back to where they lie."""
+    skip = skip and os.path.realpath(skip)
     ways = {address: (os.path.realpath(address),)}  # the real folder, after those that links on the way lie in
-    remarks: Remarks = {}
     try:
         for folder, folders, names in os.walk(address, onerror=_raise, followlinks=True):
             way = ways.pop(folder)
@@ -155,11 +194,10 @@ def _walk(address: str) -> Iterator[str]:
                 target = os.path.realpath(path) if is_link else os.path.join(way[-1], name)
                 if is_link and any(is_below(place, target) for place in way):
                     remark(remarks, CYCLE, shown(path))
-                elif not is_run(path):
+                elif target != skip and not is_run(path):
                     ways[path] = (*(way if is_link else way[:-1]), target)
                     folders.append(name)
             yield from (os.path.relpath(os.path.join(folder, name), address) for name in names)
-        say_remarks("--images", remarks)
     except OSError as error:
         raise StorageError(
             f"cannot list {error.filename} on {os.uname().nodename}: {error.strerror}; check --images"
@@ -170,7 +208,12 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _root(address: str) -> tuple[str, list[str]]:
+def is_pattern(address: str) -> bool:
+    """Say whether an address of tables has wildcards, and is not the name of a file or folder."""
+    return bool(WILDCARDS & set(address)) and not _exists(address)
+
+
+def split_pattern(address: str) -> tuple[str, list[str]]:
     """Split an address with wildcards into the folder before them, and the parts of the pattern below it."""
     scheme, sign, path = address.rpartition("://")
     parts = path.split("/")

@@ -422,6 +422,11 @@ def test_too_few_images_are_refused(halos: Path, tmp_path: Path) -> None:
     assert list(excluded) == ["no map of the true class"]
     assert calibrate(halos / "run", halos, "--holdout", 1).code == 2
     assert calibrate(halos / "run", halos, to="no such folder/few.json").code == 2
+    before = (halos / "truth.csv").read_bytes()
+    (halos / "link.csv").symlink_to("truth.csv")
+    same = calibrate(halos / "run", halos, to="link.csv")
+    assert (same.code, "is the file of --truth, which it would replace" in same.result["error"]) == (2, True)
+    assert (halos / "truth.csv").read_bytes() == before
     assert calibrate(tmp_path / "nothing", halos).code == 5
 
 

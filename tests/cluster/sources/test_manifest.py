@@ -215,6 +215,16 @@ def test_no_more_is_read_than_a_picture_may_have(tmp_path: Path) -> None:
         read_image(str(tmp_path), 0, -1)
 
 
+def test_paths_are_relative_to_the_folder_above_the_wildcards(tmp_path: Path) -> None:
+    (tmp_path / "lists" / "a").mkdir(parents=True)
+    pq.write_table(pa.table({"uri": ["../1.png"]}), tmp_path / "lists" / "a" / "x.parquet")
+    for address in ("*.parquet", "*/*.parquet", "**/*.parquet"):
+        folder = "lists/a" if address == "*.parquet" else "lists"
+        with open_manifest(str(tmp_path / folder / address)) as listing:
+            (batch,) = listing.batches()
+        assert batch["uri"].to_pylist() == [f"{tmp_path}/{folder}/../1.png"]
+
+
 @pytest.mark.slow
 def test_limit_keeps_the_first_of_the_sorted_order(tmp_path: Path) -> None:
     uris = [f"/{i}.png" for i in np.random.default_rng(0).permutation(100_000)]

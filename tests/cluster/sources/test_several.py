@@ -13,6 +13,8 @@ from PIL import Image
 from cam_ops.errors import CamrayError, UsageError
 from cluster.sources.several import check_sources, open_sources, source_addresses
 from cluster.sources.source import EVERYTHING, Asked
+from cluster.storage.listings import list_objects
+from cluster.storage.objects import remove_object
 from tests.support.command import Command, table_rows
 from tests.support.stores import Store
 
@@ -144,6 +146,33 @@ def test_a_run_among_the_pictures_makes_no_tables_of_their_folder(pictures: Path
     assert label([pictures], pictures / "another-run").code == 0
 
 
+def put_table(pictures: Path, root: Path, kind: str) -> None:
+    """Put the pictures into a folder as they are, or a table that names or holds them."""
+    paths = sorted(pictures.glob("*/*.png"))
+    if kind == "pictures":
+        shutil.copytree(pictures, root / "train")
+        return
+    shutil.copytree(pictures, root / "_hidden")
+    names = [f"_hidden/{path.relative_to(pictures)}" for path in paths]
+    column = {"uri": names} if kind == "list" else {"image": [path.read_bytes() for path in paths]}
+    pq.write_table(pa.table(column), root / "table.parquet")
+
+
+@pytest.mark.parametrize("kind", ["pictures", "list", "cells"])
+def test_a_run_that_was_killed_before_run_json_is_no_table_of_its_source(
+    kind: str, pictures: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    put_table(pictures, root, kind)
+    assert label([root], root / "run").result["images"] == 12
+    for name in (path.name for path in (root / "run").iterdir() if path.name != "plan"):  # as after kill -9
+        shutil.rmtree(root / "run" / name) if (root / "run" / name).is_dir() else (root / "run" / name).unlink()
+    again = label([root], root / "run")
+    assert (again.code, again.result["images"]) == (0, 12), again.err
+    assert label([root], root / "another").result["images"] == 12
+
+
 def test_single_pictures_are_sources(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "a/2.JPG", "a/n.txt", "b/1.png")
     assert ids_of(tmp_path / "a" / "1.png") == ["1.png"]
@@ -250,6 +279,22 @@ def test_a_store_s_sources_are_those_of_a_disk(store: Store, pictures: Path, tmp
     assert (single, ids_of(f"{address}/*/0[01].png", asked=asked)) == (["00.png"], ["00.png", "01.png"])
     with pytest.raises(UsageError, match="twice"):
         ids_of(f"{address}/rings", f"{address}/{{rings,discs}}", asked=asked)
+
+
+@pytest.mark.parametrize("kind", ["list", "cells"])
+def test_a_store_s_runs_are_no_tables_of_their_source(kind: str, store: Store, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    put_table(pictures, tmp_path / "root", kind)
+    address = store.put(tmp_path / "root", f"runs/{kind}")
+    images, options = [f"{address}/**/*.parquet"], ["--storage-options", *store.words]
+    for number in range(2):
+        done = label(images, f"{address}/run-{number}", *options)
+        assert (done.code, done.result["images"]) == (0, 12), done.err
+    for name, _ in list(list_objects(f"{address}/run-1", store.options)):
+        if not name.startswith("plan/"):  # as after kill -9
+            remove_object(f"{address}/run-1/{name}", store.options)
+    again = label(images, f"{address}/run-1", *options)
+    assert (again.code, again.result["images"]) == (0, 12), again.err
 
 
 def test_a_source_is_taken_once_whatever_links_and_patterns_name_it(tmp_path: Path) -> None:

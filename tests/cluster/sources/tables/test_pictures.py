@@ -204,6 +204,22 @@ def test_links_to_folders_of_tables_are_followed_but_for_those_that_lead_back(
     assert [row["image_id"] for row in listed(f"{root}/*/*.parquet")] == ids
 
 
+def test_what_is_left_out_beside_parquet_files_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pa.table({"image": pa.array([b"x"], pa.binary())})
+    (tmp_path / "_old").mkdir()
+    for name in ("a.parquet", "_b.parquet", ".c.parquet", "_old/d.parquet"):
+        pq.write_table(rows, tmp_path / name)
+    for name in ("e.arrow", "f.tar", "_SUCCESS"):
+        (tmp_path / name).touch()
+    hidden = (
+        f"3 tables whose name, or that of a folder on the way, begins with . or _ are left out, such as '{tmp_path}/"
+    )
+    for address, others in ((tmp_path, True), (tmp_path / "*.parquet", False), (tmp_path / "**" / "*.parquet", False)):
+        assert [row["image_id"] for row in listed(address)] == ["a.parquet/00000000"]
+        said = capsys.readouterr().err
+        assert (hidden in said, "2 files beside the Parquet files are left out" in said) == (True, others)
+
+
 def test_the_order_of_ids_is_that_of_files_whose_names_are_no_text(tmp_path: Path) -> None:
     rows = pa.table({"image": pa.array([b"x"], pa.binary())})
     for name in (b"a\xff.parquet", b"az.parquet"):
