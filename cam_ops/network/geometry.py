@@ -1,15 +1,18 @@
 """Whether features lie over the picture: the maps of a network that crops, mirrors or turns its input lie elsewhere.
 
-Corners of a picture of noise are replaced, its border, and its halves, and it is mirrored: what changes in the
+Corners of a picture of noise are replaced, its borders, and its halves, and it is mirrored: what changes in the
 features, and where, says how they lie.
 
 Letters: B batch, C channels, H, W grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from cam_ops.errors import UsageError
 from cam_ops.network.grids import shown, spatial_view
@@ -42,30 +45,43 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
     for rows, columns in ((top, left), (top, right), (bottom, left)):
         variants.append(picture_CHW.clone())
         variants[-1][:, rows, columns] = other_CHW[:, rows, columns]
+    variants += [other_CHW, picture_CHW.flip(2), picture_CHW.flip(1)]
     y, x = max(1, height // BORDER), max(1, width // BORDER)
-    framed_CHW = other_CHW.clone()
-    framed_CHW[:, y : height - y, x : width - x] = picture_CHW[:, y : height - y, x : width - x]
-    variants += [framed_CHW, other_CHW, picture_CHW.flip(2), picture_CHW.flip(1), picture_CHW.clone()]
-    variants[-1][:, :, width // 2 :] = other_CHW[:, :, width // 2 :]
-    variants.append(picture_CHW.clone())
-    variants[-1][:, height // 2 :] = other_CHW[:, height // 2 :]
+    whole = slice(None)
+    borders = {
+        "left": (whole, slice(0, x)),
+        "right": (whole, slice(width - x, width)),
+        "top": (slice(0, y), whole),
+        "bottom": (slice(height - y, height), whole),
+    }
+    for rows, columns in (*borders.values(), (whole, slice(width // 2, width)), (slice(height // 2, height), whole)):
+        variants.append(picture_CHW.clone())
+        variants[-1][:, rows, columns] = other_CHW[:, rows, columns]
     tokens: set[Place] = set()
+    _check_padding(network, torch.stack(variants[:2]))
     found = [
         _features(network, torch.stack(variants[first : first + 2]), places, tokens)
         for first in range(0, len(variants), 2)
     ]
     for place in places:
         features_BCHW = torch.cat([some[place] for some in found])
-        *corners, frame_HW, whole_HW, across_HW, down_HW, right_HW, low_HW = (
-            (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
-        )
+        change_NHW = (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
+        *corners, whole_HW, across_HW, down_HW = change_NHW[:6]
+        *strips, right_HW, low_HW = change_NHW[6:]
         if not whole_HW.any():  # they are the same for all pictures
             continue
         where = f" at {place.name}" if place.name else ""
-        if not frame_HW.any():
+        unseen = [side for side, strip_HW in zip(borders, strips, strict=True) if not strip_HW.any()]
+        if len(unseen) == len(borders):
             raise UsageError(
                 f"the network's features{where} do not depend on the borders of its input, as of one that crops it, so "
                 "that its maps lie elsewhere; let it take the whole input, and crop with --resize center-crop"
+            )
+        if unseen:
+            raise UsageError(
+                f"the network's features{where} do not depend on the {' and '.join(unseen)} of its input, as of one "
+                "that crops it or leaves over what is no whole patch, so that its maps lie elsewhere; let it take the "
+                "whole input, or give an --image-size that its patches fill"
             )
         for changed_HW, sides, cells in ((across_HW, "left and right", 1), (down_HW, "top and bottom", 0)):
             if changed_HW.shape[cells] > 1 and changed_HW.max() <= MIRRORED * whole_HW.max():
@@ -88,6 +104,39 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
                 f"the network's features{where}, {whole_HW.numel()} by number, do not lie over its input as a grid of "
                 f"{shown((whole_HW.shape[0], whole_HW.shape[1]))}, as tokens in another order, queries, or several "
                 "views of a picture; give --layer with a module before them, or leave that out of its forward"
+            )
+
+
+class _Padding(TorchFunctionMode):
+    """While entered, keeps by how much sides of the picture's size are padded: (left, right, top, bottom)."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.found: list[tuple[int, ...]] = []
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.pad:
+            given = args[0] if args else kwargs["input"]
+            widths = tuple(args[1] if len(args) > 1 else kwargs["pad"])
+            if given.ndim == 4 and tuple(given.shape[2:]) == self.size:
+                self.found.append((*widths, 0, 0, 0, 0)[:4])
+        return func(*args, **kwargs)
+
+
+def _check_padding(network: nn.Module, images_BCHW: Tensor) -> None:
+    """Raise UsageError where the network pads the picture far more on one side than on the other."""
+    height, width = images_BCHW.shape[2:]
+    with torch.no_grad(), _Padding((height, width)) as padding:
+        network(images_BCHW)
+    for left, right, top, bottom in padding.found:
+        if abs(left - right) * BORDER > width or abs(top - bottom) * BORDER > height:
+            high, wide = height + top + bottom, width + left + right
+            raise UsageError(
+                f"the network pads its input of {width}x{height} pixels to {wide}x{high}, on one side more than on the "
+                f"other, so that its maps lie elsewhere; give --image-size {high} {wide} if it then pads nothing, or "
+                "leave the padding out of its forward"
             )
 
 
