@@ -18,6 +18,8 @@ from cam_ops.errors import UsageError
 from cam_ops.network.grids import shown, spatial_view
 from cam_ops.network.watch import Place, Seen, Watch
 
+ALL = slice(None)
+SIDES = ("left", "right", "top", "bottom")
 BORDER = 16  # a network that reads all of the picture reads more than this part of its sides' ends
 CORNER = 4
 MIRRORED = 1e-3  # of the difference that another picture makes: rounding errors
@@ -41,43 +43,37 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
     picture_CHW, other_CHW = images_BCHW[0], images_BCHW[1]
     y, x = height // CORNER, width // CORNER
     top, bottom, left, right = slice(0, y), slice(height - y, height), slice(0, x), slice(width - x, width)
-    variants = [picture_CHW]
-    for rows, columns in ((top, left), (top, right), (bottom, left)):
-        variants.append(picture_CHW.clone())
-        variants[-1][:, rows, columns] = other_CHW[:, rows, columns]
-    variants += [other_CHW, picture_CHW.flip(2), picture_CHW.flip(1)]
-    y, x = max(1, height // BORDER), max(1, width // BORDER)
-    whole = slice(None)
-    borders = {
-        "left": (whole, slice(0, x)),
-        "right": (whole, slice(width - x, width)),
-        "top": (slice(0, y), whole),
-        "bottom": (slice(height - y, height), whole),
-    }
-    for rows, columns in (*borders.values(), (whole, slice(width // 2, width)), (slice(height // 2, height), whole)):
-        variants.append(picture_CHW.clone())
-        variants[-1][:, rows, columns] = other_CHW[:, rows, columns]
     tokens: set[Place] = set()
-    _check_padding(network, torch.stack(variants[:2]))
-    found = [
+    _check_padding(network, images_BCHW[:2])
+    found = [_features(network, torch.stack((picture_CHW, other_CHW)), places, tokens)]
+    cells = min(min(features_BCHW.shape[2:]) for features_BCHW in found[0].values())
+    parts = [(top, left), (top, right), (bottom, left), *_borders(height, width, cells)]
+    parts += [(ALL, slice(width // 2, width)), (slice(height // 2, height), ALL)]
+    variants = [picture_CHW.flip(2), picture_CHW.flip(1)]
+    for rows, columns in parts:
+        variants.append(picture_CHW.clone())
+        variants[-1][:, rows, columns] = other_CHW[:, rows, columns]
+    y, x = max(1, height // BORDER), max(1, width // BORDER)
+    variants.append(other_CHW.clone())
+    variants[-1][:, y : height - y, x : width - x] = picture_CHW[:, y : height - y, x : width - x]
+    found += [
         _features(network, torch.stack(variants[first : first + 2]), places, tokens)
         for first in range(0, len(variants), 2)
     ]
     for place in places:
         features_BCHW = torch.cat([some[place] for some in found])
         change_NHW = (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
-        *corners, whole_HW, across_HW, down_HW = change_NHW[:6]
-        *strips, right_HW, low_HW = change_NHW[6:]
+        whole_HW, across_HW, down_HW, *corners = change_NHW[:6]
+        *strips, right_HW, low_HW, frame_HW = change_NHW[6:]
         if not whole_HW.any():  # they are the same for all pictures
             continue
         where = f" at {place.name}" if place.name else ""
-        unseen = [side for side, strip_HW in zip(borders, strips, strict=True) if not strip_HW.any()]
-        if len(unseen) == len(borders):
+        if not frame_HW.any():
             raise UsageError(
                 f"the network's features{where} do not depend on the borders of its input, as of one that crops it, so "
                 "that its maps lie elsewhere; let it take the whole input, and crop with --resize center-crop"
             )
-        if unseen:
+        if unseen := [side for side, strip_HW in zip(SIDES, strips, strict=True) if not strip_HW.any()]:
             raise UsageError(
                 f"the network's features{where} do not depend on the {' and '.join(unseen)} of its input, as of one "
                 "that crops it or leaves over what is no whole patch, so that its maps lie elsewhere; let it take the "
@@ -105,6 +101,20 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
                 f"{shown((whole_HW.shape[0], whole_HW.shape[1]))}, as tokens in another order, queries, or several "
                 "views of a picture; give --layer with a module before them, or leave that out of its forward"
             )
+
+
+def _borders(height: int, width: int, cells: int) -> list[tuple[slice, slice]]:
+    """Return the strips at `SIDES` that a network sees all of which sees something.
+
+    One whose blocks begin as the identity sees one pixel a cell, and so nothing of the last cell's rest.
+    """
+    y, x = (max(1, side // BORDER, side // cells) for side in (height, width))
+    return [
+        (ALL, slice(0, x)),
+        (ALL, slice(width - x, width)),
+        (slice(0, y), ALL),
+        (slice(height - y, height), ALL),
+    ]
 
 
 class _Padding(TorchFunctionMode):
