@@ -1,20 +1,25 @@
 """Whether features lie over the picture: the maps of a network that crops, mirrors or turns its input lie elsewhere.
 
-Corners of a picture of noise are replaced, its border, and its halves, and it is mirrored: what changes in the
+Corners of a picture of noise are replaced, its borders, and its halves, and it is mirrored: what changes in the
 features, and where, says how they lie.
 
 Letters: B batch, C channels, H, W grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from cam_ops.errors import UsageError
 from cam_ops.network.grids import shown, spatial_view
 from cam_ops.network.watch import Place, Seen, Watch
 
+ALL = slice(None)
+SIDES = ("left", "right", "top", "bottom")
 BORDER = 16  # a network that reads all of the picture reads more than this part of its sides' ends
 CORNER = 4
 MIRRORED = 1e-3  # of the difference that another picture makes: rounding errors
@@ -38,27 +43,28 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
     picture_CHW, other_CHW = images_BCHW[0], images_BCHW[1]
     y, x = height // CORNER, width // CORNER
     top, bottom, left, right = slice(0, y), slice(height - y, height), slice(0, x), slice(width - x, width)
-    variants = [picture_CHW]
-    for rows, columns in ((top, left), (top, right), (bottom, left)):
+    tokens: set[Place] = set()
+    _check_padding(network, images_BCHW[:2])
+    found = [_features(network, torch.stack((picture_CHW, other_CHW)), places, tokens)]
+    cells = min(min(features_BCHW.shape[2:]) for features_BCHW in found[0].values())
+    parts = [(top, left), (top, right), (bottom, left), *_borders(height, width, cells)]
+    parts += [(ALL, slice(width // 2, width)), (slice(height // 2, height), ALL)]
+    variants = [picture_CHW.flip(2), picture_CHW.flip(1)]
+    for rows, columns in parts:
         variants.append(picture_CHW.clone())
         variants[-1][:, rows, columns] = other_CHW[:, rows, columns]
     y, x = max(1, height // BORDER), max(1, width // BORDER)
-    framed_CHW = other_CHW.clone()
-    framed_CHW[:, y : height - y, x : width - x] = picture_CHW[:, y : height - y, x : width - x]
-    variants += [framed_CHW, other_CHW, picture_CHW.flip(2), picture_CHW.flip(1), picture_CHW.clone()]
-    variants[-1][:, :, width // 2 :] = other_CHW[:, :, width // 2 :]
-    variants.append(picture_CHW.clone())
-    variants[-1][:, height // 2 :] = other_CHW[:, height // 2 :]
-    tokens: set[Place] = set()
-    found = [
+    variants.append(other_CHW.clone())
+    variants[-1][:, y : height - y, x : width - x] = picture_CHW[:, y : height - y, x : width - x]
+    found += [
         _features(network, torch.stack(variants[first : first + 2]), places, tokens)
         for first in range(0, len(variants), 2)
     ]
     for place in places:
         features_BCHW = torch.cat([some[place] for some in found])
-        *corners, frame_HW, whole_HW, across_HW, down_HW, right_HW, low_HW = (
-            (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
-        )
+        change_NHW = (features_BCHW[1:] - features_BCHW[:1]).abs().sum(1)
+        whole_HW, across_HW, down_HW, *corners = change_NHW[:6]
+        *strips, right_HW, low_HW, frame_HW = change_NHW[6:]
         if not whole_HW.any():  # they are the same for all pictures
             continue
         where = f" at {place.name}" if place.name else ""
@@ -66,6 +72,12 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
             raise UsageError(
                 f"the network's features{where} do not depend on the borders of its input, as of one that crops it, so "
                 "that its maps lie elsewhere; let it take the whole input, and crop with --resize center-crop"
+            )
+        if unseen := [side for side, strip_HW in zip(SIDES, strips, strict=True) if not strip_HW.any()]:
+            raise UsageError(
+                f"the network's features{where} do not depend on the {' and '.join(unseen)} of its input, as of one "
+                "that crops it or leaves over what is no whole patch, so that its maps lie elsewhere; let it take the "
+                "whole input, or give an --image-size that its patches fill"
             )
         for changed_HW, sides, cells in ((across_HW, "left and right", 1), (down_HW, "top and bottom", 0)):
             if changed_HW.shape[cells] > 1 and changed_HW.max() <= MIRRORED * whole_HW.max():
@@ -88,6 +100,53 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
                 f"the network's features{where}, {whole_HW.numel()} by number, do not lie over its input as a grid of "
                 f"{shown((whole_HW.shape[0], whole_HW.shape[1]))}, as tokens in another order, queries, or several "
                 "views of a picture; give --layer with a module before them, or leave that out of its forward"
+            )
+
+
+def _borders(height: int, width: int, cells: int) -> list[tuple[slice, slice]]:
+    """Return the strips at `SIDES` that a network sees all of which sees something.
+
+    One whose blocks begin as the identity sees one pixel a cell, and so nothing of the last cell's rest.
+    """
+    y, x = (max(1, side // BORDER, side // cells) for side in (height, width))
+    return [
+        (ALL, slice(0, x)),
+        (ALL, slice(width - x, width)),
+        (slice(0, y), ALL),
+        (slice(height - y, height), ALL),
+    ]
+
+
+class _Padding(TorchFunctionMode):
+    """While entered, keeps by how much sides of the picture's size are padded: (left, right, top, bottom)."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.found: list[tuple[int, ...]] = []
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.pad:
+            given = args[0] if args else kwargs["input"]
+            widths = tuple(args[1] if len(args) > 1 else kwargs["pad"])
+            if given.ndim == 4 and tuple(given.shape[2:]) == self.size:
+                self.found.append((*widths, 0, 0, 0, 0)[:4])
+        return func(*args, **kwargs)
+
+
+def _check_padding(network: nn.Module, images_BCHW: Tensor) -> None:
+    """Raise UsageError where the network pads the picture far more on one side than on the other."""
+    height, width = images_BCHW.shape[2:]
+    with torch.no_grad(), _Padding((height, width)) as padding:
+        network(images_BCHW)
+    for left, right, top, bottom in padding.found:
+        if abs(left - right) * BORDER > width or abs(top - bottom) * BORDER > height:
+            high, wide = height + top + bottom, width + left + right
+            raise UsageError(
+                f"the network pads its input of {width}x{height} pixels to {wide}x{high}, on one side more than on the "
+                f"other, so that its maps lie elsewhere; give --image-size {high} {wide} if it then pads nothing, or "
+                "leave the padding out of its forward"
             )
 
 

@@ -36,6 +36,9 @@ class Sees(nn.Module):
     [
         (lambda x: x[:, :, 8:-8, 8:-8], "do not depend on the borders of its input, .* --resize center-crop"),
         (lambda x: functional.interpolate(x[:, :, 6:-6, 6:-6], (SIDE, SIDE)), "do not depend on the borders"),
+        (lambda x: x[:, :, :, :32], "do not depend on the right of its input, .* give an --image-size that"),
+        (lambda x: x[:, :, 10:, 10:], "do not depend on the left and top of its input"),
+        (lambda x: functional.interpolate(x[:, :, :-10], (SIDE, SIDE)), "do not depend on the bottom of its input"),
         (lambda x: x.flip(3), "lie mirrored or turned over its input"),
         (lambda x: x.flip(2), "lie mirrored or turned over its input"),
         (lambda x: x.transpose(2, 3), "lie mirrored or turned over its input"),
@@ -49,6 +52,20 @@ def test_networks_whose_maps_would_lie_elsewhere_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"the network's features.* {reason}"):
         find_head(Sees(done, ends_in_average).eval().requires_grad_(False), SIDE)
+
+
+@pytest.mark.parametrize(
+    ("done", "sides"),
+    [
+        (lambda x: functional.pad(x, (16, 0, 0, 0)), r"80x64, .* --image-size 64 80 if"),
+        (lambda x: functional.pad(x, (2, 14, 2, 14)), "80x80"),
+        (nn.ZeroPad2d((0, 8, 0, 8)), "72x72"),
+        (nn.ReflectionPad2d((8, 0, 8, 0)), "72x72"),
+    ],
+)
+def test_padding_on_one_side_moves_maps_and_is_refused(done: Callable[[Tensor], Tensor], sides: str) -> None:
+    with pytest.raises(UsageError, match=f"pads its input of 64x64 pixels to {sides}"):
+        find_head(Sees(done, ends_in_average=True).eval().requires_grad_(False), SIDE)
 
 
 class SeesBothWays(Sees):
@@ -73,6 +90,7 @@ def test_features_of_a_picture_and_its_mirror_image_are_no_map_of_either() -> No
         lambda x: x.flip(1),  # of its channels
         lambda x: functional.interpolate(x, (48, 48), mode="bilinear"),
         lambda x: functional.pad(x, (8, 8, 8, 8)),
+        lambda x: functional.pad(x, (0, 1, 0, 1)),  # as TensorFlow's, before a stride of 2
         lambda x: (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True),
     ],
 )
