@@ -1,7 +1,7 @@
 """The science of camray: pictures, networks, class activation maps, boxes and what they are worth.
 
-Pure functions over arrays: nothing here imports ray, reads the environment or parses flags. What a room imports stands
-below it; the eleven at the end are everybody's.
+Pure functions over arrays: nothing here imports ray or parses flags, and `outside` alone reads the environment.
+What a room imports stands below it; the eleven at the end are everybody's.
 
 * `fitting`: a calibration fitted to boxes that are known to be right or wrong
 * `metrics`: how well maps and boxes localize

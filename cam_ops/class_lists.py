@@ -16,7 +16,7 @@ from typing import Any
 from cam_ops.classes import ClassList, class_list, whole_number
 from cam_ops.documents import json_of
 from cam_ops.errors import UsageError
-from cam_ops.outside import size_of_file
+from cam_ops.outside import RAISE, raised, size_of_file
 from cam_ops.words import DELIMITERS, column_of, delimiter_of, folded
 
 MAX_BYTES = 16 * 2**20
@@ -47,11 +47,11 @@ def read_class_names(path: Path, num_classes: int | None = None) -> ClassList:
     cannot be read, and for one that has not `num_classes` entries.
     """
     try:
-        if size_of_file(path) > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        if size_of_file(path) > (most := raised(MAX_BYTES)):
+            raise ValueError(f"it has more than {most} bytes; shorten it, {RAISE}")
         text = path.read_text("utf-8-sig")
-        if sum(map(text.count, (*DELIMITERS, "\n"))) > MAX_CELLS:
-            raise ValueError(f"it has more than {MAX_CELLS} lines, words or commas")
+        if sum(map(text.count, (*DELIMITERS, "\n"))) > (most := raised(MAX_CELLS)):
+            raise ValueError(f"it has more than {most} lines, words or commas; shorten it, {RAISE}")
         listed = _parse(text, path.suffix.lower(), num_classes)
         if not all(words and all(words) for words in listed.rows):
             raise ValueError("a class has no name, or an empty one")

@@ -13,6 +13,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from cam_ops.foreign import HALF
+from cam_ops.outside import RAISE, raised
 
 MAX_DEPTH = 100  # of YAML, whose scanner takes the square of it in time
 MAX_TOKENS = 2**17  # of YAML; names of ImageNet's 21,841 classes take 90,000
@@ -44,12 +45,16 @@ def json_of(content: str | bytes, object_of: Pairs | None = None) -> Any:
 def check_json(content: str | bytes) -> None:
     """Raise ValueError for JSON that would become many times its size: a value of two bytes takes a hundred."""
     count = content.count if isinstance(content, str) else lambda sign: content.count(sign.encode())
-    most = max(MAX_OBJECTS, len(content) // BYTES_AN_OBJECT)
+    most = raised(max(MAX_OBJECTS, len(content) // BYTES_AN_OBJECT))
     if (num_objects := count("{")) > most:
-        raise ValueError(f"it has {num_objects} objects, at most {most} are read of {len(content)} bytes")
-    most = max(MAX_COMMAS, len(content) // BYTES_A_COMMA)
+        raise ValueError(
+            f"it has {num_objects} objects, at most {most} are read of {len(content)} bytes; cut it, {RAISE}"
+        )
+    most = raised(max(MAX_COMMAS, len(content) // BYTES_A_COMMA))
     if (num_values := count(",") + count("[")) > most:
-        raise ValueError(f"it has {num_values} values, at most {most} are read of {len(content)} bytes")
+        raise ValueError(
+            f"it has {num_values} values, at most {most} are read of {len(content)} bytes; cut it, {RAISE}"
+        )
 
 
 def yaml_of(text: str, *, is_typed: bool) -> Any:
@@ -69,8 +74,8 @@ def yaml_of(text: str, *, is_typed: bool) -> Any:
             depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
             if depth > MAX_DEPTH:
                 raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-            if number > MAX_TOKENS:
-                raise ValueError(f"it has more than {MAX_TOKENS} words and signs")
+            if number > (most := raised(MAX_TOKENS)):
+                raise ValueError(f"it has more than {most} words and signs; shorten it, {RAISE}")
         return (yaml.SafeLoader if is_typed else yaml.BaseLoader)(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""

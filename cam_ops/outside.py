@@ -20,8 +20,29 @@ OTHERS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a folder",
 }
+LIMITS_VARIABLE = "CAMRAY_FILE_LIMITS"  # of the environment, as children and replicas inherit it
+MOST_RAISED = 1000
+RAISE = "or raise the limits by --file-limits"
 MAX_COLUMNS = 10_000  # of a table
 STATUS = Path("/proc/self/status")
+
+
+def raised(limit: int) -> int:
+    """Return a limit of what a file may be, times what `--file-limits` says."""
+    return int(limit * float(os.environ.get(LIMITS_VARIABLE) or 1))
+
+
+def raise_limits(times: str) -> None:
+    """Take the limits of files times a number, in this process and those that it begins. Raises UsageError."""
+    try:
+        is_one = 1 <= float(times) <= MOST_RAISED
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise UsageError(
+            f"--file-limits, or {LIMITS_VARIABLE}, expects a number from 1 to {MOST_RAISED}, got {times[:40]!r}"
+        )
+    os.environ[LIMITS_VARIABLE] = times
 
 
 def size_of_file(path: str | Path) -> int:
@@ -37,8 +58,10 @@ def size_of_file(path: str | Path) -> int:
 
 def check_columns(num_columns: int) -> None:
     """Raise ValueError where a table has more columns than are read."""
-    if num_columns > MAX_COLUMNS:
-        raise ValueError(f"it has {num_columns} columns, at most {MAX_COLUMNS} are read; leave out what is not needed")
+    if num_columns > (most := raised(MAX_COLUMNS)):
+        raise ValueError(
+            f"it has {num_columns} columns, at most {most} are read; leave out what is not needed, {RAISE}"
+        )
 
 
 @dataclass(slots=True)

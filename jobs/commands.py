@@ -13,7 +13,7 @@ from cam_ops.errors import CamrayError, StorageError, UsageError
 from cam_ops.words import near
 from cluster.process.console import Seen, public, say, shortened
 from cluster.process.interrupts import INTERRUPTED_CODE, held
-from cluster.process.memory import memory_errors
+from cluster.process.memory import check_addresses, memory_errors
 from jobs.command import INTERRUPTED, Outcome, documents_to, json_text, result_line
 from jobs.flags import out_of, wants
 from jobs.screens import SCREENS, screen_of
@@ -36,6 +36,8 @@ COMMANDS = {
     "demo": "the whole chain on real photos, in under two minutes",
 }
 MOST_SAID = (1500, 500)  # characters of an error, from its beginning and to its end
+LIGHT = ("status", "verify")
+LIGHT_MIB, HEAVY_MIB = 1536, 3072  # of addresses: Arrow, and what draws, sorts or holds a network beside it
 OPTIONS = ("--help", "--version", "--completion")  # in the place of a command
 
 
@@ -117,6 +119,7 @@ def _run_command(command: str, arguments: list[str]) -> Outcome:
         raise UsageError(f"{shortened(command, 80)!r} is no command; {cure}")
     arguments = ["--help" if word == "--help-all" else word for word in arguments]
     sys.path.insert(0, here)  # a user's factory lies beside where the command is typed, for `camray` too
+    check_addresses(LIGHT_MIB if command in LIGHT else HEAVY_MIB)
     with memory_errors():
         with held():
             module = importlib.import_module(f"jobs.{command}")

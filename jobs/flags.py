@@ -1,5 +1,6 @@
 """Flags to a config. `--config FILE.yaml` and `--recipe blog` are flags before the user's own; the last wins."""
 
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,7 +14,7 @@ import tyro
 from cam_ops.documents import yaml_of
 from cam_ops.errors import UsageError
 from cam_ops.foreign import HALF, whole
-from cam_ops.outside import size_of_file
+from cam_ops.outside import LIMITS_VARIABLE, raise_limits, size_of_file
 from cluster.process.console import beneath, public, shortened
 from cluster.storage.options import KNOWN, SECRETS
 from jobs.command import print_lines
@@ -21,6 +22,7 @@ from jobs.usage import MAX_WORD, refuse_missing, refuse_unknown, sentence_of
 
 Config = TypeVar("Config")
 MAX_CONFIG_BYTES = 2**20
+LIMITS = "--file-limits"
 BOX_RECIPES: dict[str, list[str]] = {"default": [], "blog": ["--normalise", "minmax", "--threshold", "0.2"]}
 RECIPES: dict[str, list[str]] = {
     "default": [],
@@ -41,6 +43,9 @@ def parse(
     """
     config_file = last_value(arguments, "--config") or ""
     arguments, from_file = _take_config_file(arguments)
+    if given := os.environ.get(LIMITS_VARIABLE):
+        raise_limits(given)
+    from_file, arguments = _without_limits(from_file), _without_limits(arguments)
     words = list(takewhile(lambda word: not word.startswith("-"), arguments))  # a flag before them would swallow them
     arguments = from_file + arguments[len(words) :]
     _refuse_stray_secrets(arguments)
@@ -55,9 +60,26 @@ def parse(
             return tyro.cli(config, args=arguments, prog=f"python -m jobs {command}")
     except SystemExit as end:
         if end.code in (0, None):
-            print_lines(["Each flag may also stand in a YAML file, --config FILE; those of the command line win."])
+            print_lines(
+                [
+                    "Each flag may also stand in a YAML file, --config FILE; those of the command line win.",
+                    "--file-limits N takes files of others N times as large as docs/guarantees.md says.",
+                ]
+            )
             raise
         raise UsageError(sentence_of(said.getvalue(), config, command)) from None
+
+
+def _without_limits(arguments: list[str]) -> list[str]:
+    """Take `--file-limits` out of arguments, and do as it says."""
+    rest, words = list[str](), iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag.replace("_", "-") == LIMITS:
+            raise_limits(value if equals else next(words, ""))
+        else:
+            rest.append(word)
+    return rest
 
 
 def _refuse_stray_secrets(arguments: list[str]) -> None:
@@ -121,7 +143,7 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], list[str]]:
     path = Path(arguments[at + 1])
     try:
         if size_of_file(path) > MAX_CONFIG_BYTES:
-            raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
+            raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes; put lists of words into files of their own")
         document = yaml_of(path.read_text("utf-8-sig"), is_typed=True)
         if not isinstance(document, dict) or {"help", "h", "config"} & document.keys():
             raise UsageError(f"expected flags and their values in {path}, as in `threshold: 0.2`")

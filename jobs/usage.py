@@ -12,7 +12,7 @@ from cam_ops.errors import UsageError
 from cam_ops.words import near
 from cluster.process.console import public, shortened
 
-OF_ALL = ("--config", "--help", "--help-all")
+OF_ALL = ("--config", "--file-limits", "--help", "--help-all")
 MAX_WORD, MAX_MESSAGE = 80, 400  # characters
 POSITIONAL = get_args(Positional[int])[1]
 FRAME = "╭╮╰╯│─ "  # with blanks and hyphens alone where stdout is no UTF-8

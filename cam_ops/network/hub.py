@@ -22,7 +22,7 @@ from cam_ops.documents import json_of
 from cam_ops.errors import MachineError, UsageError
 from cam_ops.network.names import CONFIG, HUB, check_snapshot
 from cam_ops.network.takes import UNREADABLE, size_of
-from cam_ops.outside import bounded_memory, size_of_file
+from cam_ops.outside import RAISE, bounded_memory, raised, size_of_file
 from cam_ops.settings import Interpolation, PerChannel, Size
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -117,8 +117,8 @@ def _refusing(sentence: str) -> Iterator[None]:
 def _json(path: Path, model: str) -> dict[str, Any] | None:
     """Return a JSON object, None where there is no such file."""
     try:
-        if size_of_file(path) > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        if size_of_file(path) > (most := raised(MAX_BYTES)):
+            raise ValueError(f"it has more than {most} bytes; shorten it, {RAISE}")
         document = json_of(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
@@ -138,7 +138,7 @@ def _network(transformers: Any, folder: Path, model: str) -> nn.Module:
             "have to be unpickled: load them where you trust them, and save with save_pretrained(FOLDER)"
         )
     refusing = _refusing(f"--model {model}: transformers finds no image classifier in {folder} that it knows by itself")
-    with refusing, bounded_memory(MOST_TAKEN * sum(map(size_of_file, files)) + ALWAYS_TAKEN):
+    with refusing, bounded_memory(raised(MOST_TAKEN * sum(map(size_of_file, files)) + ALWAYS_TAKEN)):
         network, loading = transformers.AutoModelForImageClassification.from_pretrained(
             folder,
             local_files_only=True,

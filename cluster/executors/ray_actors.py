@@ -28,6 +28,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 from ray.util.metrics import Counter, Gauge
 
 from cam_ops.errors import MachineError
+from cam_ops.outside import LIMITS_VARIABLE
 from cluster.executors.dispatch import DEPTH, dispatch
 from cluster.executors.events import Listener, Watcher, ignore, look_away
 from cluster.executors.metrics import Meters
@@ -267,7 +268,11 @@ class _Actors:
 
     def new_replica(self, avoided: frozenset[str]) -> "_ActorReplica":
         """Ask Ray for an actor; it is pending until a node has room."""
-        options = {"label_selector": {NODE_ID: f"!in({','.join(sorted(avoided))})"}} if avoided else {}
+        options: dict[str, Any] = {}
+        if avoided:
+            options["label_selector"] = {NODE_ID: f"!in({','.join(sorted(avoided))})"}
+        if limits := os.environ.get(LIMITS_VARIABLE):  # a cluster that is joined has an environment of its own
+            options["runtime_env"] = {"env_vars": {LIMITS_VARIABLE: limits}}
         actor = ray.remote(_Actor).options(
             num_cpus=self.share.cpus,
             num_gpus=self.share.gpus,

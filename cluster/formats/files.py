@@ -12,7 +12,7 @@ from typing import IO, cast
 import pyarrow as pa
 
 from cam_ops.errors import UsageError
-from cam_ops.outside import size_of_file
+from cam_ops.outside import RAISE, raised, size_of_file
 from cluster.sources.folders.names import is_hidden_file, is_hidden_folder
 from cluster.sources.listing import image_id_of
 from cluster.storage.objects import is_plain
@@ -30,7 +30,7 @@ def reading(path: str | Path, kind: str, cure: str = "mend it, or give another -
     except OSError as error:
         raise UsageError(f"cannot read the ground truth {path}: {error.strerror or error}; check --truth") from None
     except (*UNREADABLE, pa.ArrowException) as error:
-        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
         if isinstance(error, UnicodeDecodeError):
             reason = "it is not in UTF-8"
         raise UsageError(f"cannot read {path} as {kind}: {reason}; {cure}") from None
@@ -38,10 +38,10 @@ def reading(path: str | Path, kind: str, cure: str = "mend it, or give another -
 
 def read_bounded(path: str | Path, max_bytes: int) -> bytes:
     """Return a file's bytes. Raises OSError, also if it is no file; ValueError if it has more than `max_bytes`."""
-    if (size := size_of_file(path)) > max_bytes:
-        raise ValueError(f"it has {size} bytes, at most {max_bytes} are read")
+    if (size := size_of_file(path)) > (most := raised(max_bytes)):
+        raise ValueError(f"it has {size} bytes, at most {most} are read; cut it, {RAISE}")
     with open(path, "rb") as file:
-        return file.read(max_bytes)
+        return file.read(most)
 
 
 def is_file(path: str, suffixes: str | tuple[str, ...]) -> bool:
@@ -70,9 +70,10 @@ def open_text(path: str) -> Iterator[IO[str]]:
 
 def bounded_lines(file: IO[str]) -> Iterator[str]:
     """Yield the lines of an open file. Raises ValueError where one is too long."""
-    while line := file.readline(MAX_LINE):
-        if len(line) == MAX_LINE:
-            raise ValueError(f"a line has more than {MAX_LINE} characters: {line[:40]!r}...")
+    most = raised(MAX_LINE)
+    while line := file.readline(most):
+        if len(line) == most:
+            raise ValueError(f"a line has more than {most} characters: {line[:40]!r}...; shorten it, {RAISE}")
         yield line
 
 

@@ -33,6 +33,22 @@ def memory_errors() -> Iterator[None]:
         raise
 
 
+def check_addresses(needed_mib: int) -> None:
+    """Raise MachineError where this process may not have so many addresses.
+
+    Libraries that lack them while they load end the process, or wait for ever: what they raise comes too late.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < needed_mib * 2**20:
+        raise MachineError(
+            f"there is too little memory to load the command, which takes {needed_mib} MiB of addresses; {_has(limit)}"
+        )
+
+
+def _has(limit: int) -> str:
+    return f"`ulimit -v` leaves this process {limit // 2**20} MiB of addresses: raise it"
+
+
 def _lack_of_memory(error: BaseException | None) -> MachineError | None:
     """Return what to tell of an error that comes of too little memory, itself or what it comes of; else None."""
     reason = ""
@@ -43,8 +59,7 @@ def _lack_of_memory(error: BaseException | None) -> MachineError | None:
     if not reason:
         return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    has = f"`ulimit -v` leaves this process {limit // 2**20} MiB of addresses: raise it"
-    cure = "free some, or take a machine with more" if limit == resource.RLIM_INFINITY else has
+    cure = "free some, or take a machine with more" if limit == resource.RLIM_INFINITY else _has(limit)
     return MachineError(f"there is too little memory ({reason}); {cure}")
 
 

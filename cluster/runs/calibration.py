@@ -11,6 +11,7 @@ from cam_ops.boxes.calibration import Calibration
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import UsageError
 from cam_ops.fitting.reliability import CoverageRow, ReliabilityBin, Share
+from cam_ops.outside import raised
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, Preprocessing
 from cluster.process.console import say, shortened
 from cluster.runs.differences import flat
@@ -115,12 +116,12 @@ def write_calibration(path: str, file: CalibrationFile) -> None:
 def read_calibration(path: str) -> CalibrationFile:
     """Read a calibration; raises UsageError for what is none."""
     try:
-        is_small_file = os.path.isfile(path) and os.path.getsize(path) <= MAX_CALIBRATION_BYTES
+        is_small_file = os.path.isfile(path) and os.path.getsize(path) <= raised(MAX_CALIBRATION_BYTES)
         content = Path(path).read_bytes() if is_small_file else None
     except OSError as error:
         raise UsageError(f"cannot read --calibration {path}: {error.strerror}") from None
     if content is None:
-        raise UsageError(f"--calibration {path} is no file, or one of more than {MAX_CALIBRATION_BYTES} bytes")
+        raise UsageError(f"--calibration {path} is no file, or one of more than {raised(MAX_CALIBRATION_BYTES)} bytes")
     try:
         file = validated(CalibrationFile, content)
         reason = None if file.schema_version == CALIBRATION_VERSION else f"schema version {file.schema_version}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from tarfile import BLOCKSIZE
 
+from cam_ops.outside import RAISE, raised
 from cluster.process.console import shortened
 
 SHOWN_CHARACTERS = 40
@@ -61,7 +62,8 @@ def walk(read_at: ReadAt, num_bytes: int) -> Iterator[Member]:
     long, or goes on after its end. Memory does not grow with the file.
     """
     at, extended = 0, _Extended()
-    for _ in range(MAX_HEADERS):
+    most = raised(MAX_HEADERS)
+    for _ in range(most):
         header = _header(read_at, at, num_bytes)
         if header is None:
             _check_rest(read_at, at, num_bytes)
@@ -90,7 +92,7 @@ def walk(read_at: ReadAt, num_bytes: int) -> Iterator[Member]:
                 is_file=header.type in tarfile.REGULAR_TYPES and not is_sparse and not extended.is_sparse,
             )
             extended = _Extended()
-    raise BadTar(f"has more than {MAX_HEADERS} members; pack it as several files")
+    raise BadTar(f"has more than {most} members; pack it as several files, {RAISE}")
 
 
 def _header(read_at: ReadAt, at: int, num_bytes: int) -> tarfile.TarInfo | None:

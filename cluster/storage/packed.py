@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from io import BufferedIOBase
 from typing import Any
 
-from cam_ops.outside import size_of_file
+from cam_ops.outside import RAISE, raised, size_of_file
 
 GZIP = b"\x1f\x8b"
 MOST_UNPACKED = 100  # times the size of the file; rows of texts and numbers are a tenth of that
@@ -57,7 +57,7 @@ class _Bounded(io.RawIOBase):
 
     def __init__(self, content: gzip.GzipFile, packed_bytes: int) -> None:
         self.content, self.packed_bytes, self.read_bytes = content, packed_bytes, 0
-        self.most_bytes = max(ALWAYS_UNPACKED, MOST_UNPACKED * packed_bytes)
+        self.most_bytes = raised(max(ALWAYS_UNPACKED, MOST_UNPACKED * packed_bytes))
 
     def readable(self) -> bool:
         return True
@@ -68,6 +68,6 @@ class _Bounded(io.RawIOBase):
         if self.read_bytes > self.most_bytes:
             raise UnpacksToMore(
                 f"its {self.packed_bytes} bytes unpack to more than {self.most_bytes}, which is not how tables are "
-                "packed; unpack it, and give that file"
+                f"packed; unpack it, and give that file, {RAISE}"
             )
         return num_bytes

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cam_ops.documents import json_of
 from cam_ops.errors import StorageError
-from cam_ops.outside import bounded_memory
+from cam_ops.outside import RAISE, bounded_memory, raised
 from cam_ops.tables import METADATA_KEY
 from cluster.storage.files import Files
 
@@ -76,11 +76,14 @@ def _bounded(num_bytes: int) -> Iterator[None]:
 @contextmanager
 def _said_bound(num_bytes: int) -> Iterator[None]:
     """Raise ArrowInvalid with a sentence for what takes more memory than that."""
+    most = raised(num_bytes)
     try:
-        with bounded_memory(num_bytes):
+        with bounded_memory(most):
             yield
     except MemoryError:
-        raise pa.ArrowInvalid(f"a part of it takes more than {num_bytes} bytes of memory when it is unpacked") from None
+        raise pa.ArrowInvalid(
+            f"a part of it takes more than {most} bytes of memory when it is unpacked; write smaller pages, {RAISE}"
+        ) from None
 
 
 def check_rows(footer: pq.FileMetaData, where: str, max_rows: int = MAX_ROWS) -> None:
@@ -140,8 +143,10 @@ def _plain(values: pa.Array, name: str, kind: pa.DataType) -> pa.Array:
     if not pa.types.is_dictionary(values.type) or not _is_of_texts(values.type.value_type):
         return values
     lengths = pc.binary_length(values.dictionary).cast(pa.int64())
-    if (pc.sum(lengths.take(values.indices)).as_py() or 0) > MAX_TEXT_BYTES:
-        raise pa.ArrowInvalid(f"{len(values)} texts of its column {name} have more than {MAX_TEXT_BYTES} bytes")
+    if (pc.sum(lengths.take(values.indices)).as_py() or 0) > (most := raised(MAX_TEXT_BYTES)):
+        raise pa.ArrowInvalid(
+            f"{len(values)} texts of its column {name} have more than {most} bytes; shorten them, {RAISE}"
+        )
     return values if pa.types.is_dictionary(kind) else values.dictionary_decode().cast(kind)
 
 
@@ -151,10 +156,10 @@ def _is_of_texts(kind: pa.DataType) -> bool:
 
 def check_rows_per_byte(footer: pq.FileMetaData, num_bytes: int) -> None:
     """Raise ValueError where a file says that it has more rows than its bytes can be."""
-    if footer.num_rows > ROWS_PER_BYTE * num_bytes:
+    if footer.num_rows > (most := raised(ROWS_PER_BYTE)) * num_bytes:
         raise ValueError(
-            f"it says that it has {footer.num_rows} rows, at most {ROWS_PER_BYTE} a byte are read and it has "
-            f"{num_bytes} bytes; write it as CSV"
+            f"it says that it has {footer.num_rows} rows, at most {most} a byte are read and it has {num_bytes} bytes; "
+            f"write it as CSV, {RAISE}"
         )
 
 

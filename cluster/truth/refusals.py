@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection
 
 from cam_ops.errors import UsageError
+from cam_ops.outside import RAISE, raised
 from cluster.formats.entries import Frame
 from cluster.process.console import shown
 from cluster.runs.directory import RunDir
@@ -72,10 +73,10 @@ def refuse_strangers(database: DuckDBPyConnection, truth: str, matching: Matchin
 
 def refuse_crowded(database: DuckDBPyConnection, truth: str) -> None:
     """Refuse a truth that says more of an image than memory should hold."""
-    for image_id, count in database.execute(CROWDED, [MAX_OBJECTS]).fetchall():
+    for image_id, count in database.execute(CROWDED, [most := raised(MAX_OBJECTS)]).fetchall():
         raise UsageError(
-            f"the ground truth {truth} has {count} objects of the image {shown(image_id)}, at most {MAX_OBJECTS} are "
-            "read; leave the others out, or the image"
+            f"the ground truth {truth} has {count} objects of the image {shown(image_id)}, at most {most} are "
+            f"read; leave the others out, {RAISE}"
         )
 
 

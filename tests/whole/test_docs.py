@@ -100,7 +100,7 @@ def test_the_table_of_flags_has_each_flag_of_label_with_its_default() -> None:
         if not is_dataclass(getattr(record, field.name))
     }
     required = dict.fromkeys(("images", "out", "model"), "required")
-    assert sorted(rows) == sorted({**defaults, **required, "config": "-"}.items())
+    assert sorted(rows) == sorted({**defaults, **required, "config": "-", "file-limits": "1"}.items())
 
 
 def as_shown(default: object) -> str:

@@ -18,12 +18,13 @@ import pytest
 import torch
 import torchvision
 
-from tests.support.command import ROOT, result_of
+from tests.support.command import ROOT, Command, result_of
 from tests.support.exported_runs import ExportedRun
 
 MOST_S, MOST_MIB = 60, 1536  # of processor time, as machines may be loaded
 MOST_ADDRESSES = 24 * 2**30  # so that a test that fails does not take the machine with it
 TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
+UNRAISED = ("expected a state_dict", "by repeating", "nested", "recursion limit", "it has aliases")
 MEASURE = """
 import sys
 from jobs.__main__ import main
@@ -53,8 +54,10 @@ def assert_refused(says: str, *words: object, code: int = 2) -> None:
     assert finished.returncode == code, finished.stderr[-2000:]
     *said, peak_mib = finished.stderr.splitlines()
     text = "\n".join(said)
-    assert says in result_of(finished.stdout, text)["error"]
+    error = result_of(finished.stdout, text)["error"]
+    assert says in error
     assert float(peak_mib) < MOST_MIB
+    assert code != 2 or any(words in error for words in UNRAISED) or "or raise the limits by --file-limits" in error
 
 
 def label(pictures: Path, *words: object) -> list[object]:
@@ -312,3 +315,28 @@ def test_a_deep_coco(opening: str, labelled: ExportedRun, tmp_path: Path) -> Non
     assert_refused(
         "recursion limit exceeded", "audit", labelled.root, "--name", "sizes", "--truth", tmp_path / "a.json"
     )
+
+
+# Raised.
+
+
+def test_files_within_limits_that_a_flag_raises_are_read(labelled: ExportedRun, tmp_path: Path) -> None:
+    image_id = next(iter(labelled.images))
+    (tmp_path / "a.csv").write_text(HEADER + "\n" + f'"{image_id}",1,1,5,5\n' * 10_001)
+    (tmp_path / "flags.yaml").write_text("file_limits: 1.5\n")
+    words = ["audit", labelled.root, "--name", "raised", "--truth", tmp_path / "a.csv"]
+    for more in (["--file-limits", 1.5], ["--file-limits=1000"], ["--config", tmp_path / "flags.yaml"]):
+        assert Command(*words, *more, process=True).code == 0
+    assert Command(*words, env={"CAMRAY_FILE_LIMITS": "2"}).code == 0
+    assert_refused("at most 10000 are read", *words)
+
+
+@pytest.mark.parametrize("times", ["0", "0.5", "nan", "inf", "1001", "x", ""])
+def test_a_number_that_raises_nothing_is_refused(times: str, pictures: Path) -> None:
+    refused = Command(*label(pictures, *TWO, f"--file-limits={times}"), process=True)
+    assert (refused.code, "expects a number from 1 to 1000" in refused.result["error"]) == (2, True)
+
+
+def test_a_run_resumes_with_other_limits(pictures: Path) -> None:
+    assert Command(*label(pictures, *TWO, "--limit", 1, "--file-limits", 3), process=True).code == 0
+    assert Command(*label(pictures, *TWO, "--limit", 1), process=True).code == 0

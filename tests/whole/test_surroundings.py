@@ -18,7 +18,7 @@ SHELL_BOUNDS = 'ulimit -v "$1" && shift && exec "$@"'
 def ended(shell: str, first: object, *words: object) -> tuple[int, str]:
     """Run a command that a shell begins; return its exit code and error, which must be one sentence."""
     command = ["sh", "-c", shell, "sh", str(first), sys.executable, "-m", "jobs", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert "Traceback" not in done.stderr, done.stderr
     result = result_of(done.stdout, done.stderr)
@@ -46,6 +46,23 @@ def test_too_little_memory_to_load_what_a_command_needs(
     more = [pictures, "--out", tmp_path / "run", "--model", "resnet18", "--executor", "inline"]
     code, error = ended(SHELL_BOUNDS, limit_kib, *words, *(more if len(words) > 1 else [tmp_path]))
     assert (code, "too little memory" in error, "`ulimit -v` leaves this process" in error) == (6, True, True), error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_kib", [1_000_000, 1_200_000, 1_400_000, 1_600_000, 2_000_000, 2_200_000])
+def test_with_little_memory_show_neither_waits_nor_blames_a_file(limit_kib: int, labelled: ExportedRun) -> None:
+    code, error = ended(SHELL_BOUNDS, limit_kib, "show", labelled.root, "--random", "--grid", "2x1")
+    assert (code, "which takes 3072 MiB of addresses; `ulimit -v` leaves this process" in error) == (6, True), error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["status"], ["verify"], ["show", "--random", "--grid", "2x1"]], ids=lambda words: words[0]
+)
+def test_what_is_said_to_be_needed_is_enough(words: list[str], labelled: ExportedRun) -> None:
+    limit_kib = (3072 if words[0] == "show" else 1536) * 2**10
+    code, error = ended(SHELL_BOUNDS, limit_kib, words[0], labelled.root, *words[1:])
+    assert (code, error) == (0, "")
 
 
 @pytest.mark.parametrize(

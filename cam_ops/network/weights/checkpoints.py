@@ -22,7 +22,7 @@ from torch import Tensor
 from cam_ops.errors import UsageError
 from cam_ops.foreign import visible
 from cam_ops.network.names import check_file
-from cam_ops.outside import POINTER, bounded_memory, refuse_pointer
+from cam_ops.outside import POINTER, RAISE, bounded_memory, raised, refuse_pointer
 
 UNREADABLE = (  # what torch and safetensors raise for files that are damaged or of another kind
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
@@ -64,7 +64,7 @@ def read_checkpoint(path: Path) -> object:
     Raises MachineError where there is no such file, UsageError where it cannot be read.
     """
     check_file(path)
-    most_bytes = MOST_TAKEN * path.stat().st_size + ALWAYS_TAKEN
+    most_bytes = raised(MOST_TAKEN * path.stat().st_size + ALWAYS_TAKEN)
     with path.open("rb") as file:
         refuse_pointer(path, file.read(len(POINTER)))
     try:
@@ -75,7 +75,7 @@ def read_checkpoint(path: Path) -> object:
     except MemoryError:
         raise UsageError(
             f"to read the weights file {path} takes more than {most_bytes} bytes of memory, which is not how weights "
-            f"are saved; {PLAIN}"
+            f"are saved; {PLAIN}, {RAISE}"
         ) from None
     except UNREADABLE as error:
         raise UsageError(
@@ -146,9 +146,10 @@ def _unpickled(path: Path) -> object:
     """Load what torch saved; each round knows one more of the classes that it names, and how they are filled."""
     num_pickled = _check_archive(path)
     stand_ins: dict[str, Callable[..., object]] = {}
-    for name in _names_in(path)[:MOST_NAMES]:
+    most_names = raised(MOST_NAMES)
+    for name in _names_in(path)[:most_names]:
         stand_ins[name] = _stand_in(name)
-    for _ in range(min(MOST_NAMES, MOST_PICKLED // max(1, num_pickled) + 1)):
+    for _ in range(min(most_names, raised(MOST_PICKLED) // max(1, num_pickled) + 1)):
         try:
             with (
                 torch.serialization.safe_globals([(stand_in, name) for name, stand_in in stand_ins.items()]),
@@ -161,7 +162,9 @@ def _unpickled(path: Path) -> object:
             if stand_ins:  # it calls what another call gave, or the like
                 raise refused_code(path, next(iter(stand_ins))) from None
             raise
-    raise UsageError(f"{path} names more classes beside its weights than are read, {MOST_NAMES} at most; {PLAIN}")
+    raise UsageError(
+        f"{path} names more classes beside its weights than are read, {most_names} at most; {PLAIN}, {RAISE}"
+    )
 
 
 def _check_archive(path: Path) -> int:
@@ -176,8 +179,10 @@ def _check_archive(path: Path) -> int:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             unpacked = sum(member.file_size for member in members)
-            if unpacked > MOST_UNPACKED * path.stat().st_size:
-                raise UsageError(f"{path} unpacks to {unpacked} bytes, which is not how torch saves weights; {PLAIN}")
+            if unpacked > raised(MOST_UNPACKED * path.stat().st_size):
+                raise UsageError(
+                    f"{path} unpacks to {unpacked} bytes, which is not how torch saves weights; {PLAIN}, {RAISE}"
+                )
             for member in [member for member in members if member.CRC]:
                 with archive.open(member) as content:
                     while content.read(2**20):

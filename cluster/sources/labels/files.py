@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 
 from cam_ops.errors import UsageError
+from cam_ops.outside import RAISE, raised
 from cam_ops.pictures.formats import format_named, suffix_of
 from cam_ops.words import cells_of, delimiter_of
 from cluster.process.console import shown
@@ -61,9 +62,10 @@ def read_label_file(path: str, columns: Columns) -> LabelFile:
 def _lines(file: BufferedIOBase) -> Iterator[str]:
     """Yield lines with their ends, but none that is longer than memory should hold."""
     first = True
-    while line := file.readline(MAX_LINE_CHARACTERS):
-        if len(line) == MAX_LINE_CHARACTERS:
-            raise ValueError(f"it has a line of {MAX_LINE_CHARACTERS} bytes or more")
+    most = raised(MAX_LINE_CHARACTERS)
+    while line := file.readline(most):
+        if len(line) == most:
+            raise ValueError(f"it has a line of {most} bytes or more; shorten it, {RAISE}")
         yield line.decode("utf-8-sig" if first else "utf-8")
         first = False
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from cam_ops.documents import json_of
 from cam_ops.errors import BadImage, StorageError, UsageError
-from cam_ops.outside import size_of_file
+from cam_ops.outside import RAISE, raised, size_of_file
 from cluster.process.console import say, shown
 from cluster.runs.names import RUN, plan_name
 from cluster.sources.folders.folder import CYCLE, is_below, is_run
@@ -272,13 +272,14 @@ def _is_name(name: object) -> bool:
 
 def _document(address: str, options: StorageOptions) -> dict[str, object] | None:
     """Return a JSON object, None where there is no such file."""
+    most = raised(MAX_DOCUMENT_BYTES)
     try:
         if is_store(address):
-            content = read_object(address, options, max_bytes=MAX_DOCUMENT_BYTES + 1)
+            content = read_object(address, options, max_bytes=most + 1)
         else:
             size_of_file(address)
             with open(address, "rb") as file:
-                content = file.read(MAX_DOCUMENT_BYTES + 1)
+                content = file.read(most + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -288,7 +289,9 @@ def _document(address: str, options: StorageOptions) -> dict[str, object] | None
     if content is None:
         return None
     try:
-        document = json_of(content) if len(content) <= MAX_DOCUMENT_BYTES else None
+        if len(content) > most:
+            raise UsageError(f"{address} has more than {most} bytes; save the dataset again, {RAISE}")
+        document = json_of(content)
     except ValueError:
         document = None
     if not isinstance(document, dict):

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 
 from cam_ops.errors import UsageError
-from cam_ops.outside import MAX_COLUMNS, POINTER, refuse_pointer
+from cam_ops.outside import MAX_COLUMNS, POINTER, RAISE, raised, refuse_pointer
 from cam_ops.words import DELIMITERS, cells_of, column_of, delimiter_of
 from cluster.process.console import shown
 from cluster.sources.beside import Beside
@@ -97,13 +97,16 @@ def _native(path: str, is_packed: bool) -> pa.NativeFile:
 
 def _lines(address: str, path: str) -> Generator[tuple[int, str], None, None]:
     """Yield number and text of each line that is not blank, without its end."""
+    most = raised(MAX_LINE_BYTES)
     with _opened(address, path) as file:
         for number in range(1, 2**63):
-            line = file.readline(MAX_LINE_BYTES + 1)
+            line = file.readline(most + 1)
             if not line:
                 return
-            if len(line) > MAX_LINE_BYTES:
-                raise UsageError(f"line {number} of {address} has more than {MAX_LINE_BYTES} bytes; is it such a list?")
+            if len(line) > most:
+                raise UsageError(
+                    f"line {number} of {address} has more than {most} bytes; is it such a list? Shorten it, {RAISE}"
+                )
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError:
@@ -185,8 +188,10 @@ def _survey(address: str, path: str) -> dict[str, set[type]]:
     for number, values in _objects(address, path):
         for name, value in values.items():
             kinds.setdefault(name, set()).add(type(value))
-        if len(kinds) > MAX_COLUMNS:
-            raise UsageError(f"the objects of {address} have more than {MAX_COLUMNS} names by line {number}")
+        if len(kinds) > (most := raised(MAX_COLUMNS)):
+            raise UsageError(
+                f"the objects of {address} have more than {most} names by line {number}; leave some out, {RAISE}"
+            )
     return kinds
 
 

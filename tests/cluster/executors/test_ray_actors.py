@@ -138,3 +138,29 @@ def test_sigterm_while_a_cluster_is_asked_whether_it_is_ray_exits_130(pictures: 
             driver.terminate()
             out = driver.communicate(timeout=240)[0]
     assert (driver.returncode, result_of(out)["status"]) == (130, "interrupted")
+
+
+LIMITS = """
+import json, os
+from cluster.executors.ray_actors import RayExecutor
+from cluster.executors.work import Replicas, Work
+executor = RayExecutor(None)
+work = Work(device="cpu", factory="tests.support.limited:Limited", arguments=())
+found = []
+for limits in (None, "3"):
+    if limits:
+        os.environ["CAMRAY_FILE_LIMITS"] = limits
+    reports = executor.run(work, Replicas(1, True), [0], lambda shard: False, None)
+    found += [report.statuses for report in reports]
+print(json.dumps(found))
+executor.close()
+"""
+
+
+def test_replicas_have_the_limits_of_their_driver_whatever_those_of_the_cluster_are() -> None:
+    env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "CAMRAY_FILE_LIMITS")}
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITS], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1]) == [{"as usual": 1}, {"3": 1}]
