@@ -226,7 +226,7 @@ def test_words_for_classes(planner: Planner, tmp_path: Path) -> None:
     for part, reason in (("wallaby=104", "no class of the network"), ("wallaby", "WORD=CLASS or a CSV file")):
         assert reason in refusal(planner, planned, table, class_map=(part,))
     report, rows = planner.truth(planned, table, names=("cat", "dog"))
-    assert not any(row["boxes"][0]["class_id"] for row in rows)  # 0 is a number, too
+    assert [row["boxes"][0]["class_id"] for row in rows] == [None, 0, *[None] * 8]  # 0 is a number, too
     (tmp_path / "voc").mkdir()
     (tmp_path / "voc" / "00.xml").write_text(xml(("horse", (1, 1, 2, 2))))
     report, rows = planner.truth(planned, tmp_path / "voc", names=("cat", "dog"))
