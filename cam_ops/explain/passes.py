@@ -145,6 +145,11 @@ def run(
     names = dict.fromkeys((*head.layers, *(place.name for place in places)))
     with torch.no_grad(), watch(network, keep, size, names):
         logits_BK = network(images_BCHW)
+    if any(place not in features for place in head.places):
+        raise UsageError(
+            "the network took another way with these pictures than with noise, on which its features are not made, as "
+            "one that ends early where it is sure; let its forward go the whole way"
+        )
     refinable = None
     if stages is not None:
         refinable = Refinable(

@@ -278,6 +278,10 @@ def refuse_probabilities(values_BK: Tensor, by_hand: Sequence[Tensor] = (), is_s
     """
     ones_B = torch.ones_like(values_BK[:, 0])
     kind, squashing = "", "softmax"
+    if values_BK.shape[1] > 1 and len(values_BK) > 1 and not values_BK.amax(1).any():
+        raise UsageError(
+            "the network returns logits less the largest one, which is 0 and has no map; return them as they are"
+        )
     if values_BK.shape[1] > 1 and torch.allclose(values_BK.exp().sum(1), ones_B, atol=1e-4):
         kind = "logarithms of probabilities"
     elif (values_BK >= 0).all() and torch.allclose(values_BK.sum(1), ones_B, atol=1e-4):

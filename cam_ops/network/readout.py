@@ -88,17 +88,38 @@ def _read_affine(network: nn.Module, image_1CHW: Tensor, at: Seen) -> tuple[Tens
     leaf = torch.zeros_like(at.returned[:1]).requires_grad_()
     with torch.enable_grad():
         logits_1K = run_from(network, image_1CHW, at.place, leaf.clone())
-    if not logits_1K.requires_grad:  # the network runs its head without gradients
-        unit_CC = torch.eye(leaf.numel(), device=leaf.device).reshape(-1, *leaf.shape[1:])
-        weight_CK = _run_behind(network, image_1CHW, at.place, unit_CC) - logits_1K
-        return weight_CK.mT.float(), logits_1K[0].float()
+    bias_K = logits_1K[0].detach().float()
+    if logits_1K.requires_grad:
+        weight_KC = _jacobian(logits_1K, leaf)
+        probes = _probes(at)
+        expected_NK = bias_K + probes.flatten(1).float() @ weight_KC.mT
+        if _are_close(expected_NK, _run_behind(network, image_1CHW, at.place, probes), bias_K, AFFINE_TOLERANCE):
+            return weight_KC, bias_K
+    # the network runs its head without gradients, or with others than its own, as one that reverses them
+    unit_CC = torch.eye(leaf.numel(), device=leaf.device).reshape(-1, *leaf.shape[1:])
+    weight_CK = _run_behind(network, image_1CHW, at.place, unit_CC) - logits_1K.detach()
+    return weight_CK.mT.float(), bias_K
+
+
+def _jacobian(logits_1K: Tensor, leaf: Tensor) -> Tensor:
+    """Return the gradients (K, C) of the logits."""
     num_classes = logits_1K.shape[1]
     rows = []
     for some in torch.split(torch.arange(num_classes, device=leaf.device), max(1, MAX_VALUES // num_classes)):
         unit_SK = functional.one_hot(some, num_classes).to(logits_1K)
         row_SC = torch.autograd.grad(logits_1K, leaf, unit_SK[:, None], retain_graph=True, is_grads_batched=True)[0]
         rows.append(row_SC.flatten(1))
-    return torch.cat(rows).float(), logits_1K[0].detach().float()
+    return torch.cat(rows).float()
+
+
+def _probes(at: Seen) -> Tensor:
+    """Return two random vectors in the place of a call's result."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(2, *at.returned.shape[1:], generator=generator).to(at.returned)
+
+
+def _are_close(expected_NK: Tensor, found_NK: Tensor, zero_K: Tensor, tolerance: float) -> bool:
+    return bool((expected_NK - found_NK).norm() <= tolerance * (found_NK - zero_K).norm())
 
 
 def _linear_weight(network: nn.Module, image_1CHW: Tensor, at: Seen) -> tuple[Tensor, Tensor] | None:
@@ -106,18 +127,14 @@ def _linear_weight(network: nn.Module, image_1CHW: Tensor, at: Seen) -> tuple[Te
 
     Of 20,000 classes the jacobian would take trillions of operations.
     """
-    generator = torch.Generator().manual_seed(3)
-    probes = torch.cat(
-        [torch.zeros(1, *at.returned.shape[1:]), torch.randn(2, *at.returned.shape[1:], generator=generator)]
-    )
-    probes = probes.to(at.returned)
+    probes = torch.cat([torch.zeros_like(at.returned[:1]), _probes(at)])
     zero_1K, logits_NK = torch.split(_run_behind(network, image_1CHW, at.place, probes), [1, 2])
     shape = logits_NK.shape[1], at.returned[0].numel()
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)) and module.weight.numel() == math.prod(shape):
             weight_KC = module.weight.reshape(shape).float()
             expected_NK = zero_1K + probes[1:].flatten(1) @ weight_KC.mT
-            if (expected_NK - logits_NK).norm() <= LINEAR_TOLERANCE * (logits_NK - zero_1K).norm():
+            if _are_close(expected_NK, logits_NK, zero_1K, LINEAR_TOLERANCE):
                 return weight_KC.detach().clone(), zero_1K[0].float()
     return None
 

@@ -34,7 +34,13 @@ def trial_pictures(
     """
     device = device_of(network)
     normal_BCHW, pixels_BCHW = (noise.to(device) for noise in noises(number, image_size, normalisation))
-    if runs(network, normal_BCHW):
+    given_BCHW = normal_BCHW.clone()
+    if runs(network, given_BCHW):
+        if not given_BCHW.equal(normal_BCHW):
+            raise UsageError(
+                "the network changes the pictures that it is given, as x -= mean does in place; let its forward begin "
+                "with a copy of them, x = x.clone()"
+            )
         return normal_BCHW
     first_run(network, pixels_BCHW, normalisation)
     return pixels_BCHW

@@ -207,3 +207,31 @@ def test_a_network_is_given_normalised_pixels_batch_after_batch(channels: int, d
             mapper.explain(pixels, lambda logits: (torch.tensor([0]), torch.tensor([0])))
         tolerance = 1e-5 if dtype == torch.float32 else 0.02
         torch.testing.assert_close(network.images[0].double(), expected, rtol=0, atol=tolerance)
+
+
+class Exits(nn.Module):
+    """Ends early where a picture is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.early, self.late = (
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.Conv2d(8, 8, 3, 2, 1),
+            nn.Linear(8, 4),
+            nn.Linear(8, 4),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.first(images).relu()
+        early = self.early(features.mean((2, 3)))
+        if images.mean() > 0.7:
+            return early
+        return self.late(self.second(features).relu().mean((2, 3)))
+
+
+def test_a_network_that_ends_early_is_refused_at_the_picture_where_it_does() -> None:
+    mapper = Mapper(Exits().eval().requires_grad_(False), ExplainConfig(), 32)
+    assert mapper.explain(torch.full((1, 3, 32, 32), 99.0), choose).residual_P.max() < 1e-5
+    with pytest.raises(UsageError, match=r"took another way with these pictures than with noise, .* the whole way"):
+        mapper.explain(torch.full((1, 3, 32, 32), 255.0), choose)

@@ -427,6 +427,31 @@ def test_an_average_of_other_than_the_whole_grid_is_none(end: str) -> None:
     assert (head.kind, head.layers) == ("layer", ("conv",))
 
 
+class Reverse(torch.autograd.Function):
+    """As in networks that are trained for several domains: gradients are another function's."""
+
+    @staticmethod
+    def forward(context: object, values: torch.Tensor) -> torch.Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(context: object, gradient: torch.Tensor) -> torch.Tensor:
+        return -gradient
+
+
+class Reverses(Ends):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(Reverse.apply(2 * self.conv(images).mean((2, 3))))
+
+
+def test_an_affine_head_is_read_by_its_values_where_gradients_are_others() -> None:
+    network = Reverses("").eval().requires_grad_(False)
+    head = find_head(network, 16)
+    assert head.kind == "affine"
+    torch.testing.assert_close(head.weight_KC, 2 * network.fc.weight)
+    torch.testing.assert_close(head.bias_K, network.fc.bias)
+
+
 @pytest.mark.parametrize("end", ["no_grad", "batch", "batch no_grad"])
 def test_an_affine_head_is_read_without_gradients_and_where_it_fits_the_number_of_pictures_only(end: str) -> None:
     network = Ends(end).eval().requires_grad_(False)

@@ -136,6 +136,7 @@ def test_an_output_that_is_named_is_taken() -> None:
         (lambda z: (z, z), "--output says which"),
         (lambda z: z.argmax(1), "wrap it"),
         (lambda z: z.exp() / z.exp().sum(1, keepdim=True), "returns probabilities; .* without the softmax"),
+        (lambda z: z - z.amax(1, keepdim=True), "returns logits less the largest one, .* return them as they are"),
         (lambda z: z.softmax(1).log(), "returns logarithms of probabilities"),
         (lambda z: z - z.exp().sum(1, keepdim=True).log(), "returns logarithms of probabilities"),
         (lambda z: (z.softmax(1) + (2 * z).softmax(1)) / 2, "returns probabilities"),

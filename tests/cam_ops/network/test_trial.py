@@ -62,6 +62,21 @@ class Squeezes(Plain):
         return functional.log_softmax(super().forward(images_BCHW).squeeze(), dim=1)
 
 
+class ChangesItsInput(Plain):
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return super().forward(images_BCHW.sub_(0.45).div_(0.25))
+
+
+class Remembers(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(3))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        self.center += 1e-4 * (images_BCHW.mean((0, 2, 3)) - self.center)
+        return super().forward(images_BCHW - self.center[:, None, None])
+
+
 def test_noise_is_normal_unless_the_network_wants_pixels() -> None:
     assert trial_pictures(Plain(), 16).min() < -2
     pixels = trial_pictures(LooksAtPixels(), 16)
@@ -78,6 +93,8 @@ def test_noise_is_normal_unless_the_network_wants_pixels() -> None:
     ("network", "reason"),
     [
         (OfTheBatch, "other logits in other company; see what its forward does across the batch"),
+        (ChangesItsInput, r"changes the pictures that it is given, .* x = x.clone\(\)"),
+        (Remembers, "remembers earlier pictures in center, so that its logits depend on them"),
         (StaysInTraining, r"other logits in other company; the batch norm norm is in training mode after eval\(\)"),
         (WithoutStatistics, "other logits in other company; the batch norm norm has no running statistics"),
         (Squeezes, r"fails on a single picture \(IndexError: .*, in .*test_trial.py line \d+\), as the last"),
