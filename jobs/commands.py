@@ -71,6 +71,9 @@ def _run(command: str, arguments: list[str]) -> int:
         outcome = Outcome(
             status="failed", exit_code=1, out=out_of(arguments), error=public(f"{type(error).__name__}: {error}")
         )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, Seen):
+            stream.end()
     if outcome.status == INTERRUPTED:
         say("interrupted; type the same command again: label and rebox go on where they stopped, others begin anew")
     if as_json:

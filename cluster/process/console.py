@@ -23,7 +23,6 @@ SECRET = (  # of addresses; a password may hold slashes
     (re.compile(r"(\b(?!file:)[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s?'\"]*\?)[^\s'\"]+"), r"\1***"),
 )
 COLOUR = re.compile(r"\033\[[\d;]*m")  # of others, which is no text
-BREAK = re.compile(r"\r\n?|\n")
 SAID: deque[str] = deque(maxlen=200)  # what this process has said last
 
 
@@ -69,17 +68,42 @@ class Seen:
 
     def __init__(self, beneath: TextIO) -> None:
         self.beneath = beneath
+        self.state = ""  # of a line that is written over and over, as by a progress bar; the last one is shown
+        self.has_begun = False  # a line that has not ended
 
     def write(self, text: str) -> int:
-        """Write a text, of which colours are left out and carriage returns end lines. Raises OSError."""
-        self.beneath.write("\n".join(map(visible, BREAK.split(COLOUR.sub("", text)))))
+        """Write a text, of which colours are left out, and of a line with carriage returns all but its end.
+
+        Raises OSError.
+        """
+        *lines, rest = (self.state + COLOUR.sub("", text)).split("\n")
+        shown = "".join(map(self._ended, lines))
+        line = rest.rstrip("\r")
+        _, returned, last = line.rpartition("\r")
+        self.state = f"{returned}{last}{rest[len(line) :][:1]}" if "\r" in rest else ""
+        if rest and not self.state:
+            shown, self.has_begun = shown + visible(rest), True
+        if shown:
+            self.beneath.write(shown)
         return len(text)
+
+    def _ended(self, line: str) -> str:
+        _, returned, last = line.rstrip("\r").rpartition("\r")
+        start, self.has_begun = "\n" if returned and self.has_begun else "", False
+        return f"{start}{visible(last)}\n"
+
+    def end(self) -> None:
+        """Show the last state of a line that did not end. Raises OSError."""
+        if self.state:
+            self.write("\n")
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write several. Raises OSError."""
         self.write("".join(lines))
 
     def __getattr__(self, name: str) -> Any:
+        if name == "beneath":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self.beneath, name)
 
 

@@ -83,7 +83,7 @@ def walk_objects(address: str, options: StorageOptions, enter: Enter) -> Iterato
                     ahead += [f"{part.folder}{name}/" for name in folders]
                 yield part
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)  # after an interrupt, a store may not answer for a minute
 
 
 def _level_parts(address: str, folder: str, options: StorageOptions) -> Iterator[Part]:

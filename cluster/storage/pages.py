@@ -69,7 +69,7 @@ def _s3_page(
     except (exceptions.HTTPClientError, exceptions.ConnectionError, parsers.ResponseParserError) as error:
         raise ListingError("", 0, str(error)) from None
     except exceptions.BotoCoreError as error:  # no credentials, or none that can be had
-        raise ListingError("UNAUTHENTICATED", 0, str(error)) from None
+        raise ListingError("" if _is_of_connection(error) else "UNAUTHENTICATED", 0, str(error)) from None
     found = [(each["Key"], each["Size"], each["LastModified"].timestamp()) for each in answer.get("Contents", ())]
     prefixes = [each["Prefix"] for each in answer.get("CommonPrefixes", ())]
     following = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
@@ -78,6 +78,16 @@ def _s3_page(
             "VALIDATION", 0, "the listing has more pages and no token for the next; is this S3's version 2?"
         )
     return found, prefixes, following
+
+
+def _is_of_connection(error: BaseException | None) -> bool:
+    """Say whether an error comes of the service that gives credentials, which was not reached or did not answer."""
+    from botocore import exceptions
+
+    passing = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.MetadataRetrievalError)
+    while error and not isinstance(error, passing):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 @lru_cache(maxsize=8)
@@ -126,6 +136,8 @@ def _s3_client(options: StorageOptions, region: str) -> Any:
             ),
         )
     except (BotoCoreError, ValueError) as error:
+        if _is_of_connection(error):
+            raise
         raise UsageError(f"a listing cannot use these --storage-options: {reason_of(error, options)}") from None
 
 
@@ -149,9 +161,7 @@ def _gs_page(
         )
         blobs = list(next(listing.pages, ()))
     except NotFound:
-        if token:  # it was there a page ago
-            raise ListingError("NO_SUCH_BUCKET", 404, f"the bucket {bucket} is gone") from None
-        return [], [], None
+        raise ListingError("NO_SUCH_BUCKET", 404, f"there is no bucket {bucket}") from None
     except GoogleAPICallError as error:
         raise ListingError("", error.code or 0, str(error)) from None
     except (TransportError, RequestException, ValueError) as error:

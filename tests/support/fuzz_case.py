@@ -1,8 +1,8 @@
 """A case of the fuzz: valid files of a kind, and the commands that read them; helpers that make such files.
 
 In the words of a command WORK is the folder of a case's files, OUT one that is not there, RUN a run of twenty pictures,
-OTHER a second one, and PICTURES the folder of its pictures. All files are the same on each call. Most are
-no commands, but one of `fuzz_readers`, as a whole command takes too long.
+OTHER a second one, TWICE one of its pictures twice, and PICTURES the folder of these. All files are the same on each
+call. Most are no commands, but one of `fuzz_readers`, as a whole command takes too long.
 """
 
 import io

@@ -34,6 +34,7 @@ from cluster.process.memory import peak_mib
 from jobs.commands import run
 from tests.support.command import ROOT, result_of
 from tests.support.first_run import KEPT, PICTURES, put_pictures
+from tests.support.fuzz_calibrate import of_calibrate, twice_labelled
 from tests.support.fuzz_case import Case
 from tests.support.fuzz_inputs import inputs
 from tests.support.fuzz_outputs import audited_run, label_once, outputs
@@ -178,7 +179,8 @@ def read_all(asked: argparse.Namespace) -> None:
         asked.report.open("w", buffering=1) as report,
     ):
         place = prepared(Path(folder), asked)
-        known = {name: each for name, each in (inputs() | outputs(place.root / "run")).items() if asked.only in name}
+        cases = inputs() | outputs(place.root / "run") | of_calibrate(place.root / "twice")
+        known = {name: each for name, each in cases.items() if asked.only in name}
         resource.setrlimit(resource.RLIMIT_AS, (_virtual_bytes() + MORE_BYTES,) * 2)
         stalled = (asked.report.parent / "stalled").open("w")
         os.chdir(place.root / "a/b/c")
@@ -204,6 +206,7 @@ def prepared(root: Path, asked: argparse.Namespace) -> Place:
         shutil.copytree(KEPT / "run", root / name)
         audited_run(root / name)
     label_once(root)
+    twice_labelled(root / "twice")
     place = Place(root, asked.keep or root / "work", [])
     sys.addaudithook(lambda event, arguments: _watch(place, event, arguments))
     return place
@@ -269,9 +272,12 @@ def read_one(place: Place, files: dict[str, bytes], words: tuple[str, ...], is_s
         "OUT": str(out_folder),
         "RUN": str(place.root / "run"),
         "OTHER": str(place.root / "other"),
+        "TWICE": str(place.root / "twice"),
         "PICTURES": str(PICTURES),
     }
-    words = tuple(re.sub("^(WORK|OUT|RUN|OTHER|PICTURES)\\b", lambda found: named[found[1]], word) for word in words)
+    words = tuple(
+        re.sub("^(WORK|OUT|RUN|OTHER|TWICE|PICTURES)\\b", lambda found: named[found[1]], word) for word in words
+    )
     place.strangers.clear()
     pa.default_memory_pool().release_unused()  # of what the mutation took
     LIBC.malloc_trim(0)

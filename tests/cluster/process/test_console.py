@@ -1,5 +1,6 @@
 """What stands in lines and pages for people."""
 
+import copy
 import os
 from contextlib import redirect_stderr
 from io import StringIO
@@ -48,9 +49,30 @@ def test_what_others_print_moves_no_terminal_and_what_we_move_it_by_passes() -> 
     stream = Seen(under)
     assert stream.write("\x1b[33mred\x1b[0m 1 %\r2 %\r\n\x1b[2J\x9b\u202e\n") > 0
     stream.writelines(["a\tb", "\x07\n"])
-    assert under.getvalue() == "red 1 %\n2 %\n\\x1b[2J\\x9b\\u202e\na\\tb\\x07\n"
+    assert under.getvalue() == "2 %\n\\x1b[2J\\x9b\\u202e\na\\tb\\x07\n"
     assert beneath(cast(TextIO, stream)) is under
     assert beneath(under) is under
+
+
+def test_a_state_that_is_written_over_and_over_is_shown_once_as_it_ends() -> None:
+    under = StringIO()
+    stream = Seen(under)
+    stream.write("fetching: ")
+    for percent in range(0, 101, 10):
+        stream.write(f"\r{percent} %")
+    stream.write("\nnext\n")
+    stream.writelines(["10 %\r", "20 %\r", "done\n", "a\r", "\nb"])
+    stream.write("\n\r5 %\r6 %")
+    assert under.getvalue() == "fetching: \n100 %\nnext\ndone\na\nb\n"
+    stream.end()
+    stream.end()
+    assert under.getvalue() == "fetching: \n100 %\nnext\ndone\na\nb\n6 %\n"
+
+
+def test_a_stream_can_be_copied() -> None:
+    under = StringIO()
+    assert copy.copy(Seen(under)).beneath is under
+    assert not hasattr(Seen.__new__(Seen), "beneath")
 
 
 def test_a_sentence_is_one_line() -> None:
