@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cluster.runs.census import Totals
 
 INTERRUPTED = "interrupted"
+MOST_SAID = (1500, 500)  # characters of an error, from its beginning and to its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,12 @@ def json_text(outcome: Outcome, indent: int | None = 1) -> str:
     """Return what --json prints: the command's document, or that of the error that it ended with."""
     error = {"error": outcome.error or outcome.status, "status": outcome.status, "exit_code": outcome.exit_code}
     return document_text(outcome.document or error, indent)
+
+
+def error_text(error: Exception) -> str:
+    """Return what an error says; of a long one, as a file's value may stand there, the beginning and the cure."""
+    text = public(str(error))
+    return text if len(text) <= sum(MOST_SAID) else f"{text[: MOST_SAID[0]]}...{text[-MOST_SAID[1] :]}"
 
 
 def result_line(command: str, outcome: Outcome, seconds: float) -> str:

@@ -14,7 +14,7 @@ from cam_ops.words import near
 from cluster.process.console import Seen, public, say, shortened
 from cluster.process.interrupts import INTERRUPTED_CODE, held
 from cluster.process.memory import check_addresses, memory_errors
-from jobs.command import INTERRUPTED, Outcome, documents_to, json_text, result_line
+from jobs.command import INTERRUPTED, Outcome, documents_to, error_text, json_text, result_line
 from jobs.flags import out_of, wants
 from jobs.screens import SCREENS, screen_of
 from jobs.shell import completion_script, version_line
@@ -35,7 +35,6 @@ COMMANDS = {
     "bench": "measure this machine: stages, whole runs, peers",
     "demo": "the whole chain on real photos, in under two minutes",
 }
-MOST_SAID = (1500, 500)  # characters of an error, from its beginning and to its end
 LIGHT = ("status", "verify")
 LIGHT_MIB, HEAVY_MIB = 1536, 3072  # of addresses: Arrow, and what draws, sorts or holds a network beside it
 OPTIONS = ("--help", "--version", "--completion")  # in the place of a command
@@ -59,7 +58,7 @@ def _run(command: str, arguments: list[str]) -> int:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             outcome = _run_command(command, arguments[1:])
     except CamrayError as error:
-        sentence = _without_middle(public(str(error)))  # a value of a file's may stand there
+        sentence = error_text(error)
         say(f"error: {sentence}")
         outcome = Outcome(status=error.status, exit_code=error.exit_code, out=out_of(arguments), error=sentence)
     except KeyboardInterrupt:
@@ -82,11 +81,6 @@ def _run(command: str, arguments: list[str]) -> int:
     if not stream.isatty():  # who reads a screen has been told
         print(result_line(public(command), outcome, time.monotonic() - start_s), file=stream, flush=True)
     return outcome.exit_code
-
-
-def _without_middle(sentence: str) -> str:
-    """Return a sentence, of one that is too long the beginning and the end, where the cure is."""
-    return sentence if len(sentence) <= sum(MOST_SAID) else f"{sentence[: MOST_SAID[0]]}...{sentence[-MOST_SAID[1] :]}"
 
 
 def _is_output_lost() -> bool:

@@ -19,7 +19,7 @@ from cam_ops.pictures.orientation import AS_STORED
 from cam_ops.settings import ModelConfig
 from cluster.formats.detect import open_truth
 from cluster.label.config import LabelConfig
-from cluster.process.console import public, say
+from cluster.process.console import say
 from cluster.runs.directory import RunDir
 from cluster.runs.record import existing_run
 from cluster.sources.labels.find import find_labels, label_images
@@ -27,7 +27,7 @@ from cluster.sources.reading import load_picture
 from cluster.sources.several import open_sources
 from cluster.truth.classes import class_finder
 from cluster.truth.prepare import TruthConfig, prepare_truth
-from jobs.command import Outcome, result_line
+from jobs.command import Outcome, error_text, result_line
 from tests.support.networks import TwoChannels
 
 
@@ -98,8 +98,8 @@ def _ended(read: Callable[..., None], *words: Any) -> int:
     try:
         read(*words)
     except CamrayError as error:
-        say(f"error: {error}")
-        outcome = Outcome(status=error.status, exit_code=error.exit_code, error=public(str(error)))
+        say(f"error: {error_text(error)}")
+        outcome = Outcome(status=error.status, exit_code=error.exit_code, error=error_text(error))
     print(result_line(read.__name__, outcome, time.monotonic() - start_s))
     return outcome.exit_code
 
