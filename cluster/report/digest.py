@@ -149,8 +149,8 @@ def _by_class(run: Run, tables: ShardTables, index: ShardIndex, labels_I: list[t
 
 
 def _steps(share_N: F32) -> F64:
-    """Return numbers between 0 and 1 in whole steps; what a file has beyond is taken to them."""
-    steps_N: F64 = np.rint(np.clip(np.nan_to_num(share_N.astype(np.float64)), 0, 1) * STEPS)
+    """Return numbers between 0 and 1 in whole steps; what rounding has made of them beyond is taken to them."""
+    steps_N: F64 = np.rint(np.clip(share_N.astype(np.float64), 0, 1) * STEPS)
     return steps_N
 
 
