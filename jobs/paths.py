@@ -3,6 +3,7 @@
 import os
 
 from cam_ops.errors import StorageError, UsageError
+from cluster.runs.directory import refuse_run_file
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of `ray job submit`
 
@@ -23,7 +24,8 @@ def refuse_relative(paths: dict[str, str]) -> None:
 
 
 def refuse_unwritable_file(path: str, flag: str) -> None:
-    """Raise StorageError where a file cannot be written: said before the work, not after it."""
+    """Raise StorageError where a file cannot be written, UsageError where it is a run's: before the work, not after."""
+    refuse_run_file(path, flag)
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.isdir(folder):
         raise StorageError(f"cannot write {path}: expected a file in a folder that is there; check {flag}")

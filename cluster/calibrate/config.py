@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import tyro.conf
 
 from cam_ops.errors import UsageError
+from cluster.runs.directory import refuse_run_file
 from cluster.storage.options import StorageOptions, parse_options
 from cluster.truth.prepare import TruthConfig
 
@@ -56,6 +57,7 @@ class CalibrateConfig:
             raise UsageError(f"--out expects a file to write in a local folder that is there, got {self.out}")
         if os.path.realpath(self.out) == os.path.realpath(self.truth.truth):
             raise UsageError(f"--out {self.out} is the file of --truth, which it would replace; give another file")
+        refuse_run_file(self.out, "--out")
         if not 0 <= self.seed < MAX_SEED:
             raise UsageError(f"--seed expects a number from 0 to {MAX_SEED - 1}, got {self.seed}")
         parse_options(self.storage_options)

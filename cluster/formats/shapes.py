@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cam_ops.arrays import I64
-from cam_ops.outside import raised
+from cam_ops.outside import RAISE, raised
 from cluster.formats.entries import number_of, size_of
 
 Box = tuple[float, float, float, float]
@@ -59,7 +59,7 @@ def _box_of_runs(mask: dict[str, Any]) -> tuple[Box, tuple[int, int]]:
         raise ValueError("its mask has no size of two whole numbers")
     counts = mask.get("counts")
     if isinstance(counts, (list, str)) and len(counts) > (most := raised(MAX_COUNTS)):
-        raise ValueError(f"its mask has more than {most} counts")
+        raise ValueError(f"its mask has more than {most} counts; give its box, {RAISE}")
     runs_N = _runs(counts)
     ends_N = np.cumsum(runs_N)
     if not len(runs_N) or runs_N.min() < 0 or runs_N.max() > width * height or ends_N[-1] != width * height:

@@ -11,7 +11,7 @@ from cam_ops.boxes.calibration import Calibration
 from cam_ops.classes import ScoreKind
 from cam_ops.errors import UsageError
 from cam_ops.fitting.reliability import CoverageRow, ReliabilityBin, Share
-from cam_ops.outside import raised
+from cam_ops.outside import RAISE, raised
 from cam_ops.settings import BoxConfig, ExplainConfig, MapConfig, Preprocessing
 from cluster.process.console import say, shortened
 from cluster.runs.differences import flat
@@ -121,7 +121,10 @@ def read_calibration(path: str) -> CalibrationFile:
     except OSError as error:
         raise UsageError(f"cannot read --calibration {path}: {error.strerror}") from None
     if content is None:
-        raise UsageError(f"--calibration {path} is no file, or one of more than {raised(MAX_CALIBRATION_BYTES)} bytes")
+        most = raised(MAX_CALIBRATION_BYTES)
+        raise UsageError(
+            f"--calibration {path} is no file, or one of more than {most} bytes; give what `calibrate` wrote, {RAISE}"
+        )
     try:
         file = validated(CalibrationFile, content)
         reason = None if file.schema_version == CALIBRATION_VERSION else f"schema version {file.schema_version}"

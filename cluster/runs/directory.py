@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cam_ops.errors import UsageError
 from cam_ops.foreign import HALF, whole
 from cluster.process.console import public
-from cluster.runs.names import SHARD_FILE, plan_name
+from cluster.runs.names import RUN, SHARD_FILE, SUMMARY, SUSPECTS, WRITTEN, plan_name
 from cluster.storage.files import Files
 from cluster.storage.objects import is_store, store_address
 from cluster.storage.options import NO_OPTIONS, StorageOptions
@@ -25,6 +25,16 @@ class RunDir(Files):
         while self.exists(plan_name(part)):
             self.remove(plan_name(part))
             part += 1
+
+
+def refuse_run_file(path: str, flag: str) -> None:
+    """Raise UsageError where a file to write would replace one that `label` or `rebox` has written, of any run."""
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
+    is_of_run = name in (RUN, SUMMARY, SUSPECTS) and os.path.exists(f"{folder}/{RUN}")
+    is_below = os.path.basename(folder) in WRITTEN and os.path.exists(f"{os.path.dirname(folder)}/{RUN}")
+    if os.path.exists(target) and (is_of_run or is_below):
+        raise UsageError(f"{flag} {path} is a file of a run, which it would replace; give another file")
 
 
 def open_run_dir(text: str, options: StorageOptions = NO_OPTIONS) -> RunDir:
