@@ -278,7 +278,7 @@ def refuse_probabilities(values_BK: Tensor, by_hand: Sequence[Tensor] = (), is_s
     """
     ones_B = torch.ones_like(values_BK[:, 0])
     kind, squashing = "", "softmax"
-    if values_BK.shape[1] > 1 and len(values_BK) > 1 and not values_BK.amax(1).any():
+    if values_BK.shape[1] > 1 and len(values_BK) > 1 and not values_BK.amax(1).any() and values_BK.any():
         raise UsageError(
             "the network returns logits less the largest one, which is 0 and has no map; return them as they are"
         )
