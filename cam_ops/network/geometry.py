@@ -44,8 +44,9 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
     y, x = height // CORNER, width // CORNER
     top, bottom, left, right = slice(0, y), slice(height - y, height), slice(0, x), slice(width - x, width)
     tokens: set[Place] = set()
-    _check_padding(network, images_BCHW[:2])
-    found = [_features(network, torch.stack((picture_CHW, other_CHW)), places, tokens)]
+    with _Padding((height, width)) as padding:
+        found = [_features(network, torch.stack((picture_CHW, other_CHW)), places, tokens)]
+    _refuse_one_sided(padding)
     cells = min(min(features_BCHW.shape[2:]) for features_BCHW in found[0].values())
     parts = [(top, left), (top, right), (bottom, left), *_borders(height, width, cells)]
     parts += [(ALL, slice(width // 2, width)), (slice(height // 2, height), ALL)]
@@ -135,11 +136,9 @@ class _Padding(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _check_padding(network: nn.Module, images_BCHW: Tensor) -> None:
+def _refuse_one_sided(padding: _Padding) -> None:
     """Raise UsageError where the network pads the picture far more on one side than on the other."""
-    height, width = images_BCHW.shape[2:]
-    with torch.no_grad(), _Padding((height, width)) as padding:
-        network(images_BCHW)
+    height, width = padding.size
     for left, right, top, bottom in padding.found:
         if abs(left - right) * BORDER > width or abs(top - bottom) * BORDER > height:
             high, wide = height + top + bottom, width + left + right

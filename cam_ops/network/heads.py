@@ -122,12 +122,12 @@ def dry_run(
         _check_logits(logits_BK)
         kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
         again_BK = first_run(network, images_BCHW, normalisation)
-        for name, buffer in network.named_buffers():
-            if name in kept and not logits_BK.equal(again_BK) and not buffer.equal(kept[name]):
-                raise UsageError(
-                    f"the network remembers earlier pictures in {name}, so that its logits depend on them; let it do "
-                    "so while it is trained alone"
-                )
+        changed = [name for name, buffer in network.named_buffers() if not buffer.equal(kept.get(name, buffer))]
+        if changed and not logits_BK.equal(again_BK):
+            raise UsageError(
+                f"the network remembers earlier pictures in {changed[0]}, so that its logits depend on them; let it do "
+                "so while it is trained alone"
+            )
         if not torch.allclose(logits_BK, again_BK, rtol=1e-3, atol=1e-3 * float(logits_BK.abs().max())):
             raise UsageError(
                 "the network gives other logits each time for the same pictures; does it drop out in eval mode?"

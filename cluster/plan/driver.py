@@ -124,8 +124,7 @@ def _find(asked: _Asked, preparing: Preparing | None, start_s: float) -> _Found:
 
 def _survey_again(run_dir: RunDir, run: Run, pending: tuple[int, ...], num_rows: int) -> Survey:
     """Look through what is left of a run; the source is not listed again."""
-    size, num_images = run.plan.shard_size, run.plan.num_images
-    num_left = sum(min(size, num_images - shard * size) for shard in pending)
+    num_left = sum(map(run.plan.size_of, pending))
     batches = (batch for shard in pending for batch in read_shard(run_dir, shard).to_batches())
     return Survey(run=run, inventory=take_inventory(batches, num_left, num_rows), said=(), peak_mib=0.0)
 

@@ -160,8 +160,7 @@ def _read_file(run_dir: RunDir, run: Run, fingerprint: str, schema: pa.Schema, s
     found = [name for name in schema.names if name in table.column_names]
     if not table.select(found).schema.equals(schema):
         return StorageError(f"{where} has not the columns of an images table")
-    num_planned = min(run.plan.shard_size, run.plan.num_images - shard * run.plan.shard_size)
-    if len(table) != num_planned:
+    if len(table) != (num_planned := run.plan.size_of(shard)):
         return StorageError(f"{where} has {len(table)} rows, of {num_planned} images that are planned")
     return table.select(found)
 

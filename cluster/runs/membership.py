@@ -11,6 +11,7 @@ from cluster.process.failpoints import reach
 from cluster.runs.directory import RunDir
 from cluster.runs.names import RUN, shard_name
 from cluster.runs.plan import read_shard
+from cluster.runs.reading import are_classes
 from cluster.runs.record import Run, read_run
 
 
@@ -35,27 +36,18 @@ class Membership:
         Raises StorageError where they are not what a plan has: it may be anybody's, and is read before its digest is.
         """
         rows = read_shard(self.run_dir, shard)
-        size, num_images = self.run.plan.shard_size, self.run.plan.num_images
+        several = [pc.list_flatten(rows[name]) for name in rows.column_names if name == LABELS.name]
         if (
             not rows.schema.equals(self.run.plan.extended(PLAN))
-            or rows["shard"].to_pylist() != [shard] * min(size, num_images - shard * size)
+            or rows["shard"].to_pylist() != [shard] * self.run.plan.size_of(shard)
             or rows["row"].to_pylist() != list(range(len(rows)))
-            or not self._are_classes(rows)
+            or not are_classes(self.run, rows["label"], several)
         ):
             raise StorageError(
                 f"the plan of shard {shard} in {self.run_dir.root} has rows that no plan has; see `verify`, a damaged "
                 "plan needs a new run"
             )
         return rows
-
-    def _are_classes(self, rows: pa.Table) -> bool:
-        """Say whether all labels are numbers of classes."""
-        several = [pc.list_flatten(rows[name]) for name in rows.column_names if name == LABELS.name]
-        bounds = [pc.min_max(column).as_py() for column in (rows["label"], *several)]
-        has_nulls = any(column.null_count for column in several)
-        return not has_nulls and all(
-            each["min"] is None or 0 <= each["min"] <= each["max"] < len(self.run.class_names) for each in bounds
-        )
 
     def publish(self, shard: int, tables: dict[str, bytes]) -> None:
         """Put a shard's files in place, in the order given; the last commits it."""

@@ -79,7 +79,7 @@ def part_of(run_dir: RunDir, run: Run, asked: str | None) -> Part:
 
     Raises UsageError where a shard was not planned, StorageError where none is committed, or the plan is not the run's.
     """
-    num_shards, size = run.plan.num_shards, run.plan.shard_size
+    num_shards = run.plan.num_shards
     wanted = planned_shards(run_dir, run, asked)
     check_plan(run_dir, run.plan)
     committed = run_dir.shards("images")
@@ -87,7 +87,7 @@ def part_of(run_dir: RunDir, run: Run, asked: str | None) -> Part:
     if not shards:
         which = "no shard" if asked is None else f"none of the shards {asked}"
         raise StorageError(f"{which} of {run_dir.root} is committed yet; run {again(run_dir, run)}, then this one")
-    images = sum(min(size, run.plan.num_images - shard * size) for shard in shards)
+    images = sum(map(run.plan.size_of, shards))
     part = Part(shards=shards, num_images=images, num_shards=num_shards, missing=len(wanted) - len(shards))
     if part.words:
         say(part.words)

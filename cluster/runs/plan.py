@@ -48,6 +48,10 @@ class Plan:
             del fields["kept"]
         return fields
 
+    def size_of(self, shard: int) -> int:
+        """Return how many images a shard has: the last one may have fewer than the others."""
+        return min(self.shard_size, self.num_images - shard * self.shard_size)
+
     def extended(self, schema: pa.Schema) -> pa.Schema:
         """Return PLAN or IMAGES as this plan has it."""
         return with_kept(with_labels(schema, self.several_labels), self.kept)

@@ -1,5 +1,7 @@
 """Read a shard's tables, and say what is wrong with them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -128,14 +130,16 @@ def box_problems(run: Run, images: pa.Table, boxes: pa.Table) -> list[str]:
 def _are_classes(run: Run, images: pa.Table, boxes: pa.Table) -> bool:
     """Say whether all class numbers are those of classes, and the best ones have a score each."""
     lists = [name for name in ("top_classes", LABELS.name) if name in images.column_names]
-    columns = [images["label"], boxes["class_id"], *(pc.list_flatten(images[name]) for name in lists)]
-    bounds = [pc.min_max(column).as_py() for column in columns]
+    columns = [boxes["class_id"], *(pc.list_flatten(images[name]) for name in lists)]
     lengths, scores = (pc.list_value_length(images[f"top_{name}"]) for name in ("classes", "scores"))
-    has_nulls = any(column.null_count for column in columns[1:])
-    return (
-        not has_nulls
-        and lengths.equals(scores)
-        and all(each["min"] is None or 0 <= each["min"] <= each["max"] < len(run.class_names) for each in bounds)
+    return lengths.equals(scores) and are_classes(run, images["label"], columns)
+
+
+def are_classes(run: Run, label: pa.ChunkedArray, others: Sequence[pa.ChunkedArray]) -> bool:
+    """Say whether all numbers are those of the run's classes; a label may be null, other columns have none."""
+    bounds = [pc.min_max(column).as_py() for column in (label, *others)]
+    return not any(column.null_count for column in others) and all(
+        each["min"] is None or 0 <= each["min"] <= each["max"] < len(run.class_names) for each in bounds
     )
 
 

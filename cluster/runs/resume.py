@@ -114,8 +114,7 @@ def run_missing(
     run_dir.refuse_links(*WRITTEN)
     run_dir.sweep_scratch()
     pending = pending_shards(run_dir, run)
-    size, num_images = run.plan.shard_size, run.plan.num_images
-    num_shards = run.plan.num_shards
+    num_images, num_shards = run.plan.num_images, run.plan.num_shards
     if len(pending) < num_shards:
         say(f"resuming {run_dir.root}: {num_shards - len(pending)} of {num_shards} shards committed")
     if pending:
@@ -123,7 +122,7 @@ def run_missing(
     progress = Progress(
         num_images=num_images,
         num_shards=num_shards,
-        done_images=num_images - sum(min(size, num_images - shard * size) for shard in pending),
+        done_images=num_images - sum(map(run.plan.size_of, pending)),
         done_shards=num_shards - len(pending),
     )
     start = start_of(

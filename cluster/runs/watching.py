@@ -158,5 +158,5 @@ def _per_s_of(times: dict[int, float], plan: Plan) -> float | None:
     recent = sorted((time_s, shard) for shard, time_s in times.items() if last_s - time_s <= RECENT_S)
     if not recent or last_s - recent[0][0] < 1:
         return None
-    images = sum(min(plan.shard_size, plan.num_images - shard * plan.shard_size) for _, shard in recent[1:])
+    images = sum(plan.size_of(shard) for _, shard in recent[1:])
     return images / (last_s - recent[0][0])

@@ -122,7 +122,7 @@ def _sorted(address: str, open_rows: Callable[[str], Opened], asked: Asked, memo
             label_hint=rows.label_hint,
             class_names=rows.taken.class_names,
             kept=rows.taken.kept,
-            beside=rows.beside,
+            beside=rows.taken.beside,
             batches=partial(_batches, ordered, folder, rows.taken.kept),
         )
 
@@ -160,7 +160,7 @@ def _open_tables(files: Sequence[TableFile], roles: Roles, asked: Asked, scratch
 
     with open_table(files[0].address, asked.options) as first:
         taken = _taken(first.schema, files[0])
-    return Opened(taken=taken, batches=batches(), label_hint=roles.label_hint, beside=roles.beside)
+    return Opened(taken=taken, batches=batches(), label_hint=roles.label_hint)
 
 
 class _Slashes:

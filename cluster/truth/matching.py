@@ -47,7 +47,7 @@ def planned_images(run_dir: RunDir, run: Run) -> Iterator[pa.RecordBatch]:
             rows = read_shard(run_dir, shard)
             zeros = pa.array(np.zeros(len(rows), np.int32))
             rows = rows.append_column("width", zeros).append_column("height", zeros)
-        size = min(run.plan.shard_size, run.plan.num_images - shard * run.plan.shard_size)
+        size = run.plan.size_of(shard)
         if not np.array_equal(rows["row"], np.arange(size)) or not np.all(np.equal(rows["shard"], shard)):
             raise StorageError(f"shard {shard} of {run_dir.root} is not as it was planned; see `verify`")
         return rows.select(PLANNED.names)

@@ -113,13 +113,12 @@ def _walk(folder: str, skip: str, remarks: Remarks) -> Iterator[tuple[str, str, 
                     image_id = prefix + image_id_of(entry.name)
                     is_link = entry.is_symlink()
                     if os.path.isdir(entry.path) if is_link else entry.is_dir():
-                        target = os.path.realpath(entry.path) if is_link else os.path.join(way[-1], entry.name)
                         if is_hidden_folder(entry.name):
                             remark(remarks, HIDDEN_FOLDERS, shown(entry.path))
-                        elif is_link and any(is_below(place, target) for place in way):
-                            remark(remarks, CYCLE, shown(entry.path))
+                        elif below := way_into(way, entry.path, is_link):
+                            pending.append((entry.path, image_id + "/", below))
                         else:
-                            pending.append((entry.path, image_id + "/", (*(way if is_link else way[:-1]), target)))
+                            remark(remarks, CYCLE, shown(entry.path))
                     elif is_picture(entry.name, entry.path, remarks) or _begins_as_picture(entry, remarks):
                         yield image_id, entry.path, _size(entry)
                     elif is_link and not os.path.exists(entry.path):
@@ -145,8 +144,18 @@ def _is_plan(path: str) -> bool:
         return False
 
 
-def is_below(path: str, folder: str) -> bool:
-    """Say whether a path is that of a folder, or lies in it."""
+def way_into(way: tuple[str, ...], path: str, is_link: bool) -> tuple[str, ...]:
+    """Return the real folder behind a path, after those that links on the way to it lie in.
+
+    `way` is that of the folder that the path lies in. Returns nothing for a link that leads back to one of them.
+    """
+    if not is_link:
+        return (*way[:-1], os.path.join(way[-1], os.path.basename(path)))
+    target = os.path.realpath(path)
+    return () if any(_is_below(place, target) for place in way) else (*way, target)
+
+
+def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 

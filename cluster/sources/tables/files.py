@@ -15,7 +15,7 @@ from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.outside import RAISE, raised, size_of_file
 from cluster.process.console import say, shown
 from cluster.runs.names import RUN, plan_name
-from cluster.sources.folders.folder import CYCLE, is_below, is_run
+from cluster.sources.folders.folder import CYCLE, is_run, way_into
 from cluster.sources.folders.names import is_named_as_picture
 from cluster.sources.folders.patterns import WILDCARDS
 from cluster.sources.listing import Remarks, image_id_of, remark, say_remarks
@@ -183,19 +183,19 @@ def _listed(address: str, options: StorageOptions, skip: str) -> list[str]:
 def _walk(address: str, skip: str, remarks: Remarks) -> Iterator[str]:
     """Yield the files below a folder; links to folders are followed, but for those that lead back to where they lie."""
     skip = skip and os.path.realpath(skip)
-    ways = {address: (os.path.realpath(address),)}  # the real folder, after those that links on the way lie in
+    here: tuple[str, ...] = (os.path.realpath(address),)  # the real folder, after those that links on the way lie in
+    ways = {address: here}
     try:
         for folder, folders, names in os.walk(address, onerror=_raise, followlinks=True):
             way = ways.pop(folder)
-            below = {os.path.join(folder, name): name for name in sorted(folders)}
+            below = {name: os.path.join(folder, name) for name in sorted(folders)}
             folders.clear()
-            for path, name in below.items():
-                is_link = os.path.islink(path)
-                target = os.path.realpath(path) if is_link else os.path.join(way[-1], name)
-                if is_link and any(is_below(place, target) for place in way):
+            for name, path in below.items():
+                inner = way_into(way, path, os.path.islink(path))
+                if not inner:
                     remark(remarks, CYCLE, shown(path))
-                elif target != skip and not is_run(path):
-                    ways[path] = (*(way if is_link else way[:-1]), target)
+                elif inner[-1] != skip and not is_run(path):
+                    ways[path] = inner
                     folders.append(name)
             yield from (os.path.relpath(os.path.join(folder, name), address) for name in names)
     except OSError as error:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BufferedIOBase
 from itertools import islice
 from typing import Any
@@ -23,11 +23,10 @@ from cam_ops.errors import UsageError
 from cam_ops.outside import MAX_COLUMNS, POINTER, RAISE, raised, refuse_pointer
 from cam_ops.words import DELIMITERS, cells_of, column_of, delimiter_of
 from cluster.process.console import shown
-from cluster.sources.beside import Beside
 from cluster.sources.listing import AND
 from cluster.sources.sorting import ROWS_PER_BATCH
 from cluster.sources.source import Asked
-from cluster.sources.tables.roles import Roles, roles_of
+from cluster.sources.tables.roles import roles_of
 from cluster.sources.tables.values import Taken, taken_of, used_of
 from cluster.storage.packed import GZIP, UnpacksToMore, check_unpacked, unpacked
 
@@ -49,7 +48,6 @@ class Opened:
     taken: Taken
     batches: Iterator[pa.RecordBatch]  # schema `taken.schema`
     label_hint: str = ""  # as in `Listing`
-    beside: Beside = field(default_factory=Beside)
 
 
 def open_list(address: str, path: str, asked: Asked) -> Opened:
@@ -162,23 +160,31 @@ def _open_json_lines(address: str, path: str, asked: Asked) -> Opened:
     roles = roles_of(list(kinds), asked.columns, asked.keep, address)
     named = zip(asked.keep, roles.kept, strict=True)
     kept = pa.schema([(name, _kind_of(address, theirs, kinds[theirs])) for name, theirs in named])
-    taken = Taken(columns=used_of(roles), kept=kept, sources=roles.kept, class_names=(), where=address)
-    rows = _json_rows(address, path, taken, roles)
-    return Opened(taken=taken, batches=_batched(rows, taken), label_hint=roles.label_hint, beside=roles.beside)
+    taken = Taken(
+        columns=used_of(roles),
+        kept=kept,
+        sources=roles.kept,
+        class_names=(),
+        where=address,
+        others=roles.others,
+        beside=roles.beside,
+    )
+    return Opened(taken=taken, batches=_batched(_json_rows(address, path, taken), taken), label_hint=roles.label_hint)
 
 
-def _json_rows(address: str, path: str, taken: Taken, roles: Roles) -> Iterator[list[Any]]:
+def _json_rows(address: str, path: str, taken: Taken) -> Iterator[list[Any]]:
     texts = ((name, LABELS if ours == "label" else pa.string()) for ours, name in taken.columns)
     wanted = [*texts, *zip(taken.sources, taken.kept.types, strict=True)]
+    label_column = dict(taken.columns).get("label", "")
     for number, values in _objects(address, path):
         try:
             row = [_as(values.get(name), kind) for name, kind in wanted]
         except (ValueError, OverflowError) as error:
             raise UsageError(f"line {number} of {address}: {error}") from None
-        label = values.get(roles.label or "")
-        for name in roles.others:
-            if label is not None and isinstance(word := values.get(name), str):
-                roles.beside.note(str(label), name, word, f"{address} line {number}")
+        for name in taken.others:
+            label, word = values.get(label_column), values.get(name)
+            if label is not None and isinstance(word, str):
+                taken.beside.note(str(label), name, word, f"{address} line {number}")
         yield row
 
 
@@ -282,4 +288,4 @@ def _open_csv(address: str, path: str, asked: Asked, is_packed: bool) -> Opened:
                 columns = [*taken_batch.columns[: len(taken.columns)], *kept]
                 yield pa.RecordBatch.from_arrays(columns, schema=taken.schema)
 
-    return Opened(taken=taken, batches=batches(), label_hint=roles.label_hint, beside=roles.beside)
+    return Opened(taken=taken, batches=batches(), label_hint=roles.label_hint)
