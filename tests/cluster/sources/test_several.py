@@ -285,7 +285,7 @@ def test_a_store_s_sources_are_those_of_a_disk(store: Store, pictures: Path, tmp
 def test_a_store_s_runs_are_no_tables_of_their_source(kind: str, store: Store, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     put_table(pictures, tmp_path / "root", kind)
-    address = store.put(tmp_path / "root", f"runs/{kind}")
+    address = store.put(tmp_path / "root", f"beside-runs/{kind}")
     images, options = [f"{address}/**/*.parquet"], ["--storage-options", *store.words]
     for number in range(2):
         done = label(images, f"{address}/run-{number}", *options)
