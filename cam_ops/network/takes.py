@@ -70,14 +70,19 @@ def what_it_takes(network: nn.Module, images_BCHW: Tensor, normalisation: Normal
     return None
 
 
-def runs(network: nn.Module, images_BCHW: Tensor) -> bool:
-    """Say whether a network takes pictures without an error, of whatever kind."""
+def failure_of(network: nn.Module, images_BCHW: Tensor) -> Exception | None:
+    """Return how a network fails on pictures, in whatever way; None where it takes them."""
     try:
         with torch.no_grad():
             network(images_BCHW)
-    except Exception:  # noqa: BLE001  a user's network may fail in any way
-        return False
-    return True
+    except Exception as error:  # noqa: BLE001  a user's network may fail in any way
+        return error
+    return None
+
+
+def runs(network: nn.Module, images_BCHW: Tensor) -> bool:
+    """Say whether a network takes pictures without an error, of whatever kind."""
+    return failure_of(network, images_BCHW) is None
 
 
 def _takes(network: nn.Module, size: Size, normalisation: Normalisation) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
-from cam_ops.network.takes import Normalisation, noises
+from cam_ops.network.takes import Normalisation, failure_of, noises
 from cam_ops.network.trial import shown
 from cam_ops.settings import Size
 
@@ -52,20 +52,17 @@ def check_runs_there(
     network: nn.Module, size: Size, normalisation: Normalisation, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Raise UsageError where a network that ran on the CPU fails on `device`, to which it was moved."""
-    failed: list[Exception] = []
     for noise_1CHW in noises(1, size, normalisation):
-        try:
-            with torch.no_grad():
-                network(noise_1CHW.to(device, dtype))
+        failure = failure_of(network, noise_1CHW.to(device, dtype))
+        if failure is None:
             return
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
-            raise
-        except Exception as error:  # noqa: BLE001  a user's network may fail in any way
-            failed.append(error)
+        if isinstance(failure, (torch.OutOfMemoryError, torch.AcceleratorError)):
+            raise failure
+    assert failure is not None
     raise UsageError(
-        f"the network runs on the CPU, but fails on {device.type} ({shown(failed[-1])}); let its modules keep all "
+        f"the network runs on the CPU, but fails on {device.type} ({shown(failure)}); let its modules keep all "
         "tensors that its forward uses, by register_buffer, and make others on its input's device"
-    ) from failed[-1]
+    ) from failure
 
 
 def _map_beside(network: nn.Module, change: Callable[[str, Any], Any]) -> None:
