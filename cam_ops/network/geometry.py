@@ -19,6 +19,12 @@ from cam_ops.network.grids import shown, spatial_view
 from cam_ops.network.watch import Place, Seen, Watch
 
 ALL = slice(None)
+NAMES: dict[Callable[..., Any], tuple[str, ...]] = {
+    functional.pad: ("input", "pad"),
+    functional.conv2d: ("input", "weight", "bias", "stride"),
+    torch.roll: ("input", "shifts", "dims"),
+    Tensor.roll: ("input", "shifts", "dims"),
+}
 SIDES = ("left", "right", "top", "bottom")
 BORDER = 16  # a network that reads all of the picture reads more than this part of its sides' ends
 CORNER = 4
@@ -44,9 +50,9 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
     y, x = height // CORNER, width // CORNER
     top, bottom, left, right = slice(0, y), slice(height - y, height), slice(0, x), slice(width - x, width)
     tokens: set[Place] = set()
-    with _Padding((height, width)) as padding:
+    with _Moves((height, width)) as moves:
         found = [_features(network, torch.stack((picture_CHW, other_CHW)), places, tokens)]
-    _refuse_one_sided(padding)
+    _refuse_moves(moves)
     cells = min(min(features_BCHW.shape[2:]) for features_BCHW in found[0].values())
     parts = [(top, left), (top, right), (bottom, left), *_borders(height, width, cells)]
     parts += [(ALL, slice(width // 2, width)), (slice(height // 2, height), ALL)]
@@ -118,35 +124,78 @@ def _borders(height: int, width: int, cells: int) -> list[tuple[slice, slice]]:
     ]
 
 
-class _Padding(TorchFunctionMode):
-    """While entered, keeps by how much sides of the picture's size are padded: (left, right, top, bottom)."""
+class _Moves(TorchFunctionMode):
+    """While entered, keeps by how much what has the picture's size is padded, (left, right, top, bottom), and rolled.
+
+    What a convolution behind the padding takes off again is no padding: `larger` are rows and columns that stay.
+    """
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
         self.size = size
-        self.found: list[tuple[int, ...]] = []
+        self.padded: list[tuple[int, ...]] = []
+        self.larger: dict[tuple[int, ...], tuple[int, int]] = {}  # by the size that they make
+        self.rolled = [0, 0]
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is functional.pad:
-            given = args[0] if args else kwargs["input"]
-            widths = tuple(args[1] if len(args) > 1 else kwargs["pad"])
-            if given.ndim == 4 and tuple(given.shape[2:]) == self.size:
-                self.found.append((*widths, 0, 0, 0, 0)[:4])
-        return func(*args, **kwargs)
+        returned = func(*args, **(kwargs or {}))
+        if func not in NAMES:
+            return returned
+        named = dict(zip(NAMES[func], args, strict=False)) | (kwargs or {})
+        given = named["input"]
+        if given.ndim != 4:
+            return returned
+        size = tuple(given.shape[2:])
+        if func is functional.conv2d:
+            self._convolved(size, tuple(returned.shape[2:]), named.get("stride", 1))
+        elif size == self.size and func is functional.pad:
+            left, right, top, bottom = (*named["pad"], 0, 0, 0, 0)[:4]
+            self.padded.append((left, right, top, bottom))
+            self.larger[tuple(returned.shape[2:])] = top + bottom, left + right
+        elif size == self.size:
+            dims = named.get("dims")
+            for shift, dim in zip(_each(named["shifts"], 1), _each(3 if dims in (None, ()) else dims, 1), strict=True):
+                if dim % 4 > 1:
+                    self.rolled[dim % 4 - 2] += shift
+        return returned
+
+    def _convolved(self, size: tuple[int, ...], grid: tuple[int, ...], stride: Any) -> None:
+        """Note by how much a convolution's grid, in the pixels of its input, is larger than the picture."""
+        if size == self.size or size in self.larger:
+            high, wide = self.larger.get(size, (0, 0))
+            down, right = _each(stride, 2)
+            self.larger[size] = high + grid[0] * down - size[0], wide + grid[1] * right - size[1]
 
 
-def _refuse_one_sided(padding: _Padding) -> None:
-    """Raise UsageError where the network pads the picture far more on one side than on the other."""
-    height, width = padding.size
-    for left, right, top, bottom in padding.found:
+def _each(value: int | Sequence[int], times: int) -> Sequence[int]:
+    """Return the numbers that one may stand for."""
+    given = (value,) if isinstance(value, int) else tuple(value)
+    return given * times if len(given) == 1 else given
+
+
+def _refuse_moves(moves: _Moves) -> None:
+    """Raise UsageError where the network pads the picture far more on one side than on the other, or far, or rolls it.
+
+    Then maps lie elsewhere by a share of the picture's side.
+    """
+    height, width = moves.size
+    for left, right, top, bottom in moves.padded:
         if abs(left - right) * BORDER > width or abs(top - bottom) * BORDER > height:
-            high, wide = height + top + bottom, width + left + right
-            raise UsageError(
-                f"the network pads its input of {width}x{height} pixels to {wide}x{high}, on one side more than on the "
-                f"other, so that its maps lie elsewhere; give --image-size {high} {wide} if it then pads nothing, or "
-                "leave the padding out of its forward"
-            )
+            raise UsageError(_padded(moves.size, top + bottom, left + right, ", on one side more than on the other"))
+    for high, wide in moves.larger.values():
+        if high * BORDER > height or wide * BORDER > width:
+            raise UsageError(_padded(moves.size, high, wide, ""))
+    if any(shift % side for shift, side in zip(moves.rolled, moves.size, strict=True)):
+        raise UsageError("the network rolls its input, so that its maps lie elsewhere; leave that out of its forward")
+
+
+def _padded(size: tuple[int, int], high: int, wide: int, how: str) -> str:
+    height, width = size
+    return (
+        f"the network pads its input of {width}x{height} pixels to {width + wide}x{height + high}{how}, so that its "
+        f"maps lie elsewhere; give --image-size {height + high} {width + wide} if it then pads nothing, or leave the "
+        "padding out of its forward"
+    )
 
 
 def _features(

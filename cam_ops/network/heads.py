@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from cam_ops.errors import UsageError
 from cam_ops.network.geometry import check_lies_over
 from cam_ops.network.grids import fits
-from cam_ops.network.layers import Spatial, behind_norm, named_modules, spatial_calls
+from cam_ops.network.layers import Spatial, behind_norm, check_gradients, named_modules, spatial_calls
 from cam_ops.network.outputs import refuse_probabilities
 from cam_ops.network.readout import read_out
 from cam_ops.network.takes import IDENTITY, Normalisation
@@ -92,6 +92,8 @@ def find_head(
     images_BCHW, logits_BK, calls = dry_run(network, image_size, normalisation)
     head = _cut(network, images_BCHW, logits_BK, calls, layers)
     check_lies_over(network, images_BCHW, head.places)
+    if head.kind not in ("affine", "score-map"):  # no method differentiates these
+        check_gradients(network, images_BCHW, head.places)
     return head
 
 

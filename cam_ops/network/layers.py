@@ -1,20 +1,26 @@
 """Which modules of a network return grids, and what of them the logits see: where `heads` may cut by name.
 
-Letters: B batch, C channels, H, W grid.
+Whether gradients there are those of the logits is tried by values: a step along the gradient g changes a score by |g|.
+
+Letters: B batch, C channels, H, W grid, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from cam_ops.errors import UsageError
 from cam_ops.network.grids import spatial_view
-from cam_ops.network.watch import Seen, Watch
+from cam_ops.network.watch import Place, Seen, Watch, run_from
 
 INVARIANCE_TOLERANCE = 1e-4  # a cell's sum_k g_k A_k, of its terms' length: 1e-6 before a layer norm, about 1 elsewhere
 NO_GRID = (nn.Softmax, nn.Flatten, torch.jit.ScriptModule)  # attention weights; channels by cells; takes no hook
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Identity, nn.Dropout)
+STEPS = (1e-3, 1e-2, 1e-1)  # of the features' length: curved networks want small ones, rounding large ones
+SLOPES = 0.5, 2.0  # of scores, by the gradient's length: torchvision's networks with random weights measure 0.7 to 1
+TOLD = 1e-4  # of the scores' length: what changes less is rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +95,57 @@ def behind_norm(calls: list[Spatial]) -> Spatial:
     every cell, whatever the picture shows.
     """
     return next((call for call in calls if call.grid == calls[0].grid and not call.is_invariant), calls[0])
+
+
+def check_gradients(network: nn.Module, images_BCHW: Tensor, places: Sequence[Place]) -> None:
+    """Raise UsageError where the logits do not follow their own gradient at one of the places.
+
+    Networks that are trained for several domains reverse gradients, others stop them, or have a backward of their own.
+    """
+    for place in places:
+        others: list[float] = []
+        for slope in _slopes(network, images_BCHW, place):
+            if SLOPES[0] <= slope <= SLOPES[1]:
+                break
+            others.append(slope)
+        else:
+            if others:
+                raise UsageError(
+                    f"the gradient of the network's logits at {place.name or 'its global average'} is not theirs: "
+                    f"along it they change by {others[0]:.2g} of what it says, as behind a layer that reverses or "
+                    "stops gradients; leave that out of its forward in eval mode"
+                )
+
+
+def _slopes(network: nn.Module, images_BCHW: Tensor, place: Place) -> Iterator[float]:
+    """Yield, per step along the gradient that tells, the change of a sum of logits over what the gradient says.
+
+    None where the gradient is 0, or where all changes drown in rounding.
+    """
+    kept: list[Tensor] = []
+
+    def keep(seen: Seen) -> Tensor:
+        if seen.place != place:
+            return seen.returned
+        kept.append(seen.returned.detach().clone().requires_grad_())
+        return kept[-1].clone()
+
+    names = [place.name] if place.name else []
+    with torch.enable_grad(), Watch(network, keep, images_BCHW.shape[2:], names):
+        logits_BK = network(images_BCHW)
+    leaf, at = kept[-1], kept[-1].detach()
+    direction_BK = torch.randn(logits_BK.shape, generator=torch.Generator().manual_seed(5)).to(logits_BK)
+    (gradient,) = torch.autograd.grad(logits_BK, leaf, direction_BK, allow_unused=True)
+    length = 0.0 if gradient is None else float(gradient.norm())
+    if gradient is None or not 0 < length < float("inf"):
+        return
+    scores_length = float((direction_BK * logits_BK.detach()).norm())
+    for step in STEPS:
+        size = step * float(at.norm())
+        with torch.no_grad():
+            up_BK, down_BK = (
+                run_from(network, images_BCHW, place, at + sign * size / length * gradient) for sign in (1, -1)
+            )
+        change, said = float((direction_BK * (up_BK - down_BK)).sum()), 2 * size * length
+        if max(abs(change), said) > TOLD * scores_length:
+            yield change / said

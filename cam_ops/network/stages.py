@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from cam_ops.errors import UsageError
 from cam_ops.network.grids import Grid, shown, spatial_view
 from cam_ops.network.heads import dry_run, swap_test
-from cam_ops.network.layers import named_modules, spatial_calls
+from cam_ops.network.layers import check_gradients, named_modules, spatial_calls
 from cam_ops.network.takes import IDENTITY, Normalisation
 from cam_ops.network.trial import in_a_sentence
 from cam_ops.network.watch import Place
@@ -113,6 +113,7 @@ def find_stages(
     with_gradient = spatial_calls(network, images_BCHW, [coarse.place.name]).get(coarse.place.name)
     if with_gradient is None or not with_gradient.reached:
         raise UsageError(f"the gradient of the logits does not reach {coarse.place.name}")
+    check_gradients(network, images_BCHW, [coarse.place])
     if prod(coarse.returned) * prod(fine.returned) > MAX_PAIRS:
         raise UsageError(
             f"grids of {shown(coarse.returned)} and {shown(fine.returned)} are too fine for it; "

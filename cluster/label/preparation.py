@@ -15,6 +15,7 @@ from cam_ops.classes import ClassList, ScoreChoice, ScoreKind, parse_class_choic
 from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
 from cam_ops.network.grids import shown
+from cam_ops.network.heads import Head
 from cam_ops.network.load import Classifier, classes_for, load_classifier
 from cam_ops.network.statistics import distance_from_training, has_statistics
 from cam_ops.settings import ATTENTION, Device
@@ -72,6 +73,8 @@ class Preparation:
         shape = classifier.preprocessing
         self.mapper = Mapper(classifier.network, config.explain, shape.image_size, shape.mean, shape.std, config.refine)
         self.classes: ClassList = classes_for(classifier, self.mapper.head.num_classes)
+        if not (classifier.class_names or classifier.categories):
+            self.notes += _without_head(self.mapper.head)
         explain = replace(config.explain, method=self.mapper.method)
         self.network = Network(
             model=classifier.name,
@@ -268,6 +271,16 @@ def _scores(asked: ScoreChoice, classifier: Classifier) -> ScoreKind:
             "--scores softmax: the network has a single logit, whose score is its sigmoid; leave --scores out"
         )
     return classifier.scores or "softmax" if asked == "auto" else asked
+
+
+def _without_head(head: Head) -> tuple[str, ...]:
+    """Return what is to be said where unnamed logits may be the features of a network that lacks its head."""
+    if head.num_classes != head.num_channels:
+        return ()
+    return (
+        f"logits: the network returns {head.num_classes}, as many as its features have channels, and nothing names "
+        "classes; is that a backbone without its head? With --class-names this is not asked",
+    )
 
 
 def _why(asked: object, reason: str) -> str:

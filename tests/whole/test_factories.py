@@ -63,6 +63,36 @@ def test_a_file_is_a_model_from_any_folder_wherever_it_moves(pictures: Path, net
     assert (refused.code, "model_digest was" in refused.result["error"]) == (4, True)
 
 
+HEADLESS = """
+import torch
+from torchvision.models import resnet18
+
+def whole():
+    torch.manual_seed(0)
+    return resnet18()
+
+def backbone():
+    network = whole()
+    network.fc = torch.nn.Identity()
+    return network
+"""
+
+
+def test_a_backbone_without_its_head_is_asked_for(pictures: Path, nets: Path, tmp_path: Path) -> None:
+    (nets / "features.py").write_text(HEADLESS)
+    asked = "returns 512, as many as its features have channels, and nothing names classes; is that a backbone without"
+    flags = ["--image-size", 64, "--mean", 0, 0, 0, "--std", 1, 1, 1, "--executor", "inline", "--limit", 2]
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"part {number}\n" for number in range(512)))
+    for name, more, is_asked in (
+        ("backbone", [], True),
+        ("backbone", ["--class-names", names], False),
+        ("whole", [], False),
+    ):
+        done = label(pictures, tmp_path / f"{name}{len(more)}", f"features:{name}", nets, *flags, *more)
+        assert (done.code, asked in done.err) == (0, is_asked), done.err
+
+
 @pytest.mark.parametrize(
     ("model", "code", "reason"),
     [

@@ -61,10 +61,28 @@ def test_networks_whose_maps_would_lie_elsewhere_are_refused(
         (lambda x: functional.pad(x, (2, 14, 2, 14)), "80x80"),
         (nn.ZeroPad2d((0, 8, 0, 8)), "72x72"),
         (nn.ReflectionPad2d((8, 0, 8, 0)), "72x72"),
+        (lambda x: functional.pad(x, (8, 8, 8, 8)), "80x80"),
+        (lambda x: functional.pad(x, (8, 8, 8, 8), mode="reflect"), "80x80"),
+        (lambda x: functional.conv2d(x, torch.ones(3, 1, 3, 3), padding=20, groups=3), "102x102"),  # as FCN's first
+        (lambda x: functional.conv2d(functional.pad(x, (9, 9, 9, 9)), torch.ones(3, 3, 5, 5)), "78x78"),
     ],
 )
-def test_padding_on_one_side_moves_maps_and_is_refused(done: Callable[[Tensor], Tensor], sides: str) -> None:
+def test_padding_moves_maps_and_is_refused(done: Callable[[Tensor], Tensor], sides: str) -> None:
     with pytest.raises(UsageError, match=f"pads its input of 64x64 pixels to {sides}"):
+        find_head(Sees(done, ends_in_average=True).eval().requires_grad_(False), SIDE)
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        lambda x: x.roll(8, 3),
+        lambda x: torch.roll(x, (16, -16), dims=(2, 3)),
+        lambda x: x.roll((32, 32), (-2, -1)),
+        lambda x: torch.roll(input=x, shifts=5),
+    ],
+)
+def test_rolled_pictures_are_refused(done: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(UsageError, match="rolls its input, so that its maps lie elsewhere"):
         find_head(Sees(done, ends_in_average=True).eval().requires_grad_(False), SIDE)
 
 
@@ -89,8 +107,12 @@ def test_features_of_a_picture_and_its_mirror_image_are_no_map_of_either() -> No
         lambda x: x,
         lambda x: x.flip(1),  # of its channels
         lambda x: functional.interpolate(x, (48, 48), mode="bilinear"),
-        lambda x: functional.pad(x, (8, 8, 8, 8)),
+        lambda x: functional.pad(x, (2, 2, 2, 2)),
         lambda x: functional.pad(x, (0, 1, 0, 1)),  # as TensorFlow's, before a stride of 2
+        lambda x: functional.conv2d(functional.pad(x, (9, 9, 9, 9)), torch.ones(3, 3, 7, 7), dilation=3),
+        lambda x: functional.conv2d(x, torch.ones(3, 3, 7, 7), padding="same", dilation=3),
+        lambda x: x.roll((8, 8), (2, 3)).roll((-8, 56), (2, 3)),
+        lambda x: x.roll(1, 1),  # its channels
         lambda x: (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True),
     ],
 )

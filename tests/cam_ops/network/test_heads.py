@@ -452,6 +452,38 @@ def test_an_affine_head_is_read_by_its_values_where_gradients_are_others() -> No
     torch.testing.assert_close(head.bias_K, network.fc.bias)
 
 
+class ReversesCurved(Reverses):
+    """Reverses the gradients of what its classes are told by in part, before its average or behind it."""
+
+    def __init__(self, share: float, before_average: bool) -> None:
+        super().__init__("")
+        self.share, self.before_average = share, before_average
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.conv(images)
+        if self.before_average:
+            features = self._reversed(features)
+            return self.fc(features.logsumexp((2, 3)))
+        return self.fc(self._reversed(features.mean((2, 3))).tanh())
+
+    def _reversed(self, values: torch.Tensor) -> torch.Tensor:
+        return self.share * Reverse.apply(values) + (1 - self.share) * values
+
+
+@pytest.mark.parametrize("before_average", [False, True])
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.4])
+def test_gradients_that_are_not_the_logits_are_refused(share: float, before_average: bool) -> None:
+    network = ReversesCurved(share, before_average).eval().requires_grad_(False)
+    with pytest.raises(UsageError, match=r"gradient of the network's logits at .* is not theirs: along it they change"):
+        find_head(network, 16)
+
+
+@pytest.mark.parametrize("before_average", [False, True])
+def test_gradients_that_are_are_taken(before_average: bool) -> None:
+    network = ReversesCurved(0.0, before_average).eval().requires_grad_(False)
+    assert find_head(network, 16).kind == ("layer" if before_average else "pooled")
+
+
 @pytest.mark.parametrize("end", ["no_grad", "batch", "batch no_grad"])
 def test_an_affine_head_is_read_without_gradients_and_where_it_fits_the_number_of_pictures_only(end: str) -> None:
     network = Ends(end).eval().requires_grad_(False)
