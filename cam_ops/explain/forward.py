@@ -72,8 +72,16 @@ class Forward(nn.Module):
         shape = (len(pixels_BCYX), len(self.mean_C11), *pixels_BCYX.shape[2:])
         if self._kept_BCYX is None or (self._kept_BCYX.shape, self._kept_BCYX.dtype) != (shape, self.dtype):
             self._kept_BCYX = torch.empty(shape, dtype=self.dtype, memory_format=torch.channels_last)
-        for place in range(len(pixels_BCYX)):
-            self._kept_BCYX[place : place + 1] = self.normalised(pixels_BCYX[place : place + 1])
+        pixels_BYXC, kept_BYXC = pixels_BCYX.permute(0, 2, 3, 1), self._kept_BCYX.permute(0, 2, 3, 1)
+        if pixels_BYXC.shape != kept_BYXC.shape or not pixels_BYXC.is_contiguous():
+            for place in range(len(pixels_BCYX)):
+                self._kept_BCYX[place : place + 1] = self.normalised(pixels_BCYX[place : place + 1])
+            return self._kept_BCYX
+        mean_V, std_V = (values_C11.flatten().repeat(shape[3]) for values_C11 in (self.mean_C11, self.std_C11))
+        made_YV = torch.empty(shape[2], len(mean_V))
+        for pixels_YXC, kept_YXC in zip(pixels_BYXC, kept_BYXC, strict=True):  # as `normalised`: rows are vectors
+            torch.div(pixels_YXC.flatten(1), 255, out=made_YV).sub_(mean_V).div_(std_V)
+            kept_YXC.flatten(1).copy_(made_YV)
         return self._kept_BCYX
 
     def forward(self, pixels_BCYX: Tensor) -> tuple[Tensor, ...]:

@@ -76,7 +76,8 @@ def _table_of(content: bytes | None, run: Run, table: str, shard: int) -> pa.Tab
     name = shard_name(table, shard)
     if content is None:
         raise StorageError(f"{name} is missing, though its images are committed")
-    decoded = decode(content, name, max_rows=run.plan.shard_size if table == "images" else MAX_ROWS)
+    most = {"images": run.plan.shard_size, "heatmaps": min(MAX_ROWS, run.plan.shard_size * len(run.class_names))}
+    decoded = decode(content, name, max_rows=most.get(table, MAX_ROWS))
     if document_of(decoded.schema).get("fingerprint") != run.request.fingerprint():
         raise StorageError(f"{name} is damaged, or belongs to another request")
     expected = {

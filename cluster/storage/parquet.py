@@ -22,6 +22,8 @@ ROWS_PER_BYTE = 32  # at most, of a file; numbered names take a fifteenth of a b
 DIFFERENCES = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
 MOST_TAKEN = 4  # times the bytes of a run's table, of memory
 ALWAYS_TAKEN = 768 * 2**20  # bytes beside that, and of a batch of others: a page of 2 GiB may be a few bytes of a file
+ROWS_AT_ONCE = 2**18  # of a run's table; where it has more, its memory is looked at as it grows
+MOST_OF_MANY = 512 * 2**20  # bytes of such a table, beside what its file's bytes allow
 MAX_TEXT_BYTES = 2**27  # of a column in a batch: 4 KiB a row, where it has 2**15
 
 
@@ -54,13 +56,29 @@ def decode(content: bytes, where: str, columns: list[str] | None = None, max_row
             pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file,
         ):
             check_rows(file.metadata, where, max_rows)
-            table = file.read(columns, use_threads=False)  # so that pages are inflated one at a time
+            names = file.schema_arrow.names
+            if len({*names}) < len(names):
+                raise StorageError(f"{where} has two columns of one name")
+            if file.metadata.num_rows > ROWS_AT_ONCE:
+                table = _read_bounded(file, columns, MOST_TAKEN * len(content) + MOST_OF_MANY)
+            else:
+                table = file.read(columns, use_threads=False)  # so that pages are inflated one at a time
             table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a column's name
         raise StorageError(f"{where} is not a whole Parquet file: {error}") from None
-    if len({*table.column_names}) < table.num_columns:
-        raise StorageError(f"{where} has two columns of one name")
     return table
+
+
+def _read_bounded(file: pq.ParquetFile, columns: list[str] | None, num_bytes: int) -> pa.Table:
+    """Read a file of many rows; raises ArrowInvalid as soon as they take more memory than that."""
+    batches: list[pa.RecordBatch] = []
+    left = most = raised(num_bytes)
+    for batch in stream(file, ROWS_AT_ONCE // 4, columns):
+        batches.append(batch)
+        left -= batch.nbytes
+        if left < 0:
+            raise pa.ArrowInvalid(f"its rows take more than {most} bytes of memory when they are unpacked; {RAISE}")
+    return pa.Table.from_batches(batches) if batches else file.read(columns)
 
 
 @contextmanager

@@ -252,13 +252,30 @@ def test_a_page_of_a_gigabyte_in_a_run(labelled: ExportedRun, tmp_path: Path) ->
     assert_refused("a part of it takes", "verify", tmp_path / "run", code=3)
 
 
-def test_a_table_of_a_run_with_more_rows_than_a_shard_has(labelled: ExportedRun, tmp_path: Path) -> None:
-    shutil.copytree(labelled.root, tmp_path / "run")
-    path = next((tmp_path / "run" / "images").iterdir())
-    table = pq.read_table(path)
-    pq.write_table(table.take(np.zeros(2**22, np.int64)), path, compression="zstd")
-    assert_refused("1 of 3 committed shards is damaged", "status", tmp_path / "run", code=5)
-    assert_refused("has 4194304 rows, at most 5", "verify", tmp_path / "run", code=3)
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("images", "has 4194304 rows, at most 5"),
+        ("heatmaps", "has 4194304 rows, at most"),
+        ("boxes", "its rows take more than"),
+    ],
+)
+def test_a_table_of_a_run_with_more_rows_than_a_shard_has(
+    table: str, says: str, labelled: ExportedRun, tmp_path: Path
+) -> None:
+    shutil.copytree(labelled.root, tmp_path / "run", ignore=shutil.ignore_patterns("audit*", ".scratch"))
+    path = next(path for path in (tmp_path / "run" / table).iterdir() if len(pq.read_table(path)))
+    rows = pq.read_table(path)
+    some = rows.take(np.zeros(2**16, np.int64))
+    with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+        for _ in range(128 if table == "boxes" else 64):
+            writer.write_table(some)
+    if table == "images":
+        assert_refused("1 of 3 committed shards is damaged", "status", tmp_path / "run", code=5)
+    assert_refused(says, "verify", tmp_path / "run", code=3)
+    truth = tmp_path / "truth.csv"
+    truth.write_text("image_id,x0,y0,x1,y1\n" + f"{rows['image_id'][0].as_py()},1,1,5,5\n")
+    assert_refused(says, "audit", tmp_path / "run", "--truth", truth, "--executor", "inline", code=5)
 
 
 def test_an_image_with_more_objects_than_are_read(labelled: ExportedRun, tmp_path: Path) -> None:

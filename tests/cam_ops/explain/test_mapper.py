@@ -189,16 +189,20 @@ class Seen(nn.Module):
         return logits_BK
 
 
+@pytest.mark.parametrize("rows_first", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_network_is_given_normalised_pixels_batch_after_batch(channels: int, dtype: torch.dtype) -> None:
+def test_a_network_is_given_normalised_pixels_batch_after_batch(
+    channels: int, dtype: torch.dtype, rows_first: bool
+) -> None:
     torch.manual_seed(0)
     mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
-    mapper = Mapper(Seen(channels).eval(), ExplainConfig(), 32, mean=mean, std=std)
+    mapper = Mapper(Seen(channels).eval(), ExplainConfig(), (32, 40), mean=mean, std=std)
     mapper.to(torch.device("cpu"), dtype)
     network = mapper.views[0].explainer.network
     for num_images in (3, 2, 3):
-        pixels = torch.randint(0, 256, (num_images, 32, 32, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        pixels = torch.randint(0, 256, (num_images, 32, 40, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        pixels = pixels.contiguous() if rows_first else pixels
         grey = (pixels.double() * torch.tensor([0.299, 0.587, 0.114])[:, None, None].double()).sum(1, keepdim=True)
         scaled = (pixels.double() if channels == 3 else grey) / 255
         expected = (scaled - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
@@ -207,6 +211,9 @@ def test_a_network_is_given_normalised_pixels_batch_after_batch(channels: int, d
             mapper.explain(pixels, lambda logits: (torch.tensor([0]), torch.tensor([0])))
         tolerance = 1e-5 if dtype == torch.float32 else 0.02
         torch.testing.assert_close(network.images[0].double(), expected, rtol=0, atol=tolerance)
+        if channels == 3:  # to the bit, as the formula says
+            exact = (pixels.float() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+            assert network.images[0].equal(exact.to(dtype))
 
 
 class Exits(nn.Module):
