@@ -56,13 +56,19 @@ class Forward(nn.Module):
         return Forward(explainer.on(device), self.mean_C11[:, 0, 0].to(device), self.std_C11[:, 0, 0].to(device), dtype)
 
     def normalised(self, pixels_BCYX: Tensor) -> Tensor:
-        """Return the network's input."""
-        pixels_BCYX = pixels_BCYX.float()
+        """Return the network's input.
+
+        Where pixels lie beside each other a row is one vector: a core adds three numbers at a time as slowly as one.
+        """
+        pixels_BYXC = pixels_BCYX.permute(0, 2, 3, 1)
         if len(self.mean_C11) == 1:
-            red_BYX, green_BYX, blue_BYX = pixels_BCYX.unbind(1)
-            pixels_BCYX = (0.299 * red_BYX + 0.587 * green_BYX + 0.114 * blue_BYX)[:, None]
-        images_BCYX = (pixels_BCYX / 255 - self.mean_C11) / self.std_C11
-        return images_BCYX.to(self.dtype).contiguous(memory_format=torch.channels_last)
+            red_BYX, green_BYX, blue_BYX = pixels_BCYX.float().unbind(1)
+            pixels_BYXC = (0.299 * red_BYX + 0.587 * green_BYX + 0.114 * blue_BYX)[..., None]
+        width = pixels_BYXC.shape[2]
+        mean_V, std_V = (values_C11.flatten().repeat(width) for values_C11 in (self.mean_C11, self.std_C11))
+        images_BYV = (pixels_BYXC.flatten(2).float() / 255 - mean_V) / std_V
+        images_BCYX = images_BYV.to(self.dtype).view(pixels_BYXC.shape).permute(0, 3, 1, 2)
+        return images_BCYX.contiguous(memory_format=torch.channels_last)
 
     def _kept(self, pixels_BCYX: Tensor) -> Tensor:
         """Return the network's input in memory that the next call uses again.
@@ -72,16 +78,8 @@ class Forward(nn.Module):
         shape = (len(pixels_BCYX), len(self.mean_C11), *pixels_BCYX.shape[2:])
         if self._kept_BCYX is None or (self._kept_BCYX.shape, self._kept_BCYX.dtype) != (shape, self.dtype):
             self._kept_BCYX = torch.empty(shape, dtype=self.dtype, memory_format=torch.channels_last)
-        pixels_BYXC, kept_BYXC = pixels_BCYX.permute(0, 2, 3, 1), self._kept_BCYX.permute(0, 2, 3, 1)
-        if pixels_BYXC.shape != kept_BYXC.shape or not pixels_BYXC.is_contiguous():
-            for place in range(len(pixels_BCYX)):
-                self._kept_BCYX[place : place + 1] = self.normalised(pixels_BCYX[place : place + 1])
-            return self._kept_BCYX
-        mean_V, std_V = (values_C11.flatten().repeat(shape[3]) for values_C11 in (self.mean_C11, self.std_C11))
-        made_YV = torch.empty(shape[2], len(mean_V))
-        for pixels_YXC, kept_YXC in zip(pixels_BYXC, kept_BYXC, strict=True):  # as `normalised`: rows are vectors
-            torch.div(pixels_YXC.flatten(1), 255, out=made_YV).sub_(mean_V).div_(std_V)
-            kept_YXC.flatten(1).copy_(made_YV)
+        for place in range(len(pixels_BCYX)):
+            self._kept_BCYX[place : place + 1] = self.normalised(pixels_BCYX[place : place + 1])
         return self._kept_BCYX
 
     def forward(self, pixels_BCYX: Tensor) -> tuple[Tensor, ...]:

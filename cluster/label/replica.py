@@ -216,20 +216,20 @@ class LabelReplica:
             return no_maps(len(pictures), self.num_top, self.run.grid, self.run.request.kept_cam_grid)
         pixels_BCYX = pixels_BYX3.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         inside_B4 = torch.from_numpy(_inside(pictures, len(pixels_BCYX))).to(self.device, non_blocking=True)
-        on_host_BK: list[Tensor] = []
+        told: list[tuple[Tensor, Tensor, Tensor]] = []
 
         def choose(logits_BK: Tensor) -> tuple[Tensor, Tensor]:
-            on_host_BK.extend(on_host(logits_BK))
-            return self._choose(pictures, on_host_BK[0])
+            (logits_BK,) = on_host(logits_BK)
+            told.append((logits_BK, class_scores(logits_BK, self.run.request.scores), logits_BK.isfinite().all(1)))
+            return self._choose(pictures, *told[0][1:])
 
         explained = self.mapper.explain(pixels_BCYX, choose, inside_B4)
-        (logits_BK,) = on_host_BK
+        ((logits_BK, scores_BK, has_logits_B),) = told
         residuals = [] if explained.residual_P is None else [explained.residual_P]
         cams = [explained.cams_Phw] if self.run.request.kept_cam_grid else []
         raw_Phw, *others = (tensor.numpy() for tensor in on_host(explained.maps_PHW, *residuals, *cams))
         residual_P = others[0] if residuals else None
-        self._check_finite("logits", logits_BK.isfinite().all(1).numpy(), pictures)
-        scores_BK = class_scores(logits_BK, self.run.request.scores)
+        self._check_finite("logits", has_logits_B.numpy(), pictures)
         top_BT = best_classes(scores_BK, self.num_top)
         image_P, class_P = explained.image_P, explained.class_P
         is_finite_B = np.ones(len(pixels_BYX3), bool)
@@ -250,14 +250,13 @@ class LabelReplica:
         )
         return found if is_finite_B.all() else maps_of(found, is_finite_B)
 
-    def _choose(self, pictures: list[Picture], logits_BK: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose(self, pictures: list[Picture], scores_BK: Tensor, has_logits_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (image, class) pairs to explain, of the pictures that could be read; all in the host's memory."""
         most = max(1, *(len(picture.labels) for picture in pictures))
         labels_BM = torch.tensor([(*picture.labels, *[-1] * (most - len(picture.labels))) for picture in pictures])
         usable_B = torch.tensor([picture.status == "ok" for picture in pictures])
-        usable_B &= logits_BK[: len(pictures)].isfinite().all(1)
-        scores_BK = class_scores(logits_BK, self.run.request.scores)[: len(pictures)]
-        image_P, class_P = choose_classes(scores_BK, labels_BM, self.choice)
+        usable_B &= has_logits_B[: len(pictures)]
+        image_P, class_P = choose_classes(scores_BK[: len(pictures)], labels_BM, self.choice)
         return image_P[usable_B[image_P]], class_P[usable_B[image_P]]
 
     def _check_finite(self, what: str, is_finite_B: Bools, pictures: list[Picture]) -> None:

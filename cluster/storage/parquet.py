@@ -23,7 +23,7 @@ DIFFERENCES = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
 MOST_TAKEN = 4  # times the bytes of a run's table, of memory
 ALWAYS_TAKEN = 768 * 2**20  # bytes beside that, and of a batch of others: a page of 2 GiB may be a few bytes of a file
 ROWS_AT_ONCE = 2**18  # of a run's table; where it has more, its memory is looked at as it grows
-MOST_OF_MANY = 512 * 2**20  # bytes of such a table, beside what its file's bytes allow
+MOST_OF_MANY = 256 * 2**20  # bytes of such a table, beside what its file's bytes allow
 MAX_TEXT_BYTES = 2**27  # of a column in a batch: 4 KiB a row, where it has 2**15
 
 
@@ -56,17 +56,20 @@ def decode(content: bytes, where: str, columns: list[str] | None = None, max_row
             pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file,
         ):
             check_rows(file.metadata, where, max_rows)
-            names = file.schema_arrow.names
-            if len({*names}) < len(names):
+            if _has_twins(file.schema_arrow):
                 raise StorageError(f"{where} has two columns of one name")
             if file.metadata.num_rows > ROWS_AT_ONCE:
-                table = _read_bounded(file, columns, MOST_TAKEN * len(content) + MOST_OF_MANY)
+                table = _read_bounded(file, columns, 2 * MOST_TAKEN * len(content) + MOST_OF_MANY)
             else:
                 table = file.read(columns, use_threads=False)  # so that pages are inflated one at a time
             table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a column's name
         raise StorageError(f"{where} is not a whole Parquet file: {error}") from None
     return table
+
+
+def _has_twins(schema: pa.Schema) -> bool:
+    return len({*schema.names}) < len(schema.names)
 
 
 def _read_bounded(file: pq.ParquetFile, columns: list[str] | None, num_bytes: int) -> pa.Table:
@@ -192,8 +195,9 @@ def read_row_group(files: Files, name: str, row_group: int, first: pa.Schema) ->
             is_known = pa.schema(list(opened.schema_arrow)[: len(first)]).equals(first)
         except UnicodeDecodeError as error:
             raise pa.ArrowInvalid(str(error)) from None
-        if opened.metadata.row_group(row_group).num_rows > MAX_ROWS or not is_known:
-            raise pa.ArrowInvalid("it has not the columns that it should have, or too many rows")
+        too_many = opened.metadata.row_group(row_group).num_rows > MAX_ROWS
+        if too_many or not is_known or _has_twins(opened.schema_arrow):
+            raise pa.ArrowInvalid("it has not the columns that it should have, each once, or too many rows")
         rows = opened.read_row_group(row_group)
         rows.validate(full=True)
         return rows

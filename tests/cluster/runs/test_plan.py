@@ -54,6 +54,16 @@ def test_every_image_is_planned_once_and_shards_read_back_in_order(tmp_path: Pat
     assert plan_digest(run_dir, plan) != plan.digest
 
 
+def test_a_plan_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    run_dir = RunDir(str(tmp_path))
+    write_plan(run_dir, labelled(5, 5), 2)
+    path = tmp_path / "plan" / "part-00000.parquet"
+    rows = pq.read_table(path)
+    pq.write_table(rows.append_column("image_id", rows["image_id"]), path, row_group_size=2)
+    with pytest.raises(StorageError, match="has not the columns that it should have, each once"):
+        read_shard(run_dir, 0)
+
+
 def test_small_jobs_have_small_shards_in_whole_batches() -> None:
     assert auto_batch_size(500, 16) == 16
     assert auto_shard_size(500, 2, 16) == auto_shard_size(500, 1, 16) == 16
