@@ -122,9 +122,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (*(self.mean or ()), *(self.std or ()))):
             raise UsageError(f"--mean and --std expect finite numbers, got {self.mean} and {self.std}")
-        if self.mean is not None and max(self.mean) > 1:
-            shown = " ".join(map(str, self.mean))
-            raise UsageError(f"--mean and --std are for pixels scaled to 0..1, got --mean {shown}; divide both by 255")
+        for flag, numbers in (("--mean", self.mean), ("--std", self.std)):
+            if max(numbers or (0.0,)) > 1:
+                shown = " ".join(map(str, (flag, *(numbers or ()))))
+                raise UsageError(f"--mean and --std are for pixels scaled to 0..1, got {shown}; divide both by 255")
         if self.image_size is not None:
             height, width = height_and_width(self.image_size)
             if not all(8 <= side <= MAX_IMAGE_SIZE for side in (height, width)):

@@ -241,8 +241,10 @@ def _on_grid(gradient: Tensor, place: Place, passed: Pass) -> Tensor:
 
 def rank_within_image(image_P: Tensor) -> Tensor:
     """Return the how-manieth pair of its image each pair is."""
-    same_PP = image_P[:, None] == image_P[None, :]
-    return same_PP.tril(-1).sum(1)
+    by_image_P = image_P.argsort(stable=True)
+    sorted_P = image_P[by_image_P]
+    place_P = torch.arange(len(image_P), device=image_P.device)
+    return torch.empty_like(place_P).scatter_(0, by_image_P, place_P - torch.searchsorted(sorted_P, sorted_P))
 
 
 def scores_without_channel(

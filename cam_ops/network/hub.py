@@ -29,6 +29,7 @@ PREPROCESSOR = "preprocessor_config.json"
 MAX_BYTES = 2**24
 MOST_TAKEN = 6  # times the size of the weights, of memory: float16 becomes float32, twice
 ALWAYS_TAKEN = 2**30  # bytes beside that
+INPUT_TAKEN = 2**31  # bytes, to see what becomes of pictures
 RESAMPLING: dict[object, Interpolation] = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
 VALUES, SIDE = (0, 128, 255), 640  # of pictures to see what becomes of
 FLAT = 1e-3
@@ -169,7 +170,8 @@ def _categories(network: Any, model: str) -> list[str] | None:
 
 def _input(transformers: Any, folder: Path, model: str) -> Input:
     """Return how the input is made: what the library's own preprocessing makes of black, gray and white pictures."""
-    with _refusing(f"--model {model}: transformers cannot make an input as {PREPROCESSOR} says"):
+    refusing = _refusing(f"--model {model}: transformers cannot make an input as {PREPROCESSOR} says")
+    with refusing, bounded_memory(raised(INPUT_TAKEN)):
         processor = transformers.AutoImageProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )

@@ -129,7 +129,7 @@ def _mean(value: Any) -> PerChannel:
 
 def _std(value: Any) -> PerChannel:
     std = _numbers(value)
-    if min(std) <= 0:
+    if min(std) <= 0 or max(std) > 1:  # of 0..255
         raise ValueError
     return std
 

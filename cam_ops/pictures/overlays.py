@@ -58,6 +58,7 @@ def draw_box(image_HWC: U8, box_4: F32, caption: str, colour: Colour, line_px: i
     if not caption:
         return drawn_HWC
     size_px = max(11, round(max(height, width) / 40))
+    caption = caption[:width]  # no letter is narrower than a pixel, and Pillow refuses a million of them
     text_width, text_height = text_size(caption, size_px)
     left = max(0, min(x0, width - text_width - 4))
     is_above, is_below = y0 - text_height - line >= 0, y1 + text_height + line <= height

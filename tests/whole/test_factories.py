@@ -113,7 +113,16 @@ def test_a_path_that_leads_to_no_network_is_a_sentence(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_mean_of_another_scale_is_refused(pictures: Path, tmp_path: Path) -> None:
-    flags = ["--mean", 123.7, 116.3, 103.5, "--std", 58.4, 57.1, 57.4, "--executor", "inline"]
+@pytest.mark.parametrize(
+    ("mean", "std", "reason"),
+    [
+        ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4), "got --mean 123.7 116.3 103.5; divide both by 255"),
+        ((0, 0, 0), (255, 255, 255), "got --std 255.0 255.0 255.0; divide both by 255"),
+    ],
+)
+def test_mean_and_std_of_another_scale_are_refused(
+    pictures: Path, tmp_path: Path, mean: tuple[float, ...], std: tuple[float, ...], reason: str
+) -> None:
+    flags = ["--mean", *mean, "--std", *std, "--executor", "inline"]
     refused = Command("label", "--images", pictures, "--out", tmp_path / "run", "--model", "birds:net", *flags)
-    assert (refused.code, "got --mean 123.7 116.3 103.5; divide both by 255" in refused.result["error"]) == (2, True)
+    assert (refused.code, reason in refused.result["error"]) == (2, True)

@@ -352,6 +352,10 @@ def test_gray_is_no_guess_of_one_number_and_no_network_by_name(tmp_path: Path) -
         ("TwoChannels(), {'mean': (float('nan'), 0, 0)}", "says mean"),
         ("TwoChannels(), {'std': (0, 1, 1)}", "expected three numbers above 0"),
         (
+            "TwoChannels(), {'mean': (0, 0, 0), 'std': (255, 255, 255)}",
+            "expected three numbers above 0 for RGB in 0..1",
+        ),
+        (
             "TwoChannels(), {'image_size': (96, 4)}",
             r"says image_size \(96, 4\) .* a side, or height and width, of 8 to",
         ),

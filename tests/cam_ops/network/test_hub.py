@@ -249,6 +249,11 @@ def base_model(folder: Path) -> None:
             UsageError,
             "makes pictures of 3x3; give --image-size",
         ),
+        (  # five pictures of 1 GB each
+            lambda f: edit(f, "preprocessor_config.json", size={"shortest_edge": 9000}),
+            UsageError,
+            "cannot make an input as .*memory",
+        ),
     ],
 )
 def test_what_is_no_snapshot_of_a_classifier_is_refused_and_no_code_runs(

@@ -59,6 +59,12 @@ def test_boxes_far_outside_and_words_that_no_font_has_are_drawn_as_far_as_that_g
         assert draw_box(picture_HWC, np.array(box, np.float32), "räd 🦊\n\0" * 50, COLOURS[1]).shape == (30, 40, 3)
 
 
+def test_a_caption_of_two_million_letters_is_drawn_as_far_as_the_picture_goes() -> None:
+    picture_HWC, box_4 = np.zeros((30, 40, 3), np.uint8), np.array([5, 15, 35, 29], np.float32)
+    drawn_HWC = draw_box(picture_HWC, box_4, "m" * 2_000_000, COLOURS[1])
+    np.testing.assert_array_equal(drawn_HWC, draw_box(picture_HWC, box_4, "m" * 30, COLOURS[1]))
+
+
 def test_a_line_is_cut_to_its_room_at_either_end() -> None:
     text = "n02123045/" + "a" * 100 + "_tabby.JPEG"
     for width in (30, 100, 320):
