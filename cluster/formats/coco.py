@@ -172,8 +172,7 @@ def _names(what: str, pairs: Iterable[tuple[object, object]]) -> dict[str | None
 
 def _key(value: object) -> str | None:
     """Return an id by which entries refer to each other: a whole number and the same as a text are one."""
-    number = None if isinstance(value, str) else number_of(value)
-    return str(int(number)) if number is not None and number == int(number) else _text(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else _text(value)
 
 
 def _text(value: object) -> str | None:
