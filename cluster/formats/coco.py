@@ -201,6 +201,7 @@ class Ids:
 
     images: dict[str, int]  # by file name
     categories: dict[str, int]  # by name
+    sizes: dict[str, Size]  # width and height of images, by file name
 
 
 def read_ids(path: str) -> Ids:
@@ -213,7 +214,8 @@ def read_ids(path: str) -> Ids:
         document = validated(_Coco, content, is_strict=False)
         images = _ids("image", ((each.file_name, each.id) for each in document.images if each))
         categories = _ids("category", ((each.name, each.id) for each in document.categories or () if each))
-    return Ids(images=images, categories=categories)
+        sizes = {str(_text(each.file_name)): size_of(each.width, each.height) for each in document.images if each}
+    return Ids(images=images, categories=categories, sizes=sizes)
 
 
 def _ids(what: str, pairs: Iterable[tuple[object, object]]) -> dict[str, int]:
