@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from cam_ops.errors import UsageError
 from cluster.formats.entries import UNKNOWN, Entry, Size, batches_of, number_of, size_of
 from cluster.formats.exported import (
     SCORE_DIGITS,
@@ -207,11 +206,7 @@ class Ids:
 def read_ids(path: str) -> Ids:
     """Read the ids of a COCO file. Raises UsageError, also unless names and ids, whole numbers, fit one to one."""
     with reading(path, "COCO JSON", "give another --like"):
-        try:
-            content = read_bounded(path, MAX_COCO_BYTES)
-        except OSError as error:
-            raise UsageError(f"cannot read --like {path}: {error.strerror}; give another --like") from None
-        document = validated(_Coco, content, is_strict=False)
+        document = validated(_Coco, read_bounded(path, MAX_COCO_BYTES), is_strict=False)
         images = _ids("image", ((each.file_name, each.id) for each in document.images if each))
         categories = _ids("category", ((each.name, each.id) for each in document.categories or () if each))
         sizes = {str(_text(each.file_name)): size_of(each.width, each.height) for each in document.images if each}

@@ -70,6 +70,19 @@ def test_a_picture_that_has_another_size_there_is_refused_as_its_boxes_would_lie
     assert {box["image_id"] for box in results(tmp_path)} == {7}
 
 
+def test_an_edited_file_of_ids_is_another_export_and_the_same_one_is_there_already(run: Path, tmp_path: Path) -> None:
+    words = ["--to", "coco-results", "--like", tmp_path / "like.json", "--out", tmp_path / "out"]
+    assert likened(run, tmp_path, {"rings/00.png": 7}).code == 0
+    same = Command("export", run, *words)
+    assert (same.code, "holds this export already" in same.err) == (0, True)
+    edited = (tmp_path / "like.json").read_text().replace('"id": 7', '"id": 8')
+    (tmp_path / "like.json").write_text(edited)
+    other = Command("export", run, *words)
+    assert (other.code, "--overwrite to replace it" in other.err) == (4, True), other.err
+    assert Command("export", run, *words, "--overwrite").code == 0
+    assert {box["image_id"] for box in results(tmp_path)} == {8}
+
+
 def test_an_image_that_has_its_very_name_leaves_none_in_doubt(run: Path, tmp_path: Path) -> None:
     pictures = sorted((run.parent / "pictures" / "rings").glob("*.png"))
     ids = ["1.png", "a/1.png", "b/1.png"]
