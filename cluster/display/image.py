@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cam_ops.arrays import F32, F64, U8
 from cam_ops.boxes.normalise import enlarge_and_normalise
-from cam_ops.errors import BadImage, StorageError
+from cam_ops.errors import BadImage, StorageError, UsageError
 from cam_ops.pictures.decode import decode
 from cam_ops.pictures.overlays import COLOURS, WHITE, blog_panels, draw_box, overlay
 from cam_ops.tables import CORNERS
@@ -22,10 +22,11 @@ from cluster.runs.names import shard_name
 from cluster.runs.reading import read_whole
 from cluster.runs.record import Run, again, maps_of
 from cluster.sources.kinds import decoder_of
-from cluster.sources.reading import load_picture, read_image
+from cluster.sources.reading import read_image
 from cluster.storage.options import StorageOptions
 
 MAX_CORNER = 2.0**24  # pixels
+MAX_PIXELS = 2**28  # of panels side by side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +67,11 @@ def _labelled(run_dir: RunDir, tables: dict[str, pa.Table], shard: int, row: int
 
 
 def read_picture(labelled: Labelled, options: StorageOptions) -> U8:
-    """Decode the picture behind a row, RGB (H, W, 3); raises StorageError where it cannot be."""
-    image = labelled.image
-    try:
-        return load_picture(image, options)
-    except BadImage as bad:
-        raise StorageError(f"cannot draw {image['image_id']!r}, it is {bad.status}: {bad}") from None
+    """Return the picture that was labelled, RGB (H, W, 3); raises StorageError where it is not to be had."""
+    picture_HWC, why = picture_or_why(labelled.image, options)
+    if picture_HWC is None:
+        raise StorageError(f"cannot draw {labelled.image['image_id']!r}, it is {why}")
+    return picture_HWC
 
 
 def picture_or_why(image: dict[str, Any], options: StorageOptions) -> tuple[U8 | None, str]:
@@ -95,9 +95,16 @@ def draw(run: Run, labelled: Labelled, options: StorageOptions, truth: Sequence[
     """Return one panel per explained class, side by side, RGB; the picture alone if it has no map.
 
     A panel is the picture under its normalised heat map with true boxes in white and those of that class in colours,
-    each with class, score and rank; in runs of the `blog` recipe it is the seed post's three pictures.
+    each with class, score and rank; in runs of the `blog` recipe it is the seed post's three pictures. Raises
+    StorageError where the picture is not to be had, UsageError where panels would have more than MAX_PIXELS.
     """
     picture_HWC = read_picture(labelled, options)
+    height, width = picture_HWC.shape[:2]
+    if not is_blog(run) and (num_maps := len(labelled.heatmaps)) > 1 and num_maps * height * width > MAX_PIXELS:
+        raise UsageError(
+            f"{labelled.image['image_id']!r} has {num_maps} maps, of {width}x{height} pixels each side by side, at "
+            f"most {MAX_PIXELS} are drawn; --grid 1x1 draws one map, small"
+        )
     panels = list(_panels(run, labelled, picture_HWC, truth))
     return np.concatenate(panels, axis=1) if panels else draw_truth(picture_HWC, truth)
 

@@ -21,7 +21,7 @@ from cluster.export.config import ExportConfig
 from cluster.export.counts import Counts
 from cluster.export.destination import Destination, destination_at
 from cluster.export.kinds import EXPORTS
-from cluster.export.like import read_like
+from cluster.export.like import digest_of, read_like
 from cluster.export.marks import Document
 from cluster.export.records import NO_SPLIT
 from cluster.export.replica import CHANGED, GONE, Task, part_file
@@ -93,6 +93,8 @@ def export(config: ExportConfig) -> tuple[Export, Document]:
     asked = {"run": run_dir.root, "fingerprint": run.request.fingerprint(), **config.asked()}
     if part.missing:
         asked["committed"] = part.covered
+    if config.like is not None:
+        asked["like_sha256"] = digest_of(config.like)
     if not config.overwrite and (known := destination.finished(asked)) and (before := _exported(known)):
         say(f"{destination.root} holds this export already")
         return before, known

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from cam_ops.errors import UsageError
 from cluster.formats.entries import UNKNOWN, Entry, Size, batches_of, number_of, size_of
 from cluster.formats.exported import (
     SCORE_DIGITS,
@@ -172,8 +171,7 @@ def _names(what: str, pairs: Iterable[tuple[object, object]]) -> dict[str | None
 
 def _key(value: object) -> str | None:
     """Return an id by which entries refer to each other: a whole number and the same as a text are one."""
-    number = None if isinstance(value, str) else number_of(value)
-    return str(int(number)) if number is not None and number == int(number) else _text(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else _text(value)
 
 
 def _text(value: object) -> str | None:
@@ -202,19 +200,17 @@ class Ids:
 
     images: dict[str, int]  # by file name
     categories: dict[str, int]  # by name
+    sizes: dict[str, Size]  # width and height of images, by file name
 
 
 def read_ids(path: str) -> Ids:
     """Read the ids of a COCO file. Raises UsageError, also unless names and ids, whole numbers, fit one to one."""
     with reading(path, "COCO JSON", "give another --like"):
-        try:
-            content = read_bounded(path, MAX_COCO_BYTES)
-        except OSError as error:
-            raise UsageError(f"cannot read --like {path}: {error.strerror}; give another --like") from None
-        document = validated(_Coco, content, is_strict=False)
+        document = validated(_Coco, read_bounded(path, MAX_COCO_BYTES), is_strict=False)
         images = _ids("image", ((each.file_name, each.id) for each in document.images if each))
         categories = _ids("category", ((each.name, each.id) for each in document.categories or () if each))
-    return Ids(images=images, categories=categories)
+        sizes = {str(_text(each.file_name)): size_of(each.width, each.height) for each in document.images if each}
+    return Ids(images=images, categories=categories, sizes=sizes)
 
 
 def _ids(what: str, pairs: Iterable[tuple[object, object]]) -> dict[str, int]:

@@ -114,6 +114,7 @@ class Like:
 
     images: Mapping[str, int]  # by the run's image_id
     categories: Mapping[int, int]  # by class_id
+    sizes: Mapping[str, tuple[int | None, int | None]]  # width and height there, by the run's image_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

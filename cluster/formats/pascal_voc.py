@@ -1,7 +1,8 @@
 """Pascal VOC: an XML file a picture, pixels whose ends are inside, counted from 1.
 
 An object has a `bndbox`, or is a polygon, of which the box is taken: points `pt` of an `x` and a `y`, or `x1`, `y1`,
-`x2`, `y2` and so on. What it says of its parts is left out, and so are objects that are marked as deleted.
+`x2`, `y2` and so on. What it says of its parts is left out, and so are objects that are marked as deleted; `difficult`
+ones, which VOC's own evaluation leaves out, are objects like others.
 Written, boxes are whole pixels, and an object's `score` and `probability` stand where readers look for nothing.
 """
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def _read_names(path: Path) -> Names:
     """Read the names of one file. Raises ValueError where it has names that are none."""
     text = read_bounded(path, MAX_NAMES_BYTES).decode("utf-8-sig")
     if path.name in LIST_NAMES:
-        lines = enumerate(line.strip() for line in text.splitlines())
+        lines = enumerate(line.strip() for line in StringIO(text, newline=None))  # not at \x0c, or U+2028 in a name
         return Names(words={number: line for number, line in lines if line}, where=str(path))
     try:
         document = yaml_of(text, is_typed=False)  # the names 0, 1, no and off are words

@@ -26,12 +26,13 @@ def head_of(run_dir: RunDir, run: Run, part: Part, census: Census, digest: Diges
     grid = "x".join(map(str, run.grid))
     refined = "refined by the network's own features" if request.refinement else "plain"
     thresholds = " ".join(map(str, request.boxes.threshold))
+    calibrated = ", calibrated" if request.calibration else ""
     facts = {
         **({"this page": part.words} if part.words else {}),
         "network": request.model,
         "digest": request.model_digest,
         "maps": f"{request.explain.method}, {grid}, {refined}",
-        "boxes": f"threshold {'of each class, calibrated' if request.calibration else thresholds}, "
+        "boxes": f"threshold {'of each class' if is_per_class(run) else thresholds}{calibrated}, "
         f"{request.maps.normalise}, {request.boxes.components}",
         "classes": request.classes,
         "input": f"{high}x{wide} pixels, {request.preprocessing.resize}",
@@ -92,7 +93,14 @@ def setting_of(run: Run) -> Setting:
         threshold=request.boxes.threshold[0],
         least_areas={each: MIN_AREA[each] if own is None or each == "largest" else own for each in choices},
         is_calibrated=request.calibration is not None,
+        is_per_class=is_per_class(run),
     )
+
+
+def is_per_class(run: Run) -> bool:
+    """Say whether classes have thresholds of their own: a calibration may have one for all."""
+    calibration = run.request.calibration
+    return calibration is not None and bool(calibration.class_thresholds)
 
 
 def class_rows(run: Run, digest: Digest, audited: dict[int, AuditedClass]) -> tuple[ClassRow, ...]:

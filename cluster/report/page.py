@@ -196,6 +196,7 @@ def _setting(setting: Setting) -> dict[str, Any]:
         "threshold": setting.threshold,
         "leastAreas": setting.least_areas,
         "isCalibrated": setting.is_calibrated,
+        "isPerClass": setting.is_per_class,
     }
 
 

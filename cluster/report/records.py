@@ -84,7 +84,8 @@ class Setting:
     components: str
     threshold: float
     least_areas: dict[str, float]  # of a region, as a share of the picture, by --components
-    is_calibrated: bool  # then each class has its own threshold
+    is_calibrated: bool  # then boxes have probabilities, which go where another setting is given
+    is_per_class: bool  # classes have thresholds of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

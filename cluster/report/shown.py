@@ -103,7 +103,8 @@ def set_beside(
     committed = {*other.run_dir.shards("images")}
     found = {image_id: place for image_id, place in found.items() if place[0] in committed}
     places = {number: found.get(cards[number].image_id) for number in wanted}
-    rows = read_rows(other.run_dir, other.run, [place for place in places.values() if place], {})
+    first = {place: cards[number].maps[0].class_id for number, place in places.items() if place and cards[number].maps}
+    rows = read_rows(other.run_dir, other.run, [place for place in places.values() if place], first)
     other_cards = [beside(other.run, rows[place]) for number, place in places.items() if place is not None]
     at = {number: at for at, number in enumerate(number for number, place in places.items() if place is not None)}
     with_others = tuple(

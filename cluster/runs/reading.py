@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from cam_ops.arrays import F32, Bools
 from cam_ops.errors import StorageError
+from cam_ops.pictures.header import MAX_PIXELS
 from cam_ops.tables import CORNERS, IMAGES, LABELS, PLAN, heatmaps_schema
 from cluster.runs.directory import RunDir
 from cluster.runs.names import shard_name
@@ -164,8 +165,9 @@ def row_problems(name: str, images: pa.Table, table: pa.Table, counted: pa.Table
         problems.append(f"num_{name} does not count its {name}")
     if not images["image_id"].take(pa.array(rows)).equals(table["image_id"]):
         problems.append(f"its {name} and its images disagree on image_id")
-    sizes = np.minimum(images["width"].to_numpy(), images["height"].to_numpy())
-    is_ok = np.array([status == "ok" for status in images["status"].to_pylist()]) & (sizes > 0)
+    width, height = (images[side].to_numpy().astype(np.int64) for side in ("width", "height"))
+    can_be = (np.minimum(width, height) > 0) & (width * height <= MAX_PIXELS)
+    is_ok = np.array([status == "ok" for status in images["status"].to_pylist()]) & can_be
     if not is_ok[rows].all():
         problems.append(f"it has {name} of images that are not ok")
     return problems

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -115,6 +116,22 @@ def test_pictures_that_are_gone_cost_a_sheet_nothing_and_a_single_one_its_pictur
     assert shown(out, "--random", "--to", tmp_path / "b.png")[2] == 12
     alone = Command("show", out, "discs/01.png")
     assert (alone.code, "cannot draw 'discs/01.png', it is missing" in alone.result["error"]) == (5, True)
+    before_HWC = cv2.imread(str(pictures / "discs" / "03.png"))
+    cv2.imwrite(str(pictures / "discs" / "03.png"), before_HWC[:-10])
+    other = Command("show", out, "discs/03.png")
+    assert (other.code, "'discs/03.png', it is another picture by now" in other.result["error"]) == (5, True)
+
+
+def test_more_panels_than_memory_should_hold_are_refused_and_one_map_is_drawn_small(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "1.png"), np.full((1000, 1000, 3), 200, np.uint8))
+    flags = ["--model", "tests.support.networks:many_classes", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]
+    words = ["--images", tmp_path / "pictures", "--out", tmp_path / "run", "--classes", "topk:300"]
+    assert Command("label", *words, *flags, "--executor", "inline").code == 0
+    refused = Command("show", tmp_path / "run", "1.png")
+    said = "'1.png' has 300 maps, of 1000x1000 pixels each side by side, at most 268435456 are drawn; --grid 1x1"
+    assert (refused.code, said in refused.err) == (2, True)
+    assert shown(tmp_path / "run", "1.png", "--grid", "1x1")[2] == 1
 
 
 @pytest.mark.parametrize(

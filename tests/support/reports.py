@@ -37,6 +37,7 @@ SETTING = Setting(
     threshold=0.2,
     least_areas={"largest": 0.0, "all": 0.0, "peaks": 0.01},
     is_calibrated=False,
+    is_per_class=False,
 )
 REBOX = "python -m jobs rebox run --threshold {threshold} --normalise {normalise} --components {components} --out new"
 

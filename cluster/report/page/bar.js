@@ -84,9 +84,9 @@ function reboxLine() {
 
 function originOf() {
   const words = ({ threshold, normalise, components }) => `${exact(threshold)}, ${normalise}, ${components}`;
-  const runs = own.isCalibrated ? `a threshold for each class, ${own.normalise}, ${own.components}` : words(own);
-  if (!now.isOwn) return `Boxes made here: ${words(now)}${own.isCalibrated ? ", for all classes" : ""}. The run's own: ${runs}.`;
-  return `The run's own boxes: ${runs}.${own.isCalibrated ? " Moving the slider sets one threshold for all." : ""}`;
+  const runs = own.isPerClass ? `a threshold for each class, ${own.normalise}, ${own.components}` : words(own);
+  if (!now.isOwn) return `Boxes made here: ${words(now)}${own.isPerClass ? ", for all classes" : ""}. The run's own: ${runs}.`;
+  return `The run's own boxes: ${runs}.${own.isPerClass ? " Moving the slider sets one threshold for all." : ""}`;
 }
 
 function chooseGallery(number) {

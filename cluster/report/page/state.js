@@ -20,7 +20,7 @@ function floats(base64) {
   return Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
 }
 
-// A calibrated run has a threshold for each class: once moved, the slider sets one for all.
+// A calibrated run has probabilities, and may have a threshold for each class: once moved, the slider sets one for all.
 function change(changes) {
   Object.assign(now, changes);
   const isSame = ["threshold", "normalise", "components"].every((name) => now[name] === own[name]);

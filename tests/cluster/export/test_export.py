@@ -229,6 +229,18 @@ def test_an_export_that_fails_leaves_what_was_there(run: Path, tmp_path: Path) -
     assert "shard-0000003" in failed.err
 
 
+def test_a_size_that_no_picture_can_have_is_damage_and_not_millions_of_pixels_to_write(
+    run: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(run, tmp_path / "damaged")) / "images" / "shard-0000001.parquet"
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("width")
+    widths = pa.array([2**26] * len(table), pa.int32())
+    pq.write_table(table.set_column(at, table.schema.field(at), widths), path)
+    refused = export(tmp_path / "damaged", tmp_path / "out", "coco")
+    assert (refused.code, "shard 1 of" in refused.err, "images that are not ok" in refused.err) == (5, True, True)
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [

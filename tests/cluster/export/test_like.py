@@ -53,6 +53,36 @@ def test_ids_that_are_not_of_one_are_refused(
     assert (done.code, words in done.err) == (2, True), done.err
 
 
+def test_a_picture_that_has_another_size_there_is_refused_as_its_boxes_would_lie_elsewhere(
+    run: Path, tmp_path: Path
+) -> None:
+    """The run's pictures are 64 wide and 48 high; 48x64 is how a file stores one that EXIF turns."""
+    path = tmp_path / "like.json"
+    words = ["--to", "coco-results", "--like", path, "--out", tmp_path / "out", "--executor", "inline"]
+    image = {"id": 7, "file_name": "rings/00.png", "width": 48, "height": 64}
+    path.write_text(json.dumps({"images": [image], "annotations": [], "categories": CATEGORIES}))
+    refused = Command("export", run, *words)
+    assert (refused.code, [*(tmp_path / "out").iterdir()]) == (2, [])
+    assert "--like says that 'rings/00.png' has 48x64 pixels, as it is seen it has 64x48" in refused.err
+    image |= {"width": 64, "height": 48}
+    path.write_text(json.dumps({"images": [image], "annotations": [], "categories": CATEGORIES}))
+    assert Command("export", run, *words).code == 0
+    assert {box["image_id"] for box in results(tmp_path)} == {7}
+
+
+def test_an_edited_file_of_ids_is_another_export_and_the_same_one_is_there_already(run: Path, tmp_path: Path) -> None:
+    words = ["--to", "coco-results", "--like", tmp_path / "like.json", "--out", tmp_path / "out"]
+    assert likened(run, tmp_path, {"rings/00.png": 7}).code == 0
+    same = Command("export", run, *words)
+    assert (same.code, "holds this export already" in same.err) == (0, True)
+    edited = (tmp_path / "like.json").read_text().replace('"id": 7', '"id": 8')
+    (tmp_path / "like.json").write_text(edited)
+    other = Command("export", run, *words)
+    assert (other.code, "--overwrite to replace it" in other.err) == (4, True), other.err
+    assert Command("export", run, *words, "--overwrite").code == 0
+    assert {box["image_id"] for box in results(tmp_path)} == {8}
+
+
 def test_an_image_that_has_its_very_name_leaves_none_in_doubt(run: Path, tmp_path: Path) -> None:
     pictures = sorted((run.parent / "pictures" / "rings").glob("*.png"))
     ids = ["1.png", "a/1.png", "b/1.png"]

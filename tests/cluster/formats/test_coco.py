@@ -151,6 +151,15 @@ def test_what_has_two_meanings_is_refused(planner: Planner, tmp_path: Path) -> N
     assert "1 of 1 boxes" in refusal(planner, ONE, write(path, [IMAGE], fractions))
 
 
+def test_ids_above_those_of_floats_are_kept_to_the_last_digit(planner: Planner, tmp_path: Path) -> None:
+    images = [{**IMAGE, "id": 2**60}, {**IMAGE, "id": 2**60 + 1, "file_name": "2.jpg"}]
+    stranger = {**BOX, "image_id": 2**60 + 2}
+    path = write(tmp_path / "1.json", images, [{**BOX, "image_id": 2**60 + 1}, stranger])
+    report, (first, second) = planner.truth({**ONE, "2.jpg": (40, 20, None)}, path)
+    assert (ours(first), ours(second)) == ([], [HALF_OPEN])
+    assert report.problems["entries_without_image"].count == 1
+
+
 def test_windows_files_are_read(planner: Planner, tmp_path: Path) -> None:
     """Backslashes, a byte order mark, NaN as Python writes it."""
     path = tmp_path / "1.json"

@@ -104,6 +104,14 @@ def test_names_are_the_texts_that_stand_there(planner: Planner, tmp_path: Path, 
     assert classes(rows) == [[1 if word in ("1", "1.0") else 2]]
 
 
+@pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1e", "\x85", "\u2028"])
+def test_a_name_that_holds_what_unicode_takes_for_the_end_of_a_line_is_one(
+    planner: Planner, tmp_path: Path, sign: str
+) -> None:
+    files = {"labels/1.txt": f"1 {BOX}\n", "classes.txt": f"Crane{sign}bird\nkangaroo\nhorse\n"}
+    assert classes(planner.truth(ONE, tree(tmp_path / "yolo", files))[1]) == [[0]]
+
+
 @pytest.mark.parametrize("place", ["", "data", "data/set", "data/set/train"])
 def test_names_lie_some_folders_above(planner: Planner, tmp_path: Path, place: str) -> None:
     folder = tree(tmp_path / "up", {"data/set/train/labels/1.txt": f"1 {BOX}\n"})

@@ -187,8 +187,8 @@ def test_the_normaliser_and_the_regions_count_and_the_command_follows(look: Open
         )
 
 
-def test_a_calibrated_run_has_a_threshold_for_each_class_until_the_slider_is_moved(look: Open) -> None:
-    made = replace(three(), setting=replace(SETTING, is_calibrated=True))
+def test_a_run_calibrated_by_class_has_a_threshold_for_each_until_the_slider_is_moved(look: Open) -> None:
+    made = replace(three(), setting=replace(SETTING, is_calibrated=True, is_per_class=True))
     with look(made) as seen:
         expect(seen.page.locator("#origin")).to_contain_text("a threshold for each class")
         expect_counts(seen.page, 2, 1, 0, 0)

@@ -381,6 +381,16 @@ def test_a_calibrated_run_s_line_for_rebox_keeps_its_calibration(calibrated: Exp
     assert page.data["reboxOwn"] == f"python -m jobs rebox {calibrated.root} --out {calibrated.root}-rebox"
 
 
+def test_the_one_threshold_of_a_calibration_is_not_said_to_be_each_class_s_own(
+    calibrated: ExportedRun, tmp_path: Path
+) -> None:
+    assert not calibrated.record.request.calibration.class_thresholds
+    assert report(calibrated.root, tmp_path / "page.html").code == 0
+    page = Page(tmp_path / "page.html")
+    assert f"threshold {calibrated.record.request.boxes.threshold[0]}, calibrated, " in page.text
+    assert (page.data["setting"]["isCalibrated"], page.data["setting"]["isPerClass"]) == (True, False)
+
+
 def test_a_page_is_neither_put_among_tables_nor_over_what_is_no_file(hostile: ExportedRun, tmp_path: Path) -> None:
     for out in (hostile.root / "images" / "page.html", "", "/dev/null"):
         done = report(hostile.root, out)
