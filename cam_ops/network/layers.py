@@ -18,14 +18,9 @@ from cam_ops.network.watch import Place, Seen, Watch, run_from
 INVARIANCE_TOLERANCE = 1e-4  # a cell's sum_k g_k A_k, of its terms' length: 1e-6 before a layer norm, about 1 elsewhere
 NO_GRID = (nn.Softmax, nn.Flatten, torch.jit.ScriptModule)  # attention weights; channels by cells; takes no hook
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Identity, nn.Dropout)
-STEPS = (
-    1e-3,
-    1e-4,
-    1e-5,
-    1e-6,
-    1e-2,
-    1e-1,
-)  # of the features' length: curved networks want small ones, rounding large ones
+STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-2, 1e-1)
+"""Of the features' length: networks with random weights may curve much, others drown small steps in rounding."""
+
 SLOPES = 0.5, 2.0  # of scores, by the gradient's length: torchvision's networks with random weights measure 0.7 to 1
 TOLD = 1e-4  # of the scores' length: what changes less is rounding
 
