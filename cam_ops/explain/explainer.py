@@ -69,7 +69,7 @@ class Explainer:
 
     def run(self, images_BCHW: Tensor, traced: bool = False) -> Pass:
         """Run the network once; keep what `maps` and `refined` need. See `cam_ops.explain.passes.run` for `traced`."""
-        gradients, guided = self.method in NEEDS_GRADIENTS, self.method == "bagcam"
+        gradients, guided = self.method in NEEDS_GRADIENTS, self.method == "bagcam" and not self.is_forward_only
         passed = run(self.network, images_BCHW, self.head, gradients, guided, self.stages, traced)
         if guided and self.stages is not None:  # maps are refined by the gradient itself
             unguided = run(self.network, images_BCHW, self.head, stages=self.stages)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from cam_ops.explain.forward import Forward, _fold_norms
 from cam_ops.explain.joint import _convolution_backward, split
 from cam_ops.explain.mapper import Mapper
-from cam_ops.settings import ExplainConfig, RefineConfig
+from cam_ops.settings import ExplainConfig, Method, RefineConfig
 from tests.cam_ops.network.test_heads import network_of
 
 NETWORKS = ["resnet18", "mobilenet_v2", "densenet121", "squeezenet1_1", "efficientnet_b0", "swin_t"]
@@ -41,10 +41,14 @@ def test_a_convolution_s_gradient_is_a_convolution() -> None:
             torch.testing.assert_close(found[0], expected)
 
 
-@pytest.mark.parametrize(("name", "size"), [*((name, (64, 64)) for name in NETWORKS), ("resnet18", (64, 96))])
-def test_both_graphs_together_give_what_the_network_gives(name: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "method"),
+    [*((name, (64, 64), "cam") for name in NETWORKS), ("resnet18", (64, 96), "cam"), ("resnet18", (64, 64), "bagcam")],
+)
+def test_both_graphs_together_give_what_the_network_gives(name: str, size: tuple[int, int], method: Method) -> None:
     network = network_of(name)
-    mapper = Mapper(network, ExplainConfig(), size, refine=RefineConfig(refine="affinity"))
+    mapper = Mapper(network, ExplainConfig(method=method), size, refine=RefineConfig(refine="affinity"))
+    assert mapper.can_compile
     forward: Forward = mapper.views[0].forward
     explainer, stages = forward.explainer, forward.explainer.stages
     pixels = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
