@@ -63,9 +63,13 @@ class _View:
 
     @property
     def weight(self) -> int:
-        """What brings maps of several scales to one unit: gradients are of a cell's share, 1 / N of the whole."""
+        """What brings maps of several scales to one unit: gradients are of a cell's share, 1 / N of the whole.
+
+        Fused maps of several layers have none.
+        """
         height, width = self.explainer.grid
-        return height * width if self.explainer.method in FROM_CELL_SHARES else 1
+        is_fused = len(self.explainer.head.places) > 1
+        return height * width if self.explainer.method in FROM_CELL_SHARES and not is_fused else 1
 
     def of(self, pixels_BCYX: Tensor) -> Tensor:
         """Return this view of the largest pictures; resampled ones are float32."""

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional
 
 from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
@@ -108,6 +109,20 @@ def test_each_scale_has_the_same_say_whatever_the_method_s_unit() -> None:
     )
     torch.testing.assert_close(gradcam * 4, cam, rtol=1e-4, atol=1e-5)  # 4 cells at the first scale
     torch.testing.assert_close(layercam * 4, nwc, rtol=1e-4, atol=1e-5)
+
+
+def test_each_scale_has_the_same_say_where_layers_are_fused() -> None:
+    """Fused maps have no unit: each layer's is divided by its peak."""
+    network, images = network_of("resnet18"), 255 * torch.rand(2, 3, 128, 128)
+    config = {"method": "layercam", "layer": ("layer3", "layer4")}
+    half = functional.interpolate(images, (64, 64), mode="bilinear", antialias=True)
+    small, large = (
+        Mapper(network, ExplainConfig(**config), len(pixels[0, 0])).explain(pixels, choose).maps_PHW
+        for pixels in (half, images)
+    )
+    enlarged = functional.interpolate(small[None], large.shape[1:], mode="bilinear")[0]
+    both = Mapper(network, ExplainConfig(**config, scales=(1.0, 2.0)), 64).explain(images, choose).maps_PHW
+    torch.testing.assert_close(both, (enlarged + large) / 2, rtol=1e-3, atol=1e-4)
 
 
 def test_where_one_side_has_no_features_to_refine_from_auto_refines_none() -> None:
