@@ -191,10 +191,14 @@ def _weighted_sum(weight_PCX: Tensor, features_PCN: Tensor) -> Tensor:
 
 
 def _first_component(features_PCN: Tensor) -> Tensor:
-    """Project each cell's features on the first right singular vector of the (N, C) matrix, (P, N), sign undefined."""
-    left_PNR, values_PR, _ = torch.linalg.svd(features_PCN.mT, full_matrices=False)
-    projected_PN: Tensor = left_PNR[:, :, 0] * values_PR[:, :1]
-    return projected_PN
+    """Project each cell's features on the first right singular vector of the (N, C) matrix, (P, N), sign undefined.
+
+    NaN for pairs whose features are not finite, for which torch raises an error.
+    """
+    is_finite_P = features_PCN.isfinite().all(2).all(1)
+    finite_PCN = torch.where(is_finite_P[:, None, None], features_PCN, 0)
+    left_PNR, values_PR, _ = torch.linalg.svd(finite_PCN.mT, full_matrices=False)
+    return torch.where(is_finite_P[:, None], left_PNR[:, :, 0] * values_PR[:, :1], torch.nan)
 
 
 def _sign(value_P: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Each CAM method: a two-channel case worked out by hand, other libraries, and the definition by gradients."""
 
+from collections.abc import Callable
 from math import e
 from typing import get_args
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from cam_ops.explain.explainer import NOISE, NOISY_PASSES, Explainer
-from cam_ops.explain.methods import methods_for, smooth_gradcam_plus_plus
+from cam_ops.explain.methods import eigencam, eigengradcam, methods_for, pc1, smooth_gradcam_plus_plus
 from cam_ops.explain.passes import Pass
 from cam_ops.network.heads import Head, find_head
 from cam_ops.settings import ATTENTION, Method
@@ -364,3 +365,15 @@ def test_pairs_of_one_image_and_of_several_do_not_depend_on_each_other(case: tup
         assert isinstance(passed, Pass)
         none, _ = maps_of(network, head, both, [], [], method)
         assert none.shape == (0, *maps.shape[1:])
+
+
+@pytest.mark.parametrize("method", [eigencam, pc1, lambda features: eigengradcam(features, torch.ones(3, 4, 1))])
+def test_features_that_overflow_have_no_first_component_and_leave_those_of_others(
+    method: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    features = torch.randn(3, 4, 9, generator=torch.Generator().manual_seed(0))
+    expected = method(features.clone())
+    features[1, 2, 3] = torch.inf
+    found = method(features)
+    assert found[1].isnan().all()
+    torch.testing.assert_close(found[[0, 2]], expected[[0, 2]])
