@@ -25,6 +25,8 @@ def refuse_relative(paths: dict[str, str]) -> None:
 
 def refuse_unwritable_file(path: str, flag: str) -> None:
     """Raise StorageError where a file cannot be written, UsageError where it is a run's: before the work, not after."""
+    if not path:
+        raise UsageError(f"{flag} expects a file to write, got an empty text")
     refuse_run_file(path, flag)
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.isdir(folder):

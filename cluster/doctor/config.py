@@ -10,6 +10,7 @@ from cluster.sources.several import source_addresses
 from cluster.storage.options import StorageOptions, parse_options
 
 DAY_S = 86400.0
+OF_NETWORK = ("weights", "checkpoint_key", "class_names", "output", "mean", "std", "image_size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,9 @@ class DoctorConfig:
     def __post_init__(self) -> None:
         if not 0 < self.timeout <= DAY_S:
             raise UsageError(f"--timeout expects seconds above 0 and at most {DAY_S:.0f}, got {self.timeout}")
-        if self.model is None and (self.weights or self.class_names):
-            raise UsageError("--weights and --class-names are of a network; give --model, too")
+        lonely = next((name for name in OF_NETWORK if self.model is None and getattr(self, name) is not None), None)
+        if lonely:
+            raise UsageError(f"--{lonely.replace('_', '-')} is of a network; give --model, too")
         parse_options(self.storage_options)
 
     @property

@@ -20,7 +20,7 @@ NETWORK_S = 600.0  # it may be downloaded
 
 def doctor(config: DoctorConfig) -> Iterator[Finding]:
     """Yield what each check finds, as it is found."""
-    run_dir = open_run_dir(config.out, config.options) if config.out else None
+    run_dir = None if config.out is None else open_run_dir(config.out, config.options)
     addresses, mark = config.addresses, ""
     is_ray = config.executor == "ray" or (
         config.executor == "auto" and bool(config.ray_address or os.environ.get("RAY_ADDRESS"))

@@ -60,14 +60,16 @@ class TruthSource:
 
 def open_truth(truth: str, truth_format: TruthFormat, masks: str | None) -> TruthSource:
     """Find the format of a truth, a local file or folder, and begin to read it. Raises UsageError."""
-    for flag, address in (("--truth", truth), ("--masks", masks or "")):
+    for flag, address in (("--truth", truth), *([("--masks", masks)] if masks is not None else [])):
+        if not address:
+            raise UsageError(f"{flag} expects a local file or folder, got an empty text")
         if "://" in address:
             raise UsageError(f"{flag} expects a local file or folder, got {address.partition('://')[0]}://...; copy it")
     path = absolute(truth)
     found = _format_of(path) if truth_format == "auto" else {known.name: known for known in FORMATS}[truth_format]
     if found.is_folder and not os.path.isdir(path):
         raise UsageError(f"--truth-format {found.name} expects a folder, {path} is none; check --truth")
-    batches = found.read(path, absolute(masks) if masks else path)
+    batches = found.read(path, path if masks is None else absolute(masks))
     return TruthSource(format=found.name, frame=found.frame, batches=batches)
 
 

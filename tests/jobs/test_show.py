@@ -78,6 +78,7 @@ def test_a_sheet_is_written_and_called_by_what_it_shows(
         (["--random", "--seed", -1], "--seed expects a number from 0"),
         (["--class", "zebra crossing"], "--class 'zebra crossing' is no class of the run"),
         (["--class", "7"], "no image of"),
+        (["--random", "--to", ""], "--to expects a file to write, got an empty text"),
     ],
 )
 def test_what_contradicts_itself_or_is_not_there_is_refused_in_a_sentence(

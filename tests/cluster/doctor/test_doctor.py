@@ -73,6 +73,17 @@ def test_an_out_below_a_file_fails_and_a_run_in_place_is_left_as_it_is(tmp_path:
     assert sorted(path.name for path in run.iterdir()) == ["images", "run.json"]
 
 
+def test_an_out_that_is_an_empty_text_is_refused_and_not_left_unchecked() -> None:
+    refused = Command("doctor", "--out", "", "--executor", "inline")
+    assert (refused.code, "the run directory, got an empty text" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("--weights", "a.pt"), ("--mean", 0, 0, 0), ("--image-size", 32), ("--output", "x")])
+def test_what_is_of_a_network_is_refused_without_one_and_not_left_unchecked(words: tuple[object, ...]) -> None:
+    refused = Command("doctor", *words, "--executor", "inline")
+    assert (refused.code, f"{words[0]} is of a network; give --model, too" in refused.err) == (2, True)
+
+
 def test_a_folder_without_a_picture_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "00000.tar").write_bytes(b"")
     done, found = doctor("--images", tmp_path)

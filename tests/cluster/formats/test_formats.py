@@ -231,6 +231,17 @@ def test_what_cannot_be_read_is_refused_by_name(
     assert len(said) < 700
 
 
+@pytest.mark.parametrize(("truth", "masks", "flag"), [("", None, "--truth"), (".", "", "--masks")])
+def test_an_empty_text_is_not_the_folder_that_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: str, masks: str | None, flag: str
+) -> None:
+    """As of a variable that is not set: `--truth "$TRUTH"`."""
+    (tmp_path / "image_ids.txt").write_text("1.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"^{flag} expects a local file or folder, got an empty text$"):
+        open_truth(truth, "auto", masks)
+
+
 def test_a_folder_of_json_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text("{}")
     with pytest.raises(UsageError, match=r"of coco, give the file itself: .*instances\.json"):
