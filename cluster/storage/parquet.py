@@ -2,7 +2,8 @@
 
 import io
 import sys
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -201,6 +202,33 @@ def read_row_group(files: Files, name: str, row_group: int, first: pa.Schema) ->
         rows = opened.read_row_group(row_group)
         rows.validate(full=True)
         return rows
+
+
+def row_groups_with(files: Files, name: str, column: str, texts: Collection[str]) -> list[int]:
+    """Return the row groups of a file that may hold one of the texts in a column, as far as its statistics tell.
+
+    Raises OSError or ArrowException.
+    """
+    footer, wanted = _footer(files, name, files.version(name)), sorted(texts)
+    found: list[int] = []
+    try:
+        at = footer.schema.to_arrow_schema().get_field_index(column)
+        for number in range(footer.num_row_groups):
+            bounds = _bounds(footer.row_group(number).column(at)) if at >= 0 else None
+            if bounds is None or bisect_left(wanted, bounds[0]) < bisect_right(wanted, bounds[1]):
+                found.append(number)
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(str(error)) from None
+    return found
+
+
+def _bounds(chunk: pq.ColumnChunkMetaData) -> tuple[str, str] | None:
+    """Return the least and the largest text of a column, None where they are not told."""
+    if chunk.physical_type != "BYTE_ARRAY" or not chunk.is_stats_set:
+        return None
+    told = chunk.statistics
+    is_told = told.has_min_max and isinstance(told.min, str) and isinstance(told.max, str)
+    return (told.min, told.max) if is_told else None
 
 
 @lru_cache(maxsize=2)

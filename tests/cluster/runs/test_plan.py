@@ -48,6 +48,8 @@ def test_every_image_is_planned_once_and_shards_read_back_in_order(tmp_path: Pat
     found = {"02502.jpg": (1251, 0), "00003.jpg": (1, 1)}
     assert find_images(run_dir, plan, [*found, "nothing.jpg"]) == found
     assert find_images(run_dir, plan, []) == {}
+    everything = {f"{i:05d}.jpg": divmod(i, 2) for i in range(2503)}
+    assert find_images(run_dir, plan, [*everything, "\U0010ffff", ""]) == everything
     assert plan_digest(run_dir, plan) == plan.digest
     assert [write_plan(run_dir, labelled(2503, rows), 2) for rows in (1, 999, 1000, 2001)] == [plan] * 4
     (tmp_path / "plan" / "part-00001.parquet").unlink()
