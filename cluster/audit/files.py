@@ -23,7 +23,7 @@ from cluster.runs.names import audit_folder
 from cluster.runs.reading import corners_of
 from cluster.storage.documents import document_bytes, validated
 from cluster.storage.files import Files
-from cluster.storage.parquet import decode, encode
+from cluster.storage.parquet import bounds_of, decode, encode
 
 METRICS_FILE = "metrics.json"
 PER_IMAGE_FILE = "per_image.parquet"
@@ -217,7 +217,8 @@ def _rows_of(file: pq.ParquetFile, columns: list[str], wanted: Wanted | None) ->
     A row group at a time, as `cluster.storage.parquet.stream` does.
     """
     for row_group in range(file.num_row_groups):
-        if wanted is not None and not _may_hold(file.metadata.row_group(row_group), wanted):
+        bounds = None if wanted is None else bounds_of(file.metadata, row_group, "shard", int)
+        if wanted is not None and bounds and not any(bounds[0] <= shard <= bounds[1] for shard in wanted):
             continue
         for batch in file.iter_batches(ROWS_PER_BATCH, row_groups=[row_group], columns=columns):
             batch.validate(full=True)
@@ -226,9 +227,3 @@ def _rows_of(file: pq.ParquetFile, columns: list[str], wanted: Wanted | None) ->
                 keys = zip(rows["shard"].to_pylist(), rows["row"].to_pylist(), strict=True)
                 rows = rows.filter(np.array([row in wanted.get(shard, ()) for shard, row in keys], np.bool_))
             yield rows
-
-
-def _may_hold(row_group: pq.RowGroupMetaData, wanted: Wanted) -> bool:
-    columns = map(row_group.column, range(row_group.num_columns))
-    bounds = next((column.statistics for column in columns if column.path_in_schema == "shard"), None)
-    return not (bounds and bounds.has_min_max) or any(bounds.min <= shard <= bounds.max for shard in wanted)

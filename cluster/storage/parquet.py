@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,8 @@ from cam_ops.errors import StorageError
 from cam_ops.outside import RAISE, bounded_memory, raised
 from cam_ops.tables import METADATA_KEY
 from cluster.storage.files import Files
+
+Value = TypeVar("Value")
 
 MAX_ROWS = 2**24  # of a shard's table
 ROWS_PER_BYTE = 32  # at most, of a file; numbered names take a fifteenth of a byte, as differences, in zstd
@@ -212,9 +214,8 @@ def row_groups_with(files: Files, name: str, column: str, texts: Collection[str]
     footer, wanted = _footer(files, name, files.version(name)), sorted(texts)
     found: list[int] = []
     try:
-        at = footer.schema.to_arrow_schema().get_field_index(column)
         for number in range(footer.num_row_groups):
-            bounds = _bounds(footer.row_group(number).column(at)) if at >= 0 else None
+            bounds = bounds_of(footer, number, column, str)
             if bounds is None or bisect_left(wanted, bounds[0]) < bisect_right(wanted, bounds[1]):
                 found.append(number)
     except UnicodeDecodeError as error:
@@ -222,13 +223,19 @@ def row_groups_with(files: Files, name: str, column: str, texts: Collection[str]
     return found
 
 
-def _bounds(chunk: pq.ColumnChunkMetaData) -> tuple[str, str] | None:
-    """Return the least and the largest text of a column, None where they are not told."""
-    if chunk.physical_type != "BYTE_ARRAY" or not chunk.is_stats_set:
+def bounds_of(footer: pq.FileMetaData, row_group: int, name: str, kind: type[Value]) -> tuple[Value, Value] | None:
+    """Return the least and the largest value of a column in a row group, None where they are not told.
+
+    Of a column with two types pyarrow 26 does not return: the process ends.
+    """
+    group = footer.row_group(row_group)
+    at = next((at for at in range(group.num_columns) if group.column(at).path_in_schema == name), None)
+    if at is None or group.column(at).physical_type != footer.schema.column(at).physical_type:
         return None
-    told = chunk.statistics
-    is_told = told.has_min_max and isinstance(told.min, str) and isinstance(told.max, str)
-    return (told.min, told.max) if is_told else None
+    told = group.column(at).statistics
+    if told is None or not told.has_min_max or not isinstance(told.min, kind) or not isinstance(told.max, kind):
+        return None
+    return told.min, told.max
 
 
 @lru_cache(maxsize=2)
