@@ -189,8 +189,8 @@ def completeness_residuals(
 ) -> Tensor | None:
     """Return |mean(M_c) + b_c - y_c| / max |y| of each pair's class activation map M_c, shape (P,).
 
-    It is 0 where the features and the head explain the score fully, whatever the method; None where the head has no
-    decomposition. `cams_PHW` are the maps M_c where they are at hand.
+    It is 0 where the features and the head explain the score fully, whatever the method, if all logits are 0, too; None
+    where the head has no decomposition. `cams_PHW` are the maps M_c where they are at hand.
     """
     if head.kind not in DECOMPOSABLE:
         return None
@@ -200,7 +200,8 @@ def completeness_residuals(
         explained_P = (weight_KC[class_P] * mean_PC).sum(1) + bias_K[class_P]
     else:
         explained_P = cams_PHW.mean((1, 2)) + bias_K[class_P]
-    return (explained_P - passed.logits_BK[image_P, class_P]).abs() / passed.logits_BK.abs().amax(1)[image_P]
+    far_P = (explained_P - passed.logits_BK[image_P, class_P]).abs()
+    return torch.where(far_P == 0, far_P, far_P / passed.logits_BK.abs().amax(1)[image_P])  # all logits may be 0
 
 
 def _of_pairs(features_BCN: Tensor, image_P: Tensor, ranks: Ranks | None) -> Tensor:

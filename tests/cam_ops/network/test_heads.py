@@ -96,6 +96,15 @@ def test_two_channels_by_hand() -> None:
     assert passed.logits_BK.tolist() == [[2.5, 0.0]]
 
 
+def test_logits_that_are_all_0_are_explained() -> None:
+    network = torch.nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    head = find_head(network.eval().requires_grad_(False), 16)
+    passed = run(network, torch.stack([torch.zeros(3, 16, 16), torch.ones(3, 16, 16)]), head)
+    residual_P = completeness_residuals(passed, head, torch.tensor([0, 1]), torch.tensor([1, 1]))
+    assert residual_P[0] == 0
+    assert residual_P[1] < 1e-5
+
+
 def test_the_map_is_the_formula_s_plain_loop() -> None:
     network = network_of("resnet18")
     blobs: list[np.ndarray] = []
