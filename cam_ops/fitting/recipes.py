@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from cam_ops.arrays import F32, F64, I32, I64, Bools
+from cam_ops.arrays import F32, F64, I32, I64, Bools, Objects
 from cam_ops.boxes.calibration import RIGHT_IOU, ClassThresholds, ProbabilityModel, box_signals, thresholds_of
 from cam_ops.boxes.extract import MapBoxes, boxes_from_heatmaps
 from cam_ops.errors import UsageError
@@ -31,7 +31,7 @@ class LabelledMaps:
     size_P2: I64
     class_P: I32
     score_P: F32
-    truth_PM4: F64  # boxes in pixels of the picture, half-open; filled up with boxes of zeros
+    truth_P: Objects  # true boxes (M, 4) of each, float64, in pixels of the picture, half-open
 
     def __len__(self) -> int:
         return len(self.class_P)
@@ -69,7 +69,7 @@ def are_right(maps: LabelledMaps, boxes: MapBoxes) -> Bools:
     right_N = np.zeros(len(boxes.map_N), np.bool_)
     for first in range(0, len(right_N), BOXES_AT_ONCE):
         some = slice(first, first + BOXES_AT_ONCE)
-        right_N[some] = best_overlaps(boxes.boxes_N4[some], boxes.map_N[some], maps.truth_PM4) >= RIGHT_IOU
+        right_N[some] = best_overlaps(boxes.boxes_N4[some], boxes.map_N[some], maps.truth_P) >= RIGHT_IOU
     return right_N
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from cam_ops.arrays import F32, F64, I64, U8
+from cam_ops.arrays import F32, F64, I64, U8, Objects
 
 Failure = Literal["unreachable", "wrong_class", "several_in_one", "too_large", "part", "missed"]
 FAILURES: tuple[Failure, ...] = ("wrong_class", "part", "too_large", "several_in_one", "missed", "unreachable")
@@ -39,12 +39,12 @@ def overlaps(boxes_N4: F32 | F64, truth_G4: F64) -> F64:
     return np.divide(shared_NG, union_NG, out=np.zeros_like(shared_NG), where=union_NG > 0)
 
 
-def best_overlaps(boxes_N4: F32, map_N: I64, truth_PM4: F64) -> F64:
-    """Return each box's largest IoU with the true boxes of its map, which are filled up to M with boxes of zeros."""
+def best_overlaps(boxes_N4: F32, map_N: I64, truth_P: F64 | Objects) -> F64:
+    """Return each box's largest IoU with the true boxes (M, 4) of its map; 0 with boxes of zeros."""
     best_N = np.zeros(len(boxes_N4))
     for place in np.unique(map_N):
         of_map_N = map_N == place
-        best_N[of_map_N] = overlaps(boxes_N4[of_map_N], truth_PM4[place]).max(1, initial=0)
+        best_N[of_map_N] = overlaps(boxes_N4[of_map_N], truth_P[place]).max(1, initial=0)
     return best_N
 
 

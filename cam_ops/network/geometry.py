@@ -86,6 +86,12 @@ def check_lies_over(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
                 "that crops it or leaves over what is no whole patch, so that its maps lie elsewhere; let it take the "
                 "whole input, or give an --image-size that its patches fill"
             )
+        edges = whole_HW[0], whole_HW[-1], whole_HW[:, 0], whole_HW[:, -1]
+        if min(whole_HW.shape) > 2 and not all(edge.any() for edge in edges):
+            raise UsageError(
+                f"the network's features{where} have cells along a border that no picture changes, as padding, so that "
+                "its maps lie elsewhere; give --layer with a module before that, or leave it out of its forward"
+            )
         for changed_HW, sides, cells in ((across_HW, "left and right", 1), (down_HW, "top and bottom", 0)):
             if changed_HW.shape[cells] > 1 and changed_HW.max() <= MIRRORED * whole_HW.max():
                 raise UsageError(

@@ -108,16 +108,16 @@ def read_maps(
             found[place] = raw_Nhw[number].copy(), rectangle, size, heatmaps["score"][number].as_py()
     kept = [chosen[place] for place in sorted(found)]
     rows = [found[place] for place in sorted(found)]
-    truth_PM4 = np.zeros((len(kept), max((len(image.boxes) for image in kept), default=0), 4))
+    truth_P = np.empty(len(kept), np.object_)
     for place, image in enumerate(kept):
-        truth_PM4[place, : len(image.boxes)] = [[box[name] for name in CORNERS] for box in image.boxes]
+        truth_P[place] = np.array([[box[name] for name in CORNERS] for box in image.boxes], np.float64)
     return kept, LabelledMaps(
         raw_Phw=np.array([raw_hw for raw_hw, *_ in rows], np.float32).reshape(-1, *run.grid),
         rectangle_P4=np.array([rectangle for _, rectangle, _, _ in rows], np.float32).reshape(-1, 4),
         size_P2=np.array([size for _, _, size, _ in rows], np.int64).reshape(-1, 2),
         class_P=np.array([image.class_id for image in kept], np.int32),
         score_P=np.array([score for *_, score in rows], np.float32),
-        truth_PM4=truth_PM4,
+        truth_P=truth_P,
     )
 
 

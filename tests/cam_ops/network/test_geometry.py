@@ -86,6 +86,26 @@ def test_rolled_pictures_are_refused(done: Callable[[Tensor], Tensor]) -> None:
         find_head(Sees(done, ends_in_average=True).eval().requires_grad_(False), SIDE)
 
 
+class PadsFeatures(Sees):
+    """Pads the grid that it averages, 8x8."""
+
+    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+        super().__init__(lambda x: x, ends_in_average=True)
+        self.widths = widths
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        features = functional.pad(self.more(self.conv(images_BCHW).relu()).relu(), self.widths)
+        return self.fc(features.mean((2, 3)))
+
+
+@pytest.mark.parametrize("widths", [(2, 2, 2, 2), (1, 0, 1, 0), (0, 1, 0, 1), (3, 1, 2, 2)])
+def test_features_with_padding_around_are_refused(widths: tuple[int, int, int, int]) -> None:
+    network = PadsFeatures(widths).eval().requires_grad_(False)
+    with pytest.raises(UsageError, match=r"have cells along a border that no picture changes, .* give --layer with"):
+        find_head(network, SIDE)
+    assert find_head(network, SIDE, ("more",)).grid == (8, 8)
+
+
 class SeesBothWays(Sees):
     """Adds up the features of the picture and of its mirror image, as trained test-time augmentation does."""
 

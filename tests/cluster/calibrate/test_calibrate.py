@@ -205,6 +205,10 @@ def test_overlaps_are_torchvisions_and_a_map_without_truth_has_none() -> None:
         assert found == pytest.approx(float(expected), abs=1e-12)
     assert (found_N[map_N == 3] == 0).all()
     assert best_overlaps(boxes_N4[:1], map_N[:1], np.zeros((1, 0, 4))).tolist() == [0]
+    of_each = np.empty(4, np.object_)  # as many as each has
+    for place, truth_M4 in enumerate(truth_PM4):
+        of_each[place] = truth_M4[truth_M4.any(1)]
+    assert best_overlaps(boxes_N4, map_N, of_each).tolist() == found_N.tolist()
 
 
 def test_maps_may_have_a_threshold_each() -> None:
