@@ -168,9 +168,14 @@ class _Moves(TorchFunctionMode):
     def _convolved(self, size: tuple[int, ...], grid: tuple[int, ...], stride: Any) -> None:
         """Note by how much a convolution's grid, in the pixels of its input, is larger than the picture."""
         if size == self.size or size in self.larger:
-            high, wide = self.larger.get(size, (0, 0))
-            down, right = _each(stride, 2)
-            self.larger[size] = high + grid[0] * down - size[0], wide + grid[1] * right - size[1]
+            sides = zip(self.larger.get(size, (0, 0)), size, grid, _each(stride, 2), strict=True)
+            high, wide = (larger + _grown(side, cells * step, step) for larger, side, cells, step in sides)
+            self.larger[size] = high, wide
+
+
+def _grown(side: int, covered: int, step: int) -> int:
+    """Return by how much more is covered than a side; less than a step is no more, but the last step's rest."""
+    return covered - side if covered <= side else max(0, covered - side - step + 1)
 
 
 def _each(value: int | Sequence[int], times: int) -> Sequence[int]:

@@ -122,7 +122,7 @@ def check_gradients(network: nn.Module, images_BCHW: Tensor, places: Sequence[Pl
 def _slopes(network: nn.Module, images_BCHW: Tensor, place: Place) -> Iterator[float]:
     """Yield, per step along the gradient that tells, the change of a sum of logits over what the gradient says.
 
-    None where the gradient is 0, or where all changes drown in rounding.
+    Nothing where the gradient is 0, or where all changes drown in rounding.
     """
     kept: list[Tensor] = []
 

@@ -86,6 +86,11 @@ def test_rolled_pictures_are_refused(done: Callable[[Tensor], Tensor]) -> None:
         find_head(Sees(done, ends_in_average=True).eval().requires_grad_(False), SIDE)
 
 
+def test_steps_that_do_not_fit_are_no_padding() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    assert find_head(network.eval().requires_grad_(False), 72).grid == (5, 5)
+
+
 class PadsFeatures(Sees):
     """Pads the grid that it averages, 8x8."""
 
