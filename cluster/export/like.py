@@ -1,17 +1,16 @@
 """`--like`: the ids that another dataset, COCO's instances, has for a run's images and classes."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 
 from cam_ops.errors import UsageError
-from cam_ops.outside import size_of_file
 from cluster.formats.coco import read_ids
 from cluster.formats.exported import Like
 from cluster.process.console import say, shown
 from cluster.runs.directory import RunDir
 from cluster.runs.plan import read_shard
 from cluster.runs.record import Run
+from cluster.sources.labels.files import digest_of as content_digest
 from cluster.truth.classes import class_finder
 
 ENOUGH = 2  # images of a name to say that it is not of one
@@ -20,9 +19,7 @@ ENOUGH = 2  # images of a name to say that it is not of one
 def digest_of(path: str) -> str:
     """Return the sha256 of a file: who edits it asks for another export. Raises UsageError where it cannot be read."""
     try:
-        size_of_file(path)
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return content_digest(path)
     except OSError as error:
         raise UsageError(f"cannot read --like {path}: {error.strerror or error}; give another --like") from None
 

@@ -13,9 +13,8 @@ from itertools import repeat
 from threading import Event
 from urllib.parse import unquote_to_bytes
 
-from cam_ops.arrays import U8
 from cam_ops.errors import BadImage, StorageError
-from cam_ops.pictures.decode import Decoded, decode, decode_for, whole
+from cam_ops.pictures.decode import Decoded, decode_for, whole
 from cam_ops.pictures.header import JPEG, MAX_BYTES, PILLOW_ERRORS
 from cam_ops.pictures.orientation import AS_STORED, QUARTER, UNKNOWN_TURN, orientation_of
 from cam_ops.settings import Preprocessing
@@ -27,12 +26,6 @@ from cluster.storage.options import NO_OPTIONS, StorageOptions
 
 HEAD_BYTES = 2**17  # in which a JPEG's header ends, its largest segment of EXIF included
 NUM_THREADS = 16  # that wait for storage
-
-
-def load_picture(row: Row, options: StorageOptions = NO_OPTIONS) -> U8:
-    """Fetch and decode the picture of a planned row, RGB (H, W, 3); raises what `read_image` and its decoder raise."""
-    content = read_image(row["uri"], row["offset"], row["size"], options)
-    return (decoder_of(row) or decode)(content)
 
 
 def decode_for_input(row: Row, content: bytes, config: Preprocessing) -> Decoded:

@@ -23,12 +23,12 @@ from cluster.process.console import say
 from cluster.runs.directory import RunDir
 from cluster.runs.record import existing_run
 from cluster.sources.labels.find import find_labels, label_images
-from cluster.sources.reading import load_picture
 from cluster.sources.several import open_sources
 from cluster.truth.classes import class_finder
 from cluster.truth.prepare import TruthConfig, prepare_truth
 from jobs.command import Outcome, error_text, result_line
 from tests.support.networks import TwoChannels
+from tests.support.pictures import load_picture
 
 
 def _truth(run: str, truth: str, truth_format: str, *class_map: str) -> None:

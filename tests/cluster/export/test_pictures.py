@@ -16,13 +16,13 @@ from PIL import Image, ImageOps
 
 from cam_ops.errors import BadImage
 from cluster.export.pictures import Ready, own_file, read_ready
-from cluster.sources.reading import load_picture
 from cluster.storage.objects import put_object, remove_object
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from tests.cluster.export.conftest import TWO
 from tests.cluster.sources.test_cifar import write_ten
 from tests.cluster.sources.test_stl10 import write_pictures
 from tests.support.command import Command, listed
+from tests.support.pictures import load_picture
 from tests.support.stores import Store
 from tests.support.tables import hub_table
 

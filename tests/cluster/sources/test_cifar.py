@@ -11,8 +11,8 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from cam_ops.errors import CamrayError, StorageError, UsageError
 from cluster.sources.cifar import HUNDRED, TEN
 from cluster.sources.kinds import source_address
-from cluster.sources.reading import load_picture
 from tests.support.command import Command, listed, table_rows
+from tests.support.pictures import load_picture
 from tests.support.stores import Store
 
 TWO = ["--model", "tests.support.networks:two_channels", "--mean", 0, 0, 0, "--std", 1, 1, 1, "--image-size", 32]

@@ -21,9 +21,9 @@ from torchvision import transforms
 from torchvision.datasets import STL10
 from torchvision.transforms.v2 import functional
 
-from cluster.sources.reading import load_picture
 from jobs.demo_photos import copy_photos
 from tests.support.command import Command, listed, table_rows
+from tests.support.pictures import load_picture
 
 NAMES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 NUM_PICTURES = {"train": 12, "test": 10, "unlabeled": 6}

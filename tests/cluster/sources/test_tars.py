@@ -17,7 +17,7 @@ import pytest
 from cam_ops.errors import BadImage, CamrayError, StorageError, UsageError
 from cluster.sources.columns import parse_columns
 from cluster.sources.kinds import open_listing
-from cluster.sources.reading import load_picture, read_image
+from cluster.sources.reading import read_image
 from cluster.sources.source import EVERYTHING, Asked
 from cluster.sources.tar_members import MAX_EXTENDED_BYTES, MAX_PADDING_BYTES, BadTar, walk
 from cluster.sources.tar_samples import key_and_kind
@@ -26,6 +26,7 @@ from cluster.storage.objects import put_object
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from tests.cluster.sources.test_manifest import label, request_of
 from tests.support.command import Command, table_rows
+from tests.support.pictures import load_picture
 from tests.support.stores import Store
 
 Members = list[tuple[str, bytes]]
