@@ -7,13 +7,14 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from cam_ops.errors import BadImage
 from cam_ops.pictures.decode import decode, decode_for, whole
 from cam_ops.pictures.fit import fit
 from cam_ops.pictures.formats import has_heif
-from cam_ops.settings import Preprocessing, Size
+from cam_ops.settings import Interpolation, Preprocessing, Size
 
 
 def encoded(image_HWC: np.ndarray, form: str, **options: object) -> bytes:
@@ -303,6 +304,20 @@ def test_warp_covers_the_whole_picture_and_resamples_as_pillow() -> None:
     pillow = np.asarray(Image.fromarray(image_HWC).resize((224, 224), Image.Resampling.BILINEAR))
     assert np.abs(square_SS3.astype(int) - pillow).max() <= 1
     np.testing.assert_array_equal(rectangle, [0, 0, 500, 375])
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_what_is_resampled_lies_as_a_batch_does_and_is_what_planes_of_colours_give(
+    interpolation: Interpolation,
+) -> None:
+    rng = np.random.default_rng(0)
+    for height, width, *size in rng.integers(1, 500, (40, 4)).tolist():
+        image_HWC = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        input_YX3, _ = fit(whole(image_HWC), config("warp", image_size=tuple(size), interpolation=interpolation))
+        planes_13HW = torch.from_numpy(image_HWC.transpose(2, 0, 1).copy())[None]
+        planes_13YX = torch.nn.functional.interpolate(planes_13HW, size=size, mode=interpolation, antialias=True)
+        np.testing.assert_array_equal(input_YX3, planes_13YX[0].permute(1, 2, 0).numpy())
+        assert input_YX3.flags.c_contiguous, "placing it in a batch would take as long as resampling it"
 
 
 def test_letterbox_pads_with_the_mean_and_its_rectangle_reaches_beyond_the_picture() -> None:
