@@ -68,6 +68,7 @@ def run(arguments: list[str]) -> Outcome:
         str(folder),
         status="not_whole" if verdict.problems else "done",
         exit_code=3 if verdict.problems else 0,
+        error=verdict.problems[0] if verdict.problems else None,
     )
 
 

@@ -27,8 +27,11 @@ def run(arguments: list[str]) -> Outcome:
     ok = done.statuses.get("ok", 0)
     lost = done.counts.images_left_out[GONE] + done.counts.images_left_out[CHANGED]
     is_bad = lost > MAX_LOST * (lost + done.counts.images)
-    if is_bad:
-        say(f"{lost} of {lost + done.counts.images} pictures are not where and as the run found them: exit code 3")
+    error = (
+        f"{lost} of {lost + done.counts.images} pictures are not where and as the run found them" if is_bad else None
+    )
+    if error:
+        say(f"{error}: exit code 3")
     return Outcome(
         status="lost_pictures" if is_bad else "done",
         exit_code=3 if is_bad else 0,
@@ -37,6 +40,7 @@ def run(arguments: list[str]) -> Outcome:
         errors=images - ok,
         boxes=done.counts.boxes,
         out=config.out,
+        error=error,
         exported=done.counts.images,
         images_left_out=dict(done.counts.images_left_out),
         part=done.part,

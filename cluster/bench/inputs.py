@@ -6,9 +6,10 @@ from cam_ops.network.names import LITE0
 from cam_ops.settings import ModelConfig
 from cluster.bench.config import BenchConfig
 from cluster.bench.manifests import write_manifest
-from cluster.bench.runs import run_label
+from cluster.bench.runs import run_label, seconds_to_work
 
 HALF = (0.5, 0.5, 0.5)
+MANY = 512  # pictures: what a few cost to decode is not what all do
 
 
 def label_flags(config: BenchConfig, scratch: Path, model: str) -> list[str]:
@@ -37,16 +38,16 @@ def _model_flags(name: str) -> list[str]:
 
 
 def small_run(config: BenchConfig, scratch: Path, model: str) -> tuple[str, ModelConfig]:
-    """Return where there is a small run with the settings of the large ones, and its network: for a replica."""
+    """Return where there is a small run of one shard, begun with the settings of the large ones, and its network."""
     out = scratch / f"replica-{model}"
     if not out.exists():
-        small = [*label_flags(config, scratch, model), "--limit", "64", "--batch-size", "16", "--executor", "inline"]
-        run_label(small, out, 1)
+        one_shard = ["--limit", str(MANY), "--shard-size", str(MANY), "--batch-size", "16", "--replicas", "1"]
+        seconds_to_work([*label_flags(config, scratch, model), *one_shard], out)
     return str(out), model_of(model)
 
 
 def to_copy(config: BenchConfig, scratch: Path, name: str) -> tuple[str, str, int]:
     """Return what `cluster.bench.copies.Copies` makes copies of, a run over 512 pictures, where, and for how many."""
     source = scratch / name
-    run_label([*label_flags(config, scratch, LITE0), "--limit", "512", "--shard-size", "512"], source, 1)
+    run_label([*label_flags(config, scratch, LITE0), "--limit", str(MANY), "--shard-size", str(MANY)], source, 1)
     return str(source), f"{source}-copies", config.num_images

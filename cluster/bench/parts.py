@@ -16,7 +16,7 @@ from cluster.runs.plan import read_shard
 from cluster.runs.record import existing_run
 from cluster.sources.reading import decode_for_input, read_image
 
-MAX_HELD = 64  # pictures held in memory
+IN_BATCHES = 64  # of the shard's pictures
 
 
 class Parts:
@@ -28,9 +28,11 @@ class Parts:
         run_dir = open_run_dir(out)
         run = existing_run(run_dir)
         self.replica = open_replica(run_dir, model, run.request.fingerprint())
-        self.planned = read_shard(self.replica.run_dir, 0).slice(0, MAX_HELD)
-        self.rows = self.planned.to_pylist()
-        self.encoded = [read_image(row["uri"], row["offset"], row["size"]) for row in self.rows]
+        shard = read_shard(self.replica.run_dir, 0)
+        self.all_rows = shard.to_pylist()
+        self.all_encoded = [read_image(row["uri"], row["offset"], row["size"]) for row in self.all_rows]
+        self.planned = shard.slice(0, IN_BATCHES)
+        self.rows, self.encoded = self.all_rows[:IN_BATCHES], self.all_encoded[:IN_BATCHES]
         self.batches = [(pixels.clone(), pictures) for pixels, pictures in self.replica.loader.open(self.planned)]
 
     def forward(self, seconds: float) -> float:
@@ -57,8 +59,8 @@ class Parts:
         loader = self.replica.loader
 
         def run(number: int) -> None:
-            place = number % len(self.rows)
-            decode_and_fit(self.rows[place], self.encoded[place], loader.input)
+            place = number % len(self.all_rows)
+            decode_and_fit(self.all_rows[place], self.all_encoded[place], loader.input)
 
         return _rate(run, seconds)
 

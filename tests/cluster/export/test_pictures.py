@@ -212,7 +212,8 @@ def test_pictures_that_are_gone_or_changed_are_left_out_and_counted(
         ImageOps.invert(image).save(other)
     words = ["--to", "yolo", "--split", "train=1", "--out", tmp_path / "out", "--pictures", choice, "--keep-empty"]
     done = Command("export", run, *words)
-    assert (done.code, "4 of 12 pictures are not where and as the run found them" in done.err) == (3, True)
+    lost = "4 of 12 pictures are not where and as the run found them"
+    assert (done.code, lost in done.err, done.result["error"]) == (3, True, lost)
     left_out = {"picture gone since the run": 1, "picture changed since the run": 3, "truncated": 1}
     assert done.result["images_left_out"] == left_out
     left = {path.relative_to(pictures).with_suffix("") for path in pictures.glob("*/*.png")}
