@@ -9,10 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pyarrow.compute as pc
+
 from cluster.label.rows import ShardRows
 from cluster.runs.directory import open_run_dir
 from cluster.runs.names import TABLES
 from cluster.runs.plan import read_shard
+from cluster.runs.reading import read_table
 from cluster.runs.record import existing_run
 from cluster.sources.reading import decode_for_input, read_image
 
@@ -28,7 +31,9 @@ class Parts:
         run_dir = open_run_dir(out)
         run = existing_run(run_dir)
         self.replica = open_replica(run_dir, model, run.request.fingerprint())
-        self.planned = read_shard(self.replica.run_dir, 0).slice(0, MAX_HELD)
+        images = read_table(run_dir, run, "images", 0)
+        is_ok = pc.equal(images["status"], "ok")  # the others have nothing to decode
+        self.planned = read_shard(self.replica.run_dir, 0).filter(is_ok).slice(0, MAX_HELD)
         self.rows = self.planned.to_pylist()
         self.encoded = [read_image(row["uri"], row["offset"], row["size"]) for row in self.rows]
         self.batches = [(pixels.clone(), pictures) for pixels, pictures in self.replica.loader.open(self.planned)]
