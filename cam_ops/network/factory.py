@@ -58,9 +58,12 @@ def call_factory(model: str, channels: Channels | None = None) -> tuple[nn.Modul
             f"expected {model} to return a network in Python, got an exported program ({error}); return the network "
             "that was exported"
         ) from error
+    except Exception as error:  # of a user's own train()
+        raise UsageError(f"the network of {model} fails in its eval(): {type(error).__name__}: {error}") from error
     if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
         raise UsageError(f"the network of {model} has lazy parameters without a shape; run it once in the factory")
     _check_state(network, model)
+    _check_numbers(network, model)
     _check_float32(network, model)
     return move(network, torch.device("cpu"), torch.float32), read_inputs(said, model, channels)
 
@@ -101,6 +104,21 @@ def _check_state(network: nn.Module, model: str) -> None:
                 f"the network of {model} keeps {name} as {type(value).__name__}, and not as a tensor, as quantised "
                 "ones do; return it as it was before"
             )
+
+
+def _check_numbers(network: nn.Module, model: str) -> None:
+    """Raise UsageError where tensors are not dense, or have a shape and no numbers, as on torch's device `meta`."""
+    numbers = dict([*network.named_parameters(), *network.named_buffers()])
+    if sparse := [name for name, tensor in numbers.items() if tensor.layout != torch.strided]:
+        raise UsageError(
+            f"the network of {model} keeps {sparse[0]} as a sparse tensor ({len(sparse)} such in all); let it keep "
+            "that as to_dense() makes it"
+        )
+    if parts := [name for name, tensor in numbers.items() if tensor.is_meta]:
+        raise UsageError(
+            f"the network of {model} has no numbers in {parts[0]} ({len(parts)} such in all), which is on the device "
+            "meta; load its weights in the factory, with load_state_dict(..., assign=True)"
+        )
 
 
 def _check_float32(network: nn.Module, model: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cam_ops.errors import UsageError
+from cam_ops.foreign import visible
 from cam_ops.network.names import LIBRARYS, TENSORFLOW_SCALED
 from cam_ops.network.weights.checkpoints import UNREADABLE, first_line, read_checkpoint, repeats
 from cam_ops.network.weights.matching import Expected, is_auxiliary, match, some
@@ -143,7 +144,10 @@ def _put(network: nn.Module, taken: dict[str, Tensor], path: Path, known: Archit
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise UsageError(f"{path} does not fit {known.name}: {first_line(error)}") from None
+        _, *lines = str(error).splitlines()  # the first says that there are errors
+        raise UsageError(
+            f"{path} does not fit {known.name}: {visible(' '.join(map(str.strip, lines)))[:300]}"
+        ) from None
     if lost := [name for name in (*missing, *unexpected) if not name.endswith("num_batches_tracked")]:
         raise UsageError(f"{path} does not fit {known.name}: {some(lost)} cannot be put in place")
 

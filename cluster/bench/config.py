@@ -29,6 +29,8 @@ Section = Literal[
 ]
 
 SPEED: tuple[Section, ...] = ("stages", "limit")
+HOST_SHARD = 512  # images
+HOST_SHARDS = 4  # at least: the first two do not count, see `cluster.bench.host`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,5 +74,15 @@ class BenchConfig:
     def __post_init__(self) -> None:
         if min(self.num_images, self.rounds, self.rows) < 1:
             raise UsageError("--num-images, --rounds and --rows expect numbers of at least 1")
+        if "host" in self.sections and self.num_images < HOST_SHARD * HOST_SHARDS:
+            raise UsageError(
+                f"host has shards of {HOST_SHARD} images, and the first do not count: it expects --num-images of at "
+                f"least {HOST_SHARD * HOST_SHARDS}, got {self.num_images}"
+            )
+        if not self.models:
+            raise UsageError("--models expects at least one network")
+        for what, given in (("bench", self.sections), ("--models", self.models)):
+            if repeated := [name for name in given if given.count(name) > 1]:
+                raise UsageError(f"{what} has {repeated[0]} more than once; --rounds says how often it is measured")
         if not self.batch_sizes or min(self.batch_sizes) < 1:
             raise UsageError(f"--batch-sizes expects numbers of at least 1, got {self.batch_sizes}")

@@ -41,9 +41,9 @@ class Copies:
         self.out, self.num_maps = out, _copy_shard(source, out, num_maps)
         cv2.setNumThreads(0)
 
-    def where(self) -> str:
-        """Return the run of the copies."""
-        return self.out
+    def made(self) -> tuple[str, int]:
+        """Return the run of the copies, and how many maps it has."""
+        return self.out, self.num_maps
 
     def audit(self, bootstrap: int) -> tuple[float, float]:
         """Return what `rebox` does, of an audit against the run's own boxes as true ones."""

@@ -103,7 +103,7 @@ class _Measured:
         start_s = time.monotonic()
         try:
             measured = run_label(flags, self.out, 1, min(LABEL_S, left_s))
-        except RuntimeError as error:
+        except (CamrayError, RuntimeError) as error:
             return {**figure, "failed": _reason(str(error))}
         self.has_run = True
         return {**figure, "first_commit_s": f"{measured.first_commit_s:.1f}", "s": f"{time.monotonic() - start_s:.1f}"}

@@ -132,7 +132,7 @@ class Gpu:
         mapper = self.mapper(batch_size if compiled else None)
         loader = self._loader(request, mapper, num_threads)
         self._forget_memory()
-        measured = rate_of(HostReplica(membership, mapper, loader), self._shards(seconds), self.run.plan.shard_size)
+        measured = rate_of(HostReplica(membership, mapper, loader), self._shards(seconds))
         return {
             "replica": f"{measured['images/s']:.0f}",
             "feeding, ms": f"{measured['feeding']:.3f}",

@@ -9,17 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from cam_ops.errors import BadImage, NoPictures
 from cam_ops.explain.mapper import Explained, Mapper
 from cam_ops.settings import ModelConfig
 from cluster.executors.laps import Laps
 from cluster.executors.work import ShardReport
 from cluster.label.decoding import Fitted
+from cluster.label.loader import Loader
 from cluster.label.replica import Batches, LabelReplica, open_replica
 from cluster.label.rows import ShardRows
 from cluster.runs.directory import open_run_dir
@@ -89,26 +92,22 @@ class Host:
         stand_in: Any = StandIn(replica.mapper, loader.open(planned), device_ms / 1000)
         loader.for_gpu = True
         if decode_ms is not None:
-            row = planned.slice(0, 1).to_pylist()[0]
-            fitted = loader.decode(row, read_image(row["uri"], row["offset"], row["size"]), loader.input)
-            loader.decode = _sleeping(decode_ms / 1000, fitted)
+            loader.decode = _sleeping(decode_ms / 1000, _first_fitted(planned, loader))
         self.replica = HostReplica(replica.membership, stand_in, loader)
-        self.num_shards, self.shard_size = run.plan.num_shards, run.plan.shard_size
+        self.num_shards = run.plan.num_shards
         self.numbers = itertools.count()  # of calls
 
     def rate(self) -> dict[str, float]:
         """Return images a second of all shards but the first ones, and the times of threads."""
-        return rate_of(self.replica, range(self.num_shards), self.shard_size, self.numbers)
+        return rate_of(self.replica, range(self.num_shards), self.numbers)
 
 
-def rate_of(
-    replica: HostReplica, shards: Iterable[int], shard_size: int, numbers: Iterator[int] | None = None
-) -> dict[str, float]:
+def rate_of(replica: HostReplica, shards: Iterable[int], numbers: Iterator[int] | None = None) -> dict[str, float]:
     """Run shards, two at once; return images a second of all but the first ones, and the times of threads.
 
     `numbers` counts the replica's calls, from 0 on where there were none.
     """
-    ends: list[float] = []
+    ends: list[tuple[float, int]] = []  # when, and how many images
     lock = threading.Lock()
     left, numbers = iter(shards), numbers or itertools.count()
 
@@ -119,20 +118,28 @@ def rate_of(
                 if shard is None:
                     return
                 number = next(numbers)
-            replica.run_shard(shard, number)
+            report = replica.run_shard(shard, number)
             with lock:
-                ends.append(time.perf_counter())
+                ends.append((time.perf_counter(), sum(report.statuses.values())))
                 if len(ends) == WARM_SHARDS:
                     replica.feeding_s = replica.ending_s = 0.0
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(work, range(AT_ONCE)))
-    count = (len(ends) - WARM_SHARDS) * shard_size
+    count = sum(num_images for _, num_images in ends[WARM_SHARDS:])  # a plan's last shard may have fewer
     return {
-        "images/s": count / (ends[-1] - ends[WARM_SHARDS - 1]),
+        "images/s": count / (ends[-1][0] - ends[WARM_SHARDS - 1][0]),
         "feeding": replica.feeding_s / count * 1000,
         "ending": replica.ending_s / count * 1000,
     }
+
+
+def _first_fitted(planned: pa.Table, loader: Loader) -> Fitted:
+    """Return the first picture that can be decoded; some may be bad, as in any folder."""
+    for row in planned.to_pylist():
+        with suppress(BadImage):
+            return loader.decode(row, read_image(row["uri"], row["offset"], row["size"]), loader.input)
+    raise NoPictures(f"none of the {len(planned)} first pictures can be decoded; check --images")
 
 
 def _sleeping(seconds: float, fitted: Fitted) -> Callable[..., Fitted]:

@@ -6,9 +6,13 @@ Rates are images per second; stages are milliseconds per image in one thread.
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import pyarrow.compute as pc
+
+from cam_ops.errors import BadImage, NoPictures
 from cluster.label.rows import ShardRows
 from cluster.runs.directory import open_run_dir
 from cluster.runs.names import TABLES
@@ -29,11 +33,24 @@ class Parts:
         run = existing_run(run_dir)
         self.replica = open_replica(run_dir, model, run.request.fingerprint())
         shard = read_shard(self.replica.run_dir, 0)
-        self.all_rows = shard.to_pylist()
-        self.all_encoded = [read_image(row["uri"], row["offset"], row["size"]) for row in self.all_rows]
-        self.planned = shard.slice(0, IN_BATCHES)
+        self.all_rows, self.all_encoded = self._good(shard.to_pylist())
         self.rows, self.encoded = self.all_rows[:IN_BATCHES], self.all_encoded[:IN_BATCHES]
+        self.planned = shard.filter(pc.field("row").isin([row["row"] for row in self.rows]))
         self.batches = [(pixels.clone(), pictures) for pixels, pictures in self.replica.loader.open(self.planned)]
+
+    def _good(self, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[bytes]]:
+        """Return the rows whose pictures can be decoded, as some of any folder cannot, and their files' bytes."""
+        from cluster.label.decoding import decode_and_fit
+
+        good: list[tuple[dict[str, Any], bytes]] = []
+        for row in rows:
+            with suppress(BadImage):
+                encoded = read_image(row["uri"], row["offset"], row["size"])
+                decode_and_fit(row, encoded, self.replica.loader.input)
+                good.append((row, encoded))
+        if not good:
+            raise NoPictures(f"none of the {len(rows)} first pictures can be decoded; check --images")
+        return [row for row, _ in good], [encoded for _, encoded in good]
 
     def forward(self, seconds: float) -> float:
         """Return the rate of the bare forward pass, with a refined map an image, of pixels in memory."""

@@ -1,5 +1,6 @@
 """Whole runs of `label` by its command, measured from outside."""
 
+import json
 import math
 import os
 import shutil
@@ -15,15 +16,26 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from cam_ops.errors import CamrayError
 from cluster.executors.dispatch import BEGINS
 from cluster.process.apart import Apart
 from cluster.runs.names import TABLES, shard_name
+
+RESULT = "CAMRAY_RESULT "  # begins a command's last line
 
 
 def on_all(replicas: Sequence[Apart], method: str, *arguments: Any) -> list[Any]:
     """Call a method of all replicas at the same time; return what each returns."""
     with ThreadPoolExecutor(len(replicas)) as pool:
         return list(pool.map(lambda replica: replica.call(method, *arguments), replicas))
+
+
+class LabelFailed(CamrayError):
+    """A run of `label` that ended as its exit code says: folder, network or machine are at fault, not the bench."""
+
+    def __init__(self, exit_code: int, status: str, why: str) -> None:
+        super().__init__(f"`label`, which is measured, ended with exit code {exit_code}: {why}")
+        self.exit_code, self.status = exit_code, status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +53,8 @@ class Measured:
 def run_label(flags: Sequence[str], out: Path, num_replicas: int, most_s: float = math.inf) -> Measured:
     """Run `label` into `out`, a new folder, and measure it.
 
-    Raises RuntimeError with its output if it fails, or is ended as it has taken `most_s`.
+    Raises LabelFailed where it says why it ended; RuntimeError with its output if it fails otherwise, or is ended as it
+    has taken `most_s`.
     """
     command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
     start_s, wall_s = time.perf_counter(), time.time()
@@ -56,7 +69,7 @@ def run_label(flags: Sequence[str], out: Path, num_replicas: int, most_s: float 
         seconds = time.perf_counter() - start_s
         if process.returncode:
             said.seek(0)
-            raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}:\n{said.read()}")
+            raise _failure(command, process.returncode, said.read())
     commits = sorted((path.stat().st_mtime, _num_rows(path)) for path in out.glob("images/*.parquet"))
     num_images = sum(count for _, count in commits)
     return Measured(
@@ -72,21 +85,30 @@ def run_label(flags: Sequence[str], out: Path, num_replicas: int, most_s: float 
 def seconds_to_work(flags: Sequence[str], out: Path) -> float:
     """Run `label` into `out` until a replica begins to work, and return how long that took; the run is cut off then.
 
-    Raises RuntimeError with its output if it ends before.
+    Raises LabelFailed or RuntimeError, as `run_label`, if it ends before.
     """
     command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
     start_s = time.perf_counter()
     said = []
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        for line in process.stderr:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
             said.append(line)
             if BEGINS in line:
                 seconds = time.perf_counter() - start_s
                 process.terminate()
                 process.communicate()
                 return seconds
-    raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}:\n{''.join(said)}")
+    raise _failure(command, process.returncode, "".join(said))
+
+
+def _failure(command: Sequence[str], exit_code: int, said: str) -> Exception:
+    """Return the error of a run that ended with an exit code, by what it printed."""
+    last = next((line for line in reversed(said.splitlines()) if line.startswith(RESULT)), RESULT + "{}")
+    result = json.loads(last.removeprefix(RESULT))
+    if exit_code > 1 and "error" in result:
+        return LabelFailed(exit_code, result["status"], result["error"])
+    return RuntimeError(f"{' '.join(command)} ended with exit code {exit_code}:\n{said}")
 
 
 def pretend_committed(out: Path, num_shards: int) -> None:

@@ -38,19 +38,21 @@ def plan(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 
 
 def rebox(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
-    """Make new boxes of --num-images maps, copies of those of 512 pictures, in one process."""
+    """Make new boxes of at least --num-images maps, whole copies of those of 512 pictures, in one process."""
     with closing(Apart("cluster.bench.copies:Copies", *to_copy(config, scratch, "rebox"))) as copies:
+        _, num_maps = copies.call("made")
         rates = [copies.call("rebox", str(scratch / f"rebox-{number}")) for number in range(config.rounds)]
-    yield {"section": f"rebox, maps/s, {config.num_images} maps", **two_clocks(rates)}
+    yield {"section": f"rebox, maps/s, {num_maps} maps", **two_clocks(rates)}
 
 
 def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
-    """Audit --num-images maps, copies of those of 512 pictures, in one process; and boxes at all thresholds alone."""
+    """Audit as many maps, whole copies of those of 512 pictures, in one process; and boxes at all thresholds alone."""
     with closing(Apart("cluster.bench.copies:Copies", *to_copy(config, scratch, "audit"))) as copies:
+        _, num_maps = copies.call("made")
         copies.call("audit", 200)  # compiles
         rates = [copies.call("audit", 200) for _ in range(config.rounds)]
         alone = [copies.call("score_maps", 64) for _ in range(config.rounds)]
-    yield {"section": f"audit, maps/s, {config.num_images} maps", **two_clocks(rates)}
+    yield {"section": f"audit, maps/s, {num_maps} maps", **two_clocks(rates)}
     yield {
         "section": "boxes at 1,000 thresholds, score maps/s of the processor's time",
         "camray, largest and all contours": spread([ours for ours, _, _ in alone]),
@@ -62,9 +64,9 @@ def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 
 
 def export(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
-    """Export the boxes of --num-images maps, copies of those of 512 pictures, with links to the pictures for yolo."""
+    """Export the boxes of as many maps, whole copies of those of 512 pictures, with links to pictures for yolo."""
     with closing(Apart("cluster.bench.copies:Copies", *to_copy(config, scratch, "export"))) as copies:
-        run = copies.call("where")
+        run, _ = copies.call("made")
     for form in ("coco", "yolo"):
         found = []
         for number in range(config.rounds):
@@ -79,17 +81,17 @@ def export(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 
 
 def report(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
-    """Report on --num-images maps, copies of those of 512 pictures, in one process."""
+    """Report on as many maps, whole copies of those of 512 pictures, in one process."""
     with closing(Apart("cluster.bench.copies:Copies", *to_copy(config, scratch, "report"))) as copies:
-        run = copies.call("where")
+        run, num_maps = copies.call("made")
     found = []
     for number in range(config.rounds):
         with closing(Apart("cluster.bench.copies:Reports")) as reports:
             found.append(reports.call("report", run, str(scratch / f"report-{number}.html")))
     yield {
-        "section": f"report of {config.num_images} images",
+        "section": f"report of {num_maps} images",
         "seconds": spread([seconds for _, seconds, _ in found]),
-        "images/s": spread([config.num_images / seconds for _, seconds, _ in found]),
+        "images/s": spread([num_maps / seconds for _, seconds, _ in found]),
         "page_mb": spread([num_bytes / 1e6 for num_bytes, *_ in found]),
         "max_rss_mib": spread([rss_mib for *_, rss_mib in found]),
     }

@@ -5,21 +5,23 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from cam_ops.network.names import LITE0
-from cluster.bench.config import BenchConfig
+from cluster.bench.config import HOST_SHARD, BenchConfig
 from cluster.bench.figures import Figure, spread
 from cluster.bench.inputs import label_flags, model_of, small_run
 from cluster.bench.manifests import write_manifest
 from cluster.bench.runs import Measured, on_all, pretend_committed, run_label, seconds_to_work
 from cluster.process.apart import Apart
 from cluster.process.console import say
+from cluster.runs.directory import open_run_dir
+from cluster.runs.record import existing_run
 
 PROBE_S = 4.0
-HOST_FLAGS = ("--shard-size", "512", "--batch-size", "64")
+HOST_FLAGS = ("--shard-size", str(HOST_SHARD), "--batch-size", "64")
 FREE = "jobs.bench_model:head_only"
 DEVICE_MS = 0.2  # a picture: 5,000 a second
 MANY_THREADS = 16
@@ -141,12 +143,14 @@ def peers(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     for model in config.models:
         found: dict[str, list[float]] = {}
         for number in range(config.rounds):
-            for peer, num_images in {**PEER_IMAGES, "ray-data": config.num_images}.items():
-                found.setdefault(peer, []).append(_peer_rate(config, peer, model, num_images))
             out = scratch / f"peers-{model}-{number}"
             measured = run_label(label_flags(config, scratch, model), out, num_cores)
             found.setdefault("label, total", []).append(measured.rate)
             found.setdefault("label, steady", []).append(measured.steady)
+            precisions = {"ray-data": _peer_precision(out)}
+            for peer, num_images in {**PEER_IMAGES, "ray-data": config.num_images}.items():
+                rate = _peer_rate(config, peer, model, num_images, precisions.get(peer, "fp32"))
+                found.setdefault(peer, []).append(rate)
         ratios = {
             f"over {peer}": statistics.median(found["label, total" if peer == "ray-data" else "label, steady"])
             / statistics.median(found[peer])
@@ -157,7 +161,13 @@ def peers(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
             "model": model,
             **{name: spread(rates) for name, rates in found.items()},
             **{name: f"{ratio:.2f}" for name, ratio in ratios.items()},
+            "ray-data in": precisions["ray-data"],
         }
+
+
+def _peer_precision(out: Path) -> str:
+    """Return the number format of Ray Data's turn beside a run of `label`: the run's, which `auto` may have chosen."""
+    return "bf16" if existing_run(open_run_dir(str(out))).request.precision == "bf16" else "fp32"
 
 
 def start(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
@@ -195,17 +205,21 @@ def memory(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
         yield {
             "section": f"memory, MiB, {config.num_images} images",
             "model": model,
-            "after_a_tenth": f"{statistics.median(sizes[tenth : 2 * tenth + 1]):.0f}",
-            "last_tenth": f"{statistics.median(sizes[-tenth:]):.0f}",
+            "after_a_tenth": _median(sizes[tenth : 2 * tenth + 1]),
+            "last_tenth": _median(sizes[-tenth:]),
             "largest": f"{measured.max_rss_mib:.0f}",
         }
 
 
-def _peer_rate(config: BenchConfig, peer: str, model: str, num_images: int) -> float:
+def _median(sizes: Sequence[float]) -> str:
+    """Return the median of sizes, `nan` where the run ended before there was one."""
+    return f"{statistics.median(sizes):.0f}" if sizes else "nan"
+
+
+def _peer_rate(config: BenchConfig, peer: str, model: str, num_images: int, precision: str) -> float:
     command = [sys.executable, "-m", "jobs.peers", peer, model_of(model).model, str(num_images), config.images]
-    precision = ["--precision", "bf16"] if peer == "ray-data" and config.precision == "bf16" else []
-    finished = subprocess.run([*command, *precision], capture_output=True, text=True)
+    finished = subprocess.run([*command, "--precision", precision], capture_output=True, text=True)
     if finished.returncode:
-        say(f"{peer} failed on {model}: {finished.stderr.strip().splitlines()[-1:]}")
+        say(f"{peer} failed on {model}: {' '.join(finished.stderr.strip().splitlines()[-1:])}")
         return float("nan")
     return float(json.loads(finished.stdout.splitlines()[-1])["images_per_s"])

@@ -137,7 +137,7 @@ def beside(run: Run, rows: Rows) -> Card:
         image_id=image["image_id"],
         width=image["width"],
         height=image["height"],
-        label=", ".join(names[label] for label in labels) or None,
+        labels=tuple(names[label] for label in labels),
         top=tuple((names[class_id], score) for class_id, score in best),
         picture=None,
         missing="",

@@ -205,7 +205,7 @@ def _card(card: Card) -> dict[str, Any]:
     return {
         "id": visible(card.image_id),
         "size": [card.width, card.height],
-        "label": None if card.label is None else visible(card.label),
+        "labels": [visible(label) for label in card.labels],
         "top": [[visible(name), _number(score)] for name, score in card.top],
         "maps": [_map(each) for each in card.maps],
         "truth": None

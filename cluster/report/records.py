@@ -54,12 +54,17 @@ class Card:
     image_id: str
     width: int
     height: int
-    label: str | None  # class names, joined where there are several
+    labels: tuple[str, ...]  # names of classes
     top: tuple[tuple[str, float], ...]  # best classes and their scores
     picture: bytes | None  # WebP, its longer side at most some hundred pixels; None where it is gone
     missing: str  # why there is no picture; else empty
     maps: tuple[ShownMap, ...]  # the one to show first is first
     truth: Truth | None
+
+    @property
+    def label(self) -> str | None:
+        """Its labels in words."""
+        return ", ".join(self.labels) or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from cam_ops.errors import UsageError
-from cam_ops.network.weights.checkpoints import Skipped, first_skipped, refused_code, repeats, state_dicts_in
+from cam_ops.network.weights.checkpoints import PLAIN, Skipped, first_skipped, refused_code, repeats, state_dicts_in
 from cam_ops.network.weights.renaming import modern
+from cam_ops.outside import RAISE, raised
 
 PREFIX = "module."  # DataParallel's
 COUNTERS = ("total_ops", "total_params", "n_averaged", "num_batches_tracked")  # thop's, AveragedModel's, batch norm's
@@ -23,6 +24,9 @@ AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_logits", "aux_classifier")  # hea
 LOSSES = ("loss", "criterion", "metric")  # of the words in the name of a module beside the network
 AVERAGED = ("ema", "swa", "averaged")  # of the words in what leads to weights that are a mean over training
 MOST_PREFIXES = 50
+MOST_NAMES = (
+    100_000  # in all state_dicts of a file, each of which is held once for each prefix; networks have thousands
+)
 MOST_DIFFERENT = 20  # networks in a file; which one is meant must be said where there are two
 
 
@@ -102,6 +106,8 @@ def match(loaded: object, expected: Expected, path: Path, key: str | None) -> tu
         if named := first_skipped(loaded):
             raise refused_code(path, named)
         raise UsageError(f"expected a state_dict (names to tensors) in {path}, found something else")
+    if (num_names := sum(map(len, dictionaries.values()))) > (most := raised(MOST_NAMES)):
+        raise UsageError(f"{path} has {num_names} names beside its tensors, at most {most} are read; {PLAIN}, {RAISE}")
     readings = [reading for place, state in dictionaries.items() for reading in _readings(place, state, expected)]
     if key is not None:
         readings = [reading for reading in readings if key in (reading.place, reading.address)]
@@ -137,13 +143,18 @@ def some(names: Iterable[str]) -> str:
 
 
 def _readings(place: str, state: dict[str, Any], expected: Expected) -> Iterator[Reading]:
-    """Read a state_dict below each prefix that stands before the network's first parameter, or before all names."""
+    """Read a state_dict below each prefix that stands before the network's first parameter, or before all names.
+
+    Blocks may begin as their network does: prefixes of what its last parameter stands below as well come first.
+    """
     today = {modern(name): value for name, value in state.items()}
     state = today if len(today) == len(state) else state
-    first = min(expected.needed, key=lambda name: name in expected.heads)
+    before_heads = [name for name in expected.needed if name not in expected.heads] or [*expected.needed]
+    first, last = before_heads[0], before_heads[-1]
     common = next((n * PREFIX for n in (2, 1) if all(name.startswith(n * PREFIX) for name in state)), "")
     prefixes = {name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")}
-    for prefix in sorted({common, *prefixes}, key=lambda text: (len(text), text))[:MOST_PREFIXES]:
+    in_turn = sorted({common, *prefixes}, key=lambda text: (text + last not in state, len(text), text))
+    for prefix in in_turn[:MOST_PREFIXES]:
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         outside = {name: value for name, value in state.items() if not name.startswith(prefix)}
         yield Reading(place=place, prefix=prefix, state=inside, outside=outside)
@@ -162,7 +173,8 @@ def _fit(reading: Reading, expected: Expected, path: Path) -> Fit | Misfit:
         reading = _with_head(reading, expected, renamed)
     needed, state = expected.needed, reading.state
     heads = [state[name] for name in sorted(expected.heads) if isinstance(state.get(name), Tensor)]
-    num_classes = next((len(head) for head in heads if head.ndim and len(head)), expected.num_classes)
+    lengths = [len(head) for head in heads if head.ndim and len(head)]
+    num_classes = next((length for length in lengths if length != expected.num_classes), expected.num_classes)
     taken = {name: state[name] for name in needed if name in state}
     unlike = [shown for name, value in taken.items() if (shown := _unlike(name, value, expected, num_classes))]
     why_not = _why_not(reading, expected, path, unlike)
@@ -228,7 +240,8 @@ def _unlike(name: str, value: object, expected: Expected, num_classes: int) -> s
     if value.is_complex() != like.is_complex() or (like.is_floating_point() and not value.is_floating_point()):
         return f"{name} is {value.dtype}, expected {like.dtype}"
     shape = tuple(like.shape)
-    if name in expected.rows:
+    is_as_wide = name in expected.heads and tuple(value.shape) == shape  # a layer of as many channels as classes
+    if name in expected.rows and not is_as_wide:
         shape = (num_classes, *shape[1:])
     elif name == expected.positions and value.ndim == like.ndim:
         shape = (shape[0], value.shape[1], *shape[2:])
@@ -311,8 +324,14 @@ def _chosen(fits: list[Fit], path: Path) -> tuple[Fit, tuple[str, ...]]:
 
 def _is_same(one: Fit, other: Fit) -> bool:
     return one.state.keys() == other.state.keys() and all(
-        torch.equal(tensor, other.state[name]) for name, tensor in one.state.items()
+        _are_equal(tensor, other.state[name]) for name, tensor in one.state.items()
     )
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    """Say whether two tensors have the same numbers; torch does not compare those of 8 bits with others."""
+    is_alike = one.dtype == other.dtype
+    return torch.equal(one, other) if is_alike else torch.equal(one.double(), other.double())
 
 
 def _summary(fit: Fit, path: Path) -> str:

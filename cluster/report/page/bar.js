@@ -2,6 +2,7 @@
 const field = (id) => document.getElementById(id);
 const NORMALISERS = [...new Set(["minmax", "max", own.normalise])];
 const COMPONENTS = ["largest", "all", "peaks"];
+const SETTING = ["threshold", "threshold-number", "normalise", "components"]; // fields that boxes, and so orders, follow
 
 function prepareBar() {
   field("normalise").append(...NORMALISERS.map((name) => new Option(name, name)));
@@ -14,7 +15,7 @@ function prepareBar() {
   field("bar").addEventListener("input", (event) => takeIn(event.target));
   field("bar").addEventListener("change", (event) => {
     leave(event.target);
-    if (event.target.type === "range") arrange();
+    if (SETTING.includes(event.target.id)) arrange();
   });
   field("reset").addEventListener("click", () => (reset(), showSetting(), arrange()));
   field("more").addEventListener("click", () => {

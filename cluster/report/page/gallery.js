@@ -46,6 +46,12 @@ function showMaps(figure, card) {
 }
 
 function chooseMap(card, at) {
+  card.chosen = at;
+  showMap(card, at);
+}
+
+function showMap(card, at) {
+  if (card.at === at) return;
   card.at = at;
   const figure = figures[cards.indexOf(card)];
   const map = shownMap(card);
@@ -70,13 +76,13 @@ function arrange() {
   schedule();
 }
 
-// A card has a class that it is labelled with or has a map of; that map is then shown.
+// A card has a class that it is labelled with or has a map of; that map is shown as long as it is wanted.
 function hasClass(card, wanted) {
-  if (!wanted) return true;
-  const fits = isClass(wanted) ? (name) => name.toLowerCase() === wanted : (name) => name.toLowerCase().includes(wanted);
+  const isWhole = wanted && isClass(wanted);
+  const fits = (name) => (isWhole ? name.toLowerCase() === wanted : name.toLowerCase().includes(wanted));
   const at = card.maps.findIndex((map) => fits(map.className));
-  if (at >= 0 && !fits(shownMap(card).className)) chooseMap(card, at);
-  return at >= 0 || (card.label !== null && fits(card.label));
+  if (card.maps.length) showMap(card, at < 0 || fits(card.maps[card.chosen].className) ? card.chosen : at);
+  return at >= 0 || card.labels.some(fits) || !wanted;
 }
 
 function isClass(wanted) {

@@ -7,7 +7,7 @@ const now = { threshold: own.threshold, normalise: own.normalise, components: ow
 let version = 0; // of `now`: what was made of an older one is stale
 
 for (const card of [...cards, ...(page.against?.cards ?? [])]) {
-  card.at = 0; // the map that is shown
+  card.at = card.chosen = 0; // the map that is shown, and the one that is where no filter asks for another
   for (const map of card.maps) {
     map.raw = floats(map.raw);
     map.size = card.size;

@@ -35,6 +35,7 @@ function openViewer(number) {
 function afterClose() {
   const button = figures[opened].querySelector(".frame");
   opened = null;
+  arrange(); // its slider may have moved
   button.focus();
   button.scrollIntoView({ block: "nearest" });
 }
@@ -80,7 +81,7 @@ function factsOf(card, map) {
   const within = galleries.filter(({ key, cards: numbers }) => key !== "all" && numbers.includes(cards.indexOf(card)));
   return [
     ["map of", map ? `${map.className} ${score(map.score)}` : "no class"],
-    ["label", card.label ?? "none"],
+    ["label", card.labels.join(", ") || "none"],
     ["best classes", card.top.map(([name, value]) => `${name} ${score(value)}`).join(", ")],
     ["size", `${card.size[0]} × ${card.size[1]}`],
     ...(trueBoxes(card).length ? [["truth", plural(trueBoxes(card).length, "true box", "true boxes")]] : []),

@@ -334,6 +334,12 @@ def test_gray_is_no_guess_of_one_number_and_no_network_by_name(tmp_path: Path) -
         ("{'mean': (0, 0, 0), 'std': (1, 1, 1)}, TwoChannels()", "got dict"),
         ("TwoChannels", "got type"),
         ("torch.nn.LazyLinear(3)", "has lazy parameters"),
+        ("torch.nn.Linear(3, 2, device='meta')", r"has no numbers in weight \(2 such in all\), which is on the device"),
+        (
+            "torch.nn.ParameterList([torch.eye(3).to_sparse()])",
+            r"keeps 0 as a sparse tensor \(1 such in all\); let it keep that as to_dense",
+        ),
+        ("type('Odd', (TwoChannels,), {'train': lambda self: self})()", r"fails in its eval\(\): TypeError"),
         (
             "torch.nn.Linear(3, 2, dtype=torch.cfloat)",
             r"has complex numbers in weight \(2 such in all\): a forward pass",

@@ -237,6 +237,18 @@ def test_a_timm_network_whose_default_has_another_number_of_classes_is_read(tmp_
         load(f"timm:{name}", tmp_path, network.state_dict())
 
 
+def test_a_timm_network_with_layers_as_wide_as_its_default_has_classes_is_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    name = "fastvit_mci0.apple_mclip"  # of 512 classes, as CLIP's embeddings have numbers, and layers of 512 channels
+    network = trained(timm.create_model(name, num_classes=9))
+    found = load(f"timm:{name}", tmp_path, network.state_dict(), image_size=64).network
+    assert torch.equal(logits_of(found), logits_of(network))
+    state = network.state_dict()
+    head = next(key for key in state if state[key].shape[:1] == (9,))
+    with pytest.raises(UsageError, match=r"does not fit.*size mismatch"):
+        load(f"timm:{name}", tmp_path, {**state, head: torch.ones(512, *state[head].shape[1:])}, image_size=64)
+
+
 def test_weights_that_timm_translates_when_it_downloads_them_are_read(tmp_path: Path) -> None:
     torch.manual_seed(0)
     published: State = {}

@@ -34,7 +34,7 @@ def made(each: Card, other: Card | None = None, number: int = 120) -> Report:
 
 
 CASES: dict[str, tuple[Card, Card | None]] = {
-    "long names": (card(WORST * 1300, shown_map(RAW, BOX, name=WORST * 1300), label=WORST * 1300), None),
+    "long names": (card(WORST * 1300, shown_map(RAW, BOX, name=WORST * 1300), labels=(WORST * 1300,)), None),
     "many boxes": (card("a", shown_map(RAW, *[BOX] * 500)), None),
     "true boxes": (card("a", shown_map(RAW), truth=[BOX] * 600), None),
     "another run": (card("a", shown_map(RAW)), card("a", *[shown_map(LARGE)] * 5)),

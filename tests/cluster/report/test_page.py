@@ -70,7 +70,7 @@ def hostile_report(name: str) -> Report:
     maps = (shown_map(raw_hw, (10.0, 10.0, 40.0, 40.0), name=name), shown_map(raw_hw, name=name + "2"))
     made = report(
         [
-            card(name, *maps, label=name, top=((name + "3", 0.5),), truth=()),
+            card(name, *maps, labels=(name,), top=((name + "3", 0.5),), truth=()),
             card(name, maps[0], picture=None, missing=name),
         ],
         [Gallery(key="random", title=name, says=name, total=2, cards=(0, 1))],

@@ -53,7 +53,7 @@ def three() -> Report:
     cards = [
         card("two.jpg", shown_map(TWO, (1.0, 2.0, 3.0, 4.5), score=0.5), truth=[(10, 10, 30, 30)]),
         card("one.jpg", shown_map(ONE, (20, 0, 40, 40), name="red fox"), truth=[(20, 0, 40, 20), (60, 60, 80, 80)]),
-        card("none.jpg", shown_map(NOTHING, name="wolf", score=0.7), label="wolf", truth=[(0, 0, 80, 80)]),
+        card("none.jpg", shown_map(NOTHING, name="wolf", score=0.7), labels=("wolf",), truth=[(0, 0, 80, 80)]),
     ]
     return report(cards, galleries(3))
 
@@ -288,6 +288,47 @@ def test_each_map_of_an_image_can_be_shown(look: Open) -> None:
         assert seen.page.text_content("#card-0 .num") == "2 boxes"
         seen.page.fill("#filter", "fox")
         expect_counts(seen.page, 1, 0, 0, 0)
+
+
+def test_a_filter_finds_each_of_several_labels_and_shows_its_map_as_long_as_it_stands(look: Open) -> None:
+    maps = shown_map(ONE, (20, 0, 40, 40)), shown_map(TWO, (0, 0, 8, 8), (8, 8, 16, 16), name="wolf", score=0.25)
+    cards = card("a.jpg", *maps), card("b.jpg", shown_map(ONE, (20, 0, 40, 40)), labels=("fox", "wolf"))
+    with look(report(cards)) as seen:
+        shown = seen.page.locator("#card-0 .class")
+        seen.page.fill("#filter", "wolf")
+        expect_shown(seen.page, "a.jpg", "b.jpg")
+        expect(shown).to_have_text("wolf 0.25")
+        expect_counts(seen.page, 3, 0, 1, 0)
+        seen.page.fill("#filter", "")
+        expect(shown).to_have_text("fox 0.90")
+        expect_counts(seen.page, 2, 0, 0, 0)
+        seen.page.click("#card-0 .map >> nth=1")
+        seen.page.fill("#filter", "fox")
+        expect(shown).to_have_text("fox 0.90")
+        seen.page.fill("#filter", "")
+        expect(shown).to_have_text("wolf 0.25")  # as it was chosen
+        seen.page.click("#card-1 .frame")
+        expect(seen.page.locator("#viewer-facts dd >> nth=1")).to_have_text("fox, wolf")
+
+
+def test_pictures_that_are_sorted_follow_the_setting_wherever_it_is_changed(look: Open) -> None:
+    cards = card("one.jpg", shown_map(ONE)), card("two.jpg", shown_map(TWO, (0, 0, 8, 8)))
+    with look(report(cards)) as seen:
+        seen.page.select_option("#sort", "boxes")
+        expect_shown(seen.page, "two.jpg", "one.jpg")
+        seen.page.fill("#threshold-number", "0.6")  # a box of each
+        seen.page.press("#threshold-number", "Tab")
+        expect_shown(seen.page, "one.jpg", "two.jpg")
+        seen.page.click("#reset")
+        expect_shown(seen.page, "two.jpg", "one.jpg")
+        seen.page.select_option("#components", "largest")
+        expect_shown(seen.page, "one.jpg", "two.jpg")
+        seen.page.click("#reset")
+        seen.page.click("#card-0 .frame")
+        seen.page.locator("#viewer-threshold").fill("0.6")
+        seen.page.keyboard.press("Escape")
+        expect_shown(seen.page, "one.jpg", "two.jpg")
+        expect(seen.page.locator("#card-0 .frame")).to_be_focused()
 
 
 def test_the_keyboard_reaches_and_leaves_the_enlarged_picture(look: Open) -> None:

@@ -150,6 +150,28 @@ def test_two_networks_of_one_rank_are_refused_until_the_flag_names_one(tmp_path:
     assert "has no weights there; it has some at student, teacher" in nowhere
 
 
+def test_networks_whose_numbers_have_other_formats_are_compared_by_their_numbers(tmp_path: Path) -> None:
+    exact = {name: tensor.double() for name, tensor in STATE.items()}
+    assert "key model" in load(tmp_path, {"model": STATE, "again": exact}).notes[0]
+    small = {name: tensor.to(torch.float8_e4m3fn) if tensor.ndim else tensor for name, tensor in STATE.items()}
+    said = refusal(tmp_path, {"model": STATE, "small": small})
+    assert "holds several networks that fit, at model, small; say which: --checkpoint-key KEY" in said
+
+
+def test_a_network_is_found_behind_many_blocks_that_begin_as_it_does(tmp_path: Path) -> None:
+    blocks = {f"{number}.conv1.0.weight": STATE["conv1.0.weight"] for number in range(50)}
+    found = load(tmp_path, blocks | with_prefix("a_long_name_of_a_module.", STATE))
+    assert torch.equal(logits_of(found.network), logits_of(SAVED))
+    assert "prefix a_long_name_of_a_module. removed" in found.notes[0]
+
+
+def test_more_names_than_any_network_has_are_refused_before_they_take_memory(tmp_path: Path) -> None:
+    names = [f"{number}.conv1.0.weight" for number in range(50)] + [f"{number}" for number in range(100_000)]
+    said = refusal(tmp_path, dict.fromkeys(names, torch.ones(1)))
+    assert f"{tmp_path / 'a.ckpt'} has 100050 names beside its tensors, at most 100000 are read" in said
+    assert said.endswith("or raise the limits by --file-limits")
+
+
 def test_a_layer_that_may_follow_the_network_is_refused_until_the_flag_says_that_it_does_not(tmp_path: Path) -> None:
     own = {"state_dict": with_prefix("model.", STATE) | {"head.1.weight": torch.ones(3, 1024)}}  # in the place of fc
     assert "holds head.1.weight beside the network below model., which may take part" in refusal(tmp_path, own)
