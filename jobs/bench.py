@@ -33,6 +33,7 @@ MEASURES: dict[Section, Callable[[BenchConfig, Path], Iterator[Figure]]] = {
     "audit": scale.audit,
     "export": scale.export,
     "report": scale.report,
+    "shards": scale.shards,
 }
 
 

@@ -26,6 +26,7 @@ Section = Literal[
     "audit",
     "export",
     "report",
+    "shards",
 ]
 
 SPEED: tuple[Section, ...] = ("stages", "limit")
@@ -46,7 +47,7 @@ class BenchConfig:
     `executors`: Ray against inline; `peers`: what one would run instead; `start`: seconds from the command to the first
     replica's work; `dispatch`: shards a second; `plan`: a large manifest; `memory`: resident sizes over a long run;
     `rebox` and `audit`: maps a second, in one process; `export`, `report`: seconds and memory of one process for
-    --num-images maps."""
+    --num-images maps; `shards`: `status`, `verify` and `audit` of a run of --rows shards of one picture each."""
     images: str
     """Folder of pictures; they are used again and again."""
     models: tuple[str, ...] = ("resnet50", "resnet18", LITE0, "convnext_tiny")
@@ -65,7 +66,8 @@ class BenchConfig:
     seconds: float = 330.0
     """What `gpu` may take in all; what there is no time left for is left out, and said so."""
     rows: int = 10_000_000
-    """Rows of the manifest that is planned. A resume finds as many shards committed, at most 100,000."""
+    """Rows of the manifest that is planned, and shards of `shards`. A resume finds as many committed, at most
+    100,000."""
     out: Path | None = None
     """File to append the figures to, a JSON object a line; by default none, they are printed alone."""
     json: bool = False

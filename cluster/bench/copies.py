@@ -4,7 +4,9 @@ import itertools
 import os
 import resource
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -29,8 +31,11 @@ from cluster.runs.names import TABLES, shard_name
 from cluster.runs.plan import write_plan
 from cluster.runs.reading import raw_maps, read_table
 from cluster.runs.record import existing_run, publish_run
+from cluster.runs.resume import finish
 from cluster.storage.parquet import encode
 from cluster.truth.prepare import TruthConfig
+
+AT_ONCE = 8  # copies
 
 
 class Copies:
@@ -45,14 +50,19 @@ class Copies:
         """Return the run of the copies, and how many maps it has."""
         return self.out, self.num_maps
 
-    def audit(self, bootstrap: int) -> tuple[float, float]:
-        """Return what `rebox` does, of an audit against the run's own boxes as true ones."""
-        run_dir = open_run_dir(self.out)
-        truth = f"{self.out}/truth.parquet"
-        if not os.path.exists(truth):
+    def truth(self) -> str:
+        """Return a truth that says the run's own boxes."""
+        path = f"{self.out}/truth.parquet"
+        if not os.path.exists(path):
+            run_dir = open_run_dir(self.out)
             run = existing_run(run_dir)
             boxes = [read_table(run_dir, run, "boxes", shard) for shard in range(run.plan.num_shards)]
-            pq.write_table(pa.concat_tables(boxes).select(["image_id", *CORNERS, "class_id"]), truth)
+            pq.write_table(pa.concat_tables(boxes).select(["image_id", *CORNERS, "class_id"]), path)
+        return path
+
+    def audit(self, bootstrap: int) -> tuple[float, float]:
+        """Return what `rebox` does, of an audit against the run's own boxes as true ones."""
+        truth = self.truth()
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
         audit(AuditConfig(run=self.out, truth=TruthConfig(truth=truth), bootstrap=bootstrap, executor="inline"))
         return self.num_maps / (time.perf_counter() - start_s), self.num_maps / (time.process_time() - start_cpu_s)
@@ -127,10 +137,15 @@ def _copy_shard(source: str, out: str, num_maps: int) -> int:
 
     rows = [copied(tables["images"], number).select(LABELLED.names).to_batches()[0] for number in range(num_copies)]
     plan = write_plan(run_dir, (batch.cast(LABELLED) for batch in rows), len(tables["images"]))
-    for number in range(num_copies):
+
+    def publish(number: int) -> None:
         for name, table in tables.items():
             run_dir.publish(shard_name(name, number), encode(copied(table, number)))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # the disk takes longer than the tables
+        deque(pool.map(publish, range(num_copies)), maxlen=0)
     publish_run(run_dir, replace(run, plan=plan))
+    finish(run_dir, existing_run(run_dir))
     return num_copies * len(tables["heatmaps"])
 
 

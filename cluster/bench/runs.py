@@ -30,11 +30,11 @@ def on_all(replicas: Sequence[Apart], method: str, *arguments: Any) -> list[Any]
         return list(pool.map(lambda replica: replica.call(method, *arguments), replicas))
 
 
-class LabelFailed(CamrayError):
-    """A run of `label` that ended as its exit code says: folder, network or machine are at fault, not the bench."""
+class CommandFailed(CamrayError):
+    """A measured command that ended as its exit code says: folder, network or machine are at fault, not the bench."""
 
-    def __init__(self, exit_code: int, status: str, why: str) -> None:
-        super().__init__(f"`label`, which is measured, ended with exit code {exit_code}: {why}")
+    def __init__(self, command: str, exit_code: int, status: str, why: str) -> None:
+        super().__init__(f"`{command}`, which is measured, ended with exit code {exit_code}: {why}")
         self.exit_code, self.status = exit_code, status
 
 
@@ -53,8 +53,8 @@ class Measured:
 def run_label(flags: Sequence[str], out: Path, num_replicas: int, most_s: float = math.inf) -> Measured:
     """Run `label` into `out`, a new folder, and measure it.
 
-    Raises LabelFailed where it says why it ended; RuntimeError with its output if it fails otherwise, or is ended as it
-    has taken `most_s`.
+    Raises CommandFailed where it says why it ended; RuntimeError with its output if it fails otherwise, or is ended as
+    it has taken `most_s`.
     """
     command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
     start_s, wall_s = time.perf_counter(), time.time()
@@ -85,7 +85,7 @@ def run_label(flags: Sequence[str], out: Path, num_replicas: int, most_s: float 
 def seconds_to_work(flags: Sequence[str], out: Path) -> float:
     """Run `label` into `out` until a replica begins to work, and return how long that took; the run is cut off then.
 
-    Raises LabelFailed or RuntimeError, as `run_label`, if it ends before.
+    Raises CommandFailed or RuntimeError, as `run_label`, if it ends before.
     """
     command = [sys.executable, "-m", "jobs", "label", "--out", str(out), *flags]
     start_s = time.perf_counter()
@@ -102,12 +102,29 @@ def seconds_to_work(flags: Sequence[str], out: Path) -> float:
     raise _failure(command, process.returncode, "".join(said))
 
 
+def run_command(words: Sequence[str]) -> tuple[float, float]:
+    """Run a command; return the seconds that it takes and its largest resident size, in MiB.
+
+    Raises CommandFailed or RuntimeError if it ends otherwise than well.
+    """
+    command = [sys.executable, "-m", "jobs", *words]
+    start_s = time.perf_counter()
+    with TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds, process.returncode = time.perf_counter() - start_s, os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise _failure(command, process.returncode, said.read())
+    return seconds, used.ru_maxrss / 1024
+
+
 def _failure(command: Sequence[str], exit_code: int, said: str) -> Exception:
     """Return the error of a run that ended with an exit code, by what it printed."""
     last = next((line for line in reversed(said.splitlines()) if line.startswith(RESULT)), RESULT + "{}")
     result = json.loads(last.removeprefix(RESULT))
     if exit_code > 1 and "error" in result:
-        return LabelFailed(exit_code, result["status"], result["error"])
+        return CommandFailed(result["command"], exit_code, result["status"], result["error"])
     return RuntimeError(f"{' '.join(command)} ended with exit code {exit_code}:\n{said}")
 
 

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from cam_ops.network.names import LITE0
 from cluster.bench.config import BenchConfig
 from cluster.bench.figures import Figure, spread, two_clocks
-from cluster.bench.inputs import to_copy
+from cluster.bench.inputs import label_flags, to_copy
 from cluster.bench.manifests import write_large_manifest
+from cluster.bench.runs import run_command, run_label
 from cluster.executors.simulated import simulate
 from cluster.process.apart import Apart
 
@@ -61,6 +63,23 @@ def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
         "camray / largest": spread([ours / largest for ours, largest, _ in alone]),
         "camray / both": spread([ours * (1 / largest + 1 / every) for ours, largest, every in alone]),
     }
+
+
+def shards(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
+    """Ask a run of --rows shards of one picture for its status, verify it and audit it: once, by the commands."""
+    source, out = scratch / "shards", scratch / "shards-copies"
+    run_label([*label_flags(config, scratch, LITE0), "--limit", "1", "--shard-size", "1"], source, 1)
+    with closing(Apart("cluster.bench.copies:Copies", str(source), str(out), config.rows)) as copies:
+        truth = copies.call("truth")
+    audit = ("audit", str(out), "--truth", truth, "--executor", "inline", "--bootstrap", "200")
+    for words in (("status", str(out)), ("verify", str(out)), audit):
+        seconds, rss_mib = run_command(words)
+        yield {
+            "section": f"{words[0]} of {config.rows} shards of one picture",
+            "seconds": f"{seconds:.1f}",
+            "ms a shard": f"{seconds / config.rows * 1000:.2f}",
+            "max_rss_mib": f"{rss_mib:.0f}",
+        }
 
 
 def export(config: BenchConfig, scratch: Path) -> Iterator[Figure]:

@@ -12,7 +12,7 @@ from cluster.bench.copies import Copies
 from cluster.bench.figures import spread
 from cluster.bench.host import rate_of
 from cluster.bench.manifests import write_large_manifest, write_manifest
-from cluster.bench.runs import _steady
+from cluster.bench.runs import CommandFailed, _steady, run_command
 from cluster.bench.speed import _peer_precision
 from cluster.executors.work import ShardReport
 from cluster.runs.directory import RunDir
@@ -54,11 +54,18 @@ def test_a_last_shard_of_few_images_counts_as_it_is() -> None:
     assert 10 / 0.25 < measured["images/s"] <= 10 / 0.1
 
 
-def test_copies_of_a_run_have_as_many_maps_as_they_say(labelled: ExportedRun, tmp_path: Path) -> None:
+def test_copies_of_a_run_are_a_whole_run_with_as_many_maps_as_they_say(labelled: ExportedRun, tmp_path: Path) -> None:
     first = pq.read_table(labelled.root / "heatmaps" / "shard-0000000.parquet")
     copies = Copies(str(labelled.root), str(tmp_path / "copies"), len(first) + 1)
     assert copies.made() == (str(tmp_path / "copies"), 2 * len(first))
     assert sum(len(pq.read_table(path)) for path in (tmp_path / "copies" / "heatmaps").iterdir()) == 2 * len(first)
+    assert Command("verify", tmp_path / "copies").code == 0
+    _, rss_mib = run_command(
+        ["audit", str(tmp_path / "copies"), "--truth", copies.truth(), "--executor", "inline"]
+    )
+    assert 100 < rss_mib < 4096  # numpy, OpenCV and pyarrow take more than 100 MiB
+    with pytest.raises(CommandFailed, match=r"^`status`, which is measured, ended with exit code 5: "):
+        run_command(["status", str(tmp_path / "nowhere")])
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
