@@ -12,7 +12,7 @@ from cam_ops.outside import RAISE, raised, size_of_file
 
 GZIP = b"\x1f\x8b"
 MOST_UNPACKED = 100  # times the size of the file; rows of texts and numbers are a tenth of that
-ALWAYS_UNPACKED = 64 * 2**20  # bytes
+ALWAYS_UNPACKED = 16 * 2**20  # bytes: a line of a label file may be one, and each takes its time
 PIECE_BYTES = 2**20
 
 
