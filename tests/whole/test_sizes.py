@@ -187,6 +187,12 @@ def test_a_truth(name: str, write: Callable[[Path], None], says: str, labelled: 
         ("--images", "a.parquet", lambda path: rows(path, 30_000_000, "a", "uri"), "it says that it has 30000000 rows"),
         ("--labels", "a.csv", wide, "columns, at most 10000 are read"),
         ("--labels", "a.csv.gz", lambda path: path.write_bytes(packed(b"x" * 2**17, 400)), "bytes unpack to more than"),
+        (
+            "--labels",
+            "a.csv.gz",
+            lambda path: path.write_bytes(packed(b"\n", 17)),
+            "unpack to more than 16777216, which",
+        ),
         ("--class-names", "a.csv", lambda path: path.write_text("a,b\n" * 2**20), "it has more than 1048576 lines"),
         ("--class-names", "a.json", lambda path: path.write_text("[" * 100_000), "it is nested too deep"),
         ("--calibration", "a.json", lambda path: path.write_text("[" * 100_000), "recursion limit exceeded"),
