@@ -12,7 +12,7 @@ from cam_ops.outside import RAISE, raised, size_of_file
 
 GZIP = b"\x1f\x8b"
 MOST_UNPACKED = 100  # times the size of the file; rows of texts and numbers are a tenth of that
-ALWAYS_UNPACKED = 16 * 2**20  # bytes: a line of a label file may be one, and each takes its time
+ALWAYS_UNPACKED = 64 * 2**20  # bytes
 PIECE_BYTES = 2**20
 
 
@@ -21,8 +21,8 @@ class UnpacksToMore(gzip.BadGzipFile):
 
 
 @contextmanager
-def unpacked(path: str) -> Iterator[BufferedIOBase]:
-    """Open a file for what it holds, which is read as a stream.
+def unpacked(path: str, always: int = ALWAYS_UNPACKED) -> Iterator[BufferedIOBase]:
+    """Open a file for what it holds, which is read as a stream; it may be `always` bytes, however few it has itself.
 
     Raises OSError; of these gzip.BadGzipFile, here or while it is read, for what is cut or damaged, and UnpacksToMore.
     """
@@ -34,7 +34,10 @@ def unpacked(path: str) -> Iterator[BufferedIOBase]:
             yield file
             return
         try:
-            with gzip.open(file) as content, io.BufferedReader(_Bounded(content, num_bytes), PIECE_BYTES) as bounded:
+            with (
+                gzip.open(file) as content,
+                io.BufferedReader(_Bounded(content, num_bytes, always), PIECE_BYTES) as bounded,
+            ):
                 yield bounded
         except (EOFError, zlib.error) as error:
             raise gzip.BadGzipFile(str(error)) from None
@@ -55,9 +58,9 @@ def check_unpacked(path: str) -> bool:
 class _Bounded(io.RawIOBase):
     """What a file unpacks to, up to a bound."""
 
-    def __init__(self, content: gzip.GzipFile, packed_bytes: int) -> None:
+    def __init__(self, content: gzip.GzipFile, packed_bytes: int, always: int) -> None:
         self.content, self.packed_bytes, self.read_bytes = content, packed_bytes, 0
-        self.most_bytes = raised(max(ALWAYS_UNPACKED, MOST_UNPACKED * packed_bytes))
+        self.most_bytes = raised(max(always, MOST_UNPACKED * packed_bytes))
 
     def readable(self) -> bool:
         return True

@@ -25,6 +25,7 @@ from cluster.sources.listing import Listing
 from cluster.storage.packed import unpacked
 
 MAX_LINE_CHARACTERS = 2**20
+ALWAYS_UNPACKED = 16 * 2**20  # bytes; each may be a line, which takes its time
 IMAGE = ("uri", *NEAR["image_id"], *NEAR["uri"])
 
 
@@ -42,14 +43,14 @@ class LabelFile:
 
 def digest_of(path: str) -> str:
     """Return the sha256 of a file's content, unpacked where it is gzip. Raises OSError, also for broken gzip."""
-    with unpacked(path) as file:
+    with unpacked(path, ALWAYS_UNPACKED) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_label_file(path: str, columns: Columns) -> LabelFile:
     """Read a CSV, or one in gzip; `columns` as --columns has them. Raises UsageError for what is no such file."""
     try:
-        with unpacked(path) as file:
+        with unpacked(path, ALWAYS_UNPACKED) as file:
             return _read(path, _lines(file), columns)
     except UnicodeDecodeError:
         raise UsageError(

@@ -208,7 +208,7 @@ def test_other_parts_that_depend_on_the_size_are_resized_as_timm_does(tmp_path: 
         load("timm:pit_ti_224", tmp_path, state, image_size=256)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_largest_transformer_of_torchvision_is_built_for_its_default_weights() -> None:
     found = load_classifier(ModelConfig(model="vit_h_14", weights="random"))
     assert found.preprocessing.image_size == found.network.image_size == 518

@@ -59,9 +59,8 @@ def test_copies_of_a_run_are_a_whole_run_with_as_many_maps_as_they_say(labelled:
     copies = Copies(str(labelled.root), str(tmp_path / "copies"), len(first) + 1)
     assert copies.made() == (str(tmp_path / "copies"), 2 * len(first))
     assert sum(len(pq.read_table(path)) for path in (tmp_path / "copies" / "heatmaps").iterdir()) == 2 * len(first)
-    assert Command("verify", tmp_path / "copies").code == 0
-    _, rss_mib = run_command(["audit", str(tmp_path / "copies"), "--truth", copies.truth(), "--executor", "inline"])
-    assert 100 < rss_mib < 4096  # numpy, OpenCV and pyarrow take more than 100 MiB
+    _, rss_mib = run_command(["verify", str(tmp_path / "copies")])
+    assert 100 < rss_mib < 1024  # numpy and pyarrow take more than 100 MiB, these tests several thousand
     with pytest.raises(CommandFailed, match=r"^`status`, which is measured, ended with exit code 5: "):
         run_command(["status", str(tmp_path / "nowhere")])
 
