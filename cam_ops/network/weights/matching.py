@@ -24,9 +24,7 @@ AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_logits", "aux_classifier")  # hea
 LOSSES = ("loss", "criterion", "metric")  # of the words in the name of a module beside the network
 AVERAGED = ("ema", "swa", "averaged")  # of the words in what leads to weights that are a mean over training
 MOST_PREFIXES = 50
-MOST_NAMES = (
-    100_000  # in all state_dicts of a file, each of which is held once for each prefix; networks have thousands
-)
+MOST_NAMES = 100_000  # in all state_dicts of a file; each is held once for each prefix, and networks have thousands
 MOST_DIFFERENT = 20  # networks in a file; which one is meant must be said where there are two
 
 
