@@ -69,20 +69,24 @@ def weighted_average_precision(
     over classes.
 
     The weight of a detection is that of its image, a whole number as in a bootstrap; `num_truth_B` are weighted sums.
-    It is the average precision over as many copies of the images, each detection's copies side by side. Memory is T
+    It is the average precision over as many copies of the images, each detection's copies side by side. Memory is a few
     float64 a weight: for many detections give few rows at a time.
     """
     order_N = np.argsort(-score_N, kind="stable")
-    is_hit_TN = (matched_N[order_N] & BITS_T[:, None]) > 0
-    is_miss_TN = ((matched_N | ignored_N)[order_N] & BITS_T[:, None]) == 0
-    weight_B1N = weight_BN[:, None, order_N]
-    hits_BTN = np.cumsum(weight_B1N * is_hit_TN, axis=2).astype(np.float64)
-    found_BTN = hits_BTN + np.cumsum(weight_B1N * is_miss_TN, axis=2)
-    precision_BTN = hits_BTN / (found_BTN + np.spacing(1))
-    envelope_BTN = np.maximum.accumulate(precision_BTN[..., ::-1], axis=2)[..., ::-1]
-    truth_B11 = np.where(num_truth_B > 0, num_truth_B, np.nan)[:, None, None]
-    reached_BTN = np.searchsorted(RECALLS, np.nan_to_num(hits_BTN / truth_B11), side="right")
-    new_BTN = np.diff(reached_BTN, axis=2, prepend=0)  # recall points that this detection is the first to reach
-    ap_BT: F64 = (envelope_BTN * new_BTN).sum(2) / len(RECALLS)
-    ap_BT[num_truth_B <= 0] = np.nan
-    return ap_BT
+    matched_N, excused_N, weight_BN = matched_N[order_N], (matched_N | ignored_N)[order_N], weight_BN[:, order_N]
+    masks = (((matched_N & bit) > 0, (excused_N & bit) == 0) for bit in BITS_T)
+    return np.stack([_of_threshold(*hit_and_miss, weight_BN, num_truth_B) for hit_and_miss in masks], axis=1)
+
+
+def _of_threshold(is_hit_N: Bools, is_miss_N: Bools, weight_BN: I64, num_truth_B: I64) -> F64:
+    """Return the average precision of sorted detections at one threshold, (B,)."""
+    hits_BN = np.cumsum(weight_BN * is_hit_N, axis=1).astype(np.float64)
+    found_BN = hits_BN + np.cumsum(weight_BN * is_miss_N, axis=1)
+    precision_BN = hits_BN / (found_BN + np.spacing(1))
+    envelope_BN = np.maximum.accumulate(precision_BN[:, ::-1], axis=1)[:, ::-1]
+    truth_B1 = np.where(num_truth_B > 0, num_truth_B, np.nan)[:, None]
+    reached_BN = np.searchsorted(RECALLS, np.nan_to_num(hits_BN / truth_B1), side="right")
+    new_BN = np.diff(reached_BN, axis=1, prepend=0)  # recall points that this detection is the first to reach
+    ap_B: F64 = (envelope_BN * new_BN).sum(1) / len(RECALLS)
+    ap_B[num_truth_B <= 0] = np.nan
+    return ap_B

@@ -35,10 +35,12 @@ def uniforms(seed_N: U64, stream: int) -> F64:
     return share_N
 
 
-def poisson_weights(seed_N: U64, num_replicates: int) -> U8:
-    """Return how often each replicate counts each image, (B, N)."""
-    weights = [np.searchsorted(POISSON_CDF, uniforms(seed_N, b + 1), side="right") for b in range(num_replicates)]
-    return np.array(weights, np.uint8).reshape(num_replicates, len(seed_N))
+def poisson_weights(seed_N: U64, num_replicates: int, first: int = 0) -> U8:
+    """Return how often each replicate, from the `first` one on, counts each image, (B, N)."""
+    weight_BN = np.empty((num_replicates, len(seed_N)), np.uint8)
+    for b, weight_N in enumerate(weight_BN, first):
+        weight_N[:] = np.searchsorted(POISSON_CDF, uniforms(seed_N, b + 1), side="right")
+    return weight_BN
 
 
 def interval(value: float, replicate_B: F64) -> tuple[float, float]:

@@ -43,9 +43,17 @@ class Split:
     calibrate: float = 0.0
     seed: int = 0
 
-    def weights(self, seed_M: U64) -> F64:
-        """Return the weight of each image in each row, (R, M)."""
-        return np.concatenate([np.ones((1, len(seed_M))), poisson_weights(seed_M, self.num_replicates)])
+    @property
+    def rows(self) -> range:
+        """All rows: each image once, then the replicates."""
+        return range(1 + self.num_replicates)
+
+    def weights(self, seed_M: U64, rows: range | None = None) -> F64:
+        """Return the weight of each image in each row, (R, M), or in successive ones of them."""
+        rows = self.rows if rows is None else rows
+        once_RM = np.ones((int(rows.start == 0), len(seed_M)))
+        first = max(0, rows.start - 1)
+        return np.concatenate([once_RM, poisson_weights(seed_M, rows.stop - 1 - first, first)])
 
     def chosen(self, seed_M: U64) -> Bools:
         """Say which images are fitted to, (M,); `seed` draws others. A larger share has them, too."""

@@ -19,7 +19,7 @@ from cluster.storage.scratch import load, open_database
 
 PRECISION = ("ap", "ap_50", "ap_75", "instance_precision", "instance_recall")
 MAX_WEIGHTED = 10**6  # detections; above, replicates would take hours
-MAX_CELLS = 2 * 10**6  # detections times rows that are computed at once: ten thresholds each, a few arrays
+MAX_CELLS = 2 * 10**6  # detections, or true boxes' images, times rows that are computed at once: a few arrays of them
 COCO = "classes with true boxes, 100 detections an image and class, as COCO counts"
 TOO_MANY = f"no interval: more than {MAX_WEIGHTED} detections"
 
@@ -42,7 +42,7 @@ def precision_of(batches: Iterator[pa.RecordBatch], split: Split) -> DetectionFi
         load(database, "detections", DETECTIONS_SCHEMA, batches)
         num_images, num_detections = _numbers(database, "SELECT count(DISTINCT seed), count(score) FROM detections")
         is_weighted = num_detections <= MAX_WEIGHTED
-        num_rows = 1 + split.num_replicates
+        num_rows = len(split.rows)
         classes = database.execute(
             "SELECT class_id FROM detections GROUP BY class_id HAVING sum(num_truth) > 0 ORDER BY class_id"
         ).fetchall()
@@ -83,21 +83,19 @@ def _of_class(database: duckdb.DuckDBPyConnection, class_id: int, split: Split) 
     truth = table.filter(table["score"].is_null())
     found = table.filter(table["score"].is_valid())
     score_N, matched_N, ignored_N = (found[name].to_numpy() for name in ("score", "matched", "ignored"))
-    truth_weight_RM = split.weights(truth["seed"].to_numpy()).astype(np.int64)
-    num_truth_R = truth_weight_RM @ truth["num_truth"].to_numpy().astype(np.int64)
-    weight_RN = split.weights(found["seed"].to_numpy()).astype(np.int64)
-    step = max(1, MAX_CELLS // max(1, len(score_N)))
-    ap_RT = np.concatenate(
-        [
-            weighted_average_precision(
-                score_N, matched_N, ignored_N, weight_RN[r : r + step], num_truth_R[r : r + step]
-            )
-            for r in range(0, len(weight_RN), step)
-        ]
-    )
     is_hit_N = (matched_N & BITS_T[AT_50]) > 0
     is_counted_N = is_hit_N | ((ignored_N & BITS_T[AT_50]) == 0)
-    return ap_RT, np.stack([weight_RN @ is_hit_N, weight_RN @ is_counted_N, num_truth_R], axis=1)
+    truth_seed_M, num_truth_M, seed_N = (
+        column.to_numpy() for column in (truth["seed"], truth["num_truth"], found["seed"])
+    )
+    step = max(1, MAX_CELLS // max(1, len(score_N), len(truth)))
+    ap, counted = [], []
+    for rows in (split.rows[first : first + step] for first in split.rows[::step]):
+        num_truth_R = split.weights(truth_seed_M, rows).astype(np.int64) @ num_truth_M.astype(np.int64)
+        weight_RN = split.weights(seed_N, rows).astype(np.int64)
+        ap.append(weighted_average_precision(score_N, matched_N, ignored_N, weight_RN, num_truth_R))
+        counted.append(np.stack([weight_RN @ is_hit_N, weight_RN @ is_counted_N, num_truth_R], axis=1))
+    return np.concatenate(ap), np.concatenate(counted)
 
 
 def _mean_known(ap_CRT: F64) -> F64:
