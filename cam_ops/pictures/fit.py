@@ -52,10 +52,11 @@ def _inside(picture: Decoded, x0: int, y0: int, x1: int, y1: int) -> U8:
 
 
 def _resample(image_HWC: U8, height: int, width: int, interpolation: Interpolation) -> U8:
-    image_1CHW = torch.from_numpy(np.ascontiguousarray(image_HWC))[None].permute(0, 3, 1, 2)  # channels last, for torch
+    image_1HWC = np.ascontiguousarray(image_HWC).reshape(1, *image_HWC.shape)
+    image_1CHW = torch.from_numpy(image_1HWC.transpose(0, 3, 1, 2))  # channels last, for torch
     resized_1CHW = torch.nn.functional.interpolate(image_1CHW, size=(height, width), mode=interpolation, antialias=True)
-    resized: U8 = resized_1CHW[0].permute(1, 2, 0).numpy()
-    return resized
+    resized_CHW: U8 = resized_1CHW.numpy()[0]
+    return resized_CHW.transpose(1, 2, 0)
 
 
 def _rectangle(x0: float, y0: float, x1: float, y1: float) -> F32:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from cam_ops.arrays import U8
 from cam_ops.errors import BadImage
 from cam_ops.foreign import whole
 from cam_ops.settings import Preprocessing, Size, height_and_width
@@ -96,7 +97,7 @@ class Loader:
         with closing(DecoderApart(self.input)) as decoder:
             for rows in self._batches(planned):
                 batch = self._empty(rows)
-                for row, picture, pixels_YX3 in zip(rows, batch.pictures, batch.pixels_BYX3, strict=False):
+                for row, picture, pixels_YX3 in zip(rows, batch.pictures, batch.pixels_BYX3.numpy(), strict=False):
                     start_s = time.perf_counter()
                     encoded = _fetch(row, quarantine.bad, self.options)
                     fetched_s = time.perf_counter()
@@ -107,7 +108,7 @@ class Loader:
                         _place(decoder.decode_and_fit(row, encoded), picture, pixels_YX3)
                     except BadImage as bad:
                         picture.status, picture.error = bad.status, whole(str(bad))
-                        pixels_YX3.zero_()
+                        pixels_YX3.fill(0)
                         if bad.status == "crashed_decoder" and row["row"] not in quarantine.bad:
                             quarantine.add(row["row"], bad)
                     laps.add("decode", time.perf_counter() - fetched_s)
@@ -165,10 +166,11 @@ class Loader:
         return _Worked(left=[], fetch_s=fetched_s - start_s, decode_s=time.perf_counter() - fetched_s)
 
     def _decode_all(self, batch: _Batch, fetched: list[tuple[int, Encoded]]) -> None:
+        pixels_BYX3 = batch.pixels_BYX3.numpy()  # each operation of torch gives Python's lock away, and waits for it
         for place, encoded in fetched:
-            self._decode(batch.rows[place], encoded, batch.pictures[place], batch.pixels_BYX3[place])
+            self._decode(batch.rows[place], encoded, batch.pictures[place], pixels_BYX3[place])
 
-    def _decode(self, row: dict[str, Any], encoded: Encoded, picture: Picture, pixels_YX3: Tensor) -> None:
+    def _decode(self, row: dict[str, Any], encoded: Encoded, picture: Picture, pixels_YX3: U8) -> None:
         """Decode one image and fit it into its place in the batch, or say why not."""
         try:
             if isinstance(encoded, BadImage):
@@ -176,7 +178,7 @@ class Loader:
             _place(self.decode(row, encoded, self.input), picture, pixels_YX3)
         except BadImage as bad:
             picture.status, picture.error = bad.status, whole(str(bad))
-            pixels_YX3.zero_()
+            pixels_YX3.fill(0)
 
 
 def _labels(row: dict[str, Any]) -> tuple[int, ...]:
@@ -184,9 +186,9 @@ def _labels(row: dict[str, Any]) -> tuple[int, ...]:
     return tuple(row.get("labels") or ()) if label is None else (label,)
 
 
-def _place(fitted: Fitted, picture: Picture, pixels_YX3: Tensor) -> None:
+def _place(fitted: Fitted, picture: Picture, pixels_YX3: U8) -> None:
     picture.height, picture.width, picture.rectangle = fitted.height, fitted.width, fitted.rectangle
-    pixels_YX3.copy_(torch.from_numpy(fitted.pixels_YX3))
+    pixels_YX3[...] = fitted.pixels_YX3
 
 
 def _fetch(row: dict[str, Any], known: Mapping[int, BadImage], options: StorageOptions) -> Encoded:

@@ -54,9 +54,7 @@ def read_image(uri: str, offset: int, size: int, options: StorageOptions = NO_OP
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             raise BadImage("unreadable", "not a regular file")
-        with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read(min(found.st_size if size < 0 else size, MAX_BYTES + 1))
+        return _read_file(path, offset, min(found.st_size if size < 0 else size, MAX_BYTES + 1))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadImage("missing", str(error.strerror)) from None
     except OSError as error:
@@ -65,6 +63,23 @@ def read_image(uri: str, offset: int, size: int, options: StorageOptions = NO_OP
         raise StorageError(
             f"cannot read {os.fsdecode(path)}: {error.strerror}; the shard is left for the next run"
         ) from None
+
+
+def _read_file(path: bytes, offset: int, num_bytes: int) -> bytes:
+    """Return so many bytes, fewer where the file ends earlier; with three calls of the system, as each gives Python's
+    lock away.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        content = os.pread(descriptor, num_bytes, offset)
+        while len(content) < num_bytes:  # it ends here, or the system gave less than it has
+            more = os.pread(descriptor, num_bytes - len(content), offset + len(content))
+            if not more:
+                break
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def _read_from_store(uri: str, offset: int, size: int, options: StorageOptions) -> bytes:
