@@ -214,7 +214,7 @@ def _refusal(text: str) -> str:
 
 def _decoder(row: Row) -> Decoder | None:
     """Tell by file and size, as a manifest may name such a file."""
-    is_picture = os.path.basename(row["uri"]) in FILES and row["size"] == PICTURE_BYTES
+    is_picture = row["size"] == PICTURE_BYTES and os.path.basename(row["uri"]) in FILES
     return _decode if is_picture else None
 
 

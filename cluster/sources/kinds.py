@@ -38,6 +38,7 @@ KINDS: tuple[Source, ...] = (
     STL10,
     FOLDER,  # any path
 )
+DECODERS = tuple(kind.decoder for kind in KINDS if kind.decoder)
 OWN_LABELS: dict[str, OwnLabels] = {kind.own_labels.word: kind.own_labels for kind in KINDS if kind.own_labels}
 
 
@@ -86,4 +87,4 @@ def open_listing(address: str, asked: Asked = EVERYTHING) -> AbstractContextMana
 
 def decoder_of(row: Row) -> Decoder | None:
     """Return what decodes a planned image where the usual decoder does not."""
-    return next((decoder for kind in KINDS if (decoder := kind.decoder(row))), None)
+    return next((decoder for decoder_of_kind in DECODERS if (decoder := decoder_of_kind(row))), None)

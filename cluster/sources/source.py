@@ -71,5 +71,5 @@ class Source:
     """How to give its files where they lie in a folder without pictures: `{file}` is the first, `{folder}` its own."""
     refusal: Callable[[str], str] = lambda text: ""
     """Say why what the user gave is almost of this kind, but cannot be read."""
-    decoder: Callable[[Row], Decoder | None] = lambda row: None
+    decoder: Callable[[Row], Decoder | None] | None = None
     """Return what decodes a planned image where the usual decoder does not; any kind may have planned it."""

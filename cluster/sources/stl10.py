@@ -102,7 +102,7 @@ def _read_labels(path: Path, num_pictures: int) -> U8:
 
 def _decoder(row: Row) -> Decoder | None:
     """Tell by file and size, as a manifest may name such a file."""
-    is_picture = os.path.basename(row["uri"]) in PICTURE_FILES and row["size"] == STL10_BYTES
+    is_picture = row["size"] == STL10_BYTES and os.path.basename(row["uri"]) in PICTURE_FILES
     return decode_stl10 if is_picture else None
 
 

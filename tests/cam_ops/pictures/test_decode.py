@@ -14,6 +14,7 @@ from cam_ops.errors import BadImage
 from cam_ops.pictures.decode import decode, decode_for, whole
 from cam_ops.pictures.fit import fit
 from cam_ops.pictures.formats import has_heif
+from cam_ops.pictures.header import jpeg_size
 from cam_ops.settings import Interpolation, Preprocessing, Size
 
 
@@ -288,6 +289,34 @@ def test_bad_bytes_have_their_status() -> None:
         with pytest.raises(BadImage) as caught:
             decode(content)
         assert caught.value.status == status
+
+
+def test_the_size_of_an_ordinary_jpeg_is_pillow_s_whatever_becomes_of_its_header() -> None:
+    generator = np.random.default_rng(0)
+    ordinary = [
+        encoded(picture(20, 30), "JPEG", comment=b"seen", icc_profile=b"\0" * 99),
+        encoded(picture(30, 20)[..., 0], "JPEG", dpi=(72, 72)),
+    ]
+    assert [jpeg_size(content) for content in ordinary] == [(30, 20), (20, 30)]
+    assert jpeg_size(encoded(picture(20, 30), "JPEG", progressive=True)) is None
+    num_read, refused = 0, []
+    for _ in range(3000):
+        content = bytearray(ordinary[generator.integers(2)])
+        for place in generator.integers(2, min(700, len(content)), generator.integers(1, 4)):
+            content[place] = generator.choice([0, 255, generator.integers(256)])
+        if (size := jpeg_size(bytes(content))) is None:
+            continue
+        try:
+            with Image.open(io.BytesIO(content)) as opened:
+                assert (opened.size, "progressive" in opened.info) == (size, False)
+        except OSError:  # UnidentifiedImageError is one
+            refused.append(bytes(content))
+        num_read += 1
+    assert num_read > 1000
+    assert len(refused) > 3
+    for content in refused:
+        with pytest.raises(BadImage):
+            decode(content)
 
 
 def test_grey_and_sixteen_bit_and_alpha_become_rgb() -> None:
