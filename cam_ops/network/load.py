@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_ops.class_lists import read_class_names
-from cam_ops.classes import ClassList, ScoreKind, class_list, numbered_classes
+from cam_ops.classes import ClassList, ScoreKind, class_list, numbered_classes, whole_number
 from cam_ops.errors import UsageError
 from cam_ops.network.dilation import dilate_last_stage
 from cam_ops.network.factory import call_factory
@@ -21,6 +21,7 @@ from cam_ops.network.weighted import with_weights
 from cam_ops.network.weights.moving import hidden_state
 from cam_ops.network.zoo import find_architecture
 from cam_ops.settings import Channels, Interpolation, ModelConfig, Preprocessing, Size
+from cam_ops.words import folded
 
 NUM_CHANNELS: dict[Channels, int] = {"rgb": 3, "gray": 1}
 USUAL_SIZE = 224
@@ -104,11 +105,13 @@ def _of_one(categories: list[str] | None) -> list[str]:
 def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
     """Return the names of the network's `num_classes` classes: the user's, else the weights', else their numbers.
 
-    Raises UsageError where there are more or fewer.
+    Raises UsageError where there are more or fewer, or the user's are the weights' in another order.
     """
-    if classifier.class_names:
-        return read_class_names(Path(classifier.class_names), num_classes)
     names = classifier.categories
+    if classifier.class_names:
+        listed = read_class_names(Path(classifier.class_names), num_classes)
+        _check_order(listed, names or [], classifier)
+        return listed
     if not names:
         return numbered_classes(num_classes)
     if len(names) != num_classes:
@@ -117,6 +120,24 @@ def classes_for(classifier: Classifier, num_classes: int) -> ClassList:
             "--class-names with one entry a class"
         )
     return class_list([()] * num_classes, names)
+
+
+def _check_order(listed: ClassList, names: list[str], classifier: Classifier) -> None:
+    """Raise UsageError where a list gives a class a name that the weights give another one, whose own it gives away.
+
+    Other words for the same classes, in whatever number, contradict nothing.
+    """
+    if any(whole_number(name) is not None for name in names):
+        return  # as numbers they mean places as well
+    own = {folded(name): class_id for class_id, name in enumerate(names)}
+    places = {own[word]: ids[0] for word, ids in listed.folded_ids.items() if word in own and len(ids) == 1}
+    moved = {class_id: place for class_id, place in places.items() if class_id != place}
+    for class_id in sorted(moved.keys() & moved.values()):
+        raise UsageError(
+            f"--class-names {classifier.class_names} has classes of the weights in another order: class {class_id} is "
+            f"{listed.names[class_id][:200]!r} there, and {names[class_id][:200]!r} by the weights of "
+            f"{classifier.name}; put them in that order, or leave --class-names out"
+        )
 
 
 def model_digest(path: str, state: dict[str, Tensor]) -> str:

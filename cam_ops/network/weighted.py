@@ -16,6 +16,7 @@ from cam_ops.foreign import visible
 from cam_ops.network.names import LIBRARYS, TENSORFLOW_SCALED
 from cam_ops.network.weights.checkpoints import UNREADABLE, first_line, read_checkpoint, repeats
 from cam_ops.network.weights.matching import Expected, is_auxiliary, match, some
+from cam_ops.network.weights.named import names_in
 from cam_ops.network.weights.positions import Positions, embeddings_in
 from cam_ops.network.zoo import Architecture
 from cam_ops.settings import MAX_IMAGE_SIZE, ModelConfig, Size
@@ -71,7 +72,10 @@ def _from_file(known: Architecture, path: Path, config: ModelConfig) -> Weighted
         cure=f"is --model the network that was trained{', and --image-size its size' if known.is_sized else ''}?",
         rewritten=_timms_rewriting(template) if known.path.startswith("timm") else None,
     )
-    fit, notes = match(read_checkpoint(path), expected, path, config.checkpoint_key)
+    loaded = read_checkpoint(path)
+    fit, notes = match(loaded, expected, path, config.checkpoint_key)
+    categories, said_names = _categories(names_in(loaded, fit.num_classes), path)
+    notes += said_names
     taken = dict(fit.state)
     if positions is not None and isinstance(size, int):
         taken[positions.name], size, said = _positioned(positions, taken[positions.name], path, size, config)
@@ -90,7 +94,19 @@ def _from_file(known: Architecture, path: Path, config: ModelConfig) -> Weighted
             f"if it was fine-tuned from torchvision's default weights of {known.name}",
         )
     scaled = _scale(known, network, config, is_usual=is_official)
-    return Weighted(network=network, path=scaled, size=size, categories=None, notes=notes)
+    return Weighted(network=network, path=scaled, size=size, categories=categories, notes=notes)
+
+
+def _categories(found: dict[str, list[str]], path: Path) -> tuple[list[str] | None, tuple[str, ...]]:
+    """Return the names that a file gives its classes, and what is to be said of them."""
+    if not found:
+        return None, ()
+    (key, names), *others = found.items()
+    for other, others_names in others:
+        if others_names != names:
+            one, two = visible(key), visible(other)
+            return None, (f"weights: {path} names the classes twice, and not alike ({one}, {two}); neither is taken",)
+    return names, (f"weights: the classes' names are those of {visible(key)} in {path}",)
 
 
 def _positioned(

@@ -10,7 +10,7 @@ import struct
 import warnings
 import zipfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,15 @@ def state_dicts_in(loaded: object) -> dict[str, dict[str, Any]]:
 
     The file's own is "". A key that is no text, such as those of an optimizer's state, leads nowhere.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found = (
+        (place, {key: value for key, value in inner.items() if isinstance(key, str)})
+        for place, inner in dictionaries_in(loaded)
+    )
+    return {place: named for place, named in found if any(isinstance(value, Tensor) for value in named.values())}
+
+
+def dictionaries_in(loaded: object) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Yield the dictionaries in what a file holds, each once, with the dotted keys under which they stand."""
     seen: set[int] = set()
     waiting = deque([("", loaded, 0)])
     while waiting and len(seen) < MOST_DICTIONARIES:
@@ -109,13 +117,14 @@ def state_dicts_in(loaded: object) -> dict[str, dict[str, Any]]:
         if not isinstance(inner, dict) or id(inner) in seen:
             continue
         seen.add(id(inner))
-        named = {key: value for key, value in inner.items() if isinstance(key, str)}
-        if any(isinstance(value, Tensor) for value in named.values()):
-            found[place] = named
+        yield place, inner
         if depth < DEEPEST:
-            inner_ones = {key: value for key, value in named.items() if isinstance(value, dict) and len(key) <= LONGEST}
+            inner_ones = {
+                key: value
+                for key, value in inner.items()
+                if isinstance(key, str) and isinstance(value, dict) and len(key) <= LONGEST
+            }
             waiting.extend((f"{place}.{key}" if place else key, value, depth + 1) for key, value in inner_ones.items())
-    return found
 
 
 def first_skipped(loaded: object) -> str | None:
