@@ -18,7 +18,8 @@ test: .venv/test.stamp
 quick: .venv/test.stamp
 	OMP_NUM_THREADS=1 .venv/bin/pytest -q -m 'not (ray or server or slow or long)' --numprocesses 2 --dist loadfile
 
-# The tests that take a minute each: a cluster without its head, a node cut off, pictures that kill their replica.
+# The tests that take a minute each: a cluster without its head, a node cut off, pictures that kill their replica; the
+# largest networks, sections of bench that compile.
 long: .venv/test.stamp
 	OMP_NUM_THREADS=1 .venv/bin/pytest -m long
 

@@ -20,6 +20,11 @@ def label_flags(config: BenchConfig, scratch: Path, model: str) -> list[str]:
     return [*("--images", str(manifest)), *_model_flags(model), "--precision", config.precision, "--compile", "always"]
 
 
+def few_flags(config: BenchConfig, scratch: Path, num_images: int) -> list[str]:
+    """Return the flags of a run that is only to be copied: so few pictures take less time than a compilation."""
+    return [*label_flags(config, scratch, LITE0), "--limit", str(num_images), "--compile", "never"]
+
+
 def model_of(name: str) -> ModelConfig:
     """Return a network by its name in --models: with random weights, or as its factory makes it."""
     if name == LITE0:
@@ -49,5 +54,5 @@ def small_run(config: BenchConfig, scratch: Path, model: str) -> tuple[str, Mode
 def to_copy(config: BenchConfig, scratch: Path, name: str) -> tuple[str, str, int]:
     """Return what `cluster.bench.copies.Copies` makes copies of, a run over 512 pictures, where, and for how many."""
     source = scratch / name
-    run_label([*label_flags(config, scratch, LITE0), "--limit", str(MANY), "--shard-size", str(MANY)], source, 1)
+    run_label([*few_flags(config, scratch, MANY), "--shard-size", str(MANY)], source, 1)
     return str(source), f"{source}-copies", config.num_images

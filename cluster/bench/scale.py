@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from cam_ops.network.names import LITE0
 from cluster.bench.config import BenchConfig
 from cluster.bench.figures import Figure, spread, two_clocks
-from cluster.bench.inputs import label_flags, to_copy
+from cluster.bench.inputs import few_flags, to_copy
 from cluster.bench.manifests import write_large_manifest
 from cluster.bench.runs import run_command, run_label
 from cluster.executors.simulated import simulate
@@ -68,7 +67,7 @@ def audit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 def shards(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Ask a run of --rows shards of one picture for its status, verify it and audit it: once, by the commands."""
     source, out = scratch / "shards", scratch / "shards-copies"
-    run_label([*label_flags(config, scratch, LITE0), "--limit", "1", "--shard-size", "1"], source, 1)
+    run_label([*few_flags(config, scratch, 1), "--shard-size", "1"], source, 1)
     with closing(Apart("cluster.bench.copies:Copies", str(source), str(out), config.rows)) as copies:
         truth = copies.call("truth")
     audit = ("audit", str(out), "--truth", truth, "--executor", "inline", "--bootstrap", "200")

@@ -121,7 +121,7 @@ def measured(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[
     return [json.loads(line) for line in (folder / "bench.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.ray
+@pytest.mark.long
 def test_starts_by_the_command(measured: list[dict[str, object]]) -> None:
     started = measured[1]
     assert started["section"] == "start, s, 20 of 22 shards committed"
@@ -129,7 +129,7 @@ def test_starts_by_the_command(measured: list[dict[str, object]]) -> None:
     assert float(str(started["resume"]).split()[0]) > 1
 
 
-@pytest.mark.ray
+@pytest.mark.long
 def test_stages_of_a_replica_by_the_command(measured: list[dict[str, object]]) -> None:
     stages = measured[0]
     spent = {stage: float(str(stages[stage]).split()[0]) for stage in ("fetch", "decode", "resize", "boxes", "tables")}

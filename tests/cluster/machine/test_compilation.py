@@ -274,6 +274,7 @@ def other_chain() -> nn.Module:
     return network
 
 
+@pytest.mark.long
 def test_a_refined_run_has_two_libraries_and_both_are_made_again_where_one_is_missing_short_or_of_other_weights(
     pictures: Path, cache: Path, tmp_path: Path
 ) -> None:
