@@ -1,6 +1,5 @@
 """Names of classes that a trainer has left beside the weights, by the keys that they usually have."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from cam_ops.classes import whole_number
@@ -9,6 +8,7 @@ from cam_ops.network.weights.checkpoints import Skipped, dictionaries_in
 NUMBER_OF = ("class_to_idx", "label2id")  # numbers by name; the first is torchvision's ImageFolder's
 NAME_OF = ("idx_to_class", "id2label")  # names by number
 LISTS = ("classes", "class_names", "CLASSES")  # mmpretrain's is the last
+LONGEST_NAME = 1000
 
 
 def names_in(loaded: object, num_outputs: int) -> dict[str, list[str]]:
@@ -17,26 +17,31 @@ def names_in(loaded: object, num_outputs: int) -> dict[str, list[str]]:
     One output may have two names, of its two classes. What is no name for each class, each once, is no such list.
     """
     found: dict[str, list[str]] = {}
+    numbers = (1, 2) if num_outputs == 1 else (num_outputs,)
     for place, inner in dictionaries_in(loaded):
         for key in (*NUMBER_OF, *NAME_OF, *LISTS):
-            names = _names(key, inner.get(key))
-            if len(names) == num_outputs or (num_outputs == 1 and len(names) == 2):
+            value = inner.get(key)
+            if isinstance(value, (dict, list, tuple)) and len(value) in numbers and (names := _names(key, value)):
                 found[f"{place}.{key}" if place else key] = names
     return found
 
 
 def _names(key: str, value: Any) -> list[str]:
     if key in LISTS:
-        names = list(value) if isinstance(value, (list, tuple)) and not isinstance(value, Skipped) else []
+        names = [] if isinstance(value, (dict, Skipped)) else list(value)
     elif not isinstance(value, dict):
-        names = []
+        return []
     else:
-        names = _in_order(value if key in NAME_OF else {number: name for name, number in value.items()})
-    is_whole = all(isinstance(name, str) and name.strip() for name in names) and len({*names}) == len(names)
-    return names if is_whole else []
+        pairs = value.items() if key in NAME_OF else [(number, name) for name, number in value.items()]
+        name_of = {_number(number): name for number, name in pairs}
+        names = list(map(name_of.get, range(len(value))))
+    if not all(isinstance(name, str) and name.strip() and len(name) <= LONGEST_NAME for name in names):
+        return []
+    are_numbers = names == [f"LABEL_{i}" for i in range(len(names))]  # as transformers calls what has no name
+    return [] if are_numbers or len({*names}) < len(names) else names
 
 
-def _in_order(name_of: Mapping[Any, Any]) -> list[Any]:
-    """Return names in the order of their numbers; none where these are not 0, 1, ..., each once."""
-    by_number = {whole_number(str(number)): name for number, name in name_of.items()}
-    return [by_number[i] for i in range(len(name_of))] if by_number.keys() == {*range(len(name_of))} else []
+def _number(number: Any) -> int | None:
+    if isinstance(number, str):
+        return whole_number(number)
+    return number if isinstance(number, int) and not isinstance(number, bool) else None

@@ -49,6 +49,11 @@ def test_names_are_taken_by_their_number(beside: dict, key: str) -> None:
         {"classes": [1, 2, 3]},
         {"classes": torch.zeros(3)},
         {"classes": 3, "class_to_idx": None, "idx_to_class": {(): "owl", 1: "kite", 2: "b"}},
+        {"class_to_idx": {"owl": [2], "bulbul": {}, "kite": 10**5000}},
+        {"class_to_idx": {"owl": True, "bulbul": 0, "kite": 2}},
+        {"class_to_idx": [0, 1, 2], "classes": {"owl": 2, "bulbul": 0, "kite": 1}},
+        {"classes": ["owl", "kite", "b" * 1001]},
+        {"id2label": {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}},
     ],
 )
 def test_what_names_not_each_class_once_names_none(beside: dict) -> None:
@@ -59,6 +64,7 @@ def test_what_names_not_each_class_once_names_none(beside: dict) -> None:
 def test_one_output_has_the_names_of_its_two_classes() -> None:
     assert names_in({"class_to_idx": {"tumor": 1, "none": 0}}, 1) == {"class_to_idx": ["none", "tumor"]}
     assert names_in({"class_to_idx": {"tumor": 1, "none": 0}}, 3) == {}
+    assert names_in({"class_to_idx": {"tumor": 0, "none": 0}}, 1) == {}
 
 
 @pytest.mark.parametrize(
