@@ -97,7 +97,7 @@ class Host:
         stand_in: Any = StandIn(replica.mapper, loader.open(planned), device_ms / 1000)
         loader.for_gpu = True
         if decode_ms is not None:
-            loader.decode = _sleeping(decode_ms / 1000, _first_fitted(planned, loader))
+            loader.decode = _sleeping(decode_ms / 1000, _first_fitted(planned, loader), loader.input)
         self.replica = HostReplica(replica.membership, stand_in, loader)
         self.num_shards = run.plan.num_shards
         self.numbers = itertools.count()  # of calls
@@ -147,11 +147,12 @@ def _first_fitted(planned: pa.Table, loader: Loader) -> Fitted:
     raise NoPictures(f"none of the {len(planned)} first pictures can be decoded; check --images")
 
 
-def _sleeping(seconds: float, fitted: Fitted) -> Callable[..., Fitted]:
+def _sleeping(seconds: float, fitted: Fitted, config: Preprocessing) -> Callable[..., Fitted]:
+    small_config = replace(config, image_size=SMALL)
     small = cv2.imencode(".jpg", np.zeros((SMALL, SMALL, 3), np.uint8))[1].tobytes()
 
-    def decode(row: dict[str, Any], _: bytes, config: Preprocessing) -> Fitted:
-        decode_and_fit(row, small, replace(config, image_size=SMALL))
+    def decode(row: dict[str, Any], *_: object) -> Fitted:
+        decode_and_fit(row, small, small_config)
         time.sleep(seconds)
         return fitted
 

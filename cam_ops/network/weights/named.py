@@ -3,7 +3,7 @@
 from typing import Any
 
 from cam_ops.classes import whole_number
-from cam_ops.network.weights.checkpoints import Skipped, dictionaries_in
+from cam_ops.network.weights.checkpoints import dictionaries_in
 
 NUMBER_OF = ("class_to_idx", "label2id")  # numbers by name; the first is torchvision's ImageFolder's
 NAME_OF = ("idx_to_class", "id2label")  # names by number
@@ -28,7 +28,7 @@ def names_in(loaded: object, num_outputs: int) -> dict[str, list[str]]:
 
 def _names(key: str, value: Any) -> list[str]:
     if key in LISTS:
-        names = [] if isinstance(value, (dict, Skipped)) else list(value)
+        names = [] if isinstance(value, dict) else list(value)
     elif not isinstance(value, dict):
         return []
     else:
