@@ -7,6 +7,7 @@ the network's input, P explained (image, class) pairs, h, w the maps' grid, N bo
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -22,6 +23,7 @@ from cam_ops.metrics.localization import overlaps
 from cam_ops.settings import Device, ModelConfig, Precision
 from cluster.bench.figures import Figure
 from cluster.bench.host import WARM_SHARDS, HostReplica, rate_of
+from cluster.label.decoders import Decoders
 from cluster.label.loader import Loader
 from cluster.label.rows import Picture
 from cluster.machine.gpu import held_bytes, loading
@@ -132,7 +134,8 @@ class Gpu:
         mapper = self.mapper(batch_size if compiled else None)
         loader = self._loader(request, mapper, num_threads)
         self._forget_memory()
-        measured = rate_of(HostReplica(membership, mapper, loader), self._shards(seconds))
+        with closing(loader):
+            measured = rate_of(HostReplica(membership, mapper, loader), self._shards(seconds))
         return {
             "replica": f"{measured['images/s']:.0f}",
             "feeding, ms": f"{measured['feeding']:.3f}",
@@ -147,9 +150,9 @@ class Gpu:
 
     def _loader(self, request: Request, mapper: Mapper, num_threads: int) -> Loader:
         shape = request.preprocessing
-        loader = Loader(shape, mapper.size, request.batch_size, num_threads, self.device, self.run_dir.options)
-        loader.for_gpu = True  # in a rehearsal, too: threads decode
-        return loader
+        options = self.run_dir.options
+        decoders = Decoders(num_threads, options)  # in a rehearsal, too
+        return Loader(shape, mapper.size, request.batch_size, decoders, self.device, options)
 
     def _shards(self, seconds: float) -> Iterator[int]:
         """Yield the run's shards again and again: at least as many as it takes to measure, then until time is up."""
@@ -169,9 +172,12 @@ class Gpu:
     def _batches(self) -> list[_Compared]:
         mapper = self.mapper(None)
         request = replace(self.request, batch_size=16)
-        batches = self._loader(request, mapper, 2).open(self.planned.slice(0, NUM_COMPARED))
         nothing: Any = None
-        return [_Compared(pixels_BYX3=pixels.clone(), pictures=pictures, exact=nothing) for pixels, pictures in batches]
+        with closing(self._loader(request, mapper, 2)) as loader:
+            batches = loader.open(self.planned.slice(0, NUM_COMPARED))
+            return [
+                _Compared(pixels_BYX3=pixels.clone(), pictures=pictures, exact=nothing) for pixels, pictures in batches
+            ]
 
     def _boxes(self, one: _Compared, maps_Phw: Tensor) -> MapBoxes:
         pictures = [one.pictures[place] for place in one.exact.image_P.tolist()]

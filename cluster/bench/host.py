@@ -24,7 +24,8 @@ from cam_ops.explain.mapper import Explained, Mapper
 from cam_ops.settings import ModelConfig, Preprocessing
 from cluster.executors.laps import Laps
 from cluster.executors.work import ShardReport
-from cluster.label.decoding import Fitted, decode_and_fit
+from cluster.label.decoders import Decoders
+from cluster.label.decoding import Decode, Fitted, decode_and_fit
 from cluster.label.loader import Loader
 from cluster.label.replica import Batches, LabelReplica, open_replica
 from cluster.label.rows import ShardRows
@@ -62,6 +63,21 @@ class StandIn:
         )
 
 
+class Sleeping:
+    """Sleeps instead of decoding, and gives always the same picture; before it decodes a small one."""
+
+    def __init__(self, seconds: float, fitted: Fitted, config: Preprocessing) -> None:
+        self.seconds, self.fitted = seconds, fitted
+        self.config = replace(config, image_size=SMALL)
+        self.small = cv2.imencode(".jpg", np.zeros((SMALL, SMALL, 3), np.uint8))[1].tobytes()
+
+    def __call__(self, row: dict[str, Any], *_: object) -> Fitted:
+        """Return the picture, a while later."""
+        decode_and_fit(row, self.small, self.config)
+        time.sleep(self.seconds)
+        return self.fitted
+
+
 class HostReplica(LabelReplica):
     """Adds up the processor's time of the thread that feeds the device, and of the one that ends a shard."""
 
@@ -92,12 +108,15 @@ class Host:
     ) -> None:
         run_dir = open_run_dir(out)
         run = existing_run(run_dir)
-        replica = open_replica(run_dir, model, run.request.fingerprint(), num_threads)
-        planned, loader = read_shard(run_dir, 0), replica.loader
-        stand_in: Any = StandIn(replica.mapper, loader.open(planned), device_ms / 1000)
-        loader.for_gpu = True
+        replica = open_replica(run_dir, model, run.request.fingerprint())
+        planned, request, there = read_shard(run_dir, 0), run.request, replica.loader
+        stand_in: Any = StandIn(replica.mapper, there.open(planned), device_ms / 1000)
+        decode: Decode = decode_and_fit
         if decode_ms is not None:
-            loader.decode = _sleeping(decode_ms / 1000, _first_fitted(planned, loader), loader.input)
+            decode = Sleeping(decode_ms / 1000, _first_fitted(planned, there), there.input)
+        decoders = Decoders(num_threads, there.options, decode)
+        size = there.input.image_size
+        loader = Loader(there.input, size, request.batch_size, decoders, there.device, there.options)
         self.replica = HostReplica(replica.membership, stand_in, loader)
         self.num_shards = run.plan.num_shards
         self.numbers = itertools.count()  # of calls
@@ -143,20 +162,8 @@ def _first_fitted(planned: pa.Table, loader: Loader) -> Fitted:
     """Return the first picture that can be decoded; some may be bad, as in any folder."""
     for row in planned.to_pylist():
         with suppress(BadImage):
-            return loader.decode(row, read_image(row["uri"], row["offset"], row["size"]), loader.input)
+            return decode_and_fit(row, read_image(row["uri"], row["offset"], row["size"]), loader.input)
     raise NoPictures(f"none of the {len(planned)} first pictures can be decoded; check --images")
-
-
-def _sleeping(seconds: float, fitted: Fitted, config: Preprocessing) -> Callable[..., Fitted]:
-    small_config = replace(config, image_size=SMALL)
-    small = cv2.imencode(".jpg", np.zeros((SMALL, SMALL, 3), np.uint8))[1].tobytes()
-
-    def decode(row: dict[str, Any], *_: object) -> Fitted:
-        decode_and_fit(row, small, small_config)
-        time.sleep(seconds)
-        return fitted
-
-    return decode
 
 
 def _planes(pixels_BYX3: Tensor) -> Tensor:

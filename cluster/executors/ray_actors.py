@@ -35,6 +35,7 @@ from cluster.executors.metrics import Meters
 from cluster.executors.own_folder import own_folder
 from cluster.executors.remote import ReplicaDied
 from cluster.executors.work import Replica, Replicas, ShardReport, Share, Work, replica_share
+from cluster.process.apart import ProcessEnded
 from cluster.process.console import say
 from cluster.process.interrupts import raise_on_sigterm
 
@@ -346,7 +347,7 @@ def _meaning(error: BaseException) -> BaseException:
         cause: BaseException = error.cause
         if type(cause).__name__ == LOST_GPU:
             return ReplicaDied(f"its process cannot use its GPU any more: {cause}")
-        return cause
+        return ReplicaDied(str(cause)) if isinstance(cause, ProcessEnded) else cause
     return error
 
 

@@ -9,6 +9,7 @@
 * `driver`: plan once, do what is missing
 * `replica`: one replica: a shard in, three tables out
 * `loader`: fetch and decode ahead of the network
+* `decoders`: before a GPU, processes that do it
 * `decoding`: decode one image, here or in a process that may die of it
 * `quarantine`: pictures that kill their replica
 * `rows`: a shard's tables as they grow

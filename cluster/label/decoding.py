@@ -5,14 +5,16 @@ Letters: Y, X height and width of the network's input.
 
 import resource
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 
 from cam_ops.arrays import F32, U8
 from cam_ops.errors import BadImage, StorageError
+from cam_ops.foreign import whole
 from cam_ops.pictures.fit import fit
 from cam_ops.settings import Preprocessing
 from cluster.process.apart import Apart, ProcessEnded
@@ -41,6 +43,43 @@ def decode_and_fit(row: dict[str, Any], encoded: bytes, config: Preprocessing) -
     return Fitted(pixels_YX3=pixels_YX3, rectangle=rectangle, width=decoded.width, height=decoded.height)
 
 
+class Outcome(NamedTuple):
+    """What became of a picture; its own size and the part of it that the network sees, where it could be decoded."""
+
+    status: str = "ok"
+    error: str | None = None
+    width: int = 0
+    height: int = 0
+    rectangle: tuple[float, ...] = (0, 0, 0, 0)
+
+
+Encoded = bytes | BadImage
+Decode = Callable[[dict[str, Any], bytes, Preprocessing], Fitted]
+
+
+def fetch(row: dict[str, Any], options: StorageOptions) -> Encoded:
+    """Return a planned image's bytes, or why there are none; raises StorageError where the storage is the reason."""
+    try:
+        return read_image(row["uri"], row["offset"], row["size"], options)
+    except BadImage as bad:
+        return bad
+
+
+def decode_into(
+    pixels_YX3: U8, row: dict[str, Any], encoded: Encoded, config: Preprocessing, decode: Decode = decode_and_fit
+) -> Outcome:
+    """Decode what `fetch` gave for a planned row into its place, which is 0 where that cannot be."""
+    try:
+        if isinstance(encoded, BadImage):
+            raise encoded
+        fitted = decode(row, encoded, config)
+    except BadImage as bad:
+        pixels_YX3.fill(0)
+        return Outcome(bad.status, whole(str(bad)))
+    pixels_YX3[...] = fitted.pixels_YX3
+    return Outcome(width=fitted.width, height=fitted.height, rectangle=tuple(fitted.rectangle.tolist()))
+
+
 class DecoderApart:
     """Decodes in a process with limits, which is replaced when it dies; close it to end that."""
 
@@ -48,7 +87,7 @@ class DecoderApart:
         self.config, self.timeout_s = config, timeout_s
         self.process: Apart | None = None
 
-    def decode_and_fit(self, row: dict[str, Any], encoded: bytes) -> Fitted:
+    def decode_and_fit(self, row: dict[str, Any], encoded: bytes, _: Preprocessing | None = None) -> Fitted:
         """Do the same there; raises BadImage ``crashed_decoder`` where two processes died of it or did not end."""
         for deaths in range(1, MAX_DEATHS + 1):
             if self.process is None:

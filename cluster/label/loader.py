@@ -1,38 +1,47 @@
-"""Bring the pictures of a shard to the network in batches, fetched ahead of it by threads.
+"""Bring the pictures of a shard to the network in batches, fetched ahead of it.
 
-On a CPU the threads only fetch: they wait for storage while the network computes, and decoding has the replica's own
-core. Before a GPU they decode as well, into page-locked memory.
+On a CPU threads only fetch: they wait for storage while the network computes, and decoding has the replica's own core.
+Before a GPU processes fetch and decode, into page-locked memory.
 
 Letters: B batch, Y, X height and width of the network's input.
 """
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from cam_ops.arrays import U8
 from cam_ops.errors import BadImage
-from cam_ops.foreign import whole
 from cam_ops.settings import Preprocessing, Size, height_and_width
 from cluster.executors.laps import Laps
-from cluster.label.decoding import DecoderApart, Fitted, decode_and_fit
+from cluster.label.decoders import PART, Decoders, SharedBatches
+from cluster.label.decoding import DecoderApart, Encoded, Outcome, decode_into, fetch
 from cluster.label.quarantine import Quarantine
 from cluster.label.rows import Picture
-from cluster.sources.reading import read_image
+from cluster.machine.gpu import page_lock
+from cluster.process.crew import QUEUE
 from cluster.storage.options import StorageOptions
 
 AHEAD = 2  # batches
 SOURCE = {"row", "image_id", "label", "labels", "uri", "offset", "size"}
 
-Encoded = bytes | BadImage
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Memory:
+    """Of a batch; numbered where processes share it."""
+
+    number: int
+    pixels_BYX3: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +50,7 @@ class _Batch:
 
     rows: list[dict[str, Any]]  # the columns SOURCE
     pictures: list[Picture]
-    pixels_BYX3: Tensor
+    memory: _Memory
     work: list[Future["_Worked"]]
 
 
@@ -54,26 +63,52 @@ class _Worked:
     decode_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shard:
+    """A shard that is open: its batches to begin, those on their way, and its bad images by row."""
+
+    left: deque[list[dict[str, Any]]]
+    begun: deque[_Batch] = field(default_factory=deque)
+    known: Mapping[int, BadImage]
+
+
 class Loader:
-    """Threads that fetch, and decode if it is for a GPU."""
+    """Threads that fetch, or wait for processes that fetch and decode."""
 
     def __init__(
         self,
         preprocessing: Preprocessing,
         size: Size,
         batch_size: int,
-        num_threads: int,
+        hands: int | Decoders,
         device: torch.device,
         options: StorageOptions,
     ) -> None:
+        """`hands` are so many threads that fetch, or the processes that decode as well."""
         self.input = replace(preprocessing, image_size=size)
+        self.shape = (batch_size, *height_and_width(size), 3)
         self.batch_size = batch_size
-        self.num_threads = num_threads
+        self.device = device
         self.options = options
-        self.decode = decode_and_fit
-        self.for_gpu = self.pinned = device.type == "cuda"
-        self.memory: deque[Tensor] = deque()  # of batches that are done with: fresh pages cost as much as the boxes do
+        if isinstance(hands, Decoders):
+            self.decoders: Decoders | None = hands
+            num_threads = QUEUE * hands.number
+            self.num_parts = max(1, min(hands.number, batch_size // PART))  # of a batch
+            self.num_ahead = max(AHEAD, -(-num_threads // self.num_parts))  # batches of a shard
+            self.batches = SharedBatches(self.shape, hands.file)
+        else:
+            self.decoders, num_threads, self.num_parts, self.num_ahead = None, hands, hands, AHEAD
+        self.free: deque[_Memory] = deque()  # of batches that are done with: fresh pages cost as much as the boxes do
+        self.numbers = itertools.count()  # of memory
+        self.opened: list[_Shard] = []
+        self.lock = Lock()  # of shards
         self.pool = ThreadPoolExecutor(num_threads, thread_name_prefix="load")
+
+    def close(self) -> None:
+        """End threads and processes."""
+        self.pool.shutdown(cancel_futures=True)
+        if self.decoders:
+            self.decoders.close()
 
     def open(
         self, planned: pa.Table, known: Mapping[int, BadImage] | None = None, laps: Laps | None = None
@@ -86,9 +121,13 @@ class Loader:
         touched. `laps` gets the seconds of `fetch` and `decode`, added up over threads. Iterating raises StorageError
         where the storage fails.
         """
-        batches = self._batches(planned)
-        begun = deque(self._begin(batch, known or {}) for batch in batches[:AHEAD])
-        return self._finished(batches, known or {}, begun, laps or Laps())
+        shard = _Shard(left=deque(self._batches(planned)), known=known or {})
+        number = len(shard.left)
+        with self.lock:
+            self.opened.append(shard)
+            for _ in range(min(self.num_ahead, number)):
+                self._begin(shard)
+        return self._finished(shard, number, laps or Laps())
 
     def open_carefully(
         self, planned: pa.Table, quarantine: Quarantine, laps: Laps
@@ -97,88 +136,96 @@ class Loader:
         with closing(DecoderApart(self.input)) as decoder:
             for rows in self._batches(planned):
                 batch = self._empty(rows)
-                for row, picture, pixels_YX3 in zip(rows, batch.pictures, batch.pixels_BYX3.numpy(), strict=False):
+                pixels_BYX3 = batch.memory.pixels_BYX3
+                for row, picture, pixels_YX3 in zip(rows, batch.pictures, pixels_BYX3.numpy(), strict=False):
                     start_s = time.perf_counter()
-                    encoded = _fetch(row, quarantine.bad, self.options)
+                    encoded = quarantine.bad.get(row["row"]) or fetch(row, self.options)
                     fetched_s = time.perf_counter()
                     laps.add("fetch", fetched_s - start_s)
-                    try:
-                        if isinstance(encoded, BadImage):
-                            raise encoded
-                        _place(decoder.decode_and_fit(row, encoded), picture, pixels_YX3)
-                    except BadImage as bad:
-                        picture.status, picture.error = bad.status, whole(str(bad))
-                        pixels_YX3.fill(0)
-                        if bad.status == "crashed_decoder" and row["row"] not in quarantine.bad:
-                            quarantine.add(row["row"], bad)
+                    outcome = decode_into(pixels_YX3, row, encoded, self.input, decoder.decode_and_fit)
+                    _tell(picture, outcome)
+                    if outcome.status == "crashed_decoder" and row["row"] not in quarantine.bad:
+                        quarantine.add(row["row"], BadImage(outcome.status, outcome.error or ""))
                     laps.add("decode", time.perf_counter() - fetched_s)
-                yield batch.pixels_BYX3, batch.pictures
+                yield pixels_BYX3, batch.pictures
 
     def _batches(self, planned: pa.Table) -> list[list[dict[str, Any]]]:
         rows = planned.select([name for name in planned.column_names if name in SOURCE]).to_pylist()
         return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
 
-    def _finished(
-        self, batches: list[list[dict[str, Any]]], known: Mapping[int, BadImage], begun: deque[_Batch], laps: Laps
-    ) -> Iterator[Any]:
-        for number in range(len(batches)):
-            batch = begun.popleft()
-            if number + AHEAD < len(batches):
-                begun.append(self._begin(batches[number + AHEAD], known))
+    def _finished(self, shard: _Shard, number: int, laps: Laps) -> Iterator[Any]:
+        for _ in range(number):
+            batch = self._next(shard)
             for part in batch.work:
                 worked = part.result()
                 start_s = time.perf_counter()
                 self._decode_all(batch, worked.left)
                 laps.add("fetch", worked.fetch_s)
                 laps.add("decode", worked.decode_s + time.perf_counter() - start_s)
-            yield batch.pixels_BYX3, batch.pictures
-            self.memory.append(batch.pixels_BYX3)
+            yield batch.memory.pixels_BYX3, batch.pictures
+            self.free.append(batch.memory)
 
-    def _begin(self, rows: list[dict[str, Any]], known: Mapping[int, BadImage]) -> _Batch:
+    def _next(self, shard: _Shard) -> _Batch:
+        """Take a shard's next batch, and begin another: of this shard, or at its end, lest processes idle, of the next.
+
+        A replica on a CPU decodes itself, and gains nothing of more.
+        """
+        with self.lock:
+            if not shard.begun:
+                self._begin(shard)
+            batch = shard.begun.popleft()
+            self.opened = [one for one in self.opened if one.left]
+            for one in [shard, *(self.opened if self.decoders else [])]:
+                if one.left:
+                    self._begin(one)
+                    break
+            return batch
+
+    def _begin(self, shard: _Shard) -> None:
+        rows = shard.left.popleft()
         batch = self._empty(rows)
-        for first in range(min(self.num_threads, len(rows))):
-            places = range(first, len(rows), self.num_threads)
-            batch.work.append(self.pool.submit(self._work, batch, places, known))
-        return batch
+        parts = min(self.num_parts, len(rows))
+        for first in range(parts):
+            places = range(first, len(rows), parts)
+            batch.work.append(self.pool.submit(self._work, batch, places, shard.known))
+        shard.begun.append(batch)
 
     def _empty(self, rows: list[dict[str, Any]]) -> _Batch:
-        pixels_BYX3 = self._pixels()
-        pixels_BYX3[len(rows) :] = 0
+        memory = self._memory()
+        memory.pixels_BYX3[len(rows) :] = 0
         pictures = [Picture(image_id=row["image_id"], labels=_labels(row)) for row in rows]
-        return _Batch(rows=rows, pictures=pictures, pixels_BYX3=pixels_BYX3, work=[])
+        return _Batch(rows=rows, pictures=pictures, memory=memory, work=[])
 
-    def _pixels(self) -> Tensor:
+    def _memory(self) -> _Memory:
         """Return memory for a batch, with anything in it."""
-        try:
-            return self.memory.pop()
-        except IndexError:
-            height, width = height_and_width(self.input.image_size)
-            return torch.empty(self.batch_size, height, width, 3, dtype=torch.uint8, pin_memory=self.pinned)
+        with suppress(IndexError):
+            return self.free.pop()
+        number = next(self.numbers)
+        if self.decoders is None:
+            return _Memory(number=number, pixels_BYX3=torch.empty(self.shape, dtype=torch.uint8))
+        pixels_BYX3 = torch.from_numpy(self.batches.pixels(number))
+        if self.device.type == "cuda":
+            page_lock(pixels_BYX3)
+        return _Memory(number=number, pixels_BYX3=pixels_BYX3)
 
     def _work(self, batch: _Batch, places: range, known: Mapping[int, BadImage]) -> _Worked:
-        """Fetch some images of a batch, and decode them if it is for a GPU."""
+        """Fetch some images of a batch, or have them fetched and decoded ahead."""
         start_s = time.perf_counter()
-        fetched = [(place, _fetch(batch.rows[place], known, self.options)) for place in places]
-        fetched_s = time.perf_counter()
-        if not self.for_gpu:
-            return _Worked(left=fetched, fetch_s=fetched_s - start_s, decode_s=0)
-        self._decode_all(batch, fetched)
-        return _Worked(left=[], fetch_s=fetched_s - start_s, decode_s=time.perf_counter() - fetched_s)
+        bad = {place: known[row] for place in places if (row := batch.rows[place]["row"]) in known}
+        wanted = [(place, batch.rows[place]) for place in places if place not in bad]
+        if self.decoders is None:
+            left = [*bad.items(), *((place, fetch(row, self.options)) for place, row in wanted)]
+            return _Worked(left=left, fetch_s=time.perf_counter() - start_s, decode_s=0)
+        loaded = self.decoders.load(self.input, self.shape, batch.memory.number, wanted)
+        for (place, _), outcome in zip(wanted, loaded.outcomes, strict=True):
+            _tell(batch.pictures[place], outcome)
+        return _Worked(left=[*bad.items()], fetch_s=loaded.fetch_s, decode_s=loaded.decode_s)
 
     def _decode_all(self, batch: _Batch, fetched: list[tuple[int, Encoded]]) -> None:
-        pixels_BYX3 = batch.pixels_BYX3.numpy()  # each operation of torch gives Python's lock away, and waits for it
+        pixels_BYX3 = batch.memory.pixels_BYX3.numpy()
         for place, encoded in fetched:
-            self._decode(batch.rows[place], encoded, batch.pictures[place], pixels_BYX3[place])
-
-    def _decode(self, row: dict[str, Any], encoded: Encoded, picture: Picture, pixels_YX3: U8) -> None:
-        """Decode one image and fit it into its place in the batch, or say why not."""
-        try:
-            if isinstance(encoded, BadImage):
-                raise encoded
-            _place(self.decode(row, encoded, self.input), picture, pixels_YX3)
-        except BadImage as bad:
-            picture.status, picture.error = bad.status, whole(str(bad))
-            pixels_YX3.fill(0)
+            row, pixels_YX3 = batch.rows[place], pixels_BYX3[place]
+            _tell(batch.pictures[place], decode_into(pixels_YX3, row, encoded, self.input))
 
 
 def _labels(row: dict[str, Any]) -> tuple[int, ...]:
@@ -186,15 +233,6 @@ def _labels(row: dict[str, Any]) -> tuple[int, ...]:
     return tuple(row.get("labels") or ()) if label is None else (label,)
 
 
-def _place(fitted: Fitted, picture: Picture, pixels_YX3: U8) -> None:
-    picture.height, picture.width, picture.rectangle = fitted.height, fitted.width, fitted.rectangle
-    pixels_YX3[...] = fitted.pixels_YX3
-
-
-def _fetch(row: dict[str, Any], known: Mapping[int, BadImage], options: StorageOptions) -> Encoded:
-    if row["row"] in known:
-        return known[row["row"]]
-    try:
-        return read_image(row["uri"], row["offset"], row["size"], options)
-    except BadImage as bad:
-        return bad
+def _tell(picture: Picture, outcome: Outcome) -> None:
+    picture.status, picture.error, picture.width, picture.height = outcome[:4]
+    picture.rectangle = np.array(outcome.rectangle, np.float32)

@@ -24,6 +24,7 @@ from cluster.executors.blame import SUSPICIOUS_DEATHS
 from cluster.executors.laps import Laps
 from cluster.executors.turns import Turns
 from cluster.executors.work import ShardReport
+from cluster.label.decoders import Decoders
 from cluster.label.loader import Loader
 from cluster.label.quarantine import Quarantine, read_quarantine
 from cluster.label.rows import BatchMaps, Picture, ShardRows, joined_maps, maps_of, no_maps
@@ -57,9 +58,10 @@ def open_replica(run_dir: RunDir, model: ModelConfig, fingerprint: str, num_thre
     request = membership.run.request
     check_sources(request.addresses, run_dir.options)
     prepare_process()
+    device, options = torch.device(request.device), run_dir.options
+    hands = Decoders(num_threads, options) if device.type == "cuda" else num_threads  # they start beside the network
     mapper = load_mapper(request, model)
-    device = torch.device(request.device)
-    loader = Loader(request.preprocessing, mapper.size, request.batch_size, num_threads, device, run_dir.options)
+    loader = Loader(request.preprocessing, mapper.size, request.batch_size, hands, device, options)
     return LabelReplica(membership, mapper, loader)
 
 
@@ -88,7 +90,8 @@ class LabelReplica:
 
         The report's seconds: `load` (until a batch is there; on a CPU it decodes, too), `network` (forward pass, maps,
         their refinement), `boxes` and `publish` (tables to files) add up to the shard's turn; before a GPU the last two
-        come after it. `fetch` and `decode` are added up over threads, from before the turn on: no part of that sum.
+        come after it. `fetch` and `decode` are added up over threads or processes, from before the turn on: no part of
+        that sum.
         """
         laps = Laps()
         with self.turns.take(number, partial(self._open, shard, deaths, laps)) as (planned, quarantine, batches):
@@ -98,7 +101,7 @@ class LabelReplica:
                 quarantine.end()
                 return report
             rows = self._label(planned, batches, laps)
-            if not self.loader.for_gpu:
+            if not self.loader.decoders:
                 return self._publish(shard, rows, laps)
         return self._publish(shard, rows, laps)  # while the next shard has the GPU
 

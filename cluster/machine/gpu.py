@@ -29,6 +29,13 @@ def on_host(*tensors: Tensor) -> list[Tensor]:
     return copies
 
 
+def page_lock(tensor: Tensor) -> None:
+    """Lock a tensor's memory for copies beside other work, for as long as this process lives; without effect where the
+    system allows no more of that: copies then take longer.
+    """
+    torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def loading(device: torch.device, model: str) -> Iterator[None]:
     """Around what brings a network to the device: MachineError where there is no use of it, or too little memory."""

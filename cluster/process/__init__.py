@@ -5,4 +5,5 @@
 * `failpoints`: points at which tests kill a process
 * `memory`: how much this process has taken, and errors for lack of it
 * `apart`: an object in a process of its own
+* `crew`: objects in several, forked from one
 """

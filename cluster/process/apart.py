@@ -36,6 +36,9 @@ class ProcessEnded(CamrayError):
         )
         self.process_code = process_code
 
+    def __reduce__(self) -> tuple[type["ProcessEnded"], tuple[int | None]]:
+        return type(self), (self.process_code,)
+
 
 class Apart:
     """Holds ``MODULE:FACTORY`` called with `arguments`, all of which can be pickled; close it to end its process."""
@@ -63,13 +66,10 @@ class Apart:
             if not self.connection.poll(timeout_s):
                 self.process.kill()
                 raise ProcessEnded(None)
-            reply = self.connection.recv()
+            return received(self.connection)
         except (EOFError, OSError):
             self.process.join()
             raise ProcessEnded(self.process.exitcode) from None
-        if isinstance(reply, BaseException):
-            raise reply
-        return reply
 
     def close(self) -> None:
         """End the process, whatever it is at."""
@@ -83,7 +83,7 @@ class Here:
 
     def __init__(self, factory: str, *arguments: Any) -> None:
         with held():
-            _imported(factory.partition(":")[0])
+            imported(factory.partition(":")[0])
         self.held = build(factory, arguments)
 
     def call(self, method: str, *arguments: Any) -> Any:
@@ -95,32 +95,50 @@ class Here:
         self.held = None
 
 
+def received(connection: Connection) -> Any:
+    """Return what a call at the other end has returned, raise what it has raised; EOFError, OSError if it is gone."""
+    has_failed, reply = connection.recv()
+    if has_failed:
+        raise reply
+    return reply
+
+
 def _serve(connection: Connection, factory: str, arguments: tuple[Any, ...]) -> None:
     """Answer calls until the other end closes, or its process is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends this process
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    os.dup2(2, 1)  # stdout is the command's: a network's code may print, and torch what it downloads
-    sys.stdout, sys.stderr = cast(TextIO, Seen(sys.stdout)), cast(TextIO, Seen(sys.stderr))
+    begin_child()
     Thread(target=_end_with_parent, daemon=True).start()
-    built = _attempt(partial(build, factory, arguments))  # before the first call, beside what the driver does
     with suppress(EOFError, BrokenPipeError):
-        while True:
-            method, given = connection.recv()
-            connection.send(
-                built if isinstance(built, Exception) else _attempt(partial(getattr(built, method), *given))
-            )
+        answer_calls(connection, partial(build, factory, arguments))
 
 
-def _attempt(call: Callable[[], Any]) -> Any:
-    """Return what a call returns, or what it raises in a form that crosses to the driver, whose `main` handles it."""
+def begin_child() -> None:
+    """Leave Ctrl-C, which reaches the whole group, to the command, and its stdout to its result."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.dup2(2, 1)  # a network's code may print, and torch what it downloads
+    sys.stdout, sys.stderr = cast(TextIO, Seen(sys.stdout)), cast(TextIO, Seen(sys.stderr))
+
+
+def answer_calls(connection: Connection, make: Callable[[], Any]) -> None:
+    """Make the object, before the first call, and answer calls to it; raises EOFError when the other end closes."""
+    made = _attempt(make)
+    while True:
+        method, given = connection.recv()
+        connection.send(made if made[0] else _attempt(partial(getattr(made[1], method), *given)))
+
+
+def _attempt(call: Callable[[], Any]) -> tuple[bool, Any]:
+    """Return whether a call failed and what it raised, in a form that crosses to the driver, whose `main` handles it;
+    else what it returned.
+    """
     try:
         with memory_errors():
-            return call()
+            return False, call()
     except CamrayError as error:
-        return error
+        return True, error
     except Exception as error:  # noqa: BLE001  of any code that runs here
         traceback.print_exc()
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return True, RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with_parent() -> None:
@@ -134,10 +152,10 @@ def _end_with_parent() -> None:
 def build(factory: str, arguments: tuple[Any, ...]) -> Any:
     """Return ``MODULE:FACTORY`` called with `arguments`."""
     module_name, _, name = factory.partition(":")
-    return getattr(_imported(module_name), name)(*arguments)
+    return getattr(imported(module_name), name)(*arguments)
 
 
-def _imported(module_name: str) -> ModuleType:
+def imported(module_name: str) -> ModuleType:
     """Import a module without looking for garbage meanwhile, nor later among what is there then.
 
     torch is a million objects that stay: Python's collector would take a quarter of the time, to find none.

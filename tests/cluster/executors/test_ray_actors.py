@@ -164,3 +164,28 @@ def test_replicas_have_the_limits_of_their_driver_whatever_those_of_the_cluster_
     )
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout.splitlines()[-1]) == [{"as usual": 1}, {"3": 1}]
+
+
+CREWED = """
+import json
+from cluster.executors.ray_actors import RayExecutor
+from cluster.executors.work import Replicas, Work
+executor = RayExecutor(None)
+work = Work(device="cpu", factory="tests.support.crewed:Crewed", arguments=())
+events = []
+reports = executor.run(work, Replicas(1, True), range(4), lambda shard: False, None, events.append)
+print(json.dumps([sorted([report.shard, *report.statuses] for report in reports), [event.kind for event in events]]))
+executor.close()
+"""
+
+
+def test_a_replica_whose_own_process_dies_of_a_shard_is_one_that_died() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", CREWED], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240
+    )
+    assert ended.returncode == 0, ended.stderr
+    shards, events = json.loads(ended.stdout.splitlines()[-1])
+    assert shards == [[shard, f"{int(shard == 1)} deaths"] for shard in range(4)]
+    assert events == ["replica_up", "replica_died", "replica_up"]
+    assert "a process of camray ended with exit code -11" in ended.stderr

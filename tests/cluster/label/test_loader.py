@@ -1,7 +1,11 @@
 """Pictures on their way to the network: pixels that are known, as no picture is resampled."""
 
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,14 +13,19 @@ import pytest
 import torch
 from PIL import Image
 
-from cam_ops.errors import StorageError
+from cam_ops.errors import BadImage, StorageError
 from cam_ops.settings import Preprocessing
 from cam_ops.tables import PLAN
+from cluster.label.decoders import Decoders
+from cluster.label.decoding import Fitted, decode_and_fit
 from cluster.label.loader import Loader
 from cluster.label.rows import Picture
+from cluster.process.apart import ProcessEnded
 from cluster.storage.options import NO_OPTIONS
+from tests.support.stores import Store
 
 SIDE = 16
+CPU = torch.device("cpu")
 INPUT = Preprocessing(
     image_size=SIDE,
     mean=(0, 0, 0),
@@ -68,12 +77,18 @@ def kept(batches: Iterator[tuple[torch.Tensor, list[Picture]]]) -> list[tuple[to
 STATUSES = ["missing", *["ok"] * 3, "truncated", *["ok"] * 3, *["empty"] * 3]
 
 
-@pytest.mark.parametrize("num_threads", [1, 3, 16])
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders]:
+    with closing(Decoders(3, NO_OPTIONS)) as decoders:
+        yield decoders
+
+
+@pytest.mark.parametrize("hands", [1, 3, 16, "processes"])
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 11, 64])
 def test_images_keep_order_and_place_whatever_becomes_of_their_neighbours(
-    shard: pa.Table, pixels_NSS3: np.ndarray, batch_size: int, num_threads: int
+    shard: pa.Table, pixels_NSS3: np.ndarray, batch_size: int, hands: int | str, decoders: Decoders
 ) -> None:
-    loader = Loader(INPUT, SIDE, batch_size, num_threads, torch.device("cpu"), NO_OPTIONS)
+    loader = Loader(INPUT, SIDE, batch_size, hands if isinstance(hands, int) else decoders, CPU, NO_OPTIONS)
     kept(loader.open(shard))  # leaves its memory, with pictures in it
     batches = kept(loader.open(shard))
     assert [len(pictures) for _, pictures in batches] == [
@@ -95,8 +110,11 @@ def test_images_keep_order_and_place_whatever_becomes_of_their_neighbours(
     np.testing.assert_array_equal(torch.cat([pixels_BSS3 for pixels_BSS3, _ in batches]).numpy(), expected)
 
 
-def test_a_second_shard_may_be_opened_before_the_first_is_read(shard: pa.Table, pixels_NSS3: np.ndarray) -> None:
-    loader = Loader(INPUT, SIDE, 2, 2, torch.device("cpu"), NO_OPTIONS)
+@pytest.mark.parametrize("are_processes", [False, True])
+def test_a_second_shard_may_be_opened_before_the_first_is_read(
+    shard: pa.Table, pixels_NSS3: np.ndarray, are_processes: bool, decoders: Decoders
+) -> None:
+    loader = Loader(INPUT, SIDE, 2, decoders if are_processes else 2, CPU, NO_OPTIONS)
     first, second = loader.open(shard.slice(1, 3)), loader.open(shard.slice(5, 3))
     for batches, start in ((second, 5), (first, 1)):
         (full_BSS3, _), (half_BSS3, pictures) = kept(batches)
@@ -105,9 +123,63 @@ def test_a_second_shard_may_be_opened_before_the_first_is_read(shard: pa.Table, 
         assert (half_BSS3[1].any().item(), len(pictures)) == (False, 1)
 
 
-def test_storage_that_fails_in_a_thread_fails_the_shard(shard: pa.Table) -> None:
+@pytest.mark.parametrize("are_processes", [False, True])
+def test_shards_may_be_read_in_any_order_and_in_turn(
+    shard: pa.Table, pixels_NSS3: np.ndarray, are_processes: bool, decoders: Decoders
+) -> None:
+    numbers = [1, 2, 3, 5, 6, 7] * 9
+    loader = Loader(INPUT, SIDE, 1, decoders if are_processes else 2, CPU, NO_OPTIONS)
+    opened = [loader.open(shard.take(numbers[start:])) for start in (0, 3, 10)]
+    left = {0: numbers, 1: numbers[3:], 2: numbers[10:]}
+    for which in np.random.default_rng(0).permutation([0] * 54 + [1] * 51 + [2] * 44):
+        ((pixels_SS3,), _) = next(opened[which])
+        number, *left[which] = left[which]
+        np.testing.assert_array_equal(pixels_SS3.numpy(), pixels_NSS3[number])
+    assert (left, [next(batches, None) for batches in opened]) == ({0: [], 1: [], 2: []}, [None] * 3)
+
+
+@pytest.mark.parametrize("are_processes", [False, True])
+def test_known_bad_images_are_not_touched(shard: pa.Table, are_processes: bool, decoders: Decoders) -> None:
+    known = {row: BadImage("crashed_decoder", "it was deadly before") for row in (2, 6)}
+    loader = Loader(INPUT, SIDE, 4, decoders if are_processes else 2, CPU, NO_OPTIONS)
+    kept(loader.open(shard))
+    batches = kept(loader.open(shard, known))
+    pixels_BSS3 = torch.cat([pixels for pixels, _ in batches])
+    pictures = [picture for _, pictures in batches for picture in pictures]
+    expected = [known[i].status if i in known else STATUSES[i] for i in range(11)]
+    assert [picture.status for picture in pictures] == expected
+    assert [bool(pixels.any()) for pixels in pixels_BSS3[:11]] == [status == "ok" for status in expected]
+
+
+@pytest.mark.server
+def test_processes_fetch_from_a_store(shard: pa.Table, tmp_path: Path, s3: Store) -> None:
+    address = s3.put(tmp_path, "loader")
+    there = planned([f"{address}/{number}.png" for number in range(11)])
+    with closing(Loader(INPUT, SIDE, 11, Decoders(1, s3.options), CPU, s3.options)) as loader:
+        ((far_BSS3, far),) = kept(loader.open(there))
+    ((near_BSS3, near),) = kept(Loader(INPUT, SIDE, 11, 1, CPU, NO_OPTIONS).open(shard))
+    assert torch.equal(far_BSS3, near_BSS3)
+    assert [picture.status for picture in far] == [picture.status for picture in near] == STATUSES
+
+
+def deadly(row: dict[str, Any], encoded: bytes, config: Preprocessing) -> Fitted:
+    if row["row"] == 6:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return decode_and_fit(row, encoded, config)
+
+
+def test_a_picture_that_kills_its_process_is_a_death_of_the_replica(shard: pa.Table) -> None:
+    with closing(Loader(INPUT, SIDE, 4, Decoders(2, NO_OPTIONS, deadly), CPU, NO_OPTIONS)) as loader:
+        with pytest.raises(ProcessEnded, match="exit code -11"):
+            kept(loader.open(shard))
+        with pytest.raises(ProcessEnded, match="exit code -11"):
+            kept(loader.open(shard.slice(0, 1)))
+
+
+@pytest.mark.parametrize("are_processes", [False, True])
+def test_storage_that_fails_beside_fails_the_shard(shard: pa.Table, are_processes: bool, decoders: Decoders) -> None:
     uris = [*shard["uri"].to_pylist(), "file:///proc/self/mem"]  # a regular file whose first bytes are an I/O error
-    batches = Loader(INPUT, SIDE, 4, 3, torch.device("cpu"), NO_OPTIONS).open(planned(uris))
+    batches = Loader(INPUT, SIDE, 4, decoders if are_processes else 3, CPU, NO_OPTIONS).open(planned(uris))
     assert [len(next(batches)[1]) for _ in range(2)] == [4, 4]
     with pytest.raises(StorageError, match="cannot read /proc/self/mem: Input/output error; the shard is left"):
         next(batches)
@@ -115,9 +187,9 @@ def test_storage_that_fails_in_a_thread_fails_the_shard(shard: pa.Table) -> None
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_threads_that_decode_for_a_gpu_give_the_same_pixels(shard: pa.Table) -> None:
-    here = Loader(INPUT, SIDE, 4, 3, torch.device("cpu"), NO_OPTIONS).open(shard)
-    ahead = Loader(INPUT, SIDE, 4, 3, torch.device("cuda"), NO_OPTIONS).open(shard)
+def test_processes_that_decode_for_a_gpu_give_the_same_pixels(shard: pa.Table, decoders: Decoders) -> None:
+    here = Loader(INPUT, SIDE, 4, 3, CPU, NO_OPTIONS).open(shard)
+    ahead = Loader(INPUT, SIDE, 4, decoders, torch.device("cuda"), NO_OPTIONS).open(shard)
     for (cpu_BSS3, on_cpu), (gpu_BSS3, on_gpu) in zip(here, ahead, strict=True):
         assert gpu_BSS3.is_pinned()
         assert torch.equal(cpu_BSS3, gpu_BSS3)
