@@ -62,7 +62,7 @@ class BenchConfig:
     device: Device = "cuda"
     """Where `gpu` measures; cpu rehearses it."""
     batch_sizes: tuple[int, ...] = (16, 64, 256)
-    """Batches that `gpu` measures; the middle one with the network compiled and by decoding threads, too."""
+    """Batches that `gpu` measures; the middle one with the network compiled and by decoding processes, too."""
     seconds: float = 330.0
     """What `gpu` may take in all; what there is no time left for is left out, and said so."""
     rows: int = 10_000_000

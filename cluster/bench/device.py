@@ -64,7 +64,7 @@ def _parts(config: BenchConfig) -> list[_Part]:
     for size in sizes:
         parts.append(_forward(size, False, 40.0))
         parts.append(_replica(size, False, all_cores, 40.0))
-    parts += [_replica(middle, False, threads, 40.0) for threads in (1, 4)]
+    parts += [_replica(middle, False, number, 40.0) for number in (1, 4)]
     return [*parts, _forward(middle, True, 180.0), _replica(middle, True, all_cores, 40.0)]
 
 
@@ -73,9 +73,9 @@ def _forward(batch_size: int, compiled: bool, most_s: float) -> _Part:
     return _Part(words=words, method="forward", arguments=(batch_size, compiled, MEASURED_S), most_s=most_s)
 
 
-def _replica(batch_size: int, compiled: bool, num_threads: int, most_s: float) -> _Part:
-    words = {"batch": batch_size, "compiled": compiled, "decoding threads": num_threads}
-    arguments = (batch_size, compiled, num_threads, MEASURED_S)
+def _replica(batch_size: int, compiled: bool, num_processes: int, most_s: float) -> _Part:
+    words = {"batch": batch_size, "compiled": compiled, "decoding processes": num_processes}
+    arguments = (batch_size, compiled, num_processes, MEASURED_S)
     return _Part(words=words, method="replica", arguments=arguments, most_s=most_s)
 
 

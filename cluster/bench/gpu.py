@@ -126,13 +126,13 @@ class Gpu:
             mapped = self._rate(with_maps, seconds)
         return {"forward": f"{bare * batch_size:.0f}", "with maps": f"{mapped * batch_size:.0f}", **self._memory()}
 
-    def replica(self, batch_size: int, compiled: bool, num_threads: int, seconds: float) -> Figure:
+    def replica(self, batch_size: int, compiled: bool, num_processes: int, seconds: float) -> Figure:
         """Return images a second of a whole replica, pictures from files to tables, and times of its threads."""
         request = replace(self.request, batch_size=batch_size, compiled=compiled)
         membership = Membership(self.run_dir, self.run.request.fingerprint())
         membership.run = replace(self.run, request=request)
         mapper = self.mapper(batch_size if compiled else None)
-        loader = self._loader(request, mapper, num_threads)
+        loader = self._loader(request, mapper, num_processes)
         self._forget_memory()
         with closing(loader):
             measured = rate_of(HostReplica(membership, mapper, loader), self._shards(seconds))
@@ -148,10 +148,10 @@ class Gpu:
         compiled = compiled_for is not None
         return load_mapper(replace(self.request, batch_size=compiled_for or 1, compiled=compiled), self.model)
 
-    def _loader(self, request: Request, mapper: Mapper, num_threads: int) -> Loader:
+    def _loader(self, request: Request, mapper: Mapper, num_processes: int) -> Loader:
         shape = request.preprocessing
         options = self.run_dir.options
-        decoders = Decoders(num_threads, options)  # in a rehearsal, too
+        decoders = Decoders(num_processes, options)  # in a rehearsal, too
         return Loader(shape, mapper.size, request.batch_size, decoders, self.device, options)
 
     def _shards(self, seconds: float) -> Iterator[int]:

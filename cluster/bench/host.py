@@ -1,6 +1,6 @@
 """The host's share of a picture: a replica as before a GPU, with a stand-in for the device.
 
-The loader's threads decode, the feeding thread hands batches on, boxes and tables of the last shard are made beside.
+Processes decode, the feeding thread hands batches on, boxes and tables of the last shard are made beside.
 Times are milliseconds of a core for each picture.
 """
 
@@ -104,7 +104,7 @@ class Host:
     """
 
     def __init__(
-        self, out: str, model: ModelConfig, num_threads: int, device_ms: float, decode_ms: float | None = None
+        self, out: str, model: ModelConfig, num_processes: int, device_ms: float, decode_ms: float | None = None
     ) -> None:
         run_dir = open_run_dir(out)
         run = existing_run(run_dir)
@@ -114,7 +114,7 @@ class Host:
         decode: Decode = decode_and_fit
         if decode_ms is not None:
             decode = Sleeping(decode_ms / 1000, _first_fitted(planned, there), there.input)
-        decoders = Decoders(num_threads, there.options, decode)
+        decoders = Decoders(num_processes, there.options, decode)
         size = there.input.image_size
         loader = Loader(there.input, size, request.batch_size, decoders, there.device, there.options)
         self.replica = HostReplica(replica.membership, stand_in, loader)

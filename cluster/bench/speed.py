@@ -24,8 +24,8 @@ PROBE_S = 4.0
 HOST_FLAGS = ("--shard-size", str(HOST_SHARD), "--batch-size", "64")
 FREE = "jobs.bench_model:head_only"
 DEVICE_MS = 0.2  # a picture: 5,000 a second
-MANY_THREADS = 16
-DECODE_RATE = 1000.0  # pictures a second, of a thread
+MANY_PROCESSES = 16
+DECODE_RATE = 1000.0  # pictures a second, of a process
 PEER_IMAGES = {"blog": 64, "gradcam": 64, "torchcam": 128}
 MAX_COMMITTED = 100_000
 
@@ -105,7 +105,7 @@ def host(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
                 cpu = run_label(free, scratch / f"host-{refine}-{number}", num_cores).steady
                 found.append((bare, before_gpu.call("rate"), cpu))
         with closing(
-            Apart("cluster.bench.host:Host", str(out), model_of(LITE0), MANY_THREADS, 0.0, 1000 / DECODE_RATE)
+            Apart("cluster.bench.host:Host", str(out), model_of(LITE0), MANY_PROCESSES, 0.0, 1000 / DECODE_RATE)
         ) as simulated:
             many = [simulated.call("rate") for _ in range(config.rounds)]
         yield {
@@ -117,7 +117,7 @@ def host(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
             "boxes, tables, publication, ms": spread([rates["ending"] for _, rates, _ in found]),
             "CPU replicas, free network": spread([cpu for *_, cpu in found]),
             "of bare, free network": spread([cpu / bare for bare, _, cpu in found]),
-            f"{MANY_THREADS} threads that sleep instead of decoding": spread([rates["images/s"] for rates in many]),
+            f"{MANY_PROCESSES} processes that sleep instead of decoding": spread([rates["images/s"] for rates in many]),
         }
     for decoder in decoders:
         decoder.close()

@@ -66,7 +66,7 @@ class Share:
 
     cpus: float
     gpus: float
-    threads: int  # that load pictures
+    threads: int  # that load pictures; before a GPU processes
 
 
 def replica_share(device: Device, num_replicas: int, num_cpus: int, num_gpus: int) -> Share:

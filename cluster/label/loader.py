@@ -28,7 +28,7 @@ from cluster.label.decoders import PART, Decoders, SharedBatches
 from cluster.label.decoding import DecoderApart, Encoded, Outcome, decode_into, fetch
 from cluster.label.quarantine import Quarantine
 from cluster.label.rows import Picture
-from cluster.machine.gpu import page_lock
+from cluster.machine.gpu import page_lock, page_unlock
 from cluster.process.crew import QUEUE
 from cluster.storage.options import StorageOptions
 
@@ -100,15 +100,18 @@ class Loader:
             self.decoders, num_threads, self.num_parts, self.num_ahead = None, hands, hands, AHEAD
         self.free: deque[_Memory] = deque()  # of batches that are done with: fresh pages cost as much as the boxes do
         self.numbers = itertools.count()  # of memory
+        self.locked: list[Tensor] = []  # for copies to the GPU
         self.opened: list[_Shard] = []
         self.lock = Lock()  # of shards
         self.pool = ThreadPoolExecutor(num_threads, thread_name_prefix="load")
 
     def close(self) -> None:
-        """End threads and processes."""
+        """End threads and processes; no batch is good any more."""
         self.pool.shutdown(cancel_futures=True)
         if self.decoders:
             self.decoders.close()
+        while self.locked:
+            page_unlock(self.locked.pop())
 
     def open(
         self, planned: pa.Table, known: Mapping[int, BadImage] | None = None, laps: Laps | None = None
@@ -206,6 +209,7 @@ class Loader:
         pixels_BYX3 = torch.from_numpy(self.batches.pixels(number))
         if self.device.type == "cuda":
             page_lock(pixels_BYX3)
+            self.locked.append(pixels_BYX3)
         return _Memory(number=number, pixels_BYX3=pixels_BYX3)
 
     def _work(self, batch: _Batch, places: range, known: Mapping[int, BadImage]) -> _Worked:

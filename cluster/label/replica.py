@@ -49,7 +49,9 @@ RESIDUAL_LIMIT: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e
 
 
 def open_replica(run_dir: RunDir, model: ModelConfig, fingerprint: str, num_threads: int = 1) -> "LabelReplica":
-    """Join the run of that fingerprint with the network that `model` names; `num_threads` load pictures.
+    """Join the run of that fingerprint with the network that `model` names.
+
+    `num_threads` fetch pictures; before a GPU so many processes fetch and decode them.
 
     Sets this process up for it. Raises UsageError, StorageError or MachineError with the reason that this machine
     cannot take part: run directory, source or weights are not those of the plan, or cannot be reached.

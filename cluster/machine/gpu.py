@@ -30,10 +30,18 @@ def on_host(*tensors: Tensor) -> list[Tensor]:
 
 
 def page_lock(tensor: Tensor) -> None:
-    """Lock a tensor's memory for copies beside other work, for as long as this process lives; without effect where the
-    system allows no more of that: copies then take longer.
-    """
-    torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)  # type: ignore[no-untyped-call]
+    """Lock a tensor's memory, so that copies of it go on beside other work. Raises MachineError if that cannot be."""
+    code = int(torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0))  # type: ignore[no-untyped-call]
+    if code:
+        raise MachineError(
+            f"the GPU's driver cannot lock {tensor.nbytes / 2**20:.0f} MiB of memory for a batch (CUDA error {code}); "
+            "free some of the machine's memory, or use a smaller --batch-size"
+        )
+
+
+def page_unlock(tensor: Tensor) -> None:
+    """Undo `page_lock`, which has to be before the memory is given back."""
+    torch.cuda.cudart().cudaHostUnregister(tensor.data_ptr())  # type: ignore[no-untyped-call]
 
 
 @contextmanager

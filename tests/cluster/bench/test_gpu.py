@@ -55,7 +55,7 @@ def test_a_rehearsal_on_the_cpu_measures_every_part(model: str, pictures: Path, 
     forward = [one for one in figures if one["section"] == "gpu, forward"]
     assert [(one["batch"], one["compiled"]) for one in forward] == [(2, False), (4, False), (4, True)]
     assert all(float(one["forward"]) > 0 for one in forward)
-    assert [one["decoding threads"] for one in of["replica"] if not one["compiled"]][-2:] == [1, 4]
+    assert [one["decoding processes"] for one in of["replica"] if not one["compiled"]][-2:] == [1, 4]
     assert all(float(one["replica"]) > 0 for one in of["replica"])
 
 

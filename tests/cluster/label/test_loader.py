@@ -198,3 +198,14 @@ def test_processes_that_decode_for_a_gpu_give_the_same_pixels(shard: pa.Table, d
             for pictures in (on_cpu, on_gpu)
         ]
         assert described[0] == described[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_memory_of_a_closed_loader_is_no_longer_locked_and_the_next_one_can_lock_its_own(shard: pa.Table) -> None:
+    for _ in range(3):
+        loader = Loader(INPUT, 224, 64, Decoders(2, NO_OPTIONS), torch.device("cuda"), NO_OPTIONS)
+        ((pixels_BYX3, _),) = list(loader.open(shard))
+        assert pixels_BYX3.is_pinned()
+        loader.close()
+        assert not pixels_BYX3.is_pinned()
