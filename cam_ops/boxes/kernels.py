@@ -109,6 +109,14 @@ def _count(row_X: F64, least: float) -> int:
     return number
 
 
+@vectorised
+def _peak(run_X: F64) -> np.float64:
+    peak: np.float64 = run_X[0]
+    for x in range(run_X.size):
+        peak = run_X[x] if run_X[x] > peak else peak
+    return peak
+
+
 @compiled
 def _root(parent_R: I32, run: int) -> int:
     while parent_R[run] != run:
@@ -119,12 +127,12 @@ def _root(parent_R: I32, run: int) -> int:
 
 @compiled
 def regions_of(
-    map_YX: F64, least: float, y0: int, x0: int, y1: int, x1: int, run_5R: I32, peak_R: F64
+    map_YX: F64, least: float, high: float, y0: int, x0: int, y1: int, x1: int, run_5R: I32
 ) -> tuple[I64, F64]:
-    """Return the 8-connected regions of a window's pixels of `least` or more.
+    """Return the 8-connected regions of a window's pixels of `least` or more, `high` being its greatest value.
 
     Bounds and pixel counts are int64 (N, 5), half-open, and peaks (N,), in the order of OpenCV's labels: that of the
-    blocks of 2 x 2 pixels in which regions begin. The last two are memory to work in, for every second pixel.
+    blocks of 2 x 2 pixels in which regions begin. The last is memory to work in, for every second pixel.
     """
     num_runs, before = 0, 0  # the first run of the row before that may touch
     start_R, end_R, row_R, parent_R, order_R = run_5R[0], run_5R[1], run_5R[2], run_5R[3], run_5R[4]
@@ -136,13 +144,14 @@ def regions_of(
             if not row_X[x] >= least:
                 x += 1
                 continue
-            start, peak = x, row_X[x]
-            while x < row_X.size and row_X[x] >= least:
-                peak = row_X[x] if row_X[x] > peak else peak
-                x += 1
+            start, x = x, min(x + left, row_X.size)
+            if _count(row_X[start:x], least) < left:  # this run is not all of them, as it mostly is
+                x = start + 1
+                while x < row_X.size and row_X[x] >= least:
+                    x += 1
             left -= x - start
             start_R[num_runs], end_R[num_runs] = x0 + start, x0 + x
-            row_R[num_runs], peak_R[num_runs], parent_R[num_runs] = y, peak, num_runs
+            row_R[num_runs], parent_R[num_runs] = y, num_runs
             while above < first and end_R[above] < x0 + start:
                 above += 1
             touching = above
@@ -152,12 +161,12 @@ def regions_of(
                 touching += 1
             num_runs += 1
         before = first
-    return _joined(start_R, end_R, row_R, parent_R, order_R, peak_R, num_runs, map_YX.shape[1])
+    return _joined(map_YX, high, start_R, end_R, row_R, parent_R, order_R, num_runs)
 
 
 @compiled
 def _joined(
-    start_R: I32, end_R: I32, row_R: I32, parent_R: I32, order_R: I32, peak_R: F64, num_runs: int, width: int
+    map_YX: F64, high: float, start_R: I32, end_R: I32, row_R: I32, parent_R: I32, order_R: I32, num_runs: int
 ) -> tuple[I64, F64]:
     """Join the runs of each region."""
     number = 0
@@ -169,16 +178,17 @@ def _joined(
             order_R[run] = order_R[_root(parent_R, run)]
     region_N5, peak_N, block_N = np.zeros((number, 5), np.int64), np.empty(number), np.empty(number, np.int64)
     for run in range(num_runs):
-        block = (row_R[run] >> 1) * width + (start_R[run] >> 1)
+        block = (row_R[run] >> 1) * map_YX.shape[1] + (start_R[run] >> 1)
+        peak = high if number == 1 else _peak(map_YX[row_R[run]][start_R[run] : end_R[run]])
         at = order_R[run]
         region = region_N5[at]
         if parent_R[run] == run:
             region[0], region[1], region[2] = start_R[run], row_R[run], end_R[run]
-            peak_N[at], block_N[at] = peak_R[run], block
+            peak_N[at], block_N[at] = peak, block
         region[0], region[2] = min(region[0], start_R[run]), max(region[2], end_R[run])
         region[3] = row_R[run] + 1
         region[4] += end_R[run] - start_R[run]
-        peak_N[at], block_N[at] = max(peak_N[at], peak_R[run]), min(block_N[at], block)
+        peak_N[at], block_N[at] = max(peak_N[at], peak), min(block_N[at], block)
     if number < 2:
         return region_N5, peak_N
     order_N = np.argsort(block_N)

@@ -20,9 +20,7 @@ class Workspace:
         height, width = shape
         self.whole: Window = (0, 0, height, width)
         self.row_X = np.empty(width)
-        most = height * (width // 2 + 1)
-        self.run_5R: I32 = np.empty((5, most), np.int32)
-        self.peak_R = np.empty(most)
+        self.run_5R: I32 = np.empty((5, height * (width // 2 + 1)), np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Levels:
             _, _, height, width = workspace.whole
             return np.array([[0, 0, width, height]]), np.array([height * width]), np.array([peak])
         least = least_at(threshold * peak, self.base, self.unit, self.high)
-        region_N5, peak_N = regions_of(self.map_YX, least, *self.window, workspace.run_5R, workspace.peak_R)
+        region_N5, peak_N = regions_of(self.map_YX, least, self.high, *self.window, workspace.run_5R)
         return region_N5[:, :4], region_N5[:, 4], (peak_N - self.base) / self.unit
 
 

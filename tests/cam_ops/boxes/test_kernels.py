@@ -42,15 +42,15 @@ def test_a_window_is_measured_as_numpy_does() -> None:
 
 
 def test_regions_keep_to_their_window() -> None:
-    run_5R, peak_R = np.empty((5, 30), np.int32), np.empty(30)
+    run_5R = np.empty((5, 30), np.int32)
     map_YX = np.array([[9, 9, 9, 9, 9], [9, 1, 0, 2, 9], [9, 0, 0, 3, 9], [9, 9, 9, 9, 9.0]])
-    found_N5, found_N = regions_of(map_YX, 1.0, 1, 1, 3, 4, run_5R, peak_R)
+    found_N5, found_N = regions_of(map_YX, 1.0, 3.0, 1, 1, 3, 4, run_5R)
     assert (found_N5.tolist(), found_N.tolist()) == ([[1, 1, 2, 2, 1], [3, 1, 4, 3, 2]], [1, 3])
 
 
 def test_a_map_of_nan_ends_without_a_region() -> None:
-    run_5R, peak_R = np.empty((5, 30), np.int32), np.empty(30)
-    assert len(regions_of(np.full((4, 5), np.nan), 1.0, 0, 0, 4, 5, run_5R, peak_R)[1]) == 0
+    run_5R = np.empty((5, 30), np.int32)
+    assert len(regions_of(np.full((4, 5), np.nan), 1.0, np.nan, 0, 0, 4, 5, run_5R)[1]) == 0
 
 
 def test_the_least_number_at_a_level_is_the_least() -> None:
