@@ -15,7 +15,8 @@ class HeadOnly(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return logits (B, 1000)."""
-        features_BCHW = self.features(functional.avg_pool2d(images_BCHW, 32)).relu()
+        rows_BCHX = functional.avg_pool2d(images_BCHW, (32, 1))  # compiled, it costs a third of both at once
+        features_BCHW = self.features(functional.avg_pool2d(rows_BCHX, (1, 32))).relu()
         logits_BK: Tensor = self.head(features_BCHW.mean((2, 3)))
         return logits_BK
 
