@@ -88,35 +88,42 @@ def refine(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
 def host(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
     """Compare a replica whose device is a stand-in with bare decoding and resizing, on all cores; and without decoding.
 
-    Beside it runs of two CPU replicas with a network that costs next to nothing.
+    First, with nothing else that lives, runs of CPU replicas with a network that costs next to nothing.
     """
     num_cores = len(os.sched_getaffinity(0))
     decoders = [Apart("cluster.bench.parts:Parts", *small_run(config, scratch, LITE0)) for _ in range(num_cores)]
+    free = [*label_flags(config, scratch, FREE), "--refine", "none", *HOST_FLAGS]
+    runs: list[tuple[float, float]] = []
+    for number in range(config.rounds):
+        bare = sum(on_all(decoders, "decode", PROBE_S))
+        runs.append((bare, run_label(free, scratch / f"host-{number}", num_cores).steady))
+    yield {
+        "section": f"host, images/s, {config.num_images} images, {num_cores} CPU replicas with {FREE}, --refine none",
+        "bare decoding": spread([bare for bare, _ in runs]),
+        "label": spread([rate for _, rate in runs]),
+        "of bare": spread([rate / bare for bare, rate in runs]),
+    }
     for refine in ("none", "affinity"):
         flags = [*label_flags(config, scratch, LITE0), "--refine", refine, *HOST_FLAGS]
         out = scratch / f"host-{refine}"
         seconds_to_work(flags, out)  # leaves its plan
-        found: list[tuple[float, dict[str, float], float]] = []
+        found: list[tuple[float, dict[str, float]]] = []
         with closing(Apart("cluster.bench.host:Host", str(out), model_of(LITE0), num_cores, DEVICE_MS)) as before_gpu:
             before_gpu.call("rate")
-            for number in range(config.rounds):
+            for _ in range(config.rounds):
                 bare = sum(on_all(decoders, "decode", PROBE_S))
-                free = [*label_flags(config, scratch, FREE), "--refine", "none", *HOST_FLAGS]
-                cpu = run_label(free, scratch / f"host-{refine}-{number}", num_cores).steady
-                found.append((bare, before_gpu.call("rate"), cpu))
+                found.append((bare, before_gpu.call("rate")))
         with closing(
             Apart("cluster.bench.host:Host", str(out), model_of(LITE0), MANY_PROCESSES, 0.0, 1000 / DECODE_RATE)
         ) as simulated:
             many = [simulated.call("rate") for _ in range(config.rounds)]
         yield {
             "section": f"host, images/s, {config.num_images} images, --refine {refine}",
-            "bare decoding": spread([bare for bare, _, _ in found]),
-            "before a GPU": spread([rates["images/s"] for _, rates, _ in found]),
-            "of bare": spread([rates["images/s"] / bare for bare, rates, _ in found]),
-            "feeding, ms": spread([rates["feeding"] for _, rates, _ in found]),
-            "boxes, tables, publication, ms": spread([rates["ending"] for _, rates, _ in found]),
-            "CPU replicas, free network": spread([cpu for *_, cpu in found]),
-            "of bare, free network": spread([cpu / bare for bare, _, cpu in found]),
+            "bare decoding": spread([bare for bare, _ in found]),
+            "before a GPU": spread([rates["images/s"] for _, rates in found]),
+            "of bare": spread([rates["images/s"] / bare for bare, rates in found]),
+            "feeding, ms": spread([rates["feeding"] for _, rates in found]),
+            "boxes, tables, publication, ms": spread([rates["ending"] for _, rates in found]),
             f"{MANY_PROCESSES} processes that sleep instead of decoding": spread([rates["images/s"] for rates in many]),
         }
     for decoder in decoders:
