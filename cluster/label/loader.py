@@ -157,16 +157,20 @@ class Loader:
         return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
 
     def _finished(self, shard: _Shard, number: int, laps: Laps) -> Iterator[Any]:
-        for _ in range(number):
-            batch = self._next(shard)
-            for part in batch.work:
-                worked = part.result()
-                start_s = time.perf_counter()
-                self._decode_all(batch, worked.left)
-                laps.add("fetch", worked.fetch_s)
-                laps.add("decode", worked.decode_s + time.perf_counter() - start_s)
-            yield batch.memory.pixels_BYX3, batch.pictures
-            self.free.append(batch.memory)
+        try:
+            for _ in range(number):
+                batch = self._next(shard)
+                for part in batch.work:
+                    worked = part.result()
+                    start_s = time.perf_counter()
+                    self._decode_all(batch, worked.left)
+                    laps.add("fetch", worked.fetch_s)
+                    laps.add("decode", worked.decode_s + time.perf_counter() - start_s)
+                yield batch.memory.pixels_BYX3, batch.pictures
+                self.free.append(batch.memory)
+        finally:
+            with self.lock:
+                shard.left.clear()  # of one that failed, lest the others begin it
 
     def _next(self, shard: _Shard) -> _Batch:
         """Take a shard's next batch, and begin another: of this shard, or at its end, lest processes idle, of the next.

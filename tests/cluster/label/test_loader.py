@@ -185,6 +185,17 @@ def test_storage_that_fails_beside_fails_the_shard(shard: pa.Table, are_processe
         next(batches)
 
 
+def test_what_is_left_of_a_shard_that_failed_is_not_begun_beside_another(shard: pa.Table, decoders: Decoders) -> None:
+    loader = Loader(INPUT, SIDE, 1, decoders, CPU, NO_OPTIONS)
+    failed = loader.open(planned(["file:///proc/self/mem", *shard["uri"].to_pylist()[1:4] * 20]))
+    with pytest.raises(StorageError):
+        next(failed)
+    num_before = next(loader.numbers)
+    for _ in range(5):
+        kept(loader.open(shard))
+    assert next(loader.numbers) - num_before <= loader.num_ahead + 2
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_processes_that_decode_for_a_gpu_give_the_same_pixels(shard: pa.Table, decoders: Decoders) -> None:
