@@ -151,6 +151,7 @@ class Loader:
                         quarantine.add(row["row"], BadImage(outcome.status, outcome.error or ""))
                     laps.add("decode", time.perf_counter() - fetched_s)
                 yield pixels_BYX3, batch.pictures
+                self.free.append(batch.memory)
 
     def _batches(self, planned: pa.Table) -> list[list[dict[str, Any]]]:
         rows = planned.select([name for name in planned.column_names if name in SOURCE]).to_pylist()

@@ -49,11 +49,13 @@ class Apart:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, factory, arguments), daemon=True)
         resource_tracker.ensure_running()  # else `start` does, and lets signals through again
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the child inherits, until it ignores it
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT}
+        )  # which the child inherits, until it ignores it
         try:
             self.process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
     def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:

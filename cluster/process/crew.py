@@ -15,13 +15,15 @@ from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from subprocess import DEVNULL, Popen
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from threading import Lock, Thread
 from typing import Any
 
 from cluster.process.apart import ProcessEnded, answer_calls, begin_child, build, imported, received
+from cluster.process.interrupts import BOTH
 
 QUEUE = 2  # calls in a process: the next one is there when it has answered
+END_S = 10.0  # from the first death to the end of all
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
@@ -45,16 +47,17 @@ class Crew:
         for member in self.members * QUEUE:
             self.free.put(member)
         start = f"import sys; sys.path[:] = {[*map(str, sys.path)]}; from {__name__} import lead; lead({theirs})"
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit, until they ignore it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)  # which they inherit, until they ignore both
         try:
             self.process = Popen(  # noqa: S603  no more than this process
                 [sys.executable, "-c", start], stdin=DEVNULL, stdout=2, pass_fds=[*theirs, *files]
             )
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for _, their in pairs:
             their.close()
-        self.control.send_bytes(pickle.dumps((factory, arguments)))
+        with suppress(OSError):  # it is gone, as every call will say
+            self.control.send_bytes(pickle.dumps((factory, arguments)))
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of one of the objects, as soon as one has less than two calls; return what it returns, raise
@@ -67,16 +70,25 @@ class Crew:
         try:
             return member.ask(method, arguments)
         except (EOFError, OSError):
-            raise ProcessEnded(self.process.wait()) from None
+            raise ProcessEnded(self._exit_code()) from None
         finally:
             self.free.put(member)
 
     def close(self) -> None:
         """End the processes, whatever they are at."""
-        self.control.close()
+        self.process.kill()
         self.process.wait()
+        self.control.close()
         for member in self.members:
             member.connection.close()
+
+    def _exit_code(self) -> int:
+        """Return that of the first of them that died, which ends all."""
+        try:
+            return self.process.wait(END_S)
+        except TimeoutExpired:  # none has: it was this side that failed, and is out of step with them now
+            self.process.kill()
+            return self.process.wait()
 
 
 class _Member:
@@ -107,12 +119,16 @@ class _Member:
 def lead(descriptors: Sequence[int]) -> None:
     """Import what the objects need, fork a process for each, and end as the first of them does, or with their maker."""
     begin_child()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which may reach the whole group, too
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a maker may have it ignored: children would go unseen
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BOTH)
     control, *connections = [Connection(number) for number in descriptors]
     try:
         factory, arguments = pickle.loads(control.recv_bytes())  # noqa: S301  of the process that made this one
-        imported(factory.partition(":")[0])
     except EOFError:
         return
+    with suppress(Exception):  # which comes with every call, as each object's module is imported once more for it
+        imported(factory.partition(":")[0])
     leader = os.getpid()
     while connections:
         connection = connections.pop()

@@ -16,11 +16,14 @@ from PIL import Image
 from cam_ops.errors import BadImage, StorageError
 from cam_ops.settings import Preprocessing
 from cam_ops.tables import PLAN
+from cluster.executors.laps import Laps
 from cluster.label.decoders import Decoders
 from cluster.label.decoding import Fitted, decode_and_fit
 from cluster.label.loader import Loader
+from cluster.label.quarantine import Quarantine
 from cluster.label.rows import Picture
 from cluster.process.apart import ProcessEnded
+from cluster.runs.directory import RunDir
 from cluster.storage.options import NO_OPTIONS
 from tests.support.stores import Store
 
@@ -194,6 +197,16 @@ def test_what_is_left_of_a_shard_that_failed_is_not_begun_beside_another(shard: 
     for _ in range(5):
         kept(loader.open(shard))
     assert next(loader.numbers) - num_before <= loader.num_ahead + 2
+
+
+def test_memory_of_what_is_decoded_one_by_one_is_used_again(
+    shard: pa.Table, decoders: Decoders, tmp_path: Path
+) -> None:
+    loader = Loader(INPUT, SIDE, 4, decoders, CPU, NO_OPTIONS)
+    quarantine = Quarantine(run_dir=RunDir(str(tmp_path)), shard=0)
+    for _ in range(2):
+        kept(loader.open_carefully(shard.slice(0, 8), quarantine, Laps()))
+    assert next(loader.numbers) == 1
 
 
 @pytest.mark.gpu

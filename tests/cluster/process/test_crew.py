@@ -1,5 +1,6 @@
 """Objects in several processes, forked from one that has made the imports."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -119,7 +120,7 @@ def test_files_are_had_by_their_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "argument", "code"),
-    [("end", signal.SIGKILL, -9), ("end", signal.SIGSEGV, -11), ("end", signal.SIGTERM, -15), ("exit", 3, 3)],
+    [("end", signal.SIGKILL, -9), ("end", signal.SIGSEGV, -11), ("end", signal.SIGABRT, -6), ("exit", 3, 3)],
 )
 def test_they_fall_together_and_say_how(crew: Crew, method: str, argument: int, code: int) -> None:
     pids = {crew.call("where", 0)[1] for _ in range(3)}
@@ -134,6 +135,41 @@ def test_they_fall_together_and_say_how(crew: Crew, method: str, argument: int, 
             hanging.result()
     psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], 60)
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_death_is_seen_below_a_maker_that_ignores_children() -> None:
+    code = (
+        "import signal; from cluster.process.crew import Crew\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        f"crew = Crew(2, {HOLDER!r}, 1)\n"
+        "try: crew.call('end', signal.SIGSEGV)\n"
+        "except Exception as error: print(type(error).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("ProcessEnded\n", "")
+
+
+def test_what_the_import_raises_comes_with_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "cut_off.py").write_text("raise EOFError('marshal data too short')")
+    with closing(Crew(2, "cut_off:Holder")) as crew:
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="EOFError: marshal data too short"):
+                crew.call("where", 2)
+
+
+class Unsendable:
+    """Fails on this side, as a machine without memory for what is sent would."""
+
+    def __reduce__(self) -> str:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+
+@pytest.mark.slow
+def test_a_failure_of_this_side_ends_them_instead_of_waiting(crew: Crew) -> None:
+    crew.call("where", 2)
+    with pytest.raises(ProcessEnded, match="exit code -9"):
+        crew.call("where", Unsendable())
 
 
 @pytest.mark.slow
@@ -167,12 +203,13 @@ def test_close_ends_them_amid_a_call(crew: Crew) -> None:
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
 
 
-def test_an_interrupt_of_the_group_leaves_them_alone_and_stdout_is_the_commands() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_of_the_group_leaves_them_alone_and_stdout_is_the_commands(number: int) -> None:
     code = (
         "import os, signal; from cluster.process.crew import Crew\n"
-        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        f"signal.signal({number}, lambda *_: None)\n"
         f"crew = Crew(2, {HOLDER!r}, 1)\n"
-        "os.killpg(0, signal.SIGINT); crew.call('where', 2); os.killpg(0, signal.SIGINT)\n"
+        f"os.killpg(0, {number}); crew.call('where', 2); os.killpg(0, {number})\n"
         "crew.call('shout'); print(crew.call('where', 2)[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, process_group=0)
