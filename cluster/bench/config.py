@@ -8,7 +8,7 @@ import tyro.conf
 
 from cam_ops.errors import UsageError
 from cam_ops.network.names import LITE0
-from cam_ops.settings import Device
+from cam_ops.settings import Device, RefineChoice
 
 Section = Literal[
     "stages",
@@ -59,6 +59,8 @@ class BenchConfig:
     """How often each contender has its turn."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format, as of `label`."""
+    refine: RefineChoice = "auto"
+    """Maps, as of `label`; `host` and `refine` measure both."""
     device: Device = "cuda"
     """Where `gpu` measures; cpu rehearses it."""
     batch_sizes: tuple[int, ...] = (16, 64, 256)

@@ -17,7 +17,8 @@ def label_flags(config: BenchConfig, scratch: Path, model: str) -> list[str]:
     manifest = scratch / "images.parquet"
     if not manifest.exists():
         write_manifest(config.images, config.num_images, manifest)
-    return [*("--images", str(manifest)), *_model_flags(model), "--precision", config.precision, "--compile", "always"]
+    numbers = ("--precision", config.precision, "--refine", config.refine)
+    return [*("--images", str(manifest)), *_model_flags(model), *numbers, "--compile", "always"]
 
 
 def few_flags(config: BenchConfig, scratch: Path, num_images: int) -> list[str]:

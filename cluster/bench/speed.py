@@ -59,6 +59,7 @@ def limit(config: BenchConfig, scratch: Path) -> Iterator[Figure]:
         yield {
             "section": "limit, images/s",
             "model": model,
+            "refine": config.refine,
             "forward": spread([forward for forward, _, _ in rounds]),
             "decode": spread([decode for _, decode, _ in rounds]),
             "limit": spread(limits),
