@@ -8,9 +8,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cam_ops.settings import RefineChoice
+from cluster.bench.config import BenchConfig
 from cluster.bench.copies import Copies
 from cluster.bench.figures import spread
 from cluster.bench.host import rate_of
+from cluster.bench.inputs import label_flags
 from cluster.bench.manifests import write_large_manifest, write_manifest
 from cluster.bench.runs import CommandFailed, _steady, run_command
 from cluster.bench.speed import _peer_precision
@@ -72,6 +75,16 @@ def test_ray_data_has_the_number_format_of_the_run_beside_it(precision: str, pic
     assert Command("label", "--images", pictures, "--out", tmp_path / "run", *network, *flags).code == 0
     assert existing_run(RunDir(str(tmp_path / "run"))).request.precision == precision
     assert _peer_precision(tmp_path / "run") == precision
+
+
+@pytest.mark.parametrize(("given", "refined"), [("auto", True), ("none", False)])
+def test_what_is_measured_has_the_maps_that_are_asked_for(
+    given: RefineChoice, refined: bool, pictures: Path, tmp_path: Path
+) -> None:
+    config = BenchConfig(images=str(pictures), num_images=2, refine=given)
+    small = ["--compile", "never", "--image-size", 64, "--executor", "inline", "--out", tmp_path / "run"]
+    assert Command("label", *label_flags(config, tmp_path, "resnet18"), *small).code == 0
+    assert (existing_run(RunDir(str(tmp_path / "run"))).request.refinement is not None) == refined
 
 
 def test_manifests_for_measuring_name_each_row_once(pictures: Path, tmp_path: Path) -> None:
