@@ -18,6 +18,7 @@ TAILS = (2.5, 97.5)  # percent
 MAX_WEIGHT = 12  # one image in 10**10 would have more
 POISSON_CDF: F64 = np.cumsum([np.exp(-1.0) / np.prod(np.arange(1.0, k + 1)) for k in range(MAX_WEIGHT)])
 GOLDEN = 0x9E3779B97F4A7C15
+CELLS = 2**14  # of replicates and images at once: in a core's cache
 
 
 def image_seeds(image_ids: list[str]) -> U64:
@@ -26,20 +27,23 @@ def image_seeds(image_ids: list[str]) -> U64:
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
-def uniforms(seed_N: U64, stream: int) -> F64:
-    """Return a number in [0, 1) for each seed, (N,): SplitMix64's output at place `stream` (Steele et al. 2014)."""
-    state_N = seed_N + np.uint64(stream * GOLDEN % 2**64)
-    state_N = (state_N ^ (state_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state_N = (state_N ^ (state_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    share_N: F64 = ((state_N ^ (state_N >> np.uint64(31))) >> np.uint64(11)) * np.float64(2.0**-53)
-    return share_N
+def uniforms(seed_N: U64, streams: range) -> F64:
+    """Return numbers in [0, 1) for each seed, (B, N): SplitMix64's outputs at places `streams` (Steele et al. 2014)."""
+    state_BN = seed_N + np.array([place * GOLDEN % 2**64 for place in streams], np.uint64)[:, None]
+    state_BN = (state_BN ^ (state_BN >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state_BN = (state_BN ^ (state_BN >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    share_BN: F64 = ((state_BN ^ (state_BN >> np.uint64(31))) >> np.uint64(11)) * np.float64(2.0**-53)
+    return share_BN
 
 
 def poisson_weights(seed_N: U64, num_replicates: int, first: int = 0) -> U8:
     """Return how often each replicate, from the `first` one on, counts each image, (B, N)."""
     weight_BN = np.empty((num_replicates, len(seed_N)), np.uint8)
-    for b, weight_N in enumerate(weight_BN, first):
-        weight_N[:] = np.searchsorted(POISSON_CDF, uniforms(seed_N, b + 1), side="right")
+    together = max(1, CELLS // max(1, len(seed_N)))
+    for start in range(0, num_replicates, together):
+        some_CN = weight_BN[start : start + together]
+        streams = range(first + start + 1, first + start + 1 + len(some_CN))
+        some_CN[:] = np.searchsorted(POISSON_CDF, uniforms(seed_N, streams), side="right")
     return weight_BN
 
 

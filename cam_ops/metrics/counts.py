@@ -57,7 +57,8 @@ class Split:
 
     def chosen(self, seed_M: U64) -> Bools:
         """Say which images are fitted to, (M,); `seed` draws others. A larger share has them, too."""
-        chosen_M: Bools = uniforms(seed_M, SPLIT_STREAM + self.seed) < self.calibrate
+        place = SPLIT_STREAM + self.seed
+        chosen_M: Bools = uniforms(seed_M, range(place, place + 1))[0] < self.calibrate
         return chosen_M
 
 

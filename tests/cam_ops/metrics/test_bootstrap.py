@@ -13,7 +13,7 @@ def test_splitmix64_gives_the_published_sequence() -> None:
     """The reference implementation (Vigna) with seed 1234567: its first outputs, of which 53 bits are kept."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     seed_1 = np.array([1234567], np.uint64)
-    assert [uniforms(seed_1, place + 1)[0] for place in range(4)] == [(x >> 11) / 2**53 for x in published]
+    assert uniforms(seed_1, range(1, 5))[:, 0].tolist() == [(x >> 11) / 2**53 for x in published]
 
 
 def test_weights_are_poisson_and_do_not_depend_on_the_other_images() -> None:
@@ -25,6 +25,7 @@ def test_weights_are_poisson_and_do_not_depend_on_the_other_images() -> None:
     assert np.corrcoef(weights_BN[:50])[np.triu_indices(50, 1)].std() == pytest.approx(2000**-0.5, rel=0.1)
     alone = poisson_weights(image_seeds([ids[7]]), 200)
     np.testing.assert_array_equal(alone[:, 0], weights_BN[:, 7])
+    np.testing.assert_array_equal(poisson_weights(image_seeds(ids), 30, first=150), weights_BN[150:180])
 
 
 def test_the_interval_of_a_mean_is_the_normal_one() -> None:
