@@ -7,6 +7,7 @@ carries. Replicas take their settings from run.json alone.
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from cam_ops.settings import BoxConfig, Device, ExplainConfig, Kind, MapConfig, 
 from cam_ops.tables import BOXES, CALIBRATED_BOXES, COORDINATES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots, for what is cached
 class Request:
     """The request; two runs with equal requests on one kind of device have equal tables."""
 
@@ -86,6 +87,10 @@ class Request:
 
     def fingerprint(self) -> str:
         """Return the sha256 of the request as canonical JSON; one without a calibration is as before there were any."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:  # asked for with each table that is read
         fields = self.fields()
         if self.calibration is None:
             del fields["calibration"]
