@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cam_ops.errors import UsageError
 from cam_ops.explain.mapper import Mapper
-from cam_ops.settings import ExplainConfig, RefineConfig
+from cam_ops.settings import ExplainConfig, PerChannel, RefineConfig
 from tests.cam_ops.network.test_heads import network_of
 from tests.support.networks import TwoChannels
 
@@ -204,14 +204,20 @@ class Seen(nn.Module):
         return logits_BK
 
 
+IMAGENET: tuple[PerChannel, PerChannel] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES: tuple[PerChannel, PerChannel] = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+UNEVEN: tuple[PerChannel, PerChannel] = (0.485, 0.349, 0.406), (0.229, 0.261, 0.225)  # 89 is another by multiplication
+
+
 @pytest.mark.parametrize("rows_first", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [IMAGENET, HALVES, UNEVEN])
 def test_a_network_is_given_normalised_pixels_batch_after_batch(
-    channels: int, dtype: torch.dtype, rows_first: bool
+    scale: tuple[PerChannel, PerChannel], channels: int, dtype: torch.dtype, rows_first: bool
 ) -> None:
     torch.manual_seed(0)
-    mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
+    mean, std = (values[:channels] for values in scale)
     mapper = Mapper(Seen(channels).eval(), ExplainConfig(), (32, 40), mean=mean, std=std)
     mapper.to(torch.device("cpu"), dtype)
     network = mapper.views[0].explainer.network
